@@ -1,0 +1,23 @@
+# syntax=docker/dockerfile:1
+FROM python:3.13-slim AS build
+WORKDIR /srv
+COPY requirements.lock .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+# Version and console script only; the code itself is run from /srv. Setuptools is fetched by the build alone.
+RUN /venv/bin/pip install --no-cache-dir --no-deps --editable .
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home chat
+WORKDIR /srv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHAT_LOG_FORMAT=json
+COPY --from=build /venv /venv
+COPY --from=build /srv /srv
+COPY alembic.ini ./
+COPY migrations migrations
+USER 10001
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+CMD ["chatkit-postgres", "serve", "--host", "0.0.0.0"]

@@ -1,0 +1,49 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test faults mutants check bench format lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.ready ## Make .venv with everything needed to run, test and check
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+run: setup ## Start the server with its own PostgreSQL: http://localhost:8000
+	$(BIN)/chatkit-postgres serve $(ARGS)
+
+test: setup ## Run the test-suite on a real PostgreSQL (make test ARGS="-k store")
+	$(BIN)/python -m pytest $(ARGS)
+
+faults: setup ## Run each fault twenty times, at random moments (three times in make test)
+	$(BIN)/python -m pytest tests/faults --fault-runs 20 --numprocesses 4 $(ARGS)
+
+mutants: setup ## Break four promises on purpose and see that the fault tests notice
+	$(BIN)/python -m tests.faults.mutants
+
+check: setup ## Format, lint, import contract, types, compose file and Dockerfile
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint Dockerfile
+
+bench: setup ## Measure turns per second and statements per turn, as ratios on this machine
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: setup ## Rewrite the files as the formatter wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Renew both lock files (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra embedded --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements-dev.lock

@@ -1,0 +1,128 @@
+"""POST /api/chatkit: every operation of the protocol."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from chatkit.types import StreamingReq, is_streaming_req
+from fastapi import APIRouter, Depends, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
+
+from app.api.authentication import Authenticate
+from app.api.event_stream import EventStream, Readable
+from app.api.idempotency import idempotency_key, request_hash
+from app.chat.replay import Replay
+from app.chat.requests import parse_request
+from app.chat.runner import TurnRunner
+from app.chat.running_turn import RunningTurn
+from app.chat.server import ChatServer
+from app.context import RequestContext, Turn
+from app.errors import BadRequest, KeyReused, KeyTaken, PayloadTooLarge
+
+
+@dataclass(frozen=True)
+class EdgeLimits:
+    """Bytes and seconds at the edge."""
+
+    max_body_bytes: int
+    heartbeat_seconds: float
+    send_seconds: float = 30
+
+
+class ChatEndpoint:
+    def __init__(self, server: ChatServer, runner: TurnRunner, limits: EdgeLimits) -> None:
+        self._server = server
+        self._runner = runner
+        self._limits = limits
+
+    async def answer(self, request: Request, context: RequestContext) -> Response:
+        operation = parse_request(await read_body(request, self._limits.max_body_bytes))
+        bind_contextvars(operation=operation.type)
+        thread_id = getattr(operation.params, "thread_id", None)
+        if thread_id is not None:
+            bind_contextvars(thread_id=thread_id[:100])
+        if not is_streaming_req(operation):
+            answer = await self._server.answer(operation, context)
+            return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
+        key = idempotency_key(request)
+        if key is None:
+            return self._follow(await self._run(operation, Turn(operation.type), context))
+        return await self._run_once(operation, key, context)
+
+    async def _run(self, operation: StreamingReq, turn: Turn, context: RequestContext) -> RunningTurn:
+        context.turn = turn
+        return await self._runner.start(self._server.stream(operation, context), context)
+
+    async def _run_once(self, operation: StreamingReq, key: str, context: RequestContext) -> Response:
+        digest = request_hash(operation)
+        try:
+            running = self._runner.find(key, digest, context)
+            if running is None:
+                turn = Turn(operation.type, idempotency_key=key, request_hash=digest)
+                running = await self._run(operation, turn, context)
+            else:
+                await running.primed()
+            return self._follow(running)
+        except KeyTaken:
+            # By a turn that was opened meanwhile: here, in another process, or before a restart.
+            running = self._runner.find(key, digest, context)
+            if running is not None and running.turn.is_open:
+                return self._follow(running)
+            return self._stream(await self._replayed(key, digest, context), lambda: None)
+
+    async def _replayed(self, key: str, digest: str, context: RequestContext) -> Replay:
+        entry = await self._server.store.find_turn(key, context)
+        if entry is None:
+            # Forgotten, or deleted with its user, between two statements.
+            raise KeyTaken
+        if entry.request_hash != digest:
+            raise KeyReused
+        return Replay(
+            entry,
+            key,
+            context,
+            store=self._server.store,
+            encode=self._server.encode,
+            stale_seconds=self._runner.limits.stale_seconds,
+            is_draining=lambda: self._runner.is_draining,
+        )
+
+    def _follow(self, running: RunningTurn) -> Response:
+        reader = self._runner.join(running)
+        return self._stream(reader, lambda: self._runner.leave(running, reader))
+
+    def _stream(self, events: Readable, leave: Callable[[], None]) -> Response:
+        return EventStream(
+            events,
+            leave,
+            heartbeat_seconds=self._limits.heartbeat_seconds,
+            send_seconds=self._limits.send_seconds,
+        )
+
+
+def chatkit_router(endpoint: ChatEndpoint, authenticate: Authenticate) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/api/chatkit")
+    async def chatkit(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
+        return await endpoint.answer(request, context)
+
+    return router
+
+
+async def read_body(request: Request, most_bytes: int) -> bytes:
+    """The body, counted as it arrives: a declared length may lie. Raises PayloadTooLarge."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        raise PayloadTooLarge
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most_bytes:
+                raise PayloadTooLarge
+    except ClientDisconnect:
+        raise BadRequest from None
+    return bytes(body)

@@ -1,0 +1,43 @@
+"""Whether the process lives, and whether it should be sent requests."""
+
+import asyncio
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from app.db import Database
+from app.db.migrations import seen_revision
+from app.observability.logs import failure, get_logger
+
+DATABASE_SECONDS = 5
+
+logger = get_logger(__name__)
+
+
+def health_router(database: Database, *, wanted_revision: str, is_draining: Callable[[], bool]) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health/live")
+    async def live() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/health/ready")
+    async def ready() -> Response:
+        seen: str | None = None
+        reachable = True
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                seen = await seen_revision(database)
+        except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
+            logger.warning("not_ready", **failure(error))
+            reachable = False
+        is_ready = reachable and seen == wanted_revision and not is_draining()
+        body = {
+            "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
+            "database": "ok" if reachable else "unreachable",
+            "revision": {"seen": seen, "wanted": wanted_revision},
+        }
+        return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+
+    return router

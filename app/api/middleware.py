@@ -1,0 +1,92 @@
+"""Around every request: its id and its one log line; inside CORS, the last net for exceptions."""
+
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from app.api.errors import error_response
+from app.api.request_id import HEADER, give_request_id, request_id_of
+from app.errors import BadRequest, InternalError
+from app.observability.logs import failure, get_logger
+
+logger = get_logger("app.requests")
+
+
+class RequestIdMiddleware:
+    """Gives each request its id and logs it once with its outcome. It answers nothing itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = give_request_id(scope)
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            logger.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                milliseconds=round((time.perf_counter() - started) * 1000, 1),
+            )
+
+
+class LastNetMiddleware:
+    """Turns whatever nobody else caught into a 500 of the usual shape. Inside CORS, so that browsers can read it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_started = False
+
+        async def noticing_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = has_started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noticing_send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            logger.error("request_failed", **failure(error))  # noqa: TRY400 - see failure()
+            if not has_started:
+                await error_response(InternalError(), request_id_of(scope))(scope, receive, send)
+
+
+class LoopbackHostMiddleware:
+    """A page elsewhere that points its own name at 127.0.0.1 would otherwise get development tokens from us."""
+
+    HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name.lower() not in self.HOSTS:
+                refusal = BadRequest("Host: development mode answers to localhost, 127.0.0.1 and [::1] only.")
+                await error_response(refusal, request_id_of(scope))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)

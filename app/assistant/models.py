@@ -1,0 +1,63 @@
+"""Which model an agent without one of its own talks to."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from agents import Model, ModelProvider, OpenAIProvider
+from openai import AsyncOpenAI
+
+from app.assistant.demo_model import SECONDS_PER_WORD, DemoModel
+
+ModelApi = Literal["responses", "chat_completions"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """``api_key`` and ``base_url`` both None: the built-in demo model."""
+
+    model: str | None = None
+    api: ModelApi = "responses"
+    api_key: str | None = None
+    base_url: str | None = None
+
+    @property
+    def is_demo(self) -> bool:
+        return self.api_key is None and self.base_url is None
+
+
+class DemoModels(ModelProvider):
+    def __init__(self, seconds_per_word: float = SECONDS_PER_WORD) -> None:
+        self._model = DemoModel(seconds_per_word)
+
+    def get_model(self, model_name: str | None) -> Model:  # noqa: ARG002 - there is only one
+        return self._model
+
+
+class ConfiguredModels(OpenAIProvider):
+    """CHAT_MODEL for agents that name no model of their own."""
+
+    def __init__(self, options: ModelOptions, client: AsyncOpenAI) -> None:
+        super().__init__(openai_client=client, use_responses=options.api == "responses")
+        self._model_name = options.model
+
+    def get_model(self, model_name: str | None) -> Model:
+        return super().get_model(model_name or self._model_name)
+
+
+def name_default_model(options: ModelOptions) -> None:
+    """Tell the SDK which model is the default, before any agent is made: an agent without a model takes settings
+    (reasoning effort, verbosity) that fit the default, and a server for another model may refuse them."""
+    if options.model is not None:
+        os.environ["OPENAI_DEFAULT_MODEL"] = options.model
+
+
+def model_provider(options: ModelOptions) -> ModelProvider:
+    if options.is_demo:
+        return DemoModels()
+    client = AsyncOpenAI(
+        # Local servers want no key, but the client insists on one.
+        api_key=options.api_key or "none",
+        base_url=options.base_url,
+    )
+    return ConfiguredModels(options, client)

@@ -1,0 +1,20 @@
+"""The key of development tokens: made once, kept beside the embedded database."""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+
+def dev_secret(path: Path) -> str:
+    """Read the secret, after making it if there is none. Two processes that start at once agree on one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        half_made = path.with_name(f"{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(half_made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        # A link, not a rename: whoever comes first wins, and nobody reads half a secret.
+        with suppress(FileExistsError):
+            os.link(half_made, path)
+        half_made.unlink()
+    return path.read_text().strip()

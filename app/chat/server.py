@@ -1,0 +1,239 @@
+"""What happens with a thread: the SDK's server, with every item saved before it is told."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from chatkit.actions import Action
+from chatkit.agents import AgentContext
+from chatkit.errors import BaseStreamError, ErrorCode, StreamError
+from chatkit.server import DEFAULT_PAGE_SIZE, ChatKitServer
+from chatkit.types import (
+    AssistantMessageItem,
+    ClientToolCallItem,
+    FeedbackKind,
+    HiddenContextItem,
+    ItemsListReq,
+    NonStreamingReq,
+    SDKHiddenContextItem,
+    StreamingReq,
+    StructuredInputItem,
+    SyncCustomActionResponse,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemRemovedEvent,
+    ThreadItemReplacedEvent,
+    ThreadItemUpdatedEvent,
+    ThreadMetadata,
+    ThreadsAddClientToolOutputReq,
+    ThreadsAddStructuredInputReq,
+    ThreadsRetryAfterItemReq,
+    ThreadStreamEvent,
+    UserMessageItem,
+    WidgetItem,
+)
+
+from app.assistant import Assistant
+from app.chat.history import recent_items
+from app.chat.own_ids import OwnIds
+from app.chat.preflight import preflight, unknown_action
+from app.chat.titles import title_of
+from app.context import RequestContext, UnfinishedAnswer
+from app.errors import AssistantRefused, ChatError, InternalError, NothingPending, Unprocessable
+from app.observability.logs import failure, get_logger
+from app.store import DatabaseStore
+
+logger = get_logger(__name__)
+
+
+class ChatServer(ChatKitServer[RequestContext]):
+    store: DatabaseStore
+
+    def __init__(self, store: DatabaseStore, assistant: Assistant) -> None:
+        super().__init__(store)
+        self.assistant = assistant
+
+    async def answer(self, request: NonStreamingReq, context: RequestContext) -> bytes:
+        """The JSON answer of an operation that does not stream."""
+        await preflight(request, context, self.store, takes_attachments=self.attachment_store is not None)
+        if isinstance(request, ItemsListReq):
+            return await self._list_items(request, context)
+        return await self._process_non_streaming(request, context)
+
+    async def stream(self, request: StreamingReq, context: RequestContext) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """The events of a turn. What must be refused is refused before the first one, and before any write."""
+        await preflight(request, context, self.store, takes_attachments=self.attachment_store is not None)
+        async with aclosing(self._process_streaming_impl(request, context)) as events:
+            async for event in events:
+                # The SDK holds back hidden context that is done; it must not leave in any other way either.
+                if not isinstance(getattr(event, "item", None), HiddenContextItem | SDKHiddenContextItem):
+                    yield event
+
+    def encode(self, event: ThreadStreamEvent) -> bytes:
+        """One server-sent event."""
+        return b"data: " + self._serialize(event) + b"\n\n"
+
+    async def respond(
+        self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: RequestContext
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        """The SDK's hook. What goes wrong in it is logged without its message, which may quote the user."""
+        try:
+            async with aclosing(self._answer(thread, input_user_message, context)) as answer:
+                async for event in answer:
+                    yield event
+        except BaseStreamError as error:
+            own = InternalError.code if error.allow_retry else AssistantRefused.code
+            _note(context, error.code if isinstance(error, ChatError) else own)
+            raise
+        except Exception as error:  # noqa: BLE001 - the SDK would log the message
+            _note(context, "assistant_failed")
+            logger.error("assistant_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
+            raise StreamError(ErrorCode.STREAM_ERROR, allow_retry=True) from None
+
+    async def _answer(
+        self, thread: ThreadMetadata, message: UserMessageItem | None, context: RequestContext
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        # The SDK saves both items as well; the turn remembers what it committed, so together that is one
+        # statement for each.
+        if message is not None:
+            await self.store.add_thread_item(thread.id, message, context)
+            if thread.title is None:
+                thread.title = title_of(message)
+        history = await recent_items(self.store, thread.id, context)
+        agent_context: AgentContext[RequestContext] = AgentContext(
+            thread=thread, store=self.store, request_context=context
+        )
+        async with aclosing(self.assistant.respond(history, agent_context)) as answer:
+            async for event in OwnIds(self.store, thread, context).rewritten(answer):
+                await self._keep(event, thread, context)
+                yield event
+
+    async def _keep(self, event: ThreadStreamEvent, thread: ThreadMetadata, context: RequestContext) -> None:
+        """Save what is done before it is told, and follow what is not done yet for checkpoints."""
+        turn = context.turn
+        if turn is None:
+            return
+        match event:
+            case ThreadItemAddedEvent(item=AssistantMessageItem() as item):
+                turn.unfinished[item.id] = UnfinishedAnswer(item)
+            case ThreadItemUpdatedEvent(item_id=item_id, update=update):
+                if (answer := turn.unfinished.get(item_id)) is not None:
+                    answer.apply(update)
+            case ThreadItemDoneEvent(item=item):
+                async with turn.writing:
+                    await self.store.add_thread_item(thread.id, item, context)
+                    turn.unfinished.pop(item.id, None)
+            case ThreadItemRemovedEvent(item_id=item_id):
+                async with turn.writing:
+                    turn.unfinished.pop(item_id, None)
+            case _:
+                pass
+
+    async def add_feedback(
+        self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
+    ) -> None:
+        await self.store.save_feedback(thread_id, item_ids, feedback, context)
+
+    def action(
+        self,
+        thread: ThreadMetadata,
+        action: Action[str, Any],
+        sender: WidgetItem | None,
+        context: RequestContext,
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        raise unknown_action(action)
+
+    async def sync_action(
+        self,
+        thread: ThreadMetadata,
+        action: Action[str, Any],
+        sender: WidgetItem | None,
+        context: RequestContext,
+    ) -> SyncCustomActionResponse:
+        raise unknown_action(action)
+
+    async def handle_stream_cancelled(
+        self, thread: ThreadMetadata, pending_items: list[ThreadItem], context: RequestContext
+    ) -> None:
+        """Nothing: the turn's end keeps what is unfinished, in the statement that closes it.
+
+        The SDK would add the item as if it were final, and a hidden "user cancelled" item, which after a client
+        tool call blocks the tool's output.
+        """
+
+    async def _process_streaming_impl(
+        self, request: StreamingReq, context: RequestContext
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        match request:
+            case ThreadsRetryAfterItemReq(params=params):
+                thread = await self.store.load_thread(params.thread_id, context)
+                message = await self.store.open_retry(params.thread_id, params.item_id, context)
+                async for event in self._process_events(
+                    thread, context, lambda: self.respond(thread, message, context)
+                ):
+                    yield event
+            case ThreadsAddClientToolOutputReq(params=params):
+                thread = await self.store.load_thread(params.thread_id, context)
+                call = await self._pending_call(params.thread_id, context)
+                answered = call.model_copy(update={"output": params.result, "status": "completed"})
+                await self.store.settle_item(thread.id, answered, context)
+                async for event in self._process_events(thread, context, lambda: self.respond(thread, None, context)):
+                    yield event
+            case ThreadsAddStructuredInputReq(params=params):
+                thread = await self.store.load_thread(params.thread_id, context)
+                questions = await self._questions(params.thread_id, params.item_id, context)
+                answers = await self._apply_structured_input_submission(questions, params.input)
+                await self.store.settle_item(thread.id, answers, context)
+                async for event in self._process_events(
+                    thread, context, lambda: self._replaced_and_answered(thread, answers, context)
+                ):
+                    yield event
+            case _:
+                async for event in super()._process_streaming_impl(request, context):
+                    yield event
+
+    async def _list_items(self, request: ItemsListReq, context: RequestContext) -> bytes:
+        params = request.params
+        page = await self.store.load_thread_items(
+            params.thread_id, params.after, params.limit or DEFAULT_PAGE_SIZE, params.order, context
+        )
+        if not page.data:
+            # The store answers for an absent thread, or somebody else's, with an empty page.
+            await self.store.load_thread(params.thread_id, context)
+        page.data = [item for item in page.data if not isinstance(item, HiddenContextItem | SDKHiddenContextItem)]
+        return self._serialize(page)
+
+    async def _pending_call(self, thread_id: str, context: RequestContext) -> ClientToolCallItem:
+        """The call that waits for its output: the last item, hidden context aside.
+
+        Also one that has its output already: whether that output may be given again, the store decides.
+        """
+        page = await self.store.load_thread_items(thread_id, None, DEFAULT_PAGE_SIZE, "desc", context)
+        for item in page.data:
+            if isinstance(item, ClientToolCallItem):
+                return item
+            # What a failed turn left of its answer does not hide the call it was to answer.
+            is_partial_answer = isinstance(item, AssistantMessageItem)
+            if not is_partial_answer and not isinstance(item, HiddenContextItem | SDKHiddenContextItem):
+                break
+        raise NothingPending
+
+    async def _questions(self, thread_id: str, item_id: str, context: RequestContext) -> StructuredInputItem:
+        item = await self.store.load_item(thread_id, item_id, context)
+        if not isinstance(item, StructuredInputItem):
+            raise Unprocessable("params.item_id: this item asks no questions.")
+        # The SDK refuses to answer twice; here the store does, which also knows of a turn that came to nothing.
+        return item.model_copy(update={"status": "pending"})
+
+    async def _replaced_and_answered(
+        self, thread: ThreadMetadata, answers: StructuredInputItem, context: RequestContext
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        yield ThreadItemReplacedEvent(item=answers)
+        async for event in self.respond(thread, None, context):
+            yield event
+
+
+def _note(context: RequestContext, code: str) -> None:
+    if context.turn is not None:
+        context.turn.error_code = code

@@ -1,0 +1,278 @@
+"""chatkit-postgres: serve, migrate, check, token, version."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from app import __version__
+from app.settings import ConfigurationError, Settings, is_loopback, load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+# The SDKs take seconds to import. A command imports what it needs when it is known to run.
+
+CONFIGURATION_PROBLEM = 2
+# Longer than it takes to save and close the running turns; uvicorn waits for open streams for ever otherwise.
+GRACEFUL_SECONDS = 10
+MODEL_SECONDS = 5
+
+cli = typer.Typer(
+    help="The durable, multi-user backend for OpenAI's ChatKit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    # An assistant lives in the directory one starts from, as with uvicorn and gunicorn.
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes strings
+    try:
+        cli()
+    except ConfigurationError as error:
+        _refuse(error.problems)
+
+
+@cli.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+) -> None:
+    """Start the server. Without DATABASE_URL it brings its own PostgreSQL and migrates it."""
+    settings = load_settings(serve_host=host)
+    if problems := settings.problems():
+        raise ConfigurationError(problems)
+    from app.observability.logs import configure_logging
+
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    with _terminated_as_interrupted(), _database_url(settings) as url:
+        import uvicorn
+
+        from app.db.migrations import upgrade
+        from app.main import create_app
+
+        if settings.is_embedded:
+            upgrade(url)
+            os.environ["CHAT_EMBEDDED_URL"] = url.render_as_string(hide_password=False)
+        os.environ["CHAT_SERVE_HOST"] = host
+        # Made here even if workers make their own, so that a problem is one message.
+        app = create_app()
+        in_this_process = workers == 1 and not reload
+        typer.echo(_greeting(settings, host, port), err=True)
+        with suppress(KeyboardInterrupt):
+            uvicorn.run(
+                app if in_this_process else "app.main:create_app",
+                factory=not in_this_process,
+                host=host,
+                port=port,
+                reload=reload,
+                workers=workers,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACEFUL_SECONDS,
+            )
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the revision this version wants."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.db.migrations import upgrade, wanted_revision
+
+    settings = load_settings()
+    with _database_url(settings) as url:
+        try:
+            upgrade(url)
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            typer.echo(f"migrate: {reason}", err=True)
+            raise typer.Exit(1) from None
+    typer.echo(f"The database is at revision {wanted_revision()}.")
+
+
+@cli.command()
+def check(
+    host: Annotated[str, typer.Option(help="The address `serve` would listen on.")] = "127.0.0.1",
+) -> None:
+    """Look at the configuration, the assistant, the database and the model; exit with 1 if any of them fails."""
+    try:
+        settings = load_settings(serve_host=host)
+        problems = settings.problems()
+    except ConfigurationError as error:
+        problems = error.problems
+    if problems:
+        for problem in problems:
+            typer.echo(f"configuration  failed  {problem}")
+        raise typer.Exit(1)
+    typer.echo(f"configuration  ok      {'development' if settings.is_dev else 'jwt'} mode")
+    results = [_check_assistant(settings), _check_database(settings), _check_model(settings)]
+    for name, works, detail in results:
+        typer.echo(f"{name:<13}  {'ok    ' if works else 'failed'}  {detail}")
+    if not all(works for _, works, _ in results):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def token(
+    user: Annotated[str, typer.Option(help="The user the token speaks for.")],
+    minutes: Annotated[int, typer.Option(min=1, help="How long it is good for.")] = 60,
+) -> None:
+    """Print a bearer token, signed with the development secret or with CHAT_JWT_SECRET."""
+    from app.auth.tokens import mint
+    from app.main import token_rules
+
+    settings = load_settings(serve_host="127.0.0.1")
+    if problems := settings.problems():
+        raise ConfigurationError(problems)
+    try:
+        typer.echo(mint(token_rules(settings), user, seconds=minutes * 60))
+    except ValueError as error:
+        typer.echo(f"token: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _refuse(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise SystemExit(CONFIGURATION_PROBLEM)
+
+
+def _greeting(settings: Settings, host: str, port: int) -> str:
+    shown = "localhost" if is_loopback(host) else host
+    database = f"embedded PostgreSQL in {settings.data_dir}" if settings.is_embedded else "DATABASE_URL"
+    model = "the built-in demo model" if settings.uses_demo_model else settings.model or "the default model"
+    what = f"http://{shown}:{port}" if settings.is_dev else f"http://{shown}:{port}/api/chatkit"
+    return f"\n  chatkit-postgres {__version__}  {what}\n  {database}, {model}\n"
+
+
+@contextmanager
+def _database_url(settings: Settings) -> "Iterator[URL]":
+    """The configured database, or the embedded one for as long as the block runs."""
+    from app.db.database import normalised_url
+    from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+
+    if settings.database_url is not None:
+        yield normalised_url(settings.database_url.get_secret_value())
+        return
+    embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
+    try:
+        embedded.start()
+    except EmbeddedPostgresError as error:
+        raise ConfigurationError([str(error)]) from error
+    try:
+        yield embedded.url
+    finally:
+        embedded.stop()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the process the way Ctrl-C does, so that the embedded server is stopped too.
+
+    uvicorn handles them while it runs and raises them again when it is done.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {sign: signal.signal(sign, interrupt) for sign in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _check_assistant(settings: Settings) -> tuple[str, bool, str]:
+    from app.assistant import AssistantError, load_assistant
+    from app.main import model_options
+
+    try:
+        load_assistant(settings.assistant, model_options(settings))
+    except AssistantError as error:
+        return "assistant", False, str(error)
+    return "assistant", True, settings.assistant
+
+
+def _check_database(settings: Settings) -> tuple[str, bool, str]:
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.db import Database
+    from app.db.embedded import EmbeddedPostgres
+    from app.db.migrations import seen_revision, wanted_revision
+    from app.errors import ChatError
+
+    async def look(url: "URL") -> tuple[bool, str]:
+        database = Database(url, pooled=False)
+        async with database.connection() as connection:
+            server = await connection.scalar(text("SHOW server_version"))
+            durable = await connection.scalar(text("SHOW synchronous_commit")) != "off"
+        seen, wanted = await seen_revision(database), wanted_revision()
+        if not durable:
+            return (
+                False,
+                f"PostgreSQL {server} has synchronous_commit off: a crash loses acknowledged messages",
+            )
+        if seen != wanted and not settings.is_embedded:
+            return (
+                False,
+                f"PostgreSQL {server} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
+            )
+        return True, f"PostgreSQL {server} at revision {seen or 'none yet; serve migrates it'}"
+
+    try:
+        embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
+        running = embedded.running_url() if settings.is_embedded else None
+        if running is not None:
+            return ("database", *asyncio.run(look(running)))
+        with _database_url(settings) as url:
+            return ("database", *asyncio.run(look(url)))
+    except (SQLAlchemyError, OSError, ChatError, ConfigurationError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0] or type(error).__name__
+        return "database", False, reason
+
+
+def _check_model(settings: Settings) -> tuple[str, bool, str]:
+    from openai import AsyncOpenAI, OpenAIError
+
+    from app.main import model_options
+
+    options = model_options(settings)
+    if options.is_demo:
+        return "model", True, "the built-in demo model, nothing to reach"
+
+    async def look() -> int:
+        async with AsyncOpenAI(
+            api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
+        ) as client:
+            return len((await client.models.list()).data)
+
+    try:
+        return (
+            "model",
+            True,
+            f"{options.base_url or 'OpenAI'} answers and offers {asyncio.run(look())} models",
+        )
+    except OpenAIError as error:
+        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__}"

@@ -1,0 +1,4 @@
+from app.db.database import Database
+from app.db.statement import Statement
+
+__all__ = ["Database", "Statement"]

@@ -1,0 +1,58 @@
+"""What has to be done for all owners: the only statements that do not name one."""
+
+import asyncio
+import random
+
+from app.db.database import Database
+from app.db.statement import Statement
+from app.errors import DatabaseUnavailable
+from app.observability.logs import failure, get_logger
+
+KEYS_LIVE_HOURS = 24
+
+logger = get_logger(__name__)
+
+CLOSE_STALE_TURNS = Statement(
+    "close_all_stale_turns",
+    """
+WITH closed AS (
+  UPDATE chat_turns
+     SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
+   WHERE state = 'running' AND heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds)
+  RETURNING user_id, session_id, turn_id
+), released AS (
+  UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
+   WHERE s.user_id = closed.user_id AND s.session_id = closed.session_id AND s.current_turn_id = closed.turn_id
+), discarded AS (
+  DELETE FROM chat_messages m USING closed
+   WHERE m.user_id = closed.user_id AND m.session_id = closed.session_id AND m.turn_id = closed.turn_id
+     AND m.is_draft
+)
+SELECT count(*) AS count FROM closed
+""",
+)
+
+FORGET_KEYS = Statement(
+    "forget_idempotency_keys",
+    f"""
+UPDATE chat_turns SET idempotency_key = NULL, request_hash = NULL
+ WHERE idempotency_key IS NOT NULL AND started_at < now() - interval '{KEYS_LIVE_HOURS} hours'
+""",  # noqa: S608 - a constant of ours
+)
+
+
+async def maintain(database: Database, *, stale_seconds: float) -> None:
+    """Close the turns of processes that died, forget old idempotency keys; again and again, until cancelled."""
+    while True:
+        # Replicas that were started together do not work at the same moment.
+        await asyncio.sleep(stale_seconds * random.uniform(0.25, 0.75))  # noqa: S311 - jitter is no secret
+        try:
+            (closed,) = await database.run_for_all_owners(CLOSE_STALE_TURNS, stale_seconds=stale_seconds)
+            await database.run_for_all_owners(FORGET_KEYS)
+        except DatabaseUnavailable:
+            continue
+        except Exception as error:  # noqa: BLE001 - tried again in a moment
+            logger.error("maintenance_failed", **failure(error))  # noqa: TRY400 - see failure()
+            continue
+        if closed["count"]:
+            logger.warning("interrupted_turns_closed", count=closed["count"])

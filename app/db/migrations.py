@@ -1,0 +1,42 @@
+"""Which revision a database is at, which one this code wants, and the way from one to the other."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, text
+
+from app.db.database import Database
+from app.db.tables import VERSION_TABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _config(url: URL | None = None) -> Config:
+    config = Config(ROOT / "alembic.ini")
+    if url is not None:
+        config.attributes["url"] = url.render_as_string(hide_password=False)
+    return config
+
+
+def wanted_revision() -> str:
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise RuntimeError(f"no migrations found in {ROOT / 'migrations'}")
+    return head
+
+
+async def seen_revision(database: Database) -> str | None:
+    """The revision the database says it is at; None before the first migration."""
+    async with database.connection() as connection:
+        table = await connection.scalar(text("SELECT to_regclass(:name)::text"), {"name": VERSION_TABLE})
+        if table is None:
+            return None
+        revision: str | None = await connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant of ours
+        return revision
+
+
+def upgrade(url: URL) -> None:
+    """Bring the database to the wanted revision. Not to be called from inside an event loop."""
+    command.upgrade(_config(url), "head")

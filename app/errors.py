@@ -1,0 +1,158 @@
+"""The error tree: each class has a status, a code, and a sentence a user may read.
+
+Every error is one of the SDK's stream errors as well, so the same refusal is an HTTP answer before the first
+event of a stream and an ``error`` event with a truthful ``allow_retry`` after it.
+"""
+
+from typing import ClassVar
+
+from chatkit.errors import CustomStreamError
+from chatkit.store import NotFoundError
+
+
+class ChatError(CustomStreamError):
+    """What went wrong, in words a user may read. Details belong in the log, under the request id."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    sentence: ClassVar[str] = "Something went wrong on our side."
+    retry: ClassVar[bool] = False
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, sentence: str | None = None) -> None:
+        super().__init__(sentence or self.sentence, allow_retry=self.retry)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class InternalError(ChatError):
+    retry = True
+
+
+class BadRequest(ChatError):
+    status = 400
+    code = "bad_request"
+    sentence = "The request body must be a JSON document."
+
+
+class Unauthorized(ChatError):
+    status = 401
+    code = "unauthorized"
+    sentence = "Please sign in again."
+
+
+class NotFound(ChatError, NotFoundError):
+    """Absent, or somebody else's: the answer is the same."""
+
+    status = 404
+    code = "not_found"
+    sentence = "This conversation or message does not exist."
+
+
+class MethodNotAllowed(ChatError):
+    status = 405
+    code = "method_not_allowed"
+    sentence = "This address does not take that method."
+
+
+class Conflict(ChatError):
+    status = 409
+    code = "conflict"
+    sentence = "This was already answered."
+
+
+class NothingPending(Conflict):
+    code = "nothing_pending"
+    sentence = "Nothing in this conversation waits for that answer."
+
+
+class ThreadNotActive(Conflict):
+    code = "thread_not_active"
+    sentence = "This conversation is closed for new messages."
+
+
+class Superseded(Conflict):
+    """The fence refused a write: a newer turn owns the thread."""
+
+    code = "superseded"
+    sentence = "A newer message took over this conversation."
+
+
+class KeyTaken(Conflict):
+    """A turn was already opened under this Idempotency-Key; the caller is given that turn's events instead."""
+
+    code = "idempotency_key_taken"
+    sentence = "This request was already made."
+
+
+class PayloadTooLarge(ChatError):
+    status = 413
+    code = "payload_too_large"
+    sentence = "The request is too large."
+
+
+class Unprocessable(ChatError):
+    """JSON, but not a request we can act on. The sentence names the field."""
+
+    status = 422
+    code = "invalid_request"
+    sentence = "The request is not valid."
+
+
+class KeyReused(Unprocessable):
+    code = "idempotency_key_reused"
+    sentence = "Idempotency-Key: this key belongs to another request."
+
+
+class NotSupported(ChatError):
+    status = 501
+    code = "not_supported"
+    sentence = "This server does not offer that."
+
+
+class AssistantRefused(ChatError):
+    """An assistant's own error that does not invite another try; its sentence is not kept."""
+
+    code = "assistant_refused"
+    sentence = "This could not be answered."
+
+
+class TurnTimedOut(ChatError):
+    status = 504
+    code = "turn_timed_out"
+    sentence = "The answer took too long. Please try again."
+    retry = True
+
+
+class Unavailable(ChatError):
+    status = 503
+    code = "unavailable"
+    sentence = "The service is busy or restarting. Please try again in a moment."
+    retry = True
+    retry_after_seconds = 2
+
+
+class Draining(Unavailable):
+    code = "draining"
+
+
+class Interrupted(Unavailable):
+    """The process that ran the turn died or stalled."""
+
+    code = "interrupted"
+    sentence = "The answer was interrupted. Please try again."
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database could not be reached, or refused work for want of resources, after the allowed tries."""
+
+    code = "database_unavailable"
+
+
+def error_of(code: str | None) -> ChatError:
+    """The error that a ledger remembers by its code; for an assistant's own, the general one."""
+    kinds = [ChatError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return next((kind() for kind in kinds if kind.code == code), InternalError())

@@ -1,0 +1,157 @@
+"""The one place where the parts are joined."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy import text
+from starlette.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.api.authentication import authenticated_by
+from app.api.chatkit import ChatEndpoint, EdgeLimits, chatkit_router
+from app.api.errors import install_error_handlers
+from app.api.health import health_router
+from app.api.metrics import metrics_router
+from app.api.middleware import LastNetMiddleware, LoopbackHostMiddleware, RequestIdMiddleware
+from app.api.request_id import HEADER
+from app.api.shutdown import draining_on_signals
+from app.assistant import Assistant, AssistantError, load_assistant
+from app.assistant.models import ModelOptions
+from app.auth.dev_secret import dev_secret
+from app.auth.tokens import TokenRules, TokenVerifier, mint
+from app.chat.runner import TurnRunner
+from app.chat.running_turn import TurnLimits
+from app.chat.server import ChatServer
+from app.db import Database
+from app.db.maintenance import maintain
+from app.db.migrations import seen_revision, wanted_revision
+from app.observability.logs import configure_logging, failure, get_logger
+from app.observability.metrics import Metrics
+from app.playground import playground_router
+from app.settings import ConfigurationError, Settings, load_settings
+from app.store import DatabaseStore
+
+DEV_TOKEN_SECONDS = 24 * 60 * 60
+
+logger = get_logger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application. Raises ConfigurationError with every problem at once."""
+    settings = settings or load_settings()
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    database_url = settings.database_url or settings.embedded_url
+    problems = settings.problems()
+    if database_url is None:
+        problems.append(
+            "DATABASE_URL: not set. Set it, or start with `chatkit-postgres serve`, which brings its own database."
+        )
+    try:
+        assistant = load_assistant(settings.assistant, model_options(settings))
+    except AssistantError as error:
+        problems.append(f"CHAT_ASSISTANT: {error}.")
+    if problems or database_url is None:
+        raise ConfigurationError(problems)
+    return _join(settings, Database(database_url.get_secret_value(), pool_size=settings.database_pool_size), assistant)
+
+
+def token_rules(settings: Settings) -> TokenRules:
+    try:
+        key = dev_secret(settings.dev_secret_file) if settings.is_dev else settings.jwt_key
+    except OSError as error:
+        problem = f"CHAT_DATA_DIR: cannot write {settings.dev_secret_file}: {error.strerror}."
+        raise ConfigurationError([problem]) from error
+    if key is None:
+        raise ConfigurationError(["CHAT_JWT_SECRET: needed to verify tokens, and not set."])
+    return TokenRules(
+        key=key,
+        algorithms=settings.jwt_algorithms,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        user_claim=settings.jwt_user_claim,
+        leeway_seconds=settings.jwt_leeway_seconds,
+    )
+
+
+def model_options(settings: Settings) -> ModelOptions:
+    key = settings.openai_api_key
+    return ModelOptions(
+        model=settings.model,
+        api=settings.model_api,
+        api_key=key.get_secret_value() if key is not None else None,
+        base_url=settings.openai_base_url,
+    )
+
+
+def _join(settings: Settings, database: Database, assistant: Assistant) -> FastAPI:
+    metrics = Metrics()
+    store = DatabaseStore(database)
+    server = ChatServer(store, assistant)
+    runner = TurnRunner(
+        store,
+        server.encode,
+        metrics,
+        limits=TurnLimits(turn_seconds=settings.turn_seconds, stale_seconds=settings.turn_stale_seconds),
+        on_disconnect=settings.on_disconnect,
+    )
+    metrics.watch(running_turns=lambda: runner.running_count, connections_in_use=database.connections_in_use)
+    database.on_retry = lambda reason: metrics.database_retries.labels(reason).inc()
+    rules = token_rules(settings)
+    limits = EdgeLimits(max_body_bytes=settings.max_body_bytes, heartbeat_seconds=settings.heartbeat_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await _look_at_database(database)
+        upkeep = asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds))
+        with draining_on_signals(runner.drain, seconds=settings.drain_seconds):
+            yield
+        upkeep.cancel()
+        await runner.drain(0)
+        await assistant.close()
+        await database.close()
+
+    app = FastAPI(
+        title="chatkit-postgres",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    install_error_handlers(app)
+    app.include_router(
+        health_router(database, wanted_revision=wanted_revision(), is_draining=lambda: runner.is_draining)
+    )
+    app.include_router(chatkit_router(ChatEndpoint(server, runner, limits), authenticated_by(TokenVerifier(rules))))
+    app.include_router(metrics_router(metrics))
+    if settings.is_dev:
+        app.include_router(playground_router(lambda user: mint(rules, user, seconds=DEV_TOKEN_SECONDS)))
+        app.add_middleware(LoopbackHostMiddleware)
+    app.add_middleware(LastNetMiddleware)
+    # Outside of everything that answers, so that a browser can read errors too.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "PUT"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", HEADER],
+        expose_headers=[HEADER, "Retry-After"],
+    )
+    app.add_middleware(RequestIdMiddleware)
+    return app
+
+
+async def _look_at_database(database: Database) -> None:
+    """Say in the log what would otherwise show only later: no schema, or commits that a crash takes back."""
+    try:
+        async with database.connection() as connection:
+            setting = await connection.scalar(text("SHOW synchronous_commit"))
+        seen = await seen_revision(database)
+    except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
+        logger.warning("database_unreachable_at_start", **failure(error))
+        return
+    if seen != wanted_revision():
+        logger.warning("database_not_migrated", seen=seen, wanted=wanted_revision(), cure="chatkit-postgres migrate")
+    if setting == "off":
+        logger.warning("synchronous_commit_is_off", cure="ALTER DATABASE ... SET synchronous_commit = on")

@@ -1,0 +1,112 @@
+"""Structured logs on stderr: one JSON object, or one readable line, per event.
+
+What may be logged: names, ids, counts, timings, outcomes. What may not: message text, tokens, query strings.
+"""
+
+import logging
+import sys
+import traceback
+from typing import Any, Literal
+
+import structlog
+
+LogFormat = Literal["json", "console"]
+
+
+def configure_logging(*, level: str, log_format: LogFormat) -> None:
+    """Send our own events and those of the libraries through one handler. May be called again."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_messages_of_exceptions,
+    ]
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
+        if log_format == "json"
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "chatkit"):
+        library = logging.getLogger(name)
+        library.handlers[:] = []
+        library.propagate = True
+    # Each request is logged once, by our own middleware, with its outcome and without its query string.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    # The SDK logs what a client sent and whole exceptions; what matters of them is logged by us.
+    logging.getLogger("chatkit").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").addFilter(_is_worth_reading)
+    # At INFO these print every call to the model; at DEBUG its text.
+    for name in ("alembic.runtime.plugins", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "openai.agents"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _without_messages_of_exceptions(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Ours and the libraries': a traceback prints messages, and a pretty one the local variables too."""
+    found = event.pop("exc_info", None)
+    record = event.get("_record")
+    if found is None and record is not None:
+        found = record.exc_info
+    if record is not None:
+        record.exc_info = record.exc_text = None
+    if found is True:
+        found = sys.exc_info()
+    error = found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        event.update(failure(error))
+    return event
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    # When a turn is stopped, the SDK leaves two of its iterators' tasks unread; asyncio calls that an error.
+    if record.exc_info and isinstance(record.exc_info[1], StopAsyncIteration):
+        return False
+    return not ("Task was destroyed but it is pending" in record.msg and "_AsyncQueueIterator" in record.getMessage())
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def failure(error: BaseException) -> dict[str, object]:
+    """What a log may say of an exception: its type, where it came from, a provider's status and code; not its
+    message, which may quote a conversation."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    told: dict[str, object] = {
+        "error": type(error).__name__,
+        "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+    # A driver's error inside SQLAlchemy's, whose own `code` only names a page of its documentation.
+    inner = getattr(error, "orig", None)
+    told |= _codes(error, "status_code", "code") if inner is None else _codes(inner, "sqlstate")
+    return told
+
+
+def _codes(error: object, *names: str) -> dict[str, object]:
+    found = {name: getattr(error, name, None) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, str | int)}

@@ -1,0 +1,45 @@
+"""What Prometheus may ask at ``GET /metrics``. One registry for each application, so that tests share nothing."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.turns = Counter(
+            "chatkit_turns",
+            "Turns that ended, by operation and state.",
+            ["operation", "state"],
+            registry=self._registry,
+        )
+        self.readers = Gauge("chatkit_open_readers", "Connections that read a turn.", registry=self._registry)
+        self.first_event = Histogram(
+            "chatkit_first_event_seconds",
+            "From the start of a turn to its first event.",
+            ["operation"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.checkpoint_lag = Histogram(
+            "chatkit_checkpoint_lag_seconds",
+            "How old the oldest unsaved text of an answer was, at most, when a checkpoint had saved it.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.database_retries = Counter(
+            "chatkit_database_retries", "Statements tried again, by reason.", ["reason"], registry=self._registry
+        )
+        self._running = Gauge("chatkit_running_turns", "Turns under way in this process.", registry=self._registry)
+        self._pool = Gauge("chatkit_database_connections_in_use", "Of this process's pool.", registry=self._registry)
+
+    def watch(self, *, running_turns: Callable[[], int], connections_in_use: Callable[[], int]) -> None:
+        self._running.set_function(running_turns)
+        self._pool.set_function(connections_in_use)
+
+    def exposition(self) -> bytes:
+        return generate_latest(self._registry)

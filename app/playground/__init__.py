@@ -1,0 +1,3 @@
+from app.playground.router import playground_router
+
+__all__ = ["playground_router"]

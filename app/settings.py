@@ -1,0 +1,229 @@
+"""What can be configured: environment variables, read once, all problems reported together.
+
+Only ``main``, ``cli`` and ``migrations/env.py`` read settings; every other part is handed what it needs.
+"""
+
+import ipaddress
+import logging
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.db.database import normalised_url
+
+HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
+SHORTEST_SECRET_BYTES = 32
+DEFAULT_ASSISTANT = "app.assistant.default:build"
+DEFAULT_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
+
+AuthMode = Literal["jwt", "dev"]
+
+
+class ConfigurationError(Exception):
+    """One line per problem: the setting's name, what is wrong, and the cure."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="CHAT_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="PostgreSQL to use; unset: an embedded one in CHAT_DATA_DIR, started by `serve`",
+    )
+    database_pool_size: int = Field(
+        10, ge=1, le=500, description="connections per process; a turn holds none while a model talks"
+    )
+    data_dir: Path = Field(Path(".data"), description="the embedded cluster and the secret of development tokens")
+    postgres_bin: Path | None = Field(None, description="directory of the PostgreSQL programs for the embedded server")
+
+    auth_mode: AuthMode | None = Field(
+        None,
+        description="`jwt` or `dev`; unset: `dev` if the database is embedded and the address is loopback",
+    )
+    jwt_secret: SecretStr | None = Field(None, description="key of HS256, HS384 and HS512 tokens, at least 32 bytes")
+    jwt_secret_file: Path | None = Field(None, description="a file that holds CHAT_JWT_SECRET")
+    jwt_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("HS256",), description="accepted algorithms, comma-separated"
+    )
+    jwt_issuer: str | None = Field(None, description="the `iss` a token must have")
+    jwt_audience: str | None = Field(
+        None, description="the `aud` a token must have; unset: a token that names one is refused"
+    )
+    jwt_user_claim: str = Field("sub", min_length=1, description="the claim that names the user")
+    jwt_leeway_seconds: int = Field(30, ge=0, le=300, description="clock difference allowed in `exp` and `nbf`")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        DEFAULT_ORIGINS, description="browser origins that may call directly, comma-separated"
+    )
+
+    model: str | None = Field(None, description="model name; unset: the Agents SDK's default")
+    model_api: Literal["responses", "chat_completions"] = Field(
+        "responses", description="which API the model server speaks"
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="unset, and no OPENAI_BASE_URL: the built-in demo model, no network",
+    )
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
+    )
+    assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
+
+    on_disconnect: Literal["stop", "finish"] = Field("stop", description="what a turn does when its last reader leaves")
+    turn_seconds: float = Field(600, gt=0, description="a turn that takes longer is ended, with what it has")
+    turn_stale_seconds: float = Field(
+        30,
+        ge=1,
+        description="a turn without a heartbeat for so long has lost its process; six heartbeats are sent in that time",
+    )
+    drain_seconds: float = Field(30, ge=0, description="what running turns get to end after SIGTERM")
+    max_body_bytes: int = Field(256 * 1024, ge=1024, description="largest accepted chat request")
+    heartbeat_seconds: float = Field(15, gt=0, description="silence on a stream after which a comment is sent")
+    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    log_format: Literal["json", "console"] = Field("console", description="`json` for machines, `console` for people")
+
+    serve_host: str | None = Field(None, description="set by `serve` for its workers")
+    embedded_url: SecretStr | None = Field(None, description="set by `serve` for its workers")
+
+    @field_validator("jwt_algorithms", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            normalised_url(value.get_secret_value())
+        return value
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _known_algorithms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or set(value) - set(HMAC_ALGORITHMS):
+            raise ValueError(f"use one or more of {', '.join(HMAC_ALGORITHMS)}")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise ValueError(f"{origin!r} is not an origin like https://chat.example.com")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _log_level(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("use DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @field_validator("assistant")
+    @classmethod
+    def _import_string(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w.]+:[\w.]+", value):
+            raise ValueError("use package.module:attribute")
+        return value
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.database_url is None
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether tokens are handed out to anybody who asks: only ever on one's own machine."""
+        if self.auth_mode is not None:
+            return self.auth_mode == "dev"
+        has_key = self.jwt_secret is not None or self.jwt_secret_file is not None
+        return self.is_embedded and not has_key and is_loopback(self.serve_host)
+
+    @property
+    def jwt_key(self) -> str | None:
+        if self.jwt_secret is not None:
+            return self.jwt_secret.get_secret_value()
+        if self.jwt_secret_file is not None and self.jwt_secret_file.is_file():
+            return self.jwt_secret_file.read_text().strip()
+        return None
+
+    @property
+    def uses_demo_model(self) -> bool:
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    @property
+    def dev_secret_file(self) -> Path:
+        return self.data_dir / "dev-secret"
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings taken together, for a server that listens on ``serve_host``."""
+        found: list[str] = []
+        if self.auth_mode == "dev":
+            if not self.is_embedded:
+                found.append(
+                    "CHAT_AUTH_MODE: dev hands tokens to anybody, so it works with the embedded database only. "
+                    "Unset DATABASE_URL, or set CHAT_AUTH_MODE=jwt and CHAT_JWT_SECRET."
+                )
+            if not is_loopback(self.serve_host):
+                found.append(
+                    "CHAT_AUTH_MODE: dev hands tokens to anybody, so it works on a loopback address only. "
+                    "Use --host 127.0.0.1, or set CHAT_AUTH_MODE=jwt and CHAT_JWT_SECRET."
+                )
+        elif not self.is_dev:
+            found += self._key_problems()
+        return found
+
+    def _key_problems(self) -> list[str]:
+        key = self.jwt_key
+        cure = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+        if key is None:
+            if self.jwt_secret_file is not None:
+                return [f"CHAT_JWT_SECRET_FILE: {self.jwt_secret_file} is not a readable file. {cure}"]
+            return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set. {cure}"]
+        if len(key.encode()) < SHORTEST_SECRET_BYTES:
+            return [f"CHAT_JWT_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {cure}"]
+        return []
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment (and ``.env``). Raises ConfigurationError with every malformed value by name."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError([_problem(**detail) for detail in error.errors(include_input=False)]) from None
+
+
+def variable_name(field: str) -> str:
+    """The environment variable that sets a field."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return f"CHAT_{field.upper()}"
+
+
+def is_loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _problem(*, loc: tuple[int | str, ...], msg: str, **_: Any) -> str:
+    field = str(loc[0]).removeprefix("CHAT_").lower() if loc else ""
+    name = variable_name(field) if field in Settings.model_fields else str(loc[0] if loc else "settings")
+    return f"{name}: {msg.removeprefix('Value error, ')}."

@@ -1,0 +1,3 @@
+from app.store.database_store import DatabaseStore
+
+__all__ = ["DatabaseStore"]

@@ -1,0 +1,36 @@
+"""The promises of ``chatkit.store.Store``, kept in PostgreSQL."""
+
+from typing import Any
+
+from chatkit.store import Store, StoreItemType
+from chatkit.types import ThreadMetadata
+
+from app.db import Database
+from app.store.attachments import AttachmentRows
+from app.store.ids import new_id
+from app.store.items import ItemRows
+from app.store.scope import turn_of
+from app.store.threads import ThreadRows
+from app.store.turns import TurnRows
+
+
+class DatabaseStore(ThreadRows, ItemRows, TurnRows, AttachmentRows, Store[Any]):
+    """Threads, items and attachments under their owner.
+
+    ``DatabaseStore(Database(url))`` needs no running event loop; the first statement connects. Every method
+    takes any context object with a ``user_id`` (1 to 255 characters). Our own RequestContext adds what a turn
+    needs: the fence, the memory of what was loaded, and the digests that make a repeated save free.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def generate_thread_id(self, context: Any) -> str:  # noqa: ARG002 - the SDK's signature
+        return new_id("thread")
+
+    def generate_item_id(self, item_type: StoreItemType, thread: ThreadMetadata, context: Any) -> str:
+        item_id = new_id(item_type)
+        turn = turn_of(context, thread.id)
+        if turn is not None:
+            turn.known_item_ids.add(item_id)
+        return item_id

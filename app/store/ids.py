@@ -1,0 +1,32 @@
+"""String ids of the protocol and the UUIDs of the rows they name.
+
+A row's UUID is computed from the string, so saving the same item twice meets the same row. New ids carry 128
+random bits: the SDK's default of 32 has even odds of a clash at 77,000 items.
+"""
+
+import secrets
+from uuid import NAMESPACE_DNS, UUID, uuid5
+
+from chatkit.store import StoreItemType
+
+_PREFIXES: dict[StoreItemType, str] = {
+    "thread": "thr",
+    "message": "msg",
+    "tool_call": "tc",
+    "workflow": "wf",
+    "task": "tsk",
+    "attachment": "atc",
+    "sdk_hidden_context": "shcx",
+}
+
+
+def new_id(kind: StoreItemType) -> str:
+    return f"{_PREFIXES[kind]}_{secrets.token_hex(16)}"
+
+
+def session_uuid(thread_id: str) -> UUID:
+    return uuid5(NAMESPACE_DNS, f"chatkit-{thread_id}")
+
+
+def message_uuid(session_id: UUID, item_id: str) -> UUID:
+    return uuid5(session_id, item_id)

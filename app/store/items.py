@@ -1,0 +1,178 @@
+"""Thread items: appended in the order they were accepted, each once, under the fence of the turn that writes."""
+
+from typing import Any, NoReturn
+from uuid import UUID
+
+from chatkit.types import Page, ThreadItem
+
+from app.context import RetryWindow, Turn
+from app.db import Database
+from app.errors import Conflict, NotFound, ThreadNotActive
+from app.store import rows
+from app.store.ids import message_uuid, session_uuid
+from app.store.scope import claim_of, claiming, clamped, lost_fence, owner_of, turn_of
+from app.store.sql import items as sql
+from app.store.sql.threads import LOAD_THREAD
+
+
+class ItemRows:
+    database: Database
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int | None, order: str, context: Any
+    ) -> Page[ThreadItem]:
+        """A page by position. An absent thread, or somebody else's, is an empty page: the SDK expects that.
+
+        Raises NotFound if ``after`` is not an item of this thread.
+        """
+        size = clamped(limit)
+        session = session_uuid(thread_id)
+        turn = turn_of(context, thread_id)
+        found = await self.database.run(
+            owner_of(context),
+            sql.LIST_ITEMS_OLDEST_FIRST if order == "asc" else sql.LIST_ITEMS_NEWEST_FIRST,
+            session=session,
+            after=message_uuid(session, after) if after else None,
+            page=size + 1,
+            **_view(turn),
+        )
+        if after and found[0]["cursor"] is None:
+            raise NotFound
+        items = [rows.load_item(row["item"]) for row in found if row["item"] is not None]
+        has_more = len(items) > size
+        del items[size:]
+        if turn is not None:
+            turn.known_item_ids.update(item.id for item in items)
+        return Page(data=items, has_more=has_more, after=items[-1].id if has_more else None)
+
+    async def load_item(self, thread_id: str, item_id: str, context: Any) -> ThreadItem:
+        """Raises NotFound if it is absent, in another thread, or somebody else's."""
+        session = session_uuid(thread_id)
+        turn = turn_of(context, thread_id)
+        found = await self.database.run(
+            owner_of(context),
+            sql.LOAD_ITEM,
+            session=session,
+            message=message_uuid(session, item_id),
+            **_view(turn),
+        )
+        if not found:
+            raise NotFound
+        if turn is not None:
+            turn.known_item_ids.add(item_id)
+        return rows.load_item(found[0]["item"])
+
+    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
+        """Append an item. An id that is there already keeps what it has, but a workflow goes on and a final item
+        replaces its own partial. Raises like ``save_item``."""
+        await self._write(thread_id, item, context, replace=False)
+
+    async def save_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
+        """Append an item, or replace the one with its id.
+
+        An item that has its answer (``completed``, ``answered``, ``skipped``) stays as it is: another turn's
+        attempt raises Conflict, which makes this the compare-and-set of tool outputs and structured input.
+
+        Raises NotFound if the thread is absent, Superseded if a newer turn owns it, ThreadNotActive if this
+        write would open a turn in a locked or closed thread.
+        """
+        await self._write(thread_id, item, context, replace=True)
+
+    async def checkpoint(self, thread_id: str, item: ThreadItem, context: Any) -> None:
+        """Save an unfinished item. It never replaces a final one. Raises like ``save_item``."""
+        await self._write(thread_id, item, context, replace=True, partial=True)
+
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Any) -> None:
+        """Remove an item; one that is not there is removed already. Raises Superseded if a newer turn owns the
+        thread."""
+        turn = turn_of(context, thread_id)
+        session = session_uuid(thread_id)
+        done = await self.database.run(
+            owner_of(context),
+            sql.DELETE_ITEM,
+            session=session,
+            message=message_uuid(session, item_id),
+            turn=turn.id if turn is not None and turn.is_open else None,
+        )
+        if done and not done[0]["accepted"]:
+            raise lost_fence(turn)
+        if turn is not None:
+            turn.committed.pop(item_id, None)
+
+    async def save_feedback(self, thread_id: str, item_ids: list[str], kind: str, context: Any) -> None:
+        """The caller's opinion on items of one thread; the latest wins. Raises NotFound, and saves nothing, if
+        any of them is not an item of the caller's in that thread."""
+        session = session_uuid(thread_id)
+        saved = await self.database.run(
+            owner_of(context),
+            sql.SAVE_FEEDBACK,
+            session=session,
+            messages=sorted({message_uuid(session, item_id) for item_id in item_ids}),
+            kind=kind,
+        )
+        if not saved[0]["complete"]:
+            raise NotFound
+
+    async def _write(
+        self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool, partial: bool = False
+    ) -> None:
+        turn = turn_of(context, thread_id)
+        row = rows.item_row(item)
+        if turn is not None and turn.committed.get(item.id) == row.digest:
+            return
+        opens = turn is not None and not turn.is_open
+        publishes = turn is not None and turn.retry is not None and not partial
+        session = session_uuid(thread_id)
+        statement = sql.APPEND_ITEM_OF_RETRY if publishes else sql.CHECKPOINT_ITEM if partial else sql.APPEND_ITEM
+        with claiming(turn):
+            written = await self.database.run(
+                owner_of(context),
+                statement,
+                session=session,
+                message=message_uuid(session, row.item_id),
+                item_id=rows.storable(row.item_id),
+                item_type=row.item_type,
+                sender_type=row.sender_type,
+                sender_name=turn.sender_name if turn is not None and row.sender_type == "assistant" else None,
+                content=row.content,
+                item=row.item,
+                partial=partial,
+                draft=turn is not None and turn.retry is not None and partial,
+                replace=replace,
+                turn=turn.id if turn is not None else None,
+                opens=opens,
+                **claim_of(turn),
+                **(_window(turn.retry) if turn is not None and turn.retry is not None and publishes else {}),
+            )
+        if not written:
+            raise NotFound
+        if not written[0]["accepted"]:
+            await self._refuse(thread_id, turn, context, opens=opens)
+        if turn is not None and written[0]["settled"] and not written[0]["same"] and not written[0]["ours"]:
+            raise Conflict
+        if turn is None:
+            return
+        if opens:
+            turn.found_fence_of = written[0]["fence_before"]
+        turn.thread_id = thread_id
+        turn.known_item_ids.add(item.id)
+        if not partial:
+            turn.retry = None
+            turn.committed[item.id] = row.digest
+
+    async def _refuse(self, thread_id: str, turn: Turn | None, context: Any, *, opens: bool) -> NoReturn:
+        """The fence or the status refused a write; or the thread was deleted while the statement waited for it."""
+        if not await self.database.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id)):
+            raise NotFound
+        raise ThreadNotActive if opens else lost_fence(turn)
+
+
+def _window(retry: RetryWindow) -> dict[str, int]:
+    return {"retry_from": retry.retry_from, "open_position": retry.open_position}
+
+
+def _view(turn: Turn | None) -> dict[str, UUID | int | None]:
+    return {
+        "turn": turn.id if turn is not None else None,
+        "retry_from": turn.retry.retry_from if turn is not None and turn.retry is not None else None,
+    }

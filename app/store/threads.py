@@ -1,0 +1,120 @@
+"""Threads: saved by the fields that a request changed, listed by the database's clock."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chatkit.types import Page, ThreadMetadata
+from sqlalchemy import RowMapping
+
+from app.db import Database
+from app.errors import NotFound
+from app.store import rows
+from app.store.ids import session_uuid
+from app.store.scope import bases_of, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
+from app.store.sql import threads as sql
+
+CREATE = "threads.create"
+
+
+class ThreadRows:
+    database: Database
+
+    async def load_thread(self, thread_id: str, context: Any) -> ThreadMetadata:
+        """Raises NotFound if it is absent or somebody else's."""
+        found = await self.database.run(owner_of(context), sql.LOAD_THREAD, session=session_uuid(thread_id))
+        if not found:
+            raise NotFound
+        return self._remembered(found[0], context)
+
+    async def save_thread(self, thread: ThreadMetadata, context: Any) -> None:
+        """Write the fields that differ from what this request loaded or last saved; insert a thread it has not.
+
+        Inside a turn a field is written only where the row still says what the turn started from, and the given
+        object is then brought up to date with the row, so that what the SDK announces next is what is stored.
+        A context that remembers nothing writes all fields.
+
+        Raises NotFound if the thread was deleted meanwhile, Superseded if a newer turn owns it.
+        """
+        bases = bases_of(context)
+        base = bases.get(thread.id) if bases is not None else None
+        if base is None:
+            await self._insert_thread(thread, context)
+        elif base != rows.thread_columns(thread):
+            await self._update_thread(thread, base, context)
+
+    async def load_threads(
+        self, limit: int | None, after: str | None, order: str, context: Any
+    ) -> Page[ThreadMetadata]:
+        """The owner's threads by creation. Raises NotFound if ``after`` is not one of them."""
+        size = clamped(limit)
+        found = await self.database.run(
+            owner_of(context),
+            sql.LIST_THREADS_OLDEST_FIRST if order == "asc" else sql.LIST_THREADS_NEWEST_FIRST,
+            after=session_uuid(after) if after else None,
+            page=size + 1,
+        )
+        if after and found[0]["cursor"] is None:
+            raise NotFound
+        threads = [self._remembered(row, context) for row in found if row["thread_id"] is not None]
+        has_more = len(threads) > size
+        del threads[size:]
+        return Page(data=threads, has_more=has_more, after=threads[-1].id if has_more else None)
+
+    async def delete_thread(self, thread_id: str, context: Any) -> None:
+        """The thread, its items and feedback; attachments are marked for removal. Raises NotFound."""
+        deleted = await self.database.run(owner_of(context), sql.DELETE_THREAD, session=session_uuid(thread_id))
+        if not deleted:
+            raise NotFound
+
+    async def _insert_thread(self, thread: ThreadMetadata, context: Any) -> None:
+        turn = turn_of(context)
+        opens = turn is not None and not turn.is_open and turn.operation == CREATE
+        with claiming(turn):
+            inserted = await self.database.run(
+                owner_of(context),
+                sql.INSERT_THREAD,
+                session=session_uuid(thread.id),
+                thread_id=rows.storable(thread.id),
+                turn=turn.id if turn else None,
+                opens=opens,
+                **claim_of(turn),
+                **rows.thread_columns(thread),
+            )
+        if turn is not None and opens:
+            turn.thread_id = thread.id
+        self._remembered(inserted[0], context)
+
+    async def _update_thread(self, thread: ThreadMetadata, base: Mapping[str, str | None], context: Any) -> None:
+        turn = turn_of(context, thread.id)
+        fence = turn.id if turn is not None and turn.is_open else None
+        columns = rows.thread_columns(thread)
+        written = await self.database.run(
+            owner_of(context),
+            sql.UPDATE_THREAD,
+            session=session_uuid(thread.id),
+            turn=fence,
+            guarded=fence is not None,
+            **columns,
+            **{f"old_{name}": value for name, value in base.items()},
+            **{f"set_{name}": value != base[name] for name, value in columns.items()},
+        )
+        if not written:
+            raise NotFound
+        if not written[0]["accepted"]:
+            # Refused by the fence, or deleted while this statement waited for it.
+            await self.load_thread(thread.id, context)
+            raise lost_fence(turn)
+        stored = self._remembered(written[0], context)
+        if fence is not None:
+            thread.title = stored.title
+            thread.status = stored.status
+            thread.allowed_image_domains = stored.allowed_image_domains
+            thread.metadata = stored.metadata
+
+    @staticmethod
+    def _remembered(row: RowMapping, context: Any) -> ThreadMetadata:
+        thread = rows.load_thread(row)
+        bases = bases_of(context)
+        if bases is not None:
+            bases[thread.id] = rows.thread_columns(thread)
+        return thread

@@ -1,0 +1,38 @@
+"""Rules of the house that a linter does not know."""
+
+import re
+
+import pytest
+
+from app.db import Statement
+from app.store.sql import attachments, items, threads, turns
+from tests.support.processes import ROOT
+
+STATEMENTS = [
+    value
+    for module in (threads, items, turns, attachments)
+    for value in vars(module).values()
+    if isinstance(value, Statement)
+]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: str(statement.name))
+def test_every_statement_names_its_owner(statement: Statement) -> None:
+    assert ":owner" in statement.sql
+    tables = re.findall(r"\b(?:FROM|JOIN|UPDATE|INTO)\s+(chat_\w+)", statement.sql)
+    assert tables
+    assert len(re.findall(r":owner", statement.sql)) >= len(set(tables))
+
+
+def test_statement_names_are_unique() -> None:
+    names = [statement.name for statement in STATEMENTS]
+    assert len(set(names)) == len(names)
+
+
+def test_files_are_short_enough_to_read_in_one_sitting() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in (ROOT / "app").rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 350
+    }
+    assert long == {}

@@ -1,0 +1,42 @@
+"""Readers of one buffer, each at its own pace."""
+
+import asyncio
+
+from chatkit.types import ProgressUpdateEvent
+
+from app.chat.buffer import EventBuffer
+from tests.support.chat import delta
+from tests.support.processes import parse_events
+
+
+def buffer() -> EventBuffer:
+    return EventBuffer(lambda event: b"data: " + event.model_dump_json(exclude_none=True).encode() + b"\n\n")
+
+
+async def test_a_late_reader_gets_everything_from_the_beginning_with_adjacent_text_merged() -> None:
+    events = buffer()
+    early = events.read_from_start()
+    told: list[str] = []
+    for number in range(3):
+        events.add(delta("a", f"{number} "))
+        told += [event["update"]["delta"] for event in parse_events((await early.read(1) or b"").decode())]
+    events.add(ProgressUpdateEvent(text="working"))
+    events.add(delta("a", "after"))
+    events.add(delta("b", "other"))
+    events.end()
+    assert told == ["0 ", "1 ", "2 "]
+    late = parse_events((await events.read_from_start().read(1) or b"").decode())
+    assert [event.get("text") or event["update"]["delta"] for event in late] == ["0 1 2 ", "working", "after", "other"]
+    rest = parse_events((await early.read(1) or b"").decode())
+    assert [event.get("text") or event["update"]["delta"] for event in rest] == ["working", "after", "other"]
+    assert await early.read(1) == b""
+
+
+async def test_silence_is_told_from_the_end() -> None:
+    events = buffer()
+    reader = events.read_from_start()
+    assert await reader.read(0.01) is None
+    waiting = asyncio.create_task(reader.read(5))
+    await asyncio.sleep(0)
+    events.end()
+    assert await waiting == b""

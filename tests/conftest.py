@@ -1,0 +1,108 @@
+"""A real PostgreSQL for the whole run; a fresh, migrated database for each test that asks for one."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import URL
+
+from app.db import Database, migrations
+from app.db.embedded import EmbeddedPostgres
+from app.store import DatabaseStore
+
+TEMPLATE = "chat_template"
+_numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
+
+
+def query(url: URL, question: str) -> list[dict[str, Any]]:
+    """Ask the database of an embedded server."""
+
+    async def run() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
+        try:
+            return [dict(row) for row in await connection.fetch(question)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def execute(url: URL, *commands: str) -> None:
+    """Run commands on the database of an embedded server."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
+        for command in commands:
+            await connection.execute(command)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """What the caller's shell has set for a server of theirs must not change what is tested."""
+    keep = {"CHAT_POSTGRES_BIN"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if (name.startswith(("CHAT_", "OPENAI_")) or name == "DATABASE_URL") and name not in keep:
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_bin() -> Path | None:
+    chosen = os.environ.get("CHAT_POSTGRES_BIN")
+    return Path(chosen) if chosen else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) -> Iterator[URL]:
+    """A server with a migrated template database."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), binaries=postgres_bin)
+    url = server.start()
+    try:
+        execute(url, f"CREATE DATABASE {TEMPLATE}")
+        migrations.upgrade(url.set(database=TEMPLATE))
+        yield url
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def database_url(postgres: URL) -> Iterator[URL]:
+    """A clone of the template: commits are real, ``now()`` moves, and connections are many."""
+    name = f"chat_test_{next(_numbers)}"
+    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield postgres.set(database=name)
+    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_url(postgres: URL) -> Iterator[URL]:
+    """A database that was never migrated."""
+    name = f"chat_test_{next(_numbers)}"
+    execute(postgres, f"CREATE DATABASE {name}")
+    yield postgres.set(database=name)
+    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> DatabaseStore:
+    return DatabaseStore(database)

@@ -1,0 +1,64 @@
+"""The two statements that speak for all owners."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import text
+
+from app.context import RequestContext, Turn
+from app.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, maintain
+from app.store import DatabaseStore
+from tests.support.chat import stored
+from tests.support.items import assistant_message, thread, user_message
+
+
+async def running(store: DatabaseStore, user: str, *, key: str | None = None) -> RequestContext:
+    context = RequestContext(
+        user_id=user, turn=Turn("threads.add_user_message", idempotency_key=key, request_hash="h" if key else None)
+    )
+    await store.save_thread(thread("t"), RequestContext(user_id=user))
+    await store.add_thread_item("t", user_message("t", "m"), context)
+    return context
+
+
+async def change(store: DatabaseStore, command: str) -> None:
+    async with store.database.connection() as connection:
+        await connection.execute(text(command))
+
+
+async def test_turns_without_a_heartbeat_are_closed_and_lose_their_threads(store: DatabaseStore) -> None:
+    await running(store, "alive")
+    dead = await running(store, "dead")
+    await change(store, "UPDATE chat_turns SET heartbeat_at = now() - interval '31 s' WHERE user_id = 'dead'")
+    (closed,) = await store.database.run_for_all_owners(CLOSE_STALE_TURNS, stale_seconds=30.0)
+    assert closed["count"] == 1
+    turns: dict[str, Any] = {row["user_id"]: row for row in await stored(store, "SELECT * FROM chat_turns")}
+    assert (turns["alive"]["state"], turns["dead"]["state"]) == ("running", "interrupted")
+    threads = {row["user_id"]: row for row in await stored(store, "SELECT * FROM chat_sessions")}
+    assert threads["dead"]["current_turn_id"] is None
+    assert threads["alive"]["current_turn_id"] is not None
+    # A process that only stalled changes nothing any more.
+    assert not await store.finish_turn(dead, "completed", unfinished=[assistant_message("t", "late")])
+    assert len(await stored(store, "SELECT * FROM chat_messages WHERE user_id = 'dead'")) == 1
+
+
+async def test_keys_are_forgotten_after_a_day(store: DatabaseStore) -> None:
+    await running(store, "today", key="same")
+    await running(store, "yesterday", key="same")
+    await change(store, "UPDATE chat_turns SET started_at = now() - interval '25 hours' WHERE user_id = 'yesterday'")
+    await store.database.run_for_all_owners(FORGET_KEYS)
+    keys = {row["user_id"]: row["idempotency_key"] for row in await stored(store, "SELECT * FROM chat_turns")}
+    assert keys == {"today": "same", "yesterday": None}
+
+
+async def test_maintenance_comes_round_by_itself(store: DatabaseStore) -> None:
+    await running(store, "dead")
+    await change(store, "UPDATE chat_turns SET heartbeat_at = now() - interval '1 hour'")
+    upkeep = asyncio.create_task(maintain(store.database, stale_seconds=0.2))
+    async with asyncio.timeout(10):
+        while await stored(store, "SELECT 1 FROM chat_turns WHERE state = 'running'"):  # noqa: ASYNC110 - PostgreSQL's
+            await asyncio.sleep(0.05)
+    upkeep.cancel()
+    with suppress(asyncio.CancelledError):
+        await upkeep

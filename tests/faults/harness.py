@@ -1,0 +1,173 @@
+"""Servers on one database, and the invariants that must hold once a fault has healed."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+
+from app.auth.tokens import TokenRules, mint
+from app.store.ids import session_uuid
+from tests.conftest import query
+from tests.support.model_server import said
+from tests.support.processes import ChatClient, ChatProcess, Event, ModelServer, done_items, eventually, http, texts
+
+Report = Callable[[str, object], None]
+"""pytest's record_property."""
+
+SECRET = "f" * 48
+
+
+@dataclass
+class Replica:
+    process: ChatProcess
+    database: URL
+    model: ModelServer
+
+    def client(self, user: str) -> ChatClient:
+        return ChatClient(self.process.base_url, mint(TokenRules(key=SECRET), user, seconds=3600))
+
+    def metric(self, name: str) -> float:
+        lines = http.get(f"{self.process.base_url}/metrics").text.splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+def environment(database: URL, model: ModelServer, **more: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database.render_as_string(hide_password=False),
+        "CHAT_JWT_SECRET": SECRET,
+        "OPENAI_BASE_URL": model.url,
+        "CHAT_MODEL": "scripted",
+        "CHAT_MODEL_API": "chat_completions",
+        "CHAT_ASSISTANT": "tests.support.assistants:build",
+        "CHAT_HEARTBEAT_SECONDS": "0.3",
+        **more,
+    }
+
+
+def start(directory: Path, database: URL, model: ModelServer, *arguments: str, **more: str) -> Replica:
+    process = ChatProcess(directory, *arguments, **environment(database, model, **more))
+    return Replica(process.wait_until_ready(), database, model)
+
+
+def replica(directory: Path, database: URL, model: ModelServer, **more: str) -> Iterator[Replica]:
+    started = start(directory, database, model, **more)
+    yield started
+    assert started.process.stop() == 0
+
+
+def new_user() -> str:
+    return f"user-{uuid.uuid4().hex[:12]}"
+
+
+def script(**steps: Any) -> str:
+    return "SCRIPT " + json.dumps(steps | {"note": uuid.uuid4().hex})
+
+
+def sent_by_model(model: ModelServer, user_text: str, *, before: float | None = None) -> str:
+    """What the model's log says it had sent (before a moment) in answer to a text."""
+    call = call_of(model, user_text)
+    return "".join(piece for sent, piece in call["sent"] if before is None or sent <= before)
+
+
+def call_of(model: ModelServer, user_text: str) -> dict[str, Any]:
+    """The log of the one call whose last message is this text."""
+    (call,) = [call for call in model.calls() if said(call["body"]["messages"])[-1:] == [user_text]]
+    return call
+
+
+def model_stopped(model: ModelServer, user_text: str, *, within: float) -> None:
+    """The model's stream was really ended, and not read to its end."""
+    eventually(lambda: call_of(model, user_text)["ended"] is not None, within)
+    assert not call_of(model, user_text)["finished"]
+
+
+@dataclass
+class Witness:
+    """What one user was told, connection by connection, in one thread."""
+
+    user: str
+    thread_id: str
+    told: list[list[str]] = field(default_factory=list)
+
+    def saw(self, events: Iterable[Event]) -> None:
+        self.told.append([item["id"] for item in done_items(list(events))])
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(map(len, self.told))
+
+
+def check_invariants(database: URL, witness: Witness, client: ChatClient, *, replaced: Iterable[str] = ()) -> None:
+    """Raises AssertionError that names the invariant. Waits for turns that are just ending."""
+    owner, session = witness.user, session_uuid(witness.thread_id)
+    running = f"SELECT turn_id, state FROM chat_turns WHERE user_id = '{owner}' AND state = 'running'"
+    try:
+        eventually(lambda: query(database, running) == [], 45)
+    except AssertionError:
+        raise AssertionError("INVARIANT: no turn stays running") from None
+    rows = query(
+        database,
+        f"SELECT item_id, position, content, is_draft FROM chat_messages"
+        f" WHERE user_id = '{owner}' AND session_id = '{session}' ORDER BY position",
+    )
+    positions = {row["item_id"]: row["position"] for row in rows}
+    assert len(positions) == len(rows), "INVARIANT: every item is stored once"
+    assert len(set(positions.values())) == len(rows), "INVARIANT: positions are unique"
+    assert not any(row["is_draft"] for row in rows), "INVARIANT: no draft is left over"
+    gone = set(replaced)
+    for told in witness.told:
+        kept = [item_id for item_id in told if item_id not in gone]
+        missing = [item_id for item_id in kept if item_id not in positions]
+        assert not missing, f"INVARIANT: what was acknowledged is stored: {missing}"
+        order = [positions[item_id] for item_id in kept]
+        assert order == sorted(order), "INVARIANT: items keep the order of their acknowledgement"
+    listed = [item["id"] for item in all_items(client, witness.thread_id)]
+    assert listed == [row["item_id"] for row in rows], "INVARIANT: the API shows what is stored, in order"
+    elsewhere = query(
+        database,
+        f"SELECT DISTINCT user_id FROM chat_messages WHERE user_id <> '{owner}'"
+        f" AND item_id IN (SELECT item_id FROM chat_messages WHERE user_id = '{owner}')",
+    )
+    assert elsewhere == [], "INVARIANT: an item belongs to one owner"
+    fence = query(database, f"SELECT current_turn_id FROM chat_sessions WHERE user_id = '{owner}'")
+    assert all(row["current_turn_id"] is None for row in fence), "INVARIANT: no thread is held by an ended turn"
+
+
+def check_usable(witness: Witness, client: ChatClient) -> None:
+    """The thread takes a message at once, and answers it."""
+    response = client.stream(
+        "threads.add_user_message",
+        thread_id=witness.thread_id,
+        input={"content": [{"type": "input_text", "text": "still there?"}], "attachments": [], "inference_options": {}},
+    )
+    events = response.wait()
+    assert response.status == 200, f"INVARIANT: no thread is stuck: {response.status}"
+    assert len(done_items(events)) == 2, "INVARIANT: no thread is stuck"
+    witness.saw(events)
+
+
+def all_items(client: ChatClient, thread_id: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    after = None
+    while True:
+        page = client.call("items.list", thread_id=thread_id, order="asc", limit=100, after=after)
+        items += page["data"]
+        after = page.get("after")
+        if not page["has_more"]:
+            return items
+
+
+def last_text(client: ChatClient, thread_id: str) -> str:
+    """The text of the newest assistant's message."""
+    answers = [item for item in all_items(client, thread_id) if item["type"] == "assistant_message"]
+    return texts(answers)[-1] if answers else ""
+
+
+def state_of(database: URL, user: str) -> list[str]:
+    """The states of a user's turns, oldest first."""
+    rows = query(database, f"SELECT state FROM chat_turns WHERE user_id = '{user}' ORDER BY started_at")
+    return [row["state"] for row in rows]

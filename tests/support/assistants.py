@@ -1,0 +1,58 @@
+"""Assistants that test servers run."""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+
+from agents import Agent
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    AssistantMessageContent,
+    AssistantMessageItem,
+    ClientToolCallItem,
+    StructuredInputFreeform,
+    StructuredInputItem,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadStreamEvent,
+    UserMessageItem,
+)
+
+from app.assistant import Assistant
+from app.context import RequestContext
+
+
+def build() -> Agent[AgentContext[RequestContext]]:
+    """What the model server says, and nothing else."""
+    return Agent(name="Scripted", instructions="Answer.")
+
+
+class AsksTheClient(Assistant):
+    """A message is answered with a client tool call and a question; their answers with what they were.
+
+    An output of ``"fail"`` fails the turn after half an answer.
+    """
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        common = {"thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
+        last = next(item for item in reversed(history) if not isinstance(item, AssistantMessageItem))
+        match last:
+            case UserMessageItem():
+                question = StructuredInputFreeform(id="why", question="Why?")
+                asked = StructuredInputItem(id=context.generate_id("message"), inputs=[question], **common)
+                yield ThreadItemDoneEvent(item=asked)
+                call = ClientToolCallItem(
+                    id=context.generate_id("tool_call"), call_id="call", name="look", arguments={}, **common
+                )
+                yield ThreadItemDoneEvent(item=call)
+            case _:
+                told = last.output if isinstance(last, ClientToolCallItem) else "an answer"
+                answer = AssistantMessageItem(
+                    id=context.generate_id("message"), content=[AssistantMessageContent(text=f"Got {told}.")], **common
+                )
+                if told == "fail":
+                    yield ThreadItemAddedEvent(item=answer)
+                    raise RuntimeError("as the output says")
+                yield ThreadItemDoneEvent(item=answer)

@@ -1,0 +1,138 @@
+"""A chat in one process: the parts as ``main`` joins them, without HTTP, and an assistant that follows a script."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    AssistantMessageContent,
+    AssistantMessageContentPartTextDelta,
+    AssistantMessageItem,
+    InferenceOptions,
+    StreamingReq,
+    ThreadAddUserMessageParams,
+    ThreadCreateParams,
+    ThreadItem,
+    ThreadItemUpdatedEvent,
+    ThreadsAddUserMessageReq,
+    ThreadsCreateReq,
+    ThreadStreamEvent,
+    UserMessageInput,
+    UserMessageTextContent,
+)
+from sqlalchemy import event, text
+
+from app.assistant import Assistant
+from app.chat.runner import OnDisconnect, TurnRunner
+from app.chat.running_turn import RunningTurn, TurnLimits
+from app.chat.server import ChatServer
+from app.context import RequestContext, Turn
+from app.db import Database
+from app.observability.metrics import Metrics
+from app.store import DatabaseStore
+from tests.support.items import NAIVE
+from tests.support.processes import parse_events
+
+SILENCE = 10
+
+
+class Statements:
+    """The names of the statements that reach PostgreSQL, in order."""
+
+    def __init__(self, database: Database) -> None:
+        self.names: list[str] = []
+        event.listen(database.engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        named = re.match(r"/\* chatkit:(\w+) \*/", statement)
+        self.names.append(named[1] if named else statement)
+
+
+class Chat:
+    """The parts as ``main`` joins them, without HTTP."""
+
+    def __init__(
+        self,
+        store: DatabaseStore,
+        assistant: Assistant,
+        limits: TurnLimits | None = None,
+        on_disconnect: OnDisconnect = "stop",
+    ) -> None:
+        self.store = store
+        self.server = ChatServer(store, assistant)
+        self.runner = TurnRunner(store, self.server.encode, Metrics(), limits=limits, on_disconnect=on_disconnect)
+
+    async def start(self, request: StreamingReq) -> RunningTurn:
+        context = RequestContext(user_id="alice", turn=Turn(request.type))
+        return await self.runner.start(self.server.stream(request, context), context)
+
+    async def events(self, request: StreamingReq) -> list[dict[str, Any]]:
+        return await rest_of(await self.start(request))
+
+
+async def rest_of(turn: RunningTurn) -> list[dict[str, Any]]:
+    """All events of a turn, once it is over."""
+    reader, received = turn.buffer.read_from_start(), b""
+    while frames := await reader.read(SILENCE):
+        received += frames
+    return parse_events(received.decode())
+
+
+async def said(turn: RunningTurn, words: bytes) -> None:
+    reader, received = turn.buffer.read_from_start(), b""
+    while words not in received:
+        received += await reader.read(SILENCE) or b""
+
+
+def create(words: str) -> ThreadsCreateReq:
+    return ThreadsCreateReq(params=ThreadCreateParams(input=_input(words)))
+
+
+def say(thread_id: str, words: str) -> ThreadsAddUserMessageReq:
+    return ThreadsAddUserMessageReq(params=ThreadAddUserMessageParams(input=_input(words), thread_id=thread_id))
+
+
+def _input(words: str) -> UserMessageInput:
+    return UserMessageInput(
+        content=[UserMessageTextContent(text=words)], attachments=[], inference_options=InferenceOptions()
+    )
+
+
+def message(item_id: str, words: str = "") -> AssistantMessageItem:
+    return AssistantMessageItem(
+        id=item_id, thread_id="?", created_at=NAIVE, content=[AssistantMessageContent(text=words)]
+    )
+
+
+def delta(item_id: str, words: str) -> ThreadItemUpdatedEvent:
+    update = AssistantMessageContentPartTextDelta(content_index=0, delta=words)
+    return ThreadItemUpdatedEvent(item_id=item_id, update=update)
+
+
+class Scripted(Assistant):
+    """Yields the given events; an exception is raised, an asyncio.Event waited for."""
+
+    def __init__(self, *script: ThreadStreamEvent | Exception | asyncio.Event) -> None:
+        self.script = script
+        self.ended = False
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        try:
+            for step in self.script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                else:
+                    yield step
+        finally:
+            self.ended = True
+
+
+async def stored(store: DatabaseStore, query: str) -> list[dict[str, Any]]:
+    async with store.database.connection() as connection:
+        return [dict(row) for row in (await connection.execute(text(query))).mappings()]

@@ -1,0 +1,240 @@
+"""The server and the model server as real processes, and a client that speaks to them over a socket."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+Event = dict[str, Any]
+
+# Shared, because every client of its own reads all certificates of the machine first.
+http = httpx2.Client(timeout=30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The caller's environment without settings of a server of theirs."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CHAT_", "OPENAI_")) and name != "DATABASE_URL"
+    }
+    # A coverage tool or a shell may have set what a fresh process should not inherit; the rest is ours.
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | variables
+
+
+class ModelServer:
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.model_server"],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+
+    def calls(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = http.get(f"http://127.0.0.1:{self.port}/calls").json()
+        return found
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+class ChatProcess:
+    """``python -m app serve`` in a directory of its own."""
+
+    def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
+        # Plain uvicorn is told apart by its arguments, because keywords are the environment.
+        command = () if arguments[:1] == ("uvicorn",) else ("app", "serve")
+        self.directory = directory
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.log_path = directory / f"server-{self.port}.log"
+        self._log = self.log_path.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *command, *arguments, "--port", str(self.port)],
+            cwd=directory,
+            env=clean_environment(CHAT_LOG_FORMAT="json", **environment),
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait_until_ready(self) -> Self:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log}")
+            with contextlib.suppress(httpx2.TransportError):
+                if http.get(f"{self.base_url}/health/ready").status_code == 200:
+                    return self
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not become ready:\n{self.log}")
+
+    def client(self, user: str) -> "ChatClient":
+        response = http.post(f"{self.base_url}/dev/token", json={"user": user})
+        return ChatClient(self.base_url, response.json()["token"])
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not stop:\n{self.log}") from None
+        finally:
+            self._log.close()
+        return code
+
+
+class Stream:
+    """One connection's view of a turn: what it has read, how it ended."""
+
+    def __init__(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+        self.events: list[Event] = []
+        self.status: int | None = None
+        self.headers: httpx2.Headers | None = None
+        self.answer = ""
+        self.broke = False
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(url, body, headers), daemon=True)
+        self._thread.start()
+
+    def _read(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+        waiting = ""
+        try:
+            with httpx2.Client(timeout=60) as own, own.stream("POST", url, json=body, headers=headers) as response:
+                self.headers = response.headers
+                self.status = response.status_code
+                for chunk in response.iter_text():
+                    self.answer += chunk
+                    *frames, waiting = (waiting + chunk).split("\n\n")
+                    self.events += [event for frame in frames for event in parse_events(frame)]
+                    if self._leaving.is_set():
+                        return
+        except httpx2.TransportError:
+            self.broke = True
+
+    @property
+    def seen(self) -> str:
+        """The text read so far."""
+        return "".join(event["update"].get("delta", "") for event in self.events if "update" in event)
+
+    @property
+    def errors(self) -> list[Event]:
+        return [event for event in self.events if event["type"] == "error"]
+
+    @property
+    def thread_id(self) -> str:
+        return thread_id_of(self.events)
+
+    def wait_for_text(self, words: int = 1) -> None:
+        eventually(lambda: self.seen.count(" ") >= words or not self._thread.is_alive())
+
+    def leave(self) -> None:
+        """Hang up."""
+        self._leaving.set()
+        self._thread.join(10)
+
+    def wait(self, seconds: float = 60) -> list[Event]:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), "the stream did not end"
+        return self.events
+
+
+class ChatClient:
+    def __init__(self, base_url: str, token: str) -> None:
+        self.url = f"{base_url}/api/chatkit"
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    def post(self, operation: str, **params: Any) -> httpx2.Response:
+        return http.post(self.url, json={"type": operation, "params": params}, headers=self.headers, timeout=30)
+
+    def stream(self, operation: str, *, key: str | None = None, **params: Any) -> Stream:
+        """A turn read by a thread, event by event."""
+        headers = self.headers | ({"Idempotency-Key": key} if key else {})
+        return Stream(self.url, {"type": operation, "params": params}, headers)
+
+    def call(self, operation: str, **params: Any) -> dict[str, Any]:
+        response = self.post(operation, **params)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def send_raw(self, body: bytes | Iterator[bytes], **headers: str) -> httpx2.Response:
+        return http.post(self.url, content=body, headers=self.headers | headers, timeout=30)
+
+    def events(self, operation: str, **params: Any) -> list[Event]:
+        """All events of a turn."""
+        response = self.post(operation, **params)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return parse_events(response.text)
+
+    def create(self, text: str) -> list[Event]:
+        return self.events("threads.create", input=message(text))
+
+    def say(self, thread_id: str, text: str) -> list[Event]:
+        return self.events("threads.add_user_message", thread_id=thread_id, input=message(text))
+
+    def items(self, thread_id: str) -> list[dict[str, Any]]:
+        return list(self.call("items.list", thread_id=thread_id, order="asc", limit=100)["data"])
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 15, what: str = "it happens") -> None:
+    """Wait for something another process does."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}, within {seconds} s"
+        time.sleep(0.03)
+
+
+def message(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "input_text", "text": text}], "attachments": [], "inference_options": {}}
+
+
+def parse_events(stream: str) -> list[Event]:
+    lines = stream.splitlines()
+    # Lines that begin with a colon are heartbeats.
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+def thread_id_of(events: list[Event]) -> str:
+    return str(next(event["thread"]["id"] for event in events if event["type"] == "thread.created"))
+
+
+def texts(items: list[dict[str, Any]]) -> list[str]:
+    return ["".join(part["text"] for part in item["content"]) for item in items]
+
+
+def done_items(events: list[Event]) -> list[dict[str, Any]]:
+    return [event["item"] for event in events if event["type"] == "thread.item.done"]

@@ -1,0 +1,84 @@
+"""What can be configured, and that the README and .env.example know of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.settings import ConfigurationError, Settings, is_loopback, load_settings, variable_name
+from tests.support.processes import ROOT
+
+INTERNAL = {"serve_host", "embedded_url"}
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def public_fields() -> list[str]:
+    return [name for name in Settings.model_fields if name not in INTERNAL]
+
+
+@pytest.mark.parametrize("field", public_fields())
+def test_every_setting_is_documented(field: str) -> None:
+    assert Settings.model_fields[field].description
+    name = re.escape(variable_name(field))
+    assert re.search(rf"^\| `{name}` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("CHAT_MODEL=from-file\nCHAT_LOG_LEVEL=DEBUG\nUNRELATED=1\n")
+    monkeypatch.setenv("CHAT_MODEL", "from-environment")
+    settings = load_settings()
+    assert (settings.model, settings.log_level) == ("from-environment", "DEBUG")
+
+
+def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "CHAT_JWT_SECRET", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "")
+    settings = load_settings()
+    assert settings.is_embedded
+    assert settings.uses_demo_model
+
+
+def test_all_malformed_values_are_reported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "DATABASE_URL": "sqlite:///x",
+        "CHAT_JWT_ALGORITHMS": "HS256,none",
+        "CHAT_LOG_LEVEL": "LOUD",
+        "CHAT_MAX_BODY_BYTES": "-1",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert sorted(problem.partition(":")[0] for problem in refused.value.problems) == sorted(wrong)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", "", None])
+def test_not_loopback(host: str | None) -> None:
+    assert not is_loopback(host)
+
+
+def test_development_mode_needs_loopback_an_embedded_database_and_no_key_of_ones_own() -> None:
+    assert load_settings(serve_host="127.0.0.1").is_dev
+    assert not load_settings(serve_host="0.0.0.0").is_dev
+    assert not load_settings().is_dev
+    assert not load_settings(serve_host="127.0.0.1", database_url="postgresql://h/d").is_dev
+    assert not load_settings(serve_host="127.0.0.1", jwt_secret="k" * 48).is_dev
+
+
+def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("k" * 48 + "\n")
+    settings = load_settings(serve_host="0.0.0.0", jwt_secret_file=tmp_path / "secret")
+    assert settings.jwt_key == "k" * 48
+    assert settings.problems() == []
+    (missing,) = load_settings(serve_host="0.0.0.0", jwt_secret_file=tmp_path / "none").problems()
+    assert missing.startswith("CHAT_JWT_SECRET_FILE: ")
