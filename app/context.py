@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 from chatkit.types import (
@@ -100,6 +101,8 @@ class RequestContext:
     user_id: str
     request_id: str = field(default_factory=lambda: uuid4().hex)
     locale: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What the user's token says of them, as far as the deployment wants to know it."""
     turn: Turn | None = None
     thread_bases: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
     """Thread id to its columns as this request loaded or last saved them: what differs is what it changed."""

@@ -17,7 +17,7 @@ class ChatError(CustomStreamError):
     code: ClassVar[str] = "internal_error"
     sentence: ClassVar[str] = "Something went wrong on our side."
     retry: ClassVar[bool] = False
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
 
     def __init__(self, sentence: str | None = None) -> None:
         super().__init__(sentence or self.sentence, allow_retry=self.retry)
@@ -42,6 +42,26 @@ class Unauthorized(ChatError):
     sentence = "Please sign in again."
 
 
+class Forbidden(ChatError):
+    """We know who asks, and refuse."""
+
+    status = 403
+    code = "forbidden"
+    sentence = "This is not allowed."
+
+
+class UserDisabled(Forbidden):
+    code = "user_disabled"
+    sentence = "This account is disabled."
+
+
+class ForeignOrigin(Forbidden):
+    """The token came in a cookie, which a browser also sends for pages of others."""
+
+    code = "foreign_origin"
+    sentence = "Requests from this page are not accepted."
+
+
 class NotFound(ChatError, NotFoundError):
     """Absent, or somebody else's: the answer is the same."""
 
@@ -54,6 +74,13 @@ class MethodNotAllowed(ChatError):
     status = 405
     code = "method_not_allowed"
     sentence = "This address does not take that method."
+
+
+class RequestTimedOut(ChatError):
+    status = 408
+    code = "request_timed_out"
+    sentence = "The request took too long to arrive."
+    retry = True
 
 
 class Conflict(ChatError):
@@ -92,6 +119,18 @@ class PayloadTooLarge(ChatError):
     sentence = "The request is too large."
 
 
+class UnsupportedMediaType(ChatError):
+    status = 415
+    code = "unsupported_media_type"
+    sentence = "Content-Type: send application/json."
+
+
+class HeadersTooLarge(ChatError):
+    status = 431
+    code = "headers_too_large"
+    sentence = "The request's headers are too large."
+
+
 class Unprocessable(ChatError):
     """JSON, but not a request we can act on. The sentence names the field."""
 
@@ -105,6 +144,24 @@ class KeyReused(Unprocessable):
     sentence = "Idempotency-Key: this key belongs to another request."
 
 
+class TooManyRequests(ChatError):
+    status = 429
+    code = "too_many_requests"
+    sentence = "Too many requests. Please wait a moment."
+    retry = True
+    retry_after_seconds = 10
+
+    def __init__(self, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__()
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyTurns(TooManyRequests):
+    code = "too_many_turns"
+    sentence = "Several answers are being written for you already. Please wait for one of them."
+
+
 class NotSupported(ChatError):
     status = 501
     code = "not_supported"
@@ -116,6 +173,14 @@ class AssistantRefused(ChatError):
 
     code = "assistant_refused"
     sentence = "This could not be answered."
+
+
+class AnswerTooLong(ChatError):
+    """The model does not stop. What it said up to the limit is kept."""
+
+    status = 502
+    code = "answer_too_long"
+    sentence = "The answer became too long and was ended here."
 
 
 class TurnTimedOut(ChatError):
@@ -142,6 +207,13 @@ class Interrupted(Unavailable):
 
     code = "interrupted"
     sentence = "The answer was interrupted. Please try again."
+
+
+class KeysUnavailable(Unavailable):
+    """No key of the issuer is known yet, or the last ones are too old to be believed."""
+
+    code = "keys_unavailable"
+    retry_after_seconds = 10
 
 
 class DatabaseUnavailable(Unavailable):

@@ -9,18 +9,29 @@ from sqlalchemy import text
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api.authentication import authenticated_by
+from app.api.authentication import CookieRules, authenticated_by
+from app.api.body import BodyLimits
 from app.api.chatkit import ChatEndpoint, EdgeLimits, chatkit_router
 from app.api.errors import install_error_handlers
 from app.api.health import health_router
 from app.api.metrics import metrics_router
-from app.api.middleware import LastNetMiddleware, LoopbackHostMiddleware, RequestIdMiddleware
+from app.api.middleware import (
+    LastNetMiddleware,
+    LoopbackHostMiddleware,
+    RequestIdMiddleware,
+    SecurityHeadersMiddleware,
+)
+from app.api.rate_limit import RateLimit
 from app.api.request_id import HEADER
 from app.api.shutdown import draining_on_signals
 from app.assistant import Assistant, AssistantError, load_assistant
 from app.assistant.models import ModelOptions
+from app.auth import jwks_sources
 from app.auth.dev_secret import dev_secret
+from app.auth.disabled_users import DisabledUsers
+from app.auth.keys import Keys, KeySet, SharedSecret
 from app.auth.tokens import TokenRules, TokenVerifier, mint
+from app.chat.requests import RequestLimits
 from app.chat.runner import TurnRunner
 from app.chat.running_turn import TurnLimits
 from app.chat.server import ChatServer
@@ -58,21 +69,39 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def token_rules(settings: Settings) -> TokenRules:
-    try:
-        key = dev_secret(settings.dev_secret_file) if settings.is_dev else settings.jwt_key
-    except OSError as error:
-        problem = f"CHAT_DATA_DIR: cannot write {settings.dev_secret_file}: {error.strerror}."
-        raise ConfigurationError([problem]) from error
-    if key is None:
-        raise ConfigurationError(["CHAT_JWT_SECRET: needed to verify tokens, and not set."])
+    algorithms = settings.jwt_algorithms
+    if settings.is_dev or (algorithms is None and not settings.uses_key_set):
+        algorithms = ("HS256",)
     return TokenRules(
-        key=key,
-        algorithms=settings.jwt_algorithms,
+        algorithms=algorithms,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         user_claim=settings.jwt_user_claim,
         leeway_seconds=settings.jwt_leeway_seconds,
+        kept_claims=settings.user_claims,
     )
+
+
+def shared_secret(settings: Settings) -> str:
+    """The secret that tokens are signed and verified with. Raises ConfigurationError if there is none."""
+    try:
+        secret = dev_secret(settings.dev_secret_file) if settings.is_dev else settings.jwt_key
+    except OSError as error:
+        problem = f"CHAT_DATA_DIR: cannot write {settings.dev_secret_file}: {error.strerror}."
+        raise ConfigurationError([problem]) from error
+    if secret is None or (settings.uses_key_set and not settings.is_dev):
+        raise ConfigurationError(["CHAT_JWT_SECRET: needed to sign tokens, and not set."])
+    return secret
+
+
+def verification_keys(settings: Settings, rules: TokenRules) -> Keys:
+    if settings.is_dev or not settings.uses_key_set:
+        return SharedSecret(shared_secret(settings), rules.algorithms or ("HS256",))
+    if settings.jwks_file is not None:
+        load = jwks_sources.from_file(settings.jwks_file)
+    else:
+        load = jwks_sources.from_url(str(settings.jwks_url))
+    return KeySet(load, rules.algorithms, outage_seconds=settings.jwks_outage_seconds)
 
 
 def model_options(settings: Settings) -> ModelOptions:
@@ -88,27 +117,44 @@ def model_options(settings: Settings) -> ModelOptions:
 def _join(settings: Settings, database: Database, assistant: Assistant) -> FastAPI:
     metrics = Metrics()
     store = DatabaseStore(database)
-    server = ChatServer(store, assistant)
+    server = ChatServer(store, assistant, longest_answer=settings.max_answer_characters)
     runner = TurnRunner(
         store,
         server.encode,
         metrics,
-        limits=TurnLimits(turn_seconds=settings.turn_seconds, stale_seconds=settings.turn_stale_seconds),
+        limits=TurnLimits(
+            turn_seconds=settings.turn_seconds,
+            stale_seconds=settings.turn_stale_seconds,
+            turns_per_user=settings.turns_per_user,
+        ),
         on_disconnect=settings.on_disconnect,
     )
     metrics.watch(running_turns=lambda: runner.running_count, connections_in_use=database.connections_in_use)
     database.on_retry = lambda reason: metrics.database_retries.labels(reason).inc()
     rules = token_rules(settings)
-    limits = EdgeLimits(max_body_bytes=settings.max_body_bytes, heartbeat_seconds=settings.heartbeat_seconds)
+    keys = verification_keys(settings, rules)
+    disabled = DisabledUsers(database, on_disabled=runner.stop_users)
+    authenticate = authenticated_by(
+        TokenVerifier(rules, keys),
+        disabled,
+        RateLimit(settings.requests_per_minute),
+        CookieRules(settings.auth_cookie, frozenset(settings.cors_origins)) if settings.auth_cookie else None,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await _look_at_database(database)
-        upkeep = asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds))
+        await keys.look()
+        chores = [
+            asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
+            asyncio.create_task(disabled.watch()),
+        ]
         with draining_on_signals(runner.drain, seconds=settings.drain_seconds):
             yield
-        upkeep.cancel()
+        for chore in chores:
+            chore.cancel()
         await runner.drain(0)
+        await keys.close()
         await assistant.close()
         await database.close()
 
@@ -122,24 +168,40 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     )
     install_error_handlers(app)
     app.include_router(
-        health_router(database, wanted_revision=wanted_revision(), is_draining=lambda: runner.is_draining)
+        health_router(database, keys, wanted_revision=wanted_revision(), is_draining=lambda: runner.is_draining)
     )
-    app.include_router(chatkit_router(ChatEndpoint(server, runner, limits), authenticated_by(TokenVerifier(rules))))
+    app.include_router(chatkit_router(ChatEndpoint(server, runner, _edge_limits(settings)), authenticate))
     app.include_router(metrics_router(metrics))
     if settings.is_dev:
-        app.include_router(playground_router(lambda user: mint(rules, user, seconds=DEV_TOKEN_SECONDS)))
+        secret = shared_secret(settings)
+        app.include_router(playground_router(lambda user: mint(secret, user, seconds=DEV_TOKEN_SECONDS, rules=rules)))
         app.add_middleware(LoopbackHostMiddleware)
     app.add_middleware(LastNetMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
+        allow_credentials=settings.auth_cookie is not None,
         allow_methods=["GET", "POST", "PUT"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", HEADER],
         expose_headers=[HEADER, "Retry-After"],
     )
+    app.add_middleware(SecurityHeadersMiddleware, most_header_bytes=settings.max_header_bytes)
     app.add_middleware(RequestIdMiddleware)
     return app
+
+
+def _edge_limits(settings: Settings) -> EdgeLimits:
+    return EdgeLimits(
+        body=BodyLimits(most_bytes=settings.max_body_bytes, seconds=settings.body_seconds),
+        request=RequestLimits(
+            depth=settings.max_json_depth,
+            values=settings.max_json_values,
+            message_characters=settings.max_message_characters,
+            page=settings.max_page_size,
+        ),
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
 
 
 async def _look_at_database(database: Database) -> None:

@@ -8,13 +8,14 @@ import logging
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.auth.keys import FAMILIES
 from app.db.database import normalised_url
 
-HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
 SHORTEST_SECRET_BYTES = 32
 DEFAULT_ASSISTANT = "app.assistant.default:build"
 DEFAULT_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
@@ -52,8 +53,14 @@ class Settings(BaseSettings):
     )
     jwt_secret: SecretStr | None = Field(None, description="key of HS256, HS384 and HS512 tokens, at least 32 bytes")
     jwt_secret_file: Path | None = Field(None, description="a file that holds CHAT_JWT_SECRET")
-    jwt_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("HS256",), description="accepted algorithms, comma-separated"
+    jwks_url: str | None = Field(None, description="where the issuer publishes its public keys")
+    jwks_file: Path | None = Field(None, description="a file that holds the issuer's public keys")
+    jwks_outage_seconds: float = Field(
+        24 * 3600, ge=0, description="how long the last keys are good for while the issuer cannot be reached"
+    )
+    jwt_algorithms: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="accepted algorithms of one family, comma-separated; unset: `HS256`, or by the keys of the issuer",
     )
     jwt_issuer: str | None = Field(None, description="the `iss` a token must have")
     jwt_audience: str | None = Field(
@@ -61,6 +68,12 @@ class Settings(BaseSettings):
     )
     jwt_user_claim: str = Field("sub", min_length=1, description="the claim that names the user")
     jwt_leeway_seconds: int = Field(30, ge=0, le=300, description="clock difference allowed in `exp` and `nbf`")
+    user_claims: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="claims kept of a user, comma-separated, e.g. `name,email,roles`"
+    )
+    auth_cookie: str | None = Field(
+        None, description="also take the token from this cookie, for pages of CHAT_CORS_ORIGINS"
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         DEFAULT_ORIGINS, description="browser origins that may call directly, comma-separated"
     )
@@ -90,6 +103,15 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(30, ge=0, description="what running turns get to end after SIGTERM")
     max_body_bytes: int = Field(256 * 1024, ge=1024, description="largest accepted chat request")
+    body_seconds: float = Field(30, gt=0, description="what a request's body may take to arrive")
+    max_header_bytes: int = Field(32 * 1024, ge=1024, le=1024 * 1024, description="largest accepted headers")
+    max_json_depth: int = Field(32, ge=8, le=100, description="deepest accepted JSON")
+    max_json_values: int = Field(10_000, ge=100, description="most values in one JSON document")
+    max_message_characters: int = Field(32_000, ge=1, description="longest accepted message")
+    max_page_size: int = Field(100, ge=1, le=100, description="largest page of a list")
+    max_answer_characters: int = Field(1_000_000, ge=1000, description="an answer that grows longer is ended there")
+    requests_per_minute: int = Field(300, ge=1, description="per user and process")
+    turns_per_user: int = Field(20, ge=1, description="answers under way at once, per user and process")
     heartbeat_seconds: float = Field(15, gt=0, description="silence on a stream after which a comment is sent")
     log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
     log_format: Literal["json", "console"] = Field("console", description="`json` for machines, `console` for people")
@@ -97,7 +119,7 @@ class Settings(BaseSettings):
     serve_host: str | None = Field(None, description="set by `serve` for its workers")
     embedded_url: SecretStr | None = Field(None, description="set by `serve` for its workers")
 
-    @field_validator("jwt_algorithms", "cors_origins", mode="before")
+    @field_validator("jwt_algorithms", "cors_origins", "user_claims", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -111,9 +133,25 @@ class Settings(BaseSettings):
 
     @field_validator("jwt_algorithms")
     @classmethod
-    def _known_algorithms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or set(value) - set(HMAC_ALGORITHMS):
-            raise ValueError(f"use one or more of {', '.join(HMAC_ALGORITHMS)}")
+    def _one_family(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        # With two families a public key can pass for the secret of the other one.
+        if value is not None and not any(value and set(value) <= set(family) for family in FAMILIES.values()):
+            families = "; ".join(", ".join(family) for family in FAMILIES.values())
+            raise ValueError(f"use algorithms of one family: {families}")
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _fetchable(cls, value: str | None) -> str | None:
+        if value is not None and not _is_trustworthy(value):
+            raise ValueError("use https://, or http:// for this machine or a host of a private network")
+        return value
+
+    @field_validator("auth_cookie")
+    @classmethod
+    def _cookie_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+            raise ValueError("not the name of a cookie")
         return value
 
     @field_validator("cors_origins")
@@ -147,8 +185,12 @@ class Settings(BaseSettings):
         """Whether tokens are handed out to anybody who asks: only ever on one's own machine."""
         if self.auth_mode is not None:
             return self.auth_mode == "dev"
-        has_key = self.jwt_secret is not None or self.jwt_secret_file is not None
+        has_key = self.uses_key_set or self.jwt_secret is not None or self.jwt_secret_file is not None
         return self.is_embedded and not has_key and is_loopback(self.serve_host)
+
+    @property
+    def uses_key_set(self) -> bool:
+        return self.jwks_url is not None or self.jwks_file is not None
 
     @property
     def jwt_key(self) -> str | None:
@@ -185,12 +227,28 @@ class Settings(BaseSettings):
         return found
 
     def _key_problems(self) -> list[str]:
+        sources = [self.jwks_url, self.jwks_file, self.jwt_secret or self.jwt_secret_file]
+        if sum(source is not None for source in sources) > 1:
+            return ["CHAT_JWT_SECRET, CHAT_JWKS_URL, CHAT_JWKS_FILE: set one of them, keys come from one place."]
+        is_hmac = set(self.jwt_algorithms or ()) <= set(FAMILIES["HMAC"])
+        if not self.uses_key_set:
+            return self._secret_problems() if is_hmac else [self._wants_key_set()]
+        if self.jwt_algorithms and is_hmac:
+            return ["CHAT_JWT_ALGORITHMS: a key set holds public keys; use RS256, ES256 or EdDSA, or unset it."]
+        if self.jwks_file is not None and not self.jwks_file.is_file():
+            return [f"CHAT_JWKS_FILE: {self.jwks_file} is not a readable file."]
+        return []
+
+    def _wants_key_set(self) -> str:
+        return f"CHAT_JWT_ALGORITHMS: {', '.join(self.jwt_algorithms or ())} needs CHAT_JWKS_URL or CHAT_JWKS_FILE."
+
+    def _secret_problems(self) -> list[str]:
         key = self.jwt_key
         cure = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
         if key is None:
             if self.jwt_secret_file is not None:
                 return [f"CHAT_JWT_SECRET_FILE: {self.jwt_secret_file} is not a readable file. {cure}"]
-            return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set. {cure}"]
+            return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set; nor is CHAT_JWKS_URL. {cure}"]
         if len(key.encode()) < SHORTEST_SECRET_BYTES:
             return [f"CHAT_JWT_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {cure}"]
         return []
@@ -221,6 +279,14 @@ def is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _is_trustworthy(url: str) -> bool:
+    """Keys that travel in the clear can be exchanged on the way, so only inside a machine or a private network."""
+    parsed = urlsplit(url)
+    host = parsed.hostname or ""
+    is_private = is_loopback(host) or "." not in host or host.endswith((".internal", ".local"))
+    return bool(host) and (parsed.scheme == "https" or (parsed.scheme == "http" and is_private))
 
 
 def _problem(*, loc: tuple[int | str, ...], msg: str, **_: Any) -> str:

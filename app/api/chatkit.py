@@ -6,27 +6,28 @@ from typing import Annotated
 
 from chatkit.types import StreamingReq, is_streaming_req
 from fastapi import APIRouter, Depends, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
 from app.api.authentication import Authenticate
+from app.api.body import BodyLimits, read_json_body
 from app.api.event_stream import EventStream, Readable
 from app.api.idempotency import idempotency_key, request_hash
 from app.chat.replay import Replay
-from app.chat.requests import parse_request
+from app.chat.requests import RequestLimits, parse_request
 from app.chat.runner import TurnRunner
 from app.chat.running_turn import RunningTurn
 from app.chat.server import ChatServer
 from app.context import RequestContext, Turn
-from app.errors import BadRequest, KeyReused, KeyTaken, PayloadTooLarge
+from app.errors import KeyReused, KeyTaken
 
 
 @dataclass(frozen=True)
 class EdgeLimits:
-    """Bytes and seconds at the edge."""
+    """What a request may cost us before it is a turn, and how its answer is sent."""
 
-    max_body_bytes: int
+    body: BodyLimits
+    request: RequestLimits
     heartbeat_seconds: float
     send_seconds: float = 30
 
@@ -38,7 +39,7 @@ class ChatEndpoint:
         self._limits = limits
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
-        operation = parse_request(await read_body(request, self._limits.max_body_bytes))
+        operation = parse_request(await read_json_body(request, self._limits.body), self._limits.request)
         bind_contextvars(operation=operation.type)
         thread_id = getattr(operation.params, "thread_id", None)
         if thread_id is not None:
@@ -110,19 +111,3 @@ def chatkit_router(endpoint: ChatEndpoint, authenticate: Authenticate) -> APIRou
         return await endpoint.answer(request, context)
 
     return router
-
-
-async def read_body(request: Request, most_bytes: int) -> bytes:
-    """The body, counted as it arrives: a declared length may lie. Raises PayloadTooLarge."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most_bytes:
-        raise PayloadTooLarge
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most_bytes:
-                raise PayloadTooLarge
-    except ClientDisconnect:
-        raise BadRequest from None
-    return bytes(body)

@@ -10,6 +10,7 @@ from app.api.request_id import request_id_of
 from app.errors import (
     BadRequest,
     ChatError,
+    HeadersTooLarge,
     InternalError,
     MethodNotAllowed,
     NotFound,
@@ -23,13 +24,19 @@ _BY_STATUS: dict[int, type[ChatError]] = {
     404: NotFound,
     405: MethodNotAllowed,
     413: PayloadTooLarge,
+    431: HeadersTooLarge,
 }
+
+_UNREAD = frozenset({408, 413, 431})
 
 
 def error_response(error: ChatError, request_id: str) -> Response:
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status in _UNREAD:
+        # What is left of the request would otherwise be taken for as long as somebody sends it.
+        headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     body = {"code": error.code, "message": error.message, "request_id": request_id}

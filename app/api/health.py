@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from app.auth.keys import Keys
 from app.db import Database
 from app.db.migrations import seen_revision
 from app.observability.logs import failure, get_logger
@@ -15,7 +16,9 @@ DATABASE_SECONDS = 5
 logger = get_logger(__name__)
 
 
-def health_router(database: Database, *, wanted_revision: str, is_draining: Callable[[], bool]) -> APIRouter:
+def health_router(
+    database: Database, keys: Keys, *, wanted_revision: str, is_draining: Callable[[], bool]
+) -> APIRouter:
     router = APIRouter()
 
     @router.get("/health/live")
@@ -32,10 +35,12 @@ def health_router(database: Database, *, wanted_revision: str, is_draining: Call
         except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
             logger.warning("not_ready", **failure(error))
             reachable = False
-        is_ready = reachable and seen == wanted_revision and not is_draining()
+        has_keys = await keys.look()
+        is_ready = reachable and seen == wanted_revision and has_keys and not is_draining()
         body = {
             "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
             "database": "ok" if reachable else "unreachable",
+            "keys": "ok" if has_keys else "unknown",
             "revision": {"seen": seen, "wanted": wanted_revision},
         }
         return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})

@@ -1,6 +1,7 @@
 """Around every request: its id and its one log line; inside CORS, the last net for exceptions."""
 
 import time
+from typing import ClassVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,7 +9,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.api.errors import error_response
 from app.api.request_id import HEADER, give_request_id, request_id_of
-from app.errors import BadRequest, InternalError
+from app.errors import BadRequest, HeadersTooLarge, InternalError
 from app.observability.logs import failure, get_logger
 
 logger = get_logger("app.requests")
@@ -47,6 +48,42 @@ class RequestIdMiddleware:
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
+
+
+class SecurityHeadersMiddleware:
+    """What every answer tells browsers, unless its route knows better; and the last look at the size of headers."""
+
+    DEFAULTS: ClassVar[dict[str, str]] = {
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+
+    def __init__(self, app: ASGIApp, *, most_header_bytes: int) -> None:
+        self.app = app
+        self._most_header_bytes = most_header_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self.DEFAULTS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        size = sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["query_string"])
+        if size > self._most_header_bytes:
+            refusal = error_response(HeadersTooLarge(), request_id_of(scope))
+            await refusal(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
 
 
 class LastNetMiddleware:

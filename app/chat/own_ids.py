@@ -44,6 +44,7 @@ class OwnIds:
         self._known = context.turn.known_item_ids if context.turn is not None else set[str]()
         self._open: dict[str, str] = {}
         """The model's id to ours, from its ``added`` to its ``done``."""
+        self._warned: set[str] = set()
         self._given: dict[str, list[str]] = {}
         """The model's id to every id we gave for it in this turn."""
 
@@ -61,11 +62,11 @@ class OwnIds:
                     index = getattr(update, "content_index", 0)
                     if not 0 <= index < MOST_PARTS:
                         # The SDK would fill the message with empty parts up to there.
-                        logger.warning("update_of_impossible_part", index=index)
+                        self._warn("update_of_impossible_part", index=index)
                         continue
                     ours = self._open.get(item_id, item_id if item_id in self._known else None)
                     if ours is None:
-                        logger.warning("update_of_unknown_item", update=event.update.type)
+                        self._warn("update_of_unknown_item", update=event.update.type)
                         continue
                     yield event if ours == item_id else event.model_copy(update={"item_id": ours})
                 case ThreadItemRemovedEvent(item_id=item_id):
@@ -73,6 +74,12 @@ class OwnIds:
                         yield ThreadItemRemovedEvent(item_id=ours)
                 case _:
                     yield event
+
+    def _warn(self, what: str, **details: object) -> None:
+        """Once a turn: a model that does it once does it with every token."""
+        if what not in self._warned:
+            self._warned.add(what)
+            logger.warning(what, **details)
 
     def _fresh(self, item: ThreadItem) -> str:
         ours = self._store.generate_item_id(_KINDS.get(item.type, "message"), self._thread, self._context)

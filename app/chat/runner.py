@@ -1,13 +1,14 @@
 """Starts turns, holds on to them until they end, and sees to it that the newest message wins."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal
 
 from app.chat.buffer import Encode, Reader
 from app.chat.running_turn import Events, RunningTurn, Stop, TurnLimits, no_readers
 from app.context import RequestContext
-from app.errors import Draining, KeyReused, Unavailable
+from app.errors import Draining, KeyReused, TooManyTurns, Unavailable, UserDisabled
 from app.observability.logs import failure, get_logger
 from app.observability.metrics import Metrics
 from app.store import DatabaseStore
@@ -48,6 +49,8 @@ class TurnRunner:
             raise Draining
         if context.turn is None:
             raise TypeError("this context has no turn")
+        if sum(1 for running in self._of_user(context.user_id)) >= self.limits.turns_per_user:
+            raise TooManyTurns
         started = RunningTurn(
             events,
             context,
@@ -74,6 +77,15 @@ class TurnRunner:
                     raise KeyReused
                 return running
         return None
+
+    def stop_users(self, user_ids: set[str]) -> None:
+        """They were disabled: what is being answered for them is ended and kept."""
+        for user_id in user_ids:
+            for running in self._of_user(user_id):
+                running.stop(Stop("stopped", UserDisabled()))
+
+    def _of_user(self, user_id: str) -> Iterator[RunningTurn]:
+        return (r for r in self._running if r.context.user_id == user_id and not r.is_stopping)
 
     def join(self, running: RunningTurn) -> Reader:
         self._metrics.readers.inc()

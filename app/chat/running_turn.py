@@ -46,6 +46,8 @@ class TurnLimits:
     """A turn that takes longer is ended, with what it has."""
     stale_seconds: float = 30
     """A turn without a heartbeat for so long has lost its process."""
+    turns_per_user: int = 20
+    """How many a user may have under way in this process."""
 
     @property
     def heartbeat_seconds(self) -> float:

@@ -35,6 +35,7 @@ from chatkit.types import (
 )
 
 from app.assistant import Assistant
+from app.chat.answer_limit import limited
 from app.chat.history import recent_items
 from app.chat.own_ids import OwnIds
 from app.chat.preflight import preflight, unknown_action
@@ -44,15 +45,20 @@ from app.errors import AssistantRefused, ChatError, InternalError, NothingPendin
 from app.observability.logs import failure, get_logger
 from app.store import DatabaseStore
 
+LONGEST_ANSWER_CHARACTERS = 1_000_000
+
 logger = get_logger(__name__)
 
 
 class ChatServer(ChatKitServer[RequestContext]):
     store: DatabaseStore
 
-    def __init__(self, store: DatabaseStore, assistant: Assistant) -> None:
+    def __init__(
+        self, store: DatabaseStore, assistant: Assistant, *, longest_answer: int = LONGEST_ANSWER_CHARACTERS
+    ) -> None:
         super().__init__(store)
         self.assistant = assistant
+        self._longest_answer = longest_answer
 
     async def answer(self, request: NonStreamingReq, context: RequestContext) -> bytes:
         """The JSON answer of an operation that does not stream."""
@@ -105,7 +111,8 @@ class ChatServer(ChatKitServer[RequestContext]):
             thread=thread, store=self.store, request_context=context
         )
         async with aclosing(self.assistant.respond(history, agent_context)) as answer:
-            async for event in OwnIds(self.store, thread, context).rewritten(answer):
+            events = OwnIds(self.store, thread, context).rewritten(answer)
+            async for event in limited(events, self._longest_answer):
                 await self._keep(event, thread, context)
                 yield event
 

@@ -25,6 +25,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "partials_count": BigInteger(),
     "stale_seconds": Float(),
     "opens": Boolean(),
+    "only_disabled": Boolean(),
     "partial": Boolean(),
     "draft": Boolean(),
     "replace": Boolean(),

@@ -43,6 +43,7 @@ chat_users = Table(
     Column("disabled_at", DateTime(timezone=True)),
     _json("metadata"),
     PrimaryKeyConstraint("user_id", name="chat_users_pkey"),
+    Index("chat_users_disabled", "user_id", postgresql_where=text("disabled_at IS NOT NULL")),
 )
 
 chat_sessions = Table(

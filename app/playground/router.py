@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from app.errors import NotFound, Unprocessable
+from app.errors import NotFound, Unprocessable, UnsupportedMediaType
 
 STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = (
@@ -41,7 +41,7 @@ def playground_router(mint_token: MintToken) -> APIRouter:
     async def dev_token(request: Request) -> Response:
         # A form of another site can post text, but not JSON, without being asked first.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise Unprocessable("Content-Type: send application/json.")
+            raise UnsupportedMediaType
         body = b""
         async for chunk in request.stream():
             body += chunk
@@ -62,8 +62,6 @@ def _file(name: str) -> Response:
         STATIC / name,
         headers={
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-cache",
         },
     )

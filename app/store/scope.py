@@ -60,6 +60,11 @@ def lost_fence(turn: Turn | None) -> Superseded:
     return Superseded()
 
 
+def claims_of(context: Any) -> dict[str, Any]:
+    """What is kept of the owner's token."""
+    return dict(context.claims) if isinstance(context, RequestContext) else {}
+
+
 def bases_of(context: Any) -> dict[str, Mapping[str, str | None]] | None:
     """Threads as this request loaded them; None for a context that cannot remember any."""
     return context.thread_bases if isinstance(context, RequestContext) else None

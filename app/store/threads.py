@@ -10,7 +10,7 @@ from app.db import Database
 from app.errors import NotFound
 from app.store import rows
 from app.store.ids import session_uuid
-from app.store.scope import bases_of, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
+from app.store.scope import bases_of, claim_of, claiming, claims_of, clamped, lost_fence, owner_of, turn_of
 from app.store.sql import threads as sql
 
 CREATE = "threads.create"
@@ -77,6 +77,7 @@ class ThreadRows:
                 thread_id=rows.storable(thread.id),
                 turn=turn.id if turn else None,
                 opens=opens,
+                claims=rows.storable_json(rows.dump_json(claims)) if (claims := claims_of(context)) else None,
                 **claim_of(turn),
                 **rows.thread_columns(thread),
             )

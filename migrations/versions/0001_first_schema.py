@@ -84,6 +84,9 @@ def upgrade() -> None:
         sa.Column("metadata", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.PrimaryKeyConstraint("user_id", name="chat_users_pkey"),
     )
+    op.create_index(
+        "chat_users_disabled", "chat_users", ["user_id"], postgresql_where=sa.text("disabled_at IS NOT NULL")
+    )
     op.create_table(
         "chat_sessions",
         sa.Column("user_id", sa.Text(), nullable=False),

@@ -126,4 +126,4 @@ def test_a_page_elsewhere_cannot_get_a_token(demo: ChatProcess) -> None:
     rebound = http.post(f"{demo.base_url}/dev/token", json={"user": "alice"}, headers={"Host": "evil.example"})
     assert rebound.status_code == 400
     form = http.post(f"{demo.base_url}/dev/token", content=b'{"user": "alice"}', headers={"Content-Type": "text/plain"})
-    assert form.status_code == 422
+    assert form.status_code == 415

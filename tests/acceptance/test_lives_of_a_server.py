@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import TokenRules, mint
+from app.auth.tokens import mint
 from tests.support.processes import (
     ChatClient,
     ChatProcess,
@@ -234,7 +234,7 @@ class TestOwnDatabase:
             migrated = run_cli(tmp_path, "migrate", **environment)
             assert (migrated.returncode, migrated.stdout) == (0, "The database is at revision 0001.\n")
             assert http.get(f"{server.base_url}/health/ready").json()["revision"]["seen"] == "0001"
-            strange = mint(TokenRules(key="another secret of the right length......"), "alice", seconds=60)
+            strange = mint("another secret of the right length......", "alice", seconds=60)
             for token in (None, strange):
                 headers = {"Authorization": f"Bearer {token}"} if token else {}
                 asked = {"type": "threads.list", "params": {}}
@@ -258,6 +258,7 @@ class TestCommands:
         assert [line.split()[:2] for line in done.stdout.splitlines()] == [
             ["configuration", "ok"],
             ["assistant", "ok"],
+            ["keys", "ok"],
             ["database", "ok"],
             ["model", "ok"],
         ]
@@ -274,6 +275,7 @@ class TestCommands:
         assert [line.split()[:2] for line in done.stdout.splitlines()] == [
             ["configuration", "ok"],
             ["assistant", "failed"],
+            ["keys", "ok"],
             ["database", "failed"],
             ["model", "failed"],
         ]
@@ -292,4 +294,4 @@ class TestCommands:
 
 
 def _client(server: ChatProcess, user: str) -> ChatClient:
-    return ChatClient(server.base_url, mint(TokenRules(key=SECRET), user, seconds=60))
+    return ChatClient(server.base_url, mint(SECRET, user, seconds=60))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from app.auth.tokens import TokenRules, mint
+from app.auth.tokens import mint
 from app.store.ids import session_uuid
 from tests.conftest import query
 from tests.support.model_server import said
@@ -28,7 +28,7 @@ class Replica:
     model: ModelServer
 
     def client(self, user: str) -> ChatClient:
-        return ChatClient(self.process.base_url, mint(TokenRules(key=SECRET), user, seconds=3600))
+        return ChatClient(self.process.base_url, mint(SECRET, user, seconds=3600))
 
     def metric(self, name: str) -> float:
         lines = http.get(f"{self.process.base_url}/metrics").text.splitlines()
@@ -44,6 +44,10 @@ def environment(database: URL, model: ModelServer, **more: str) -> dict[str, str
         "CHAT_MODEL_API": "chat_completions",
         "CHAT_ASSISTANT": "tests.support.assistants:build",
         "CHAT_HEARTBEAT_SECONDS": "0.3",
+        # The faults are made by the dozen, and one answer has 15 MB.
+        "CHAT_REQUESTS_PER_MINUTE": "100000",
+        "CHAT_TURNS_PER_USER": "1000",
+        "CHAT_MAX_ANSWER_CHARACTERS": "20000000",
         **more,
     }
 

@@ -129,6 +129,7 @@ def raw_post(client: ChatClient, operation: str, *, receive_buffer: int = 0, **p
     address = urlsplit(client.url)
     body = json.dumps({"type": operation, "params": params}).encode()
     head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/json\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in client.headers.items())
     connection = socket.socket()
     if receive_buffer:

@@ -191,7 +191,8 @@ class ChatClient:
         return answer
 
     def send_raw(self, body: bytes | Iterator[bytes], **headers: str) -> httpx2.Response:
-        return http.post(self.url, content=body, headers=self.headers | headers, timeout=30)
+        kind = {"Content-Type": "application/json"}
+        return http.post(self.url, content=body, headers=self.headers | kind | headers, timeout=30)
 
     def events(self, operation: str, **params: Any) -> list[Event]:
         """All events of a turn."""

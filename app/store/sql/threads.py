@@ -14,13 +14,16 @@ SELECT {_THREAD}
 """,
 )
 
-# A new thread. With a turn that creates threads, this is the write that opens it. On conflict: the same
-# request repeated after a lost connection, or a caller that keeps no base to compare with.
+# A new thread, and with the first one its user; what a token says of them is kept up to date. With a turn that
+# creates threads, this is the write that opens it. On conflict: the same request repeated after a lost connection, or
+# a caller that keeps no base to compare with.
 INSERT_THREAD = Statement(
     "insert_thread",
     f"""
 WITH owner AS (
-  INSERT INTO chat_users (user_id) VALUES (:owner) ON CONFLICT (user_id) DO NOTHING
+  INSERT INTO chat_users AS u (user_id, metadata) VALUES (:owner, COALESCE(CAST(:claims AS jsonb), '{{}}'))
+  ON CONFLICT (user_id) DO UPDATE SET metadata = excluded.metadata
+   WHERE CAST(:claims AS jsonb) IS NOT NULL AND u.metadata <> excluded.metadata
 ), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
   SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens

@@ -1,28 +1,26 @@
-"""chatkit-postgres: serve, migrate, check, token, version."""
+"""chatkit-postgres: serve, migrate, check, token, user, version."""
 
-import asyncio
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from app import __version__
+from app.cli.databases import own_database
+from app.cli.users import users
 from app.settings import ConfigurationError, Settings, is_loopback, load_settings
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL
 
 # The SDKs take seconds to import. A command imports what it needs when it is known to run.
 
 CONFIGURATION_PROBLEM = 2
 # Longer than it takes to save and close the running turns; uvicorn waits for open streams for ever otherwise.
 GRACEFUL_SECONDS = 10
-MODEL_SECONDS = 5
+HTTP_PROTOCOL = "app.api.http_protocol:BoundedHttpProtocol"
 
 cli = typer.Typer(
     help="The durable, multi-user backend for OpenAI's ChatKit.",
@@ -30,6 +28,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(users, name="user")
 
 
 def main() -> None:
@@ -55,7 +54,7 @@ def serve(
     from app.observability.logs import configure_logging
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    with _terminated_as_interrupted(), _database_url(settings) as url:
+    with _terminated_as_interrupted(), own_database(settings) as url:
         import uvicorn
 
         from app.db.migrations import upgrade
@@ -81,6 +80,9 @@ def serve(
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
+                http=HTTP_PROTOCOL,
+                h11_max_incomplete_event_size=settings.max_header_bytes,
+                ws="none",
             )
 
 
@@ -92,7 +94,7 @@ def migrate() -> None:
     from app.db.migrations import upgrade, wanted_revision
 
     settings = load_settings()
-    with _database_url(settings) as url:
+    with own_database(settings) as url:
         try:
             upgrade(url)
         except (SQLAlchemyError, OSError) as error:
@@ -117,7 +119,9 @@ def check(
             typer.echo(f"configuration  failed  {problem}")
         raise typer.Exit(1)
     typer.echo(f"configuration  ok      {'development' if settings.is_dev else 'jwt'} mode")
-    results = [_check_assistant(settings), _check_database(settings), _check_model(settings)]
+    from app.cli.checks import results_of
+
+    results = results_of(settings)
     for name, works, detail in results:
         typer.echo(f"{name:<13}  {'ok    ' if works else 'failed'}  {detail}")
     if not all(works for _, works, _ in results):
@@ -131,13 +135,13 @@ def token(
 ) -> None:
     """Print a bearer token, signed with the development secret or with CHAT_JWT_SECRET."""
     from app.auth.tokens import mint
-    from app.main import token_rules
+    from app.main import shared_secret, token_rules
 
     settings = load_settings(serve_host="127.0.0.1")
     if problems := settings.problems():
         raise ConfigurationError(problems)
     try:
-        typer.echo(mint(token_rules(settings), user, seconds=minutes * 60))
+        typer.echo(mint(shared_secret(settings), user, seconds=minutes * 60, rules=token_rules(settings)))
     except ValueError as error:
         typer.echo(f"token: {error}", err=True)
         raise typer.Exit(1) from None
@@ -164,26 +168,6 @@ def _greeting(settings: Settings, host: str, port: int) -> str:
 
 
 @contextmanager
-def _database_url(settings: Settings) -> "Iterator[URL]":
-    """The configured database, or the embedded one for as long as the block runs."""
-    from app.db.database import normalised_url
-    from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
-
-    if settings.database_url is not None:
-        yield normalised_url(settings.database_url.get_secret_value())
-        return
-    embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
-    try:
-        embedded.start()
-    except EmbeddedPostgresError as error:
-        raise ConfigurationError([str(error)]) from error
-    try:
-        yield embedded.url
-    finally:
-        embedded.stop()
-
-
-@contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM and SIGHUP end the process the way Ctrl-C does, so that the embedded server is stopped too.
 
@@ -201,78 +185,3 @@ def _terminated_as_interrupted() -> Iterator[None]:
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
-
-
-def _check_assistant(settings: Settings) -> tuple[str, bool, str]:
-    from app.assistant import AssistantError, load_assistant
-    from app.main import model_options
-
-    try:
-        load_assistant(settings.assistant, model_options(settings))
-    except AssistantError as error:
-        return "assistant", False, str(error)
-    return "assistant", True, settings.assistant
-
-
-def _check_database(settings: Settings) -> tuple[str, bool, str]:
-    from sqlalchemy import text
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from app.db import Database
-    from app.db.embedded import EmbeddedPostgres
-    from app.db.migrations import seen_revision, wanted_revision
-    from app.errors import ChatError
-
-    async def look(url: "URL") -> tuple[bool, str]:
-        database = Database(url, pooled=False)
-        async with database.connection() as connection:
-            server = await connection.scalar(text("SHOW server_version"))
-            durable = await connection.scalar(text("SHOW synchronous_commit")) != "off"
-        seen, wanted = await seen_revision(database), wanted_revision()
-        if not durable:
-            return (
-                False,
-                f"PostgreSQL {server} has synchronous_commit off: a crash loses acknowledged messages",
-            )
-        if seen != wanted and not settings.is_embedded:
-            return (
-                False,
-                f"PostgreSQL {server} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
-            )
-        return True, f"PostgreSQL {server} at revision {seen or 'none yet; serve migrates it'}"
-
-    try:
-        embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
-        running = embedded.running_url() if settings.is_embedded else None
-        if running is not None:
-            return ("database", *asyncio.run(look(running)))
-        with _database_url(settings) as url:
-            return ("database", *asyncio.run(look(url)))
-    except (SQLAlchemyError, OSError, ChatError, ConfigurationError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0] or type(error).__name__
-        return "database", False, reason
-
-
-def _check_model(settings: Settings) -> tuple[str, bool, str]:
-    from openai import AsyncOpenAI, OpenAIError
-
-    from app.main import model_options
-
-    options = model_options(settings)
-    if options.is_demo:
-        return "model", True, "the built-in demo model, nothing to reach"
-
-    async def look() -> int:
-        async with AsyncOpenAI(
-            api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
-        ) as client:
-            return len((await client.models.list()).data)
-
-    try:
-        return (
-            "model",
-            True,
-            f"{options.base_url or 'OpenAI'} answers and offers {asyncio.run(look())} models",
-        )
-    except OpenAIError as error:
-        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__}"

@@ -1,0 +1,102 @@
+"""What `check` looks at: the assistant, the database, the model; a result each."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from app.cli.databases import any_database
+from app.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+MODEL_SECONDS = 5
+
+Result = tuple[str, bool, str]
+"""The name of what was looked at, whether it works, and a sentence about it."""
+
+
+def results_of(settings: Settings) -> list[Result]:
+    return [_check_assistant(settings), _check_keys(settings), _check_database(settings), _check_model(settings)]
+
+
+def _check_keys(settings: Settings) -> Result:
+    if settings.is_dev or not settings.uses_key_set:
+        return "keys", True, "a shared secret"
+    from app.main import token_rules, verification_keys
+
+    async def look() -> bool:
+        return await verification_keys(settings, token_rules(settings)).look()
+
+    source = settings.jwks_url or settings.jwks_file
+    works = asyncio.run(look())
+    return "keys", works, f"{source} {'has keys to verify with' if works else 'gives no key set that can be used'}"
+
+
+def _check_assistant(settings: Settings) -> Result:
+    from app.assistant import AssistantError, load_assistant
+    from app.main import model_options
+
+    try:
+        load_assistant(settings.assistant, model_options(settings))
+    except AssistantError as error:
+        return "assistant", False, str(error)
+    return "assistant", True, settings.assistant
+
+
+def _check_database(settings: Settings) -> Result:
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.db import Database
+    from app.db.migrations import seen_revision, wanted_revision
+    from app.errors import ChatError
+
+    async def look(url: "URL") -> tuple[bool, str]:
+        database = Database(url, pooled=False)
+        async with database.connection() as connection:
+            server = await connection.scalar(text("SHOW server_version"))
+            durable = await connection.scalar(text("SHOW synchronous_commit")) != "off"
+        seen, wanted = await seen_revision(database), wanted_revision()
+        if not durable:
+            return (
+                False,
+                f"PostgreSQL {server} has synchronous_commit off: a crash loses acknowledged messages",
+            )
+        if seen != wanted and not settings.is_embedded:
+            return (
+                False,
+                f"PostgreSQL {server} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
+            )
+        return True, f"PostgreSQL {server} at revision {seen or 'none yet; serve migrates it'}"
+
+    try:
+        with any_database(settings) as url:
+            return ("database", *asyncio.run(look(url)))
+    except (SQLAlchemyError, OSError, ChatError, ConfigurationError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0] or type(error).__name__
+        return "database", False, reason
+
+
+def _check_model(settings: Settings) -> Result:
+    from openai import AsyncOpenAI, OpenAIError
+
+    from app.main import model_options
+
+    options = model_options(settings)
+    if options.is_demo:
+        return "model", True, "the built-in demo model, nothing to reach"
+
+    async def look() -> int:
+        async with AsyncOpenAI(
+            api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
+        ) as client:
+            return len((await client.models.list()).data)
+
+    try:
+        return (
+            "model",
+            True,
+            f"{options.base_url or 'OpenAI'} answers and offers {asyncio.run(look())} models",
+        )
+    except OpenAIError as error:
+        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__}"

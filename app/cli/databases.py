@@ -1,0 +1,45 @@
+"""The database a command works on: the configured one, or the embedded one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from app.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+@contextmanager
+def own_database(settings: Settings) -> "Iterator[URL]":
+    """The configured database, or the embedded one, started here and for as long as the block runs."""
+    from app.db.database import normalised_url
+    from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+
+    if settings.database_url is not None:
+        yield normalised_url(settings.database_url.get_secret_value())
+        return
+    embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
+    try:
+        embedded.start()
+    except EmbeddedPostgresError as error:
+        raise ConfigurationError([str(error)]) from error
+    try:
+        yield embedded.url
+    finally:
+        embedded.stop()
+
+
+@contextmanager
+def any_database(settings: Settings) -> "Iterator[URL]":
+    """The same, or the embedded one that a server has running already."""
+    from app.db.embedded import EmbeddedPostgres
+
+    if settings.is_embedded:
+        embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
+        running = embedded.running_url()
+        if running is not None:
+            yield running
+            return
+    with own_database(settings) as url:
+        yield url
