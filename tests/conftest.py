@@ -14,6 +14,7 @@ from sqlalchemy import URL
 from app.db import Database, migrations
 from app.db.embedded import EmbeddedPostgres
 from app.store import DatabaseStore
+from tests.support.processes import ModelServer
 
 TEMPLATE = "chat_template"
 _numbers = itertools.count(1)
@@ -85,6 +86,22 @@ def database_url(postgres: URL) -> Iterator[URL]:
     execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield postgres.set(database=name)
     execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres: URL) -> Iterator[URL]:
+    """A clone for a whole module, whose tests take users of their own."""
+    name = f"chat_shared_{next(_numbers)}"
+    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield postgres.set(database=name)
+    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def model_server() -> Iterator[ModelServer]:
+    server = ModelServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

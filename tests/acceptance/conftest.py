@@ -5,19 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ChatProcess, ModelServer
+from tests.support.processes import ChatProcess
 
 
 @pytest.fixture(scope="session")
 def embedded_settings(postgres_bin: Path | None) -> dict[str, str]:
     return {"CHAT_POSTGRES_BIN": str(postgres_bin)} if postgres_bin else {}
-
-
-@pytest.fixture(scope="session")
-def model_server() -> Iterator[ModelServer]:
-    server = ModelServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

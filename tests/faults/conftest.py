@@ -1,6 +1,5 @@
 """Faults at random moments, each several times, over real sockets and processes. `make faults` makes it twenty."""
 
-import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -10,11 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from tests.conftest import TEMPLATE, execute
 from tests.faults.harness import Replica, replica
 from tests.support.processes import ModelServer
-
-_databases = itertools.count(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -40,21 +36,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def moment(run: int, request: pytest.FixtureRequest) -> random.Random:
     """Random moments that a failing test's name brings back."""
     return random.Random(f"{request.node.name}")
-
-
-@pytest.fixture(scope="session")
-def model_server() -> Iterator[ModelServer]:
-    server = ModelServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def shared_database(postgres: URL) -> Iterator[URL]:
-    name = f"chat_faults_{next(_databases)}"
-    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield postgres.set(database=name)
-    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")
