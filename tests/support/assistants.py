@@ -27,6 +27,19 @@ def build() -> Agent[AgentContext[RequestContext]]:
     return Agent(name="Scripted", instructions="Answer.")
 
 
+class Brief(Assistant):
+    """Answers every message with one word, at once."""
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        answer = [AssistantMessageContent(text="Yes")]
+        created_at = datetime.now()  # noqa: DTZ005 - as the SDK does
+        yield ThreadItemDoneEvent(
+            item=AssistantMessageItem(id="answer", thread_id=context.thread.id, created_at=created_at, content=answer)
+        )
+
+
 class AsksTheClient(Assistant):
     """A message is answered with a client tool call and a question; their answers with what they were.
 

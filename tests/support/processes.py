@@ -224,7 +224,8 @@ def message(text: str) -> dict[str, Any]:
 
 
 def parse_events(stream: str) -> list[Event]:
-    lines = stream.splitlines()
+    # Not splitlines(): JSON may hold U+2028, which ends no line of an event stream.
+    lines = stream.split("\n")
     # Lines that begin with a colon are heartbeats.
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 

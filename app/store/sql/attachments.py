@@ -9,7 +9,7 @@ INSERT INTO chat_attachments AS a (user_id, attachment_id, session_id, attachmen
 VALUES (:owner, :attachment_id, :session, CAST(:attachment AS jsonb))
 ON CONFLICT (user_id, attachment_id) DO UPDATE
    SET attachment = excluded.attachment, session_id = excluded.session_id
- WHERE a.user_id = :owner AND a.state <> 'deleted'
+ WHERE a.state <> 'deleted'
 RETURNING attachment_id
 """,
 )

@@ -89,7 +89,6 @@ WITH session AS (
          turn_id = CASE WHEN {_MAY_REPLACE} THEN excluded.turn_id ELSE m.turn_id END,
          is_partial = CASE WHEN {_MAY_REPLACE} THEN excluded.is_partial ELSE m.is_partial END,
          is_draft = CASE WHEN {_MAY_REPLACE} THEN excluded.is_draft ELSE m.is_draft END
-   WHERE m.user_id = :owner
   RETURNING m.item = CAST(:item AS jsonb) AND m.is_partial = :partial AS same,
             m.turn_id IS NOT DISTINCT FROM :turn AS ours, {_SETTLED} AS settled
 )
@@ -153,7 +152,6 @@ WITH found AS (
    WHERE (SELECT count(*) FROM found) = cardinality(:messages)
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET kind = excluded.kind, created_at = now()
-   WHERE chat_feedback.user_id = :owner
 )
 SELECT count(*) = cardinality(:messages) AS complete FROM found
 """,

@@ -29,14 +29,13 @@ WITH owner AS (
   SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
 )
-INSERT INTO chat_sessions AS s
+INSERT INTO chat_sessions
        (user_id, session_id, thread_id, title, status, allowed_image_domains, metadata, current_turn_id)
 VALUES (:owner, :session, :thread_id, :title, CAST(:status AS jsonb), CAST(:domains AS jsonb),
         CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END)
 ON CONFLICT (user_id, session_id) DO UPDATE
    SET title = excluded.title, status = excluded.status, metadata = excluded.metadata,
        allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
- WHERE s.user_id = :owner
 RETURNING {_THREAD}
 """,
 )

@@ -125,7 +125,7 @@ WITH ended AS (
     FROM held, partial p
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = excluded.item, content = excluded.content
-   WHERE m.user_id = :owner AND m.is_partial AND m.turn_id = :turn
+   WHERE m.is_partial AND m.turn_id = :turn
 ), completed AS (
   UPDATE chat_messages m SET item = p.item, content = p.content
     FROM ended, partial p

@@ -1,0 +1,215 @@
+"""Every statement of the store is first run by a stranger, with the ids of its owner.
+
+What the stranger gets must be what they would get for ids that do not exist, and the owner's rows must stay as they
+are. This reaches the statements that no request of a stranger reaches: those of a turn that is under way.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    AssistantMessageContent,
+    AssistantMessageContentPartTextDelta,
+    AssistantMessageItem,
+    ClientToolCallItem,
+    FileAttachment,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemRemovedEvent,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+    UserMessageItem,
+)
+from sqlalchemy.dialects import postgresql
+
+from app.assistant import Assistant
+from app.context import RequestContext
+from app.db import Database, Statement
+from app.db.database import Transaction
+from app.store import DatabaseStore
+from app.store.ids import session_uuid
+from app.store.sql import attachments, items, threads, turns
+from tests.isolation.matrix import Matrix, Params
+from tests.support.processes import message, parse_events
+
+STATEMENTS: dict[str, Statement] = {
+    statement.name: statement
+    for room in (attachments, items, threads, turns)
+    for statement in vars(room).values()
+    if isinstance(statement, Statement)
+}
+
+
+class Talkative(Assistant):
+    """Says something slowly, takes something back, asks the client. Long enough for checkpoints and heartbeats."""
+
+    calls = 0
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        Talkative.calls += 1
+        common: dict[str, Any] = {"thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
+        last = history[-1]
+        words = last.content[0].text if isinstance(last, UserMessageItem) else ""
+        if "ask" in words:
+            call = ClientToolCallItem(id="call", call_id="call", name="look", arguments={}, **common)
+            yield ThreadItemDoneEvent(item=call)
+            return
+        answer = AssistantMessageItem(id="answer", content=[AssistantMessageContent(text="")], **common)
+        yield ThreadItemAddedEvent(item=answer)
+        for _ in range(7 if "slowly" in words else 1):
+            update = AssistantMessageContentPartTextDelta(content_index=0, delta="word ")
+            yield ThreadItemUpdatedEvent(item_id="answer", update=update)
+            await asyncio.sleep(0.12 if "slowly" in words else 0)
+        yield ThreadItemDoneEvent(item=answer.model_copy(update={"content": [AssistantMessageContent(text="word")]}))
+        wrong = AssistantMessageItem(id="wrong", content=[AssistantMessageContent(text="wrong")], **common)
+        yield ThreadItemDoneEvent(item=wrong)
+        yield ThreadItemRemovedEvent(item_id="wrong")
+
+
+def build() -> Talkative:
+    return Talkative()
+
+
+class Strangers:
+    """Stands before ``Database.run`` for the statements of one owner."""
+
+    def __init__(self, matrix: Matrix, connection: asyncpg.Connection) -> None:
+        self._matrix = matrix
+        self._owner = matrix.victim.user
+        self._connection = connection
+        self._one_at_a_time = asyncio.Lock()
+        self.tried: set[str] = set()
+        self.findings: list[str] = []
+
+    def stand_before(self, patch: pytest.MonkeyPatch) -> None:
+        own_run, own_transaction_run = Database.run, Transaction.run
+        strangers = self
+
+        async def run(database: Database, owner: str, statement: Statement, **parameters: Any) -> Any:
+            if owner == strangers._owner:
+                await strangers.try_it(statement, parameters)
+            return await own_run(database, owner, statement, **parameters)
+
+        async def run_inside(transaction: Transaction, owner: str, statement: Statement, **parameters: Any) -> Any:
+            if owner == strangers._owner:
+                await strangers.try_it(statement, parameters)
+            return await own_transaction_run(transaction, owner, statement, **parameters)
+
+        patch.setattr(Database, "run", run)
+        patch.setattr(Transaction, "run", run_inside)
+
+    async def try_it(self, statement: Statement, parameters: Params) -> None:
+        async with self._one_at_a_time:
+            self.tried.add(statement.name)
+            try:
+                await self._compare(statement, parameters)
+            except AssertionError as finding:
+                # The application would make an answer of it.
+                self.findings.append(str(finding))
+
+    async def _compare(self, statement: Statement, parameters: Params) -> None:
+        seen = await self._seen(statement, parameters)
+        others = {name: _absent(name, value) for name, value in parameters.items()}
+        absent = await self._seen(statement, others)
+        for name, value in others.items():
+            if value != parameters[name]:
+                absent = absent.replace(str(value), str(parameters[name]))
+        assert seen == absent, f"{statement.name}: a stranger sees {seen} where nothing would be {absent}"
+        # What a stranger sends may come back.
+        if self._matrix.victim.mark not in str(parameters):
+            assert self._matrix.victim.mark not in seen, f"{statement.name}: a stranger sees {seen}"
+
+    async def _seen(self, statement: Statement, parameters: Params) -> str:
+        """What a stranger gets. Nothing of it is committed, and nothing of the owner's may have changed."""
+        compiled = statement.clause.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call] # SQLAlchemy's
+        names = getattr(compiled, "positiontup", None) or []
+        values = {"owner": self._matrix.own.user} | parameters
+        # Its own snapshot: the owner goes on meanwhile.
+        transaction = self._connection.transaction(isolation="repeatable_read")
+        await transaction.start()
+        try:
+            # A stranger who has to wait has met the owner's rows.
+            await self._connection.execute("SET LOCAL lock_timeout = '300ms'")
+            before = await self._digest()
+            try:
+                async with self._connection.transaction():
+                    rows = await self._connection.fetch(str(compiled), *(values[name] for name in names))
+                    assert await self._digest() == before, f"{statement.name}: a stranger changed the owner's rows"
+            except asyncpg.LockNotAvailableError:
+                raise AssertionError(f"{statement.name}: a stranger waits for the owner's rows") from None
+            except asyncpg.PostgresError as error:
+                return type(error).__name__
+            # Times of their own rows differ.
+            return str([{k: v for k, v in row.items() if not isinstance(v, datetime)} for row in rows])
+        finally:
+            await transaction.rollback()
+
+    async def _digest(self) -> str:
+        found = await self._connection.fetchval(self._matrix.everything, self._owner)
+        return str(found)
+
+
+def _absent(name: str, value: Any) -> Any:
+    if isinstance(value, uuid.UUID):
+        return uuid.uuid4()
+    is_id = name in {"idempotency_key", "attachment_id"} and value is not None
+    return uuid.uuid4().hex if is_id else value
+
+
+async def owner_lives(matrix: Matrix, store: DatabaseStore) -> None:
+    """The owner uses everything there is, so that every statement of the store runs."""
+    world = matrix.victim
+    token = matrix.token_of(world)
+
+    async def ask(operation: str, params: Params, key: str | None = None) -> list[dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {token}"} | ({"Idempotency-Key": key} if key else {})
+        response = await matrix.client.post("/api/chatkit", json={"type": operation, "params": params}, headers=headers)
+        assert response.status_code == 200, response.text
+        return parse_events(response.text)
+
+    def say(words: str) -> Params:
+        return {"input": message(words)}
+
+    created = await ask("threads.create", say("slowly"), key="first")
+    thread_id = created[0]["thread"]["id"]
+    assert await ask("threads.create", say("slowly"), key="first")
+    first = next(event["item"]["id"] for event in created if event["type"] == "thread.item.done")
+    # A newer message takes the thread from an older one.
+    older = asyncio.create_task(ask("threads.add_user_message", {"thread_id": thread_id, **say("slowly")}))
+    await asyncio.sleep(0.2)
+    await ask("threads.add_user_message", {"thread_id": thread_id, **say("now")})
+    await older
+    await ask("threads.retry_after_item", {"thread_id": thread_id, "item_id": first})
+    await ask("threads.add_user_message", {"thread_id": thread_id, **say("ask")})
+    await ask("threads.add_client_tool_output", {"thread_id": thread_id, "result": 1})
+    for operation, params in (
+        ("threads.list", {"limit": 2, "order": "asc", "after": world.thread}),
+        ("threads.list", {"limit": 2}),
+        ("items.list", {"thread_id": world.thread, "order": "asc", "after": world.message}),
+        ("items.feedback", {"thread_id": world.thread, "item_ids": [world.answer], "kind": "negative"}),
+        ("threads.get_by_id", {"thread_id": world.thread}),
+        ("threads.update", {"thread_id": world.thread, "title": "Another"}),
+    ):
+        await ask(operation, params)
+    # A turn of this thread lost its process an hour ago.
+    await matrix.database.execute(
+        "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, heartbeat_at)"
+        " VALUES ($1, $2, $3, 'threads.create', now() - interval '1 hour')",
+        *(world.user, session_uuid(world.thread), uuid.uuid4()),
+    )
+    await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
+    await store.load_item(world.thread, world.answer, world.context)
+    await store.load_attachment(world.attachment, world.context)
+    mine = FileAttachment(id=world.attachment, name=f"{world.mark}.md", mime_type="text/plain")
+    await store.save_attachment(mine, world.context)
+    await store.delete_attachment(world.attachment, world.context)
+    await ask("threads.delete", {"thread_id": thread_id})

@@ -1,0 +1,58 @@
+"""The isolation matrix against a real server."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx2
+import pytest
+from sqlalchemy import URL
+
+from app.db import Database
+from app.store import DatabaseStore
+from tests.faults.harness import environment, new_user
+from tests.isolation.matrix import OWN, RULES, SECRET, Matrix, connected, id_fields, id_slots, operations
+from tests.isolation.world import World, built
+from tests.support.processes import ChatProcess, ModelServer
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
+) -> Iterator[ChatProcess]:
+    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer)}
+    process = ChatProcess(tmp_path_factory.mktemp("matrix"), **environment(shared_database, model_server) | own)
+    yield process.wait_until_ready()
+    assert process.stop() == 0
+
+
+@pytest.fixture
+async def matrix(server: ChatProcess, shared_database: URL, model_server: ModelServer) -> AsyncIterator[Matrix]:
+    pool = Database(shared_database, pool_size=1)
+    store = DatabaseStore(pool)
+    own, victim = await built(store, World(new_user(), "MINE")), await built(store, World(new_user(), "SECRET"))
+    await pool.close()
+
+    async def calls() -> int:
+        return len(model_server.calls())
+
+    async with (
+        httpx2.AsyncClient(base_url=server.base_url, timeout=30) as client,
+        connected(shared_database) as database,
+    ):
+        yield Matrix(client, database, own, victim, calls)
+
+
+def test_every_operation_and_every_id_in_it_has_a_row() -> None:
+    assert set(OWN) == set(operations()), "an operation of the protocol has no row in the isolation matrix"
+    world = World("somebody", "MARK")
+    for name, model in operations().items():
+        params = model.model_fields["params"].annotation
+        assert isinstance(params, type)
+        named = {tuple(step for step in path if isinstance(step, str)) for path in id_slots(OWN[name](world))}
+        assert named == id_fields(params), f"{name}: an id of the request is missing in its row"
+        model.model_validate({"type": name, "params": OWN[name](world)})
+
+
+@pytest.mark.parametrize("operation", OWN)
+async def test_a_stranger_sees_and_changes_nothing(matrix: Matrix, operation: str) -> None:
+    await matrix.check(operation)
+    assert matrix.asked >= 7

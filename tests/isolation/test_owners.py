@@ -1,0 +1,95 @@
+"""Every statement of the store, run by a stranger; and with its owner taken out of it, which must be noticed."""
+
+import re
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from app.db import Statement
+from app.errors import ChatError
+from app.main import create_app
+from app.settings import load_settings
+from app.store import DatabaseStore
+from tests.isolation.matrix import OWN, RULES, SECRET, TABLES, Matrix, connected
+from tests.isolation.strangers import STATEMENTS, Strangers, Talkative, owner_lives
+from tests.isolation.world import World, built
+
+_COMPARED = re.compile(r"(\w+\.)?user_id = :owner")
+_INSERTED = re.compile(r"(VALUES \(|SELECT ):owner")
+
+
+@pytest.fixture
+def settings(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DATABASE_URL": database_url.render_as_string(hide_password=False),
+        "CHAT_JWT_SECRET": SECRET,
+        "CHAT_JWT_ISSUER": str(RULES.issuer),
+        "CHAT_ASSISTANT": "tests.isolation.strangers:build",
+        "CHAT_REQUESTS_PER_MINUTE": "100000",
+        "CHAT_TURN_STALE_SECONDS": "1",
+        "CHAT_LOG_LEVEL": "ERROR",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+async def matrix(settings: None, database_url: URL, store: DatabaseStore) -> AsyncIterator[Matrix]:
+    """Against the application in this process, so that its statements can be changed."""
+    own, victim = await built(store, World("mallory", "MINE")), await built(store, World("alice", "SECRET"))
+
+    async def calls() -> int:
+        return Talkative.calls
+
+    transport = httpx2.ASGITransport(create_app(load_settings()))
+    async with (
+        httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client,
+        connected(database_url) as database,
+    ):
+        yield Matrix(client, database, own, victim, calls)
+
+
+async def look_everywhere(matrix: Matrix, store: DatabaseStore, database_url: URL) -> set[str]:
+    """Both layers of the matrix. Raises AssertionError; returns the names of the statements that strangers tried."""
+    async with connected(database_url) as connection:
+        strangers = Strangers(matrix, connection)
+        with pytest.MonkeyPatch.context() as patch:
+            strangers.stand_before(patch)
+            await owner_lives(matrix, store)
+    assert strangers.findings == []
+    for table in TABLES:
+        owners = await matrix.database.fetch(f"SELECT DISTINCT user_id FROM chat_{table}")
+        assert {row["user_id"] for row in owners} <= {"alice", "mallory"}, f"chat_{table} holds rows of nobody"
+    for operation in OWN:
+        await matrix.check(operation)
+        matrix.own = await built(store, World("mallory", "MINE"))
+    return strangers.tried
+
+
+async def test_a_stranger_gets_nothing_from_any_statement(
+    matrix: Matrix, store: DatabaseStore, database_url: URL
+) -> None:
+    tried = await look_everywhere(matrix, store, database_url)
+    assert tried == set(STATEMENTS), "a statement of the store is not used by the owner of the matrix"
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_statement_that_forgets_its_owner_is_noticed(
+    matrix: Matrix, store: DatabaseStore, database_url: URL, name: str
+) -> None:
+    statement = STATEMENTS[name]
+    forgetful, compared = _COMPARED.subn("(:owner IS NOT NULL)", statement.sql)
+    if not compared:
+        # It only inserts: its owner is a value.
+        forgetful, inserted = _INSERTED.subn(r"\1 concat('nobody', left(:owner, 0))", statement.sql)
+        assert inserted, f"{name} has no owner"
+    original = statement.clause
+    object.__setattr__(statement, "clause", Statement(name, forgetful).clause)
+    try:
+        with pytest.raises((AssertionError, DBAPIError, ChatError)) as noticed:
+            await look_everywhere(matrix, store, database_url)
+    finally:
+        object.__setattr__(statement, "clause", original)
+    print(f"{name}: {str(noticed.value)[:150]}")  # noqa: T201 - for people who look

@@ -1,0 +1,233 @@
+"""Bad values in every place of every request: no 5xx, no cut stream, no row that cannot be read, and the thread still
+lists. What is accepted is read back equal."""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import URL
+
+from app.auth.tokens import mint
+from app.db import Database
+from app.store import DatabaseStore
+from app.store.rows import load_item
+from tests.conftest import query
+from tests.faults.harness import SECRET, environment, new_user
+from tests.isolation.matrix import OWN, Params, Path, at, operations, replaced
+from tests.isolation.world import World, built
+from tests.poison.kinds import KINDS, decoded
+from tests.support.processes import ChatProcess, ModelServer, parse_events
+
+SLOT = "@@SLOT@@"
+WORLD = World("nobody", "MARK")
+
+FULL_MESSAGE: Params = {
+    "content": [
+        {"type": "input_text", "text": "Hello"},
+        {
+            "type": "input_tag",
+            "id": "t1",
+            "text": "@tag",
+            "data": {"name": "n", "size": 1},
+            "group": "g",
+            "interactive": False,
+        },
+    ],
+    "attachments": [],
+    "quoted_text": "quoted",
+    "inference_options": {"model": "m", "tool_choice": {"id": "search"}},
+}
+FULL: dict[str, dict[str, Any]] = {
+    "threads.create": {"input": FULL_MESSAGE},
+    "threads.add_user_message": {"input": FULL_MESSAGE},
+    "threads.custom_action": {"action": {"type": "press", "payload": {"a": 1, "b": "x"}}},
+    "threads.sync_custom_action": {"action": {"type": "press", "payload": {"a": 1, "b": "x"}}},
+    "threads.list": {"order": "asc"},
+    "items.list": {"order": "asc"},
+    "threads.add_client_tool_output": {"result": {"text": "x", "number": 1}},
+}
+
+
+def requests_of(world: World) -> dict[str, Params]:
+    """Whole bodies, with every optional field there is."""
+    return {
+        name: {"type": name, "params": copy.deepcopy(OWN[name](world) | FULL.get(name, {})), "metadata": {"a": "x"}}
+        for name in operations()
+    }
+
+
+def slots(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Where a body has a string or a number."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from slots(member, (*path, name))
+    elif isinstance(value, list):
+        for number, element in enumerate(value):
+            yield from slots(element, (*path, number))
+    elif isinstance(value, str | int) and not isinstance(value, bool):
+        yield path
+
+
+PLACES = [(name, path) for name, body in requests_of(WORLD).items() for path in slots(body)]
+
+
+def poisoned(body: Params, path: Path, raw: bytes) -> bytes:
+    return json.dumps(replaced(body, {path: SLOT})).encode().replace(json.dumps(SLOT).encode(), raw)
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
+) -> Iterator[ChatProcess]:
+    brief = {"CHAT_ASSISTANT": "tests.support.assistants:Brief"}
+    process = ChatProcess(tmp_path_factory.mktemp("poison"), **environment(shared_database, model_server) | brief)
+    yield process.wait_until_ready()
+    assert process.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(server: ChatProcess) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.base_url, timeout=30) as made:
+        yield made
+
+
+class Poisoner:
+    def __init__(self, client: httpx2.Client, database: URL, world: World) -> None:
+        self.client = client
+        self.database = database
+        self.world = world
+        self.headers = {
+            "Authorization": f"Bearer {mint(SECRET, world.user, seconds=600)}",
+            "Content-Type": "application/json",
+        }
+        self.accepted = 0
+
+    def send(self, body: bytes, what: str) -> httpx2.Response:
+        response = self.client.post("/api/chatkit", content=body, headers=self.headers)
+        assert response.status_code < 500 or response.status_code == 501, f"{what}: {response.text}"
+        if response.status_code != 200:
+            assert set(response.json()) == {"code", "message", "request_id"}, what
+        elif response.headers["content-type"].startswith("text/event-stream"):
+            self.accepted += 1
+            assert response.text.endswith("\n\n"), f"{what}: the stream was cut"
+            errors = [event for event in parse_events(response.text) if event["type"] == "error"]
+            assert errors == [], f"{what}: {errors}"
+        else:
+            self.accepted += 1
+            assert response.json() is not None
+        return response
+
+    def call(self, operation: str, **params: Any) -> Any:
+        body = json.dumps({"type": operation, "params": params}).encode()
+        response = self.send(body, f"afterwards, {operation}")
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def check_all_is_readable(self) -> None:
+        for thread in self.call("threads.list", limit=100)["data"]:
+            self.call("items.list", thread_id=thread["id"], limit=100)
+            self.call("threads.get_by_id", thread_id=thread["id"])
+        for row in query(
+            self.database, f"SELECT item::text AS item FROM chat_messages WHERE user_id = '{self.world.user}'"
+        ):
+            load_item(row["item"])
+
+
+@pytest.fixture
+async def poisoner(client: httpx2.Client, shared_database: URL) -> Poisoner:
+    database = Database(shared_database, pool_size=1)
+    world = await built(DatabaseStore(database), World(new_user(), "MARK"))
+    await database.close()
+    return Poisoner(client, shared_database, world)
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(KINDS) >= 80
+    assert len(PLACES) >= 50
+
+
+@pytest.mark.parametrize(
+    ("operation", "path"), PLACES, ids=lambda part: part if isinstance(part, str) else ".".join(map(str, part))
+)
+def test_poison_is_refused_or_harmless(poisoner: Poisoner, operation: str, path: Path) -> None:
+    body = requests_of(poisoner.world)[operation]
+    for name, raw in KINDS.items():
+        poisoner.send(poisoned(body, path, raw), f"{operation} {path} {name}")
+    poisoner.check_all_is_readable()
+
+
+def messages_of(poisoner: Poisoner, thread_id: str) -> list[Params]:
+    items = poisoner.call("items.list", thread_id=thread_id, order="asc", limit=100)["data"]
+    return [item for item in items if item["type"] == "user_message"]
+
+
+def read_at(item: Params, path: Path) -> Any:
+    """What is null is left out of an item."""
+    return at(item, path) if len(path) > 1 else item.get(str(path[0]))
+
+
+def is_equal(read: Any, sent: Any) -> bool:
+    """A fraction and its number are what the nearest double is (RFC 8259, section 6): 1e308 comes back in full."""
+    return bool(read == sent) or (isinstance(sent, float) and isinstance(read, int | float) and float(read) == sent)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("params", "input", "content", 0, "text"),
+        ("params", "input", "content", 1, "data", "name"),
+        ("params", "input", "content", 1, "data", "size"),
+        ("params", "input", "quoted_text"),
+    ],
+    ids=lambda path: ".".join(map(str, path)),
+)
+def test_what_is_accepted_is_read_back_equal(poisoner: Poisoner, path: Path) -> None:
+    body = requests_of(poisoner.world)["threads.create"]
+    equal = 0
+    for name, raw in KINDS.items():
+        response = poisoner.send(poisoned(body, path, raw), name)
+        if response.status_code == 200:
+            thread_id = parse_events(response.text)[0]["thread"]["id"]
+            (read,) = messages_of(poisoner, thread_id)
+            assert is_equal(read_at(read, path[2:]), decoded(raw)), name
+            equal += 1
+    assert equal >= 40
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.characters(codec=None),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5) | st.just("type"), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    print_blob=True,
+)
+@given(data=st.data())
+def test_whatever_else_is_refused_or_harmless(poisoner: Poisoner, data: st.DataObject) -> None:
+    operation, path = data.draw(st.sampled_from(PLACES))
+    raw = json.dumps(data.draw(JSON)).encode()
+    poisoner.send(poisoned(requests_of(poisoner.world)[operation], path, raw), f"{operation} {path} {raw!r}")
+
+
+def test_all_is_readable_after_random_requests(poisoner: Poisoner) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(JSON)
+    def send(value: Any) -> None:
+        body = requests_of(poisoner.world)["threads.add_user_message"]
+        raw = json.dumps(value).encode()
+        poisoner.send(poisoned(body, ("params", "input", "content", 1, "data", "name"), raw), repr(raw))
+
+    send()
+    poisoner.check_all_is_readable()
