@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults mutants check bench format lock
+.PHONY: help setup run test faults mutants canary check bench format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ faults: setup ## Run each fault twenty times, at random moments (three times in 
 
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants
+
+canary: setup ## Three marked users, 20,000 random requests: no mark reaches anybody else (500 in make test)
+	$(BIN)/python -m pytest tests/canary --canary-requests 20000 --numprocesses 0 -s $(ARGS)
 
 check: setup ## Format, lint, import contract, types, compose file and Dockerfile
 	$(BIN)/ruff format --check .

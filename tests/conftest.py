@@ -23,6 +23,8 @@ _numbers = itertools.count(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
 
+    parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
+
 
 def query(url: URL, question: str) -> list[dict[str, Any]]:
     """Ask the database of an embedded server."""

@@ -13,19 +13,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import ChatError, HeadersTooLarge, RequestTimedOut
 
-HEADER_SECONDS = 15
-
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Ends a connection whose headers grow beyond ``h11_max_incomplete_event_size`` bytes, or take too long."""
 
+    header_seconds: float = 15
     _head_bytes = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._take_too_long)
+        self._deadline = self.loop.call_later(self.header_seconds, self._take_too_long)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
@@ -42,7 +41,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
         if self._deadline is None:
-            self._deadline = self.loop.call_later(HEADER_SECONDS, self._take_too_long)
+            self._deadline = self.loop.call_later(self.header_seconds, self._take_too_long)
 
     def on_headers_complete(self) -> None:
         self._in_head = False

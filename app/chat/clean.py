@@ -1,4 +1,7 @@
-"""Model output may hold lone surrogates, which no JSON serialiser takes: half of a pair that was cut in two."""
+"""Model output may hold what cannot be serialised or stored: halves of a surrogate pair that was cut in two, and NUL.
+
+What the client reads is then what is stored, and what it reads again tomorrow.
+"""
 
 from typing import Any, TypeVar
 
@@ -9,7 +12,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def clean_text(text: str) -> str:
-    """Surrogate pairs joined, lone surrogates replaced; anything else as it is."""
+    """Surrogate pairs joined, lone surrogates and NUL replaced; anything else as it is."""
+    if "\x00" in text:
+        text = text.replace("\x00", "\ufffd")
     if text.isascii():
         return text
     try:
@@ -22,10 +27,10 @@ def clean_text(text: str) -> str:
 def clean_model(model: M) -> M:
     """The same model if it can be serialised, or else a cleaned copy."""
     try:
-        model.__pydantic_serializer__.to_json(model)
+        is_clean = b"\\u0000" not in model.__pydantic_serializer__.to_json(model)
     except PydanticSerializationError:
-        return type(model).model_validate(_cleaned(model))
-    return model
+        is_clean = False
+    return model if is_clean else type(model).model_validate(_cleaned(model))
 
 
 def _cleaned(value: Any) -> Any:

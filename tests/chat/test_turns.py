@@ -245,6 +245,42 @@ class TestTelling:
         (row,) = await stored(store, "SELECT content FROM chat_messages WHERE sender_type = 'assistant'")
         assert row["content"] == "fine \U0001f600 and \ufffd on"
 
+    async def test_what_is_read_of_strange_text_is_what_is_stored(self, store: DatabaseStore) -> None:
+        strange = "a\x00b\u2028c\ufffe"
+        script = (
+            ThreadItemAddedEvent(item=message("m")),
+            delta("m", strange),
+            ThreadItemDoneEvent(item=message("m", strange)),
+        )
+        events = await Chat(store, Scripted(*script)).events(create("Hello"))
+        read = [e["update"]["delta"] for e in events if e["type"] == "thread.item.updated"]
+        (row,) = await stored(store, "SELECT content FROM chat_messages WHERE sender_type = 'assistant'")
+        assert read == [row["content"]] == ["a\ufffdb\u2028c\ufffe"]
+
+    @pytest.mark.parametrize("is_streamed", [True, False])
+    async def test_fifty_megabytes_at_once_are_an_answer_that_is_too_long(
+        self, store: DatabaseStore, is_streamed: bool
+    ) -> None:
+        huge = "x" * 50_000_000
+        whole = [ThreadItemDoneEvent(item=message("m", huge))]
+        script = [ThreadItemAddedEvent(item=message("m")), delta("m", huge)] if is_streamed else whole
+        events = await Chat(store, Scripted(*script)).events(create("Hello"))
+        (error,) = [e for e in events if e["type"] == "error"]
+        assert (error["message"], error["allow_retry"]) == ("The answer became too long and was ended here.", False)
+        assert sum(len(str(e)) for e in events) < 1_100_000
+        kept = await stored(store, "SELECT length(content) AS n FROM chat_messages WHERE sender_type = 'assistant'")
+        assert kept == ([{"n": 1_000_000}] if is_streamed else [])
+        assert await stored(store, "SELECT state, error_code FROM chat_turns") == [
+            {"state": "failed", "error_code": "answer_too_long"}
+        ]
+
+    async def test_items_without_end_are_an_answer_that_is_too_long(self, store: DatabaseStore) -> None:
+        script = [ThreadItemDoneEvent(item=message(f"m{n}", "x" * 100_000)) for n in range(100)]
+        events = await Chat(store, Scripted(*script)).events(create("Hello"))
+        done = [e for e in events if e["type"] == "thread.item.done"]
+        assert 30 < len(done) < 45
+        assert events[-1]["type"] == "error"
+
     async def test_an_update_of_an_impossible_part_is_dropped(self, store: DatabaseStore) -> None:
         far = ThreadItemUpdatedEvent(
             item_id="m", update=AssistantMessageContentPartTextDelta(content_index=10**9, delta="x")

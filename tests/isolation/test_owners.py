@@ -57,7 +57,7 @@ async def look_everywhere(matrix: Matrix, store: DatabaseStore, database_url: UR
         strangers = Strangers(matrix, connection)
         with pytest.MonkeyPatch.context() as patch:
             strangers.stand_before(patch)
-            await owner_lives(matrix, store)
+            await owner_lives(matrix, store, strangers)
     assert strangers.findings == []
     for table in TABLES:
         owners = await matrix.database.fetch(f"SELECT DISTINCT user_id FROM chat_{table}")

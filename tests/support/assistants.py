@@ -1,5 +1,6 @@
 """Assistants that test servers run."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 
@@ -7,13 +8,17 @@ from agents import Agent
 from chatkit.agents import AgentContext
 from chatkit.types import (
     AssistantMessageContent,
+    AssistantMessageContentPartTextDelta,
     AssistantMessageItem,
     ClientToolCallItem,
+    HiddenContextItem,
+    ProgressUpdateEvent,
     StructuredInputFreeform,
     StructuredInputItem,
     ThreadItem,
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
+    ThreadItemUpdatedEvent,
     ThreadStreamEvent,
     UserMessageItem,
 )
@@ -38,6 +43,35 @@ class Brief(Assistant):
         yield ThreadItemDoneEvent(
             item=AssistantMessageItem(id="answer", thread_id=context.thread.id, created_at=created_at, content=answer)
         )
+
+
+class Echo(Assistant):
+    """Says back what it is told, in pieces; with a question or a call for the client now and then."""
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        common = {"thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
+        told = " ".join(item.content[0].text for item in history if isinstance(item, UserMessageItem))[-400:]
+        yield ProgressUpdateEvent(text=told[-100:])
+        answer = AssistantMessageItem(id="answer", content=[AssistantMessageContent(text="")], **common)
+        yield ThreadItemAddedEvent(item=answer)
+        for start in range(0, len(told), 40):
+            update = AssistantMessageContentPartTextDelta(content_index=0, delta=told[start : start + 40])
+            yield ThreadItemUpdatedEvent(item_id=answer.id, update=update)
+            await asyncio.sleep(0.002)
+        yield ThreadItemDoneEvent(item=answer.model_copy(update={"content": [AssistantMessageContent(text=told)]}))
+        hidden = HiddenContextItem(id="hidden", content=f"HIDDEN {told}", **common)
+        yield ThreadItemDoneEvent(item=hidden)
+        match len(told) % 4:
+            case 1:
+                question = StructuredInputFreeform(id="why", question=told)
+                yield ThreadItemDoneEvent(item=StructuredInputItem(id="question", inputs=[question], **common))
+            case 2:
+                call = {"id": "call", "call_id": "call", "name": "look", "arguments": {"told": told}}
+                yield ThreadItemDoneEvent(item=ClientToolCallItem(**call, **common))
+            case 3 if "fail" in told:
+                raise RuntimeError(told)
 
 
 class AsksTheClient(Assistant):
