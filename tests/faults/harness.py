@@ -79,7 +79,7 @@ def sent_by_model(model: ModelServer, user_text: str, *, before: float | None = 
 
 def call_of(model: ModelServer, user_text: str) -> dict[str, Any]:
     """The log of the one call whose last message is this text."""
-    (call,) = [call for call in model.calls() if said(call["body"]["messages"])[-1:] == [user_text]]
+    (call,) = [call for call in model.calls() if said(call["body"].get("messages", []))[-1:] == [user_text]]
     return call
 
 
