@@ -1,21 +1,13 @@
 """Who asks, under which request id, and in which turn. The store and the SDK hand this object around."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from chatkit.types import (
-    Annotation,
-    AssistantMessageContent,
-    AssistantMessageContentPartAdded,
-    AssistantMessageContentPartAnnotationAdded,
-    AssistantMessageContentPartDone,
-    AssistantMessageContentPartTextDelta,
-    AssistantMessageItem,
-    ThreadItemUpdate,
-)
+from chatkit.types import ThreadItem, ThreadItemUpdate
 
 
 @dataclass(slots=True)
@@ -26,39 +18,19 @@ class RetryWindow:
     open_position: int
 
 
-class UnfinishedAnswer:
-    """An assistant's message that is still being streamed."""
+class Unfinished(ABC):
+    """An item that is still being streamed."""
 
-    def __init__(self, item: AssistantMessageItem) -> None:
-        self._item = item
-        self._parts = [([part.text], [*part.annotations]) for part in item.content]
-        self.is_saved = True
+    is_saved: bool
+    """Whether what has come so far is in the database."""
 
-    def apply(self, update: ThreadItemUpdate) -> None:
-        match update:
-            case AssistantMessageContentPartTextDelta():
-                # Pieces are joined when they are saved: adding to a long string copies it each time.
-                self._part(update.content_index)[0].append(update.delta)
-            case AssistantMessageContentPartAdded() | AssistantMessageContentPartDone():
-                texts, annotations = self._part(update.content_index)
-                texts[:], annotations[:] = [update.content.text], update.content.annotations or annotations
-            case AssistantMessageContentPartAnnotationAdded():
-                self._part(update.content_index)[1].append(update.annotation)
-            case _:
-                return
-        self.is_saved = False
+    @abstractmethod
+    def apply(self, update: ThreadItemUpdate) -> None: ...
 
-    def snapshot(self) -> AssistantMessageItem | None:
-        """The message as far as it has come; None while it says nothing."""
-        content = [AssistantMessageContent(text="".join(texts), annotations=notes) for texts, notes in self._parts]
-        if not any(part.text.strip() for part in content):
-            return None
-        return self._item.model_copy(update={"content": content})
-
-    def _part(self, index: int) -> tuple[list[str], list[Annotation]]:
-        while len(self._parts) <= index:
-            self._parts.append(([], []))
-        return self._parts[index]
+    @abstractmethod
+    def snapshot(self) -> ThreadItem | None:
+        """The item as far as it has come; None while there is nothing to keep."""
+        ...
 
 
 @dataclass(slots=True)
@@ -82,8 +54,10 @@ class Turn:
     """Tokens, as the provider counted them."""
     found_fence_of: UUID | None = None
     """The turn that held the thread when this one took it over."""
-    unfinished: dict[str, UnfinishedAnswer] = field(default_factory=dict)
-    """Item id to each message that was announced and is not done."""
+    unfinished: dict[str, Unfinished] = field(default_factory=dict)
+    """Item id to each item that was announced and is not done."""
+    partial_item_ids: set[str] = field(default_factory=set)
+    """Answers in the history that were stopped before their end."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an item of the answer is saved or removed, so that a checkpoint cannot bring it back."""
     committed: dict[str, bytes] = field(default_factory=dict)

@@ -96,7 +96,17 @@ class NothingPending(Conflict):
 
 class ThreadNotActive(Conflict):
     code = "thread_not_active"
-    sentence = "This conversation is closed for new messages."
+    sentence = "This conversation takes nothing new."
+
+
+class ThreadLocked(ThreadNotActive):
+    code = "thread_locked"
+    sentence = "This conversation is locked."
+
+
+class ThreadClosed(ThreadNotActive):
+    code = "thread_closed"
+    sentence = "This conversation is closed."
 
 
 class Superseded(Conflict):
@@ -171,6 +181,7 @@ class NotSupported(ChatError):
 class AssistantRefused(ChatError):
     """An assistant's own error that does not invite another try; its sentence is not kept."""
 
+    status = 422
     code = "assistant_refused"
     sentence = "This could not be answered."
 

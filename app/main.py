@@ -31,6 +31,7 @@ from app.auth.dev_secret import dev_secret
 from app.auth.disabled_users import DisabledUsers
 from app.auth.keys import Keys, KeySet, SharedSecret
 from app.auth.tokens import TokenRules, TokenVerifier, mint
+from app.chat.history import HistoryLimits
 from app.chat.requests import RequestLimits
 from app.chat.runner import TurnRunner
 from app.chat.running_turn import TurnLimits
@@ -111,13 +112,20 @@ def model_options(settings: Settings) -> ModelOptions:
         api=settings.model_api,
         api_key=key.get_secret_value() if key is not None else None,
         base_url=settings.openai_base_url,
+        allowed_models=frozenset(settings.allowed_models),
+        allowed_tools=frozenset(settings.allowed_tools),
     )
 
 
 def _join(settings: Settings, database: Database, assistant: Assistant) -> FastAPI:
     metrics = Metrics()
     store = DatabaseStore(database)
-    server = ChatServer(store, assistant, longest_answer=settings.max_answer_characters)
+    server = ChatServer(
+        store,
+        assistant,
+        longest_answer=settings.max_answer_characters,
+        history=HistoryLimits(tokens=settings.history_tokens),
+    )
     runner = TurnRunner(
         store,
         server.encode,
@@ -165,6 +173,8 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # A redirect would name whatever the Host header says.
+        redirect_slashes=False,
     )
     install_error_handlers(app)
     app.include_router(

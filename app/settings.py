@@ -17,6 +17,7 @@ from app.auth.keys import FAMILIES
 from app.db.database import normalised_url
 
 SHORTEST_SECRET_BYTES = 32
+# As in app.assistant.loading, which takes long to import.
 DEFAULT_ASSISTANT = "app.assistant.default:build"
 DEFAULT_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
 
@@ -92,6 +93,15 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
         description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
     )
+    allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="models that a message may choose, comma-separated"
+    )
+    allowed_tools: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="tools that a message may demand, comma-separated"
+    )
+    history_tokens: int = Field(
+        32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
+    )
     assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
 
     on_disconnect: Literal["stop", "finish"] = Field("stop", description="what a turn does when its last reader leaves")
@@ -119,7 +129,7 @@ class Settings(BaseSettings):
     serve_host: str | None = Field(None, description="set by `serve` for its workers")
     embedded_url: SecretStr | None = Field(None, description="set by `serve` for its workers")
 
-    @field_validator("jwt_algorithms", "cors_origins", "user_claims", mode="before")
+    @field_validator("jwt_algorithms", "cors_origins", "user_claims", "allowed_models", "allowed_tools", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -224,6 +234,11 @@ class Settings(BaseSettings):
                 )
         elif not self.is_dev:
             found += self._key_problems()
+        if self.auth_cookie is not None and not self.is_dev and "cors_origins" not in self.model_fields_set:
+            found.append(
+                "CHAT_AUTH_COOKIE: a browser sends it for whichever page asks. Name the pages that may: "
+                "CHAT_CORS_ORIGINS=https://chat.example.com"
+            )
         return found
 
     def _key_problems(self) -> list[str]:
@@ -285,8 +300,15 @@ def _is_trustworthy(url: str) -> bool:
     """Keys that travel in the clear can be exchanged on the way, so only inside a machine or a private network."""
     parsed = urlsplit(url)
     host = parsed.hostname or ""
-    is_private = is_loopback(host) or "." not in host or host.endswith((".internal", ".local"))
-    return bool(host) and (parsed.scheme == "https" or (parsed.scheme == "http" and is_private))
+    return bool(host) and (parsed.scheme == "https" or (parsed.scheme == "http" and _is_private(host)))
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        # A name without dots is one of the network's own; a number is an address in disguise.
+        return host.endswith((".internal", ".local")) or re.fullmatch(r"[a-z][a-z0-9-]*", host) is not None
 
 
 def _problem(*, loc: tuple[int | str, ...], msg: str, **_: Any) -> str:

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 LARGEST_INTEGER = 2**63 - 1
 
-# A string, or the unfinished one at the end. Possessive, so that no input makes it look at a byte twice.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+# A string, or the unfinished one at the end, even if it ends within an escape. It always matches at a quote, and never
+# goes back: no input makes it look at a byte twice.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?+\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

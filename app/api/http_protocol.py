@@ -1,75 +1,167 @@
-"""uvicorn's HTTP protocol with bounded headers.
+"""uvicorn's HTTP protocol with bounds that an application cannot set, because it is asked too late or not at all.
 
-httptools takes headers of any length at any pace, and the application is not asked before they are complete.
-``serve`` uses this class; behind plain uvicorn it is named with ``--http app.api.http_protocol:BoundedHttpProtocol``.
+httptools takes headers and trailers of any length at any pace, hands trailers over as if they were headers, and takes
+the body of a request with ``Upgrade`` for the next request. ``serve`` uses this class; behind plain uvicorn it is named
+with ``--http app.api.http_protocol:BoundedHttpProtocol``.
 """
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.errors import ChatError, HeadersTooLarge, RequestTimedOut
+from app.errors import BadRequest, ChatError, HeadersTooLarge, RequestTimedOut
+
+MOST_HEADER_BYTES = 64 * 1024
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose headers grow beyond ``h11_max_incomplete_event_size`` bytes, or take too long."""
+    """Ends a connection whose headers grow beyond ``h11_max_incomplete_event_size`` bytes or take too long, that asks
+    for another protocol, or that goes on sending what nobody reads; gives up on clients that read nothing."""
 
     header_seconds: float = 15
+    linger_seconds: float = 2
+    linger_bytes = 1024 * 1024
+    """What may still come of a body after its request was answered."""
+    stalled_looks = 6
+    """Keep-alive periods in which a client may take nothing of an answer."""
+
     _head_bytes = 0
-    _in_head = True
+    _stage: Literal["between", "head", "body"] = "between"
+    _refused = False
+    _unread_bytes = 0
+    _waiting_bytes = 0
+    _stalled = 0
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(self.header_seconds, self._take_too_long)
+        self._set_deadline(self.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        began_in = self._stage
+        self._unread_bytes += len(data)
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > (self.config.h11_max_incomplete_event_size or 64 * 1024):
-                self._refuse(HeadersTooLarge())
+        if self.transport.is_closing():
+            return
+        match self._stage:
+            case "head" if began_in == "head":
+                self._head_bytes += len(data)
+                if self._head_bytes > self._most_header_bytes:
+                    self._refuse(HeadersTooLarge())
+            case "between" if self._is_answered and self._deadline is None:
+                # Whatever came has ended the keep-alive time-out, and empty lines begin nothing.
+                self._set_deadline(self.header_seconds)
+            case "body" if self._unread_bytes > (self.linger_bytes if self._is_answered else self._most_header_bytes):
+                # Trailers without end, or a body that nobody wanted.
+                self.transport.abort()
+            case _:
+                pass
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.header_seconds, self._take_too_long)
+        self._stage, self._head_bytes = "head", 0
+        self._set_deadline(self.header_seconds)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers come here as well. What is in front has not looked at them, so they are no headers to us.
+        if self._stage == "head":
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._stage, self._unread_bytes = "body", 0
         self._forget_deadline()
-        super().on_headers_complete()
-
-    def _take_too_long(self) -> None:
-        self._deadline = None
-        if self.transport.is_closing():
-            return
-        if self._head_bytes:
-            self._refuse(RequestTimedOut())
+        if self.parser.should_upgrade():
+            # The parser reads no body then: what follows would be the next request.
+            self._refuse(BadRequest("Upgrade: this server speaks no other protocol."))
         else:
-            self.transport.close()
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            if not self._is_answered:
+                self._unread_bytes = 0
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            self._stage = "between"
+            self._forget_deadline()
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        is_unread = self.cycle is not None and self.cycle.more_body
+        super().on_response_complete()
+        self._unread_bytes = self._stalled = self._waiting_bytes = 0
+        if self.transport.is_closing():
+            # Closing waits until everything is sent, however long the client takes.
+            self._forget_deadline()
+            self._deadline = self.loop.call_later(self.header_seconds, self._give_up)
+        elif is_unread and not self.pipeline:
+            self._set_deadline(self.linger_seconds)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closing would wait for an answer to be read that nobody may ever read."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting == 0:
+            super().timeout_keep_alive_handler()
+            return
+        self._stalled = self._stalled + 1 if waiting == self._waiting_bytes else 0
+        self._waiting_bytes = waiting
+        if self._stalled >= self.stalled_looks:
+            self.transport.abort()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    @property
+    def _most_header_bytes(self) -> int:
+        return self.config.h11_max_incomplete_event_size or MOST_HEADER_BYTES
+
+    @property
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._forget_deadline()
+        self._deadline = self.loop.call_later(seconds, self._take_too_long)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
+    def _take_too_long(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._stage == "head":
+            self._refuse(RequestTimedOut())
+        else:
+            self.transport.close()
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        self.transport.abort()
+
     def _refuse(self, error: ChatError) -> None:
         """In the usual shape; the application never sees the request."""
-        request_id = uuid4().hex
-        answer: dict[str, Any] = {"code": error.code, "message": error.message, "request_id": request_id}
-        body = json.dumps(answer).encode()
-        head = (
-            f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self._refused = True
+        if self._is_answered:
+            request_id = uuid4().hex
+            answer: dict[str, Any] = {"code": error.code, "message": error.message, "request_id": request_id}
+            body = json.dumps(answer).encode()
+            head = (
+                f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\n"
+                f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        # Otherwise the answer to the request before it is being written, and this is no place for another one.
         self.transport.close()

@@ -12,6 +12,8 @@ from app.api.request_id import HEADER, give_request_id, request_id_of
 from app.errors import BadRequest, HeadersTooLarge, InternalError
 from app.observability.logs import failure, get_logger
 
+LONGEST_SHOWN_PATH = 200
+
 logger = get_logger("app.requests")
 
 
@@ -44,10 +46,15 @@ class RequestIdMiddleware:
             logger.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=_shown(scope["path"]),
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
+
+
+def _shown(path: str) -> str:
+    """A path as a log may have it: of bounded length, and nothing in it that a terminal obeys."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in path[:LONGEST_SHOWN_PATH])
 
 
 class SecurityHeadersMiddleware:
@@ -78,7 +85,8 @@ class SecurityHeadersMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        size = sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["query_string"])
+        target = len(scope["query_string"]) + len(scope.get("raw_path") or b"")
+        size = sum(len(name) + len(value) for name, value in scope["headers"]) + target
         if size > self._most_header_bytes:
             refusal = error_response(HeadersTooLarge(), request_id_of(scope))
             await refusal(scope, receive, send_with_headers)

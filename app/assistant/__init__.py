@@ -1,4 +1,6 @@
-from app.assistant.base import Assistant
+from app.assistant.actions import action
+from app.assistant.agent import AgentAssistant
+from app.assistant.base import Assistant, Choices
 from app.assistant.loading import AssistantError, load_assistant
 
-__all__ = ["Assistant", "AssistantError", "load_assistant"]
+__all__ = ["AgentAssistant", "Assistant", "AssistantError", "Choices", "action", "load_assistant"]

@@ -1,12 +1,15 @@
 """An ``agents.Agent`` as an assistant."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from agents import Agent, ModelProvider, RunConfig, Runner, Usage
 from chatkit.agents import AgentContext, ThreadItemConverter, stream_agent_response
-from chatkit.types import ThreadItem, ThreadStreamEvent
+from chatkit.types import InferenceOptions, ThreadItem, ThreadStreamEvent, UserMessageItem
 
-from app.assistant.base import Assistant
+from app.assistant.actions import RegisteredAction, rules_of
+from app.assistant.base import Assistant, Choices
 from app.assistant.converter import HistoryConverter
 from app.context import RequestContext
 
@@ -14,15 +17,41 @@ MOST_MODEL_CALLS = 20
 
 
 class AgentAssistant(Assistant):
+    """``actions`` are functions marked with ``@action``. Without a converter of its own, history is converted by
+    HistoryConverter."""
+
     def __init__(
         self,
         agent: Agent[AgentContext[RequestContext]],
-        models: ModelProvider,
+        *,
+        actions: Sequence[Callable[..., Any]] = (),
         converter: ThreadItemConverter | None = None,
     ) -> None:
         self.agent = agent
+        self.models: ModelProvider | None = None
+        self._converter = converter
+        self._actions = actions
+
+    def prepare(self, models: ModelProvider, choices: Choices) -> None:
+        super().prepare(models, choices)
         self.models = models
-        self.converter = converter or HistoryConverter()
+
+    def find_action(self, action_type: str) -> RegisteredAction | None:
+        for handler in self._actions:
+            rules = rules_of(handler)
+            if rules is not None and rules.type == action_type:
+                return RegisteredAction(rules, handler)
+        return super().find_action(action_type)
+
+    def converter(self, context: AgentContext[RequestContext]) -> ThreadItemConverter:
+        """What turns thread items into model input."""
+        if self._converter is not None:
+            return self._converter
+        turn = context.request_context.turn
+        return HistoryConverter(
+            resolve_tag=lambda tag: self.resolve_tag(tag, context),
+            unfinished=turn.partial_item_ids if turn is not None else set(),
+        )
 
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
@@ -30,13 +59,17 @@ class AgentAssistant(Assistant):
         turn = context.request_context.turn
         if turn is not None:
             turn.sender_name = self.agent.name
+        wanted = _options_of(history)
+        # Traces carry the conversation to a third party; nobody asked for that.
+        run_config = RunConfig(model=wanted.model, tracing_disabled=True)
+        if self.models is not None:
+            run_config.model_provider = self.models
         result = Runner.run_streamed(
-            self.agent,
-            await self.converter.to_agent_input(list(history)),
+            self._with_tool(wanted),
+            await self.converter(context).to_agent_input(list(history)),
             context=context,
             max_turns=MOST_MODEL_CALLS,
-            # Traces carry the conversation to a third party; nobody asked for that.
-            run_config=RunConfig(model_provider=self.models, tracing_disabled=True),
+            run_config=run_config,
         )
         try:
             async for event in stream_agent_response(context, result):
@@ -49,8 +82,22 @@ class AgentAssistant(Assistant):
             # Without it the model's stream runs on after the turn was stopped.
             result.cancel()
 
+    def _with_tool(self, wanted: InferenceOptions) -> Agent[AgentContext[RequestContext]]:
+        if wanted.tool_choice is None:
+            return self.agent
+        # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
+        settings = replace(self.agent.model_settings, tool_choice=wanted.tool_choice.id)
+        return self.agent.clone(model_settings=settings)
+
     async def close(self) -> None:
-        await self.models.aclose()
+        if self.models is not None:
+            await self.models.aclose()
+
+
+def _options_of(history: Sequence[ThreadItem]) -> InferenceOptions:
+    """What the user asked for in the message that is being answered."""
+    messages = (item.inference_options for item in reversed(history) if isinstance(item, UserMessageItem))
+    return next(messages, InferenceOptions())
 
 
 def _tokens(usage: Usage) -> dict[str, int]:

@@ -1,16 +1,42 @@
 """The model side of a conversation. It knows nothing of HTTP or SQL."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 
+from agents import ModelProvider
 from chatkit.agents import AgentContext
-from chatkit.types import ThreadItem, ThreadStreamEvent
+from chatkit.types import (
+    AudioInput,
+    ThreadItem,
+    ThreadStreamEvent,
+    TranscriptionResult,
+    UserMessageItem,
+    UserMessageTagContent,
+)
 
+from app.assistant.actions import RegisteredAction, rules_of
+from app.assistant.titles import title_of
 from app.context import RequestContext
+from app.errors import NotSupported
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a message may ask for in its ``inference_options``; anything else is refused."""
+
+    models: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
 
 
 class Assistant(ABC):
-    """Subclass this, or hand over an ``agents.Agent``, to decide what is answered."""
+    """Subclass this, or hand over an ``agents.Agent``, to decide what is answered.
+
+    Only ``respond`` has to be written. Methods marked with ``@action`` handle what widgets send.
+    """
+
+    choices = Choices()
 
     @abstractmethod
     def respond(
@@ -23,6 +49,31 @@ class Assistant(ABC):
         ``await`` the assistant is in: end the model's stream in a ``finally``.
         """
         ...
+
+    def prepare(self, models: ModelProvider, choices: Choices) -> None:
+        """Called once after loading, with the configured models and what the settings allow to choose."""
+        self.choices = choices
+
+    def find_action(self, action_type: str) -> RegisteredAction | None:
+        """The handler of an action: the method of this object that is marked for it."""
+        for name in dir(type(self)):
+            rules = rules_of(getattr(type(self), name, None))
+            if rules is not None and rules.type == action_type:
+                return RegisteredAction(rules, getattr(self, name))
+        return None
+
+    async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+        """A title for a new thread, while its first answer is written; a user's own is never overwritten."""
+        return title_of(message)
+
+    async def resolve_tag(self, tag: UserMessageTagContent, context: AgentContext[RequestContext]) -> str:
+        """What the model should know of an entity that a user mentioned. ``tag.data`` is the client's word: look the
+        entity up by ``tag.id``, with the rights of ``context.request_context.user_id``."""
+        return f"@{tag.text}: {json.dumps(tag.data, ensure_ascii=False)}"
+
+    async def transcribe(self, audio: AudioInput, context: RequestContext) -> TranscriptionResult:
+        """Speech to text."""
+        raise NotSupported("This server does not transcribe speech.")
 
     async def close(self) -> None:  # noqa: B027 - most assistants hold nothing
         """Give back what the assistant holds; called once, when the server shuts down."""

@@ -6,8 +6,11 @@ from typing import Any
 from agents import Agent
 
 from app.assistant.agent import AgentAssistant
-from app.assistant.base import Assistant
+from app.assistant.base import Assistant, Choices
+from app.assistant.demo.assistant import DemoAssistant
 from app.assistant.models import ModelOptions, model_provider, name_default_model
+
+DEFAULT_ASSISTANT = "app.assistant.default:build"
 
 
 class AssistantError(Exception):
@@ -27,8 +30,11 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
             found = found()
     except (Exception, SystemExit) as error:
         raise AssistantError(f"{import_string}: {type(error).__name__}: {error}") from error
-    if isinstance(found, Assistant):
-        return found
     if isinstance(found, Agent):
-        return AgentAssistant(found, model_provider(options))
+        # Without a model, the default assistant shows what a front end has to deal with.
+        is_demo = options.is_demo and import_string == DEFAULT_ASSISTANT
+        found = DemoAssistant(found) if is_demo else AgentAssistant(found)
+    if isinstance(found, Assistant):
+        found.prepare(model_provider(options), Choices(options.allowed_models, options.allowed_tools))
+        return found
     raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")

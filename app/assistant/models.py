@@ -7,7 +7,7 @@ from typing import Literal
 from agents import Model, ModelProvider, OpenAIProvider
 from openai import AsyncOpenAI
 
-from app.assistant.demo_model import SECONDS_PER_WORD, DemoModel
+from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
 
 ModelApi = Literal["responses", "chat_completions"]
 
@@ -20,6 +20,9 @@ class ModelOptions:
     api: ModelApi = "responses"
     api_key: str | None = None
     base_url: str | None = None
+    allowed_models: frozenset[str] = frozenset()
+    allowed_tools: frozenset[str] = frozenset()
+    """What a message may ask for."""
 
     @property
     def is_demo(self) -> bool:

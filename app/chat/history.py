@@ -1,6 +1,7 @@
 """What the model gets to see of a thread."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import dropwhile
 
 from chatkit.types import ThreadItem, UserMessageItem
@@ -8,14 +9,31 @@ from chatkit.types import ThreadItem, UserMessageItem
 from app.context import RequestContext
 from app.store import DatabaseStore
 
-MOST_ITEMS = 100
+BYTES_PER_TOKEN = 4
+"""About what it is for English as stored; other scripts have more bytes in a character, and fewer characters in a
+token."""
 
 
-async def recent_items(store: DatabaseStore, thread_id: str, context: RequestContext) -> Sequence[ThreadItem]:
-    """The newest items, oldest first, in one statement. A thread that was cut begins with a user's message, so
-    that no answer stands without its question and no tool output without its call."""
-    page = await store.load_thread_items(thread_id, None, MOST_ITEMS, "desc", context)
-    items = page.data[::-1]
-    if not page.has_more:
-        return items
-    return list(dropwhile(lambda item: not isinstance(item, UserMessageItem), items)) or items
+@dataclass(frozen=True)
+class HistoryLimits:
+    tokens: int = 32_000
+    """Estimated."""
+    items: int = 100
+
+
+async def recent_items(
+    store: DatabaseStore, thread_id: str, context: RequestContext, limits: HistoryLimits
+) -> Sequence[ThreadItem]:
+    """The newest items that fit, oldest first, in one statement; the very newest whatever its size.
+
+    A thread that was cut begins with a user's message, so that no answer stands without its question. A tool call and
+    its output are one item.
+    """
+    found = await store.load_newest_items(
+        thread_id, most_items=limits.items, most_bytes=limits.tokens * BYTES_PER_TOKEN, context=context
+    )
+    if context.turn is not None:
+        context.turn.partial_item_ids |= found.partial
+    if not found.is_cut:
+        return found.items
+    return list(dropwhile(lambda item: not isinstance(item, UserMessageItem), found.items)) or found.items

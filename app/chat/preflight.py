@@ -1,52 +1,47 @@
 """What can be refused before a turn opens, so that a bad request changes nothing."""
 
-from typing import Any
-
-from chatkit.actions import Action
 from chatkit.types import (
     AttachmentsCreateReq,
     AttachmentsDeleteReq,
     ChatKitReq,
-    InputTranscribeReq,
-    ThreadCustomActionParams,
+    InferenceOptions,
+    ItemsFeedbackReq,
     ThreadsAddUserMessageReq,
     ThreadsCreateReq,
-    ThreadsCustomActionReq,
-    ThreadsSyncCustomActionReq,
-    WidgetItem,
+    ThreadsUpdateReq,
 )
 
+from app.assistant import Assistant, Choices
 from app.context import RequestContext
 from app.errors import NotSupported, Unprocessable
 from app.store import DatabaseStore
+from app.store.scope import check_active
 
 
 async def preflight(
-    request: ChatKitReq, context: RequestContext, store: DatabaseStore, *, takes_attachments: bool
+    request: ChatKitReq,
+    context: RequestContext,
+    store: DatabaseStore,
+    assistant: Assistant,
+    *,
+    takes_attachments: bool,
 ) -> None:
-    """Raises NotFound, Unprocessable or NotSupported."""
+    """Raises NotFound, ThreadLocked, ThreadClosed, Unprocessable or NotSupported."""
     match request:
         case ThreadsCreateReq() | ThreadsAddUserMessageReq():
+            _check_options(request.params.input.inference_options, assistant.choices)
             for attachment_id in request.params.input.attachments:
                 await store.load_attachment(attachment_id, context)
-        case ThreadsCustomActionReq(params=params) | ThreadsSyncCustomActionReq(params=params):
-            await _check_action(params, context, store)
+        case ItemsFeedbackReq(params=params) | ThreadsUpdateReq(params=params):
+            check_active(await store.load_thread(params.thread_id, context))
         case AttachmentsCreateReq() | AttachmentsDeleteReq() if not takes_attachments:
             raise NotSupported("This server does not take attachments.")
-        case InputTranscribeReq():
-            raise NotSupported("This server does not transcribe speech.")
         case _:
             pass
 
 
-def unknown_action(action: Action[str, Any]) -> Unprocessable:
-    return Unprocessable(f"params.action.type: this assistant has no action {action.type[:100]!r}.")
-
-
-async def _check_action(params: ThreadCustomActionParams, context: RequestContext, store: DatabaseStore) -> None:
-    await store.load_thread(params.thread_id, context)
-    if params.item_id is not None:
-        sender = await store.load_item(params.thread_id, params.item_id, context)
-        if not isinstance(sender, WidgetItem):
-            raise Unprocessable("params.item_id: this item is not a widget.")
-    raise unknown_action(params.action)
+def _check_options(options: InferenceOptions, choices: Choices) -> None:
+    if options.model is not None and options.model not in choices.models:
+        raise Unprocessable("params.input.inference_options.model: this model cannot be chosen.")
+    if options.tool_choice is not None and options.tool_choice.id not in choices.tools:
+        raise Unprocessable("params.input.inference_options.tool_choice.id: this tool cannot be chosen.")

@@ -188,7 +188,8 @@ class RunningTurn:
 
     async def _finish(self, state: EndState) -> None:
         turn = self.turn
-        unfinished = filter(None, (answer.snapshot() for answer in turn.unfinished.values()))
+        snapshots = [item.snapshot() for item in turn.unfinished.values()]
+        unfinished = [item for item in snapshots if item is not None]
         try:
             await self._store.finish_turn(self.context, state, unfinished=unfinished)
         except Exception as error:  # noqa: BLE001 - what was saved is saved; whoever looks next closes the turn

@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
-from chatkit.actions import Action
 from chatkit.agents import AgentContext
-from chatkit.errors import BaseStreamError, ErrorCode, StreamError
+from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode, StreamError
 from chatkit.server import DEFAULT_PAGE_SIZE, ChatKitServer
 from chatkit.types import (
     AssistantMessageItem,
+    AudioInput,
+    ChatKitReq,
     ClientToolCallItem,
     FeedbackKind,
     HiddenContextItem,
@@ -19,6 +19,8 @@ from chatkit.types import (
     StreamingReq,
     StructuredInputItem,
     SyncCustomActionResponse,
+    TaskItem,
+    ThreadCustomActionParams,
     ThreadItem,
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
@@ -28,24 +30,33 @@ from chatkit.types import (
     ThreadMetadata,
     ThreadsAddClientToolOutputReq,
     ThreadsAddStructuredInputReq,
+    ThreadsCustomActionReq,
     ThreadsRetryAfterItemReq,
+    ThreadsSyncCustomActionReq,
     ThreadStreamEvent,
+    TranscriptionResult,
     UserMessageItem,
     WidgetItem,
+    WorkflowItem,
 )
 
 from app.assistant import Assistant
+from app.chat.actions import CheckedAction, LiveContext, checked
 from app.chat.answer_limit import limited
-from app.chat.history import recent_items
+from app.chat.clean import clean_model
+from app.chat.history import HistoryLimits, recent_items
 from app.chat.own_ids import OwnIds
-from app.chat.preflight import preflight, unknown_action
-from app.chat.titles import title_of
-from app.context import RequestContext, UnfinishedAnswer
+from app.chat.preflight import preflight
+from app.chat.title import entitled
+from app.chat.unfinished import followed
+from app.context import RequestContext
 from app.errors import AssistantRefused, ChatError, InternalError, NothingPending, Unprocessable
 from app.observability.logs import failure, get_logger
 from app.store import DatabaseStore
+from app.store.scope import check_active
 
 LONGEST_ANSWER_CHARACTERS = 1_000_000
+_LEFT_BEHIND = AssistantMessageItem | WidgetItem | WorkflowItem | TaskItem | HiddenContextItem | SDKHiddenContextItem
 
 logger = get_logger(__name__)
 
@@ -54,27 +65,41 @@ class ChatServer(ChatKitServer[RequestContext]):
     store: DatabaseStore
 
     def __init__(
-        self, store: DatabaseStore, assistant: Assistant, *, longest_answer: int = LONGEST_ANSWER_CHARACTERS
+        self,
+        store: DatabaseStore,
+        assistant: Assistant,
+        *,
+        longest_answer: int = LONGEST_ANSWER_CHARACTERS,
+        history: HistoryLimits | None = None,
     ) -> None:
         super().__init__(store)
         self.assistant = assistant
         self._longest_answer = longest_answer
+        self._history = history or HistoryLimits()
 
     async def answer(self, request: NonStreamingReq, context: RequestContext) -> bytes:
         """The JSON answer of an operation that does not stream."""
-        await preflight(request, context, self.store, takes_attachments=self.attachment_store is not None)
-        if isinstance(request, ItemsListReq):
-            return await self._list_items(request, context)
-        return await self._process_non_streaming(request, context)
+        await self._preflight(request, context)
+        match request:
+            case ItemsListReq():
+                return await self._list_items(request, context)
+            case ThreadsSyncCustomActionReq():
+                return await self._act_at_once(request, context)
+            case _:
+                return await self._process_non_streaming(request, context)
 
     async def stream(self, request: StreamingReq, context: RequestContext) -> AsyncGenerator[ThreadStreamEvent, None]:
         """The events of a turn. What must be refused is refused before the first one, and before any write."""
-        await preflight(request, context, self.store, takes_attachments=self.attachment_store is not None)
+        await self._preflight(request, context)
         async with aclosing(self._process_streaming_impl(request, context)) as events:
             async for event in events:
                 # The SDK holds back hidden context that is done; it must not leave in any other way either.
                 if not isinstance(getattr(event, "item", None), HiddenContextItem | SDKHiddenContextItem):
                     yield event
+
+    async def _preflight(self, request: ChatKitReq, context: RequestContext) -> None:
+        takes_attachments = self.attachment_store is not None
+        await preflight(request, context, self.store, self.assistant, takes_attachments=takes_attachments)
 
     def encode(self, event: ThreadStreamEvent) -> bytes:
         """One server-sent event."""
@@ -84,9 +109,17 @@ class ChatServer(ChatKitServer[RequestContext]):
         self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: RequestContext
     ) -> AsyncIterator[ThreadStreamEvent]:
         """The SDK's hook. What goes wrong in it is logged without its message, which may quote the user."""
+        async with aclosing(self._noted(self._answer(thread, input_user_message, context), context)) as answer:
+            async for event in answer:
+                yield event
+
+    async def _noted(
+        self, events: AsyncGenerator[ThreadStreamEvent, None], context: RequestContext
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """The same events; why they ended early is noted for the ledger, and nothing of it for the log but its kind."""
         try:
-            async with aclosing(self._answer(thread, input_user_message, context)) as answer:
-                async for event in answer:
+            async with aclosing(events):
+                async for event in events:
                     yield event
         except BaseStreamError as error:
             own = InternalError.code if error.allow_retry else AssistantRefused.code
@@ -104,15 +137,25 @@ class ChatServer(ChatKitServer[RequestContext]):
         # statement for each.
         if message is not None:
             await self.store.add_thread_item(thread.id, message, context)
-            if thread.title is None:
-                thread.title = title_of(message)
-        history = await recent_items(self.store, thread.id, context)
+        history = await recent_items(self.store, thread.id, context, self._history)
         agent_context: AgentContext[RequestContext] = AgentContext(
             thread=thread, store=self.store, request_context=context
         )
-        async with aclosing(self.assistant.respond(history, agent_context)) as answer:
-            events = OwnIds(self.store, thread, context).rewritten(answer)
-            async for event in limited(events, self._longest_answer):
+        async with (
+            entitled(thread, self.assistant, message, agent_context) as look_for_title,
+            aclosing(self._kept(self.assistant.respond(history, agent_context), thread, context)) as answer,
+        ):
+            async for event in answer:
+                look_for_title()
+                yield event
+
+    async def _kept(
+        self, events: AsyncGenerator[ThreadStreamEvent, None], thread: ThreadMetadata, context: RequestContext
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """What an assistant says, with ids of ours, within bounds, and saved before it is told."""
+        async with aclosing(events):
+            own = OwnIds(self.store, thread, context).rewritten(events)
+            async for event in limited(own, self._longest_answer):
                 await self._keep(event, thread, context)
                 yield event
 
@@ -122,11 +165,12 @@ class ChatServer(ChatKitServer[RequestContext]):
         if turn is None:
             return
         match event:
-            case ThreadItemAddedEvent(item=AssistantMessageItem() as item):
-                turn.unfinished[item.id] = UnfinishedAnswer(item)
+            case ThreadItemAddedEvent(item=item):
+                if (unfinished := followed(item)) is not None:
+                    turn.unfinished[item.id] = unfinished
             case ThreadItemUpdatedEvent(item_id=item_id, update=update):
-                if (answer := turn.unfinished.get(item_id)) is not None:
-                    answer.apply(update)
+                if (unfinished := turn.unfinished.get(item_id)) is not None:
+                    unfinished.apply(update)
             case ThreadItemDoneEvent(item=item):
                 async with turn.writing:
                     await self.store.add_thread_item(thread.id, item, context)
@@ -142,23 +186,36 @@ class ChatServer(ChatKitServer[RequestContext]):
     ) -> None:
         await self.store.save_feedback(thread_id, item_ids, feedback, context)
 
-    def action(
-        self,
-        thread: ThreadMetadata,
-        action: Action[str, Any],
-        sender: WidgetItem | None,
-        context: RequestContext,
-    ) -> AsyncIterator[ThreadStreamEvent]:
-        raise unknown_action(action)
+    async def transcribe(self, audio_input: AudioInput, context: RequestContext) -> TranscriptionResult:
+        return await self.assistant.transcribe(audio_input, context)
 
-    async def sync_action(
-        self,
-        thread: ThreadMetadata,
-        action: Action[str, Any],
-        sender: WidgetItem | None,
-        context: RequestContext,
-    ) -> SyncCustomActionResponse:
-        raise unknown_action(action)
+    async def _act_at_once(self, request: ThreadsSyncCustomActionReq, context: RequestContext) -> bytes:
+        """The item that an action changed, saved before it is told."""
+        thread, action = await self._checked_action(request.params, context)
+        check_active(thread)
+        try:
+            changed = await action.outcome(LiveContext.of(thread, self.store, context))
+        except CustomStreamError as error:
+            raise error if isinstance(error, ChatError) else AssistantRefused(error.message) from None
+        except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
+            logger.error("action_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
+            raise InternalError from None
+        if changed is not None:
+            changed = clean_model(changed.model_copy(update={"thread_id": thread.id}))
+            await self.store.save_item(thread.id, changed, context)
+        is_hidden = isinstance(changed, HiddenContextItem | SDKHiddenContextItem)
+        return self._serialize(SyncCustomActionResponse(updated_item=None if is_hidden else changed))
+
+    async def _checked_action(
+        self, params: ThreadCustomActionParams, context: RequestContext
+    ) -> tuple[ThreadMetadata, CheckedAction]:
+        thread = await self.store.load_thread(params.thread_id, context)
+        if params.item_id is None:
+            return thread, checked(self.assistant, params.action, None)
+        sender = await self.store.load_item(params.thread_id, params.item_id, context)
+        if not isinstance(sender, WidgetItem):
+            raise Unprocessable("params.item_id: this item is not a widget.")
+        return thread, checked(self.assistant, params.action, sender)
 
     async def handle_stream_cancelled(
         self, thread: ThreadMetadata, pending_items: list[ThreadItem], context: RequestContext
@@ -196,6 +253,13 @@ class ChatServer(ChatKitServer[RequestContext]):
                     thread, context, lambda: self._replaced_and_answered(thread, answers, context)
                 ):
                     yield event
+            case ThreadsCustomActionReq(params=params):
+                thread, action = await self._checked_action(params, context)
+                await self.store.open_turn(thread.id, context)
+                live = LiveContext.of(thread, self.store, context)
+                told = self._noted(self._kept(action.events(live), thread, context), context)
+                async for event in self._process_events(thread, context, lambda: told):
+                    yield event
             case _:
                 async for event in super()._process_streaming_impl(request, context):
                     yield event
@@ -220,9 +284,8 @@ class ChatServer(ChatKitServer[RequestContext]):
         for item in page.data:
             if isinstance(item, ClientToolCallItem):
                 return item
-            # What a failed turn left of its answer does not hide the call it was to answer.
-            is_partial_answer = isinstance(item, AssistantMessageItem)
-            if not is_partial_answer and not isinstance(item, HiddenContextItem | SDKHiddenContextItem):
+            # Nor does what a failed turn left of its answer hide the call it was to answer.
+            if not isinstance(item, _LEFT_BEHIND):
                 break
         raise NothingPending
 

@@ -20,6 +20,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "after": Uuid(),
     "turn": Uuid(),
     "page": BigInteger(),
+    "most_bytes": BigInteger(),
     "retry_from": BigInteger(),
     "open_position": BigInteger(),
     "partials_count": BigInteger(),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from app.errors import NotFound, Unprocessable, UnsupportedMediaType
+from app.errors import BadRequest, NotFound, Unprocessable, UnsupportedMediaType
 
 STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = (
@@ -43,10 +44,13 @@ def playground_router(mint_token: MintToken) -> APIRouter:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise UnsupportedMediaType
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST_BODY_BYTES:
-                raise Unprocessable("user: too long.")
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LONGEST_BODY_BYTES:
+                    raise Unprocessable("user: too long.")
+        except ClientDisconnect:
+            raise BadRequest from None
         try:
             user = DevTokenRequest.model_validate_json(body).user
             token = mint_token(user)

@@ -1,5 +1,6 @@
 """Thread items: appended in the order they were accepted, each once, under the fence of the turn that writes."""
 
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -10,9 +11,18 @@ from app.db import Database
 from app.errors import Conflict, NotFound, ThreadNotActive
 from app.store import rows
 from app.store.ids import message_uuid, session_uuid
-from app.store.scope import claim_of, claiming, clamped, lost_fence, owner_of, turn_of
+from app.store.scope import check_active, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
 from app.store.sql import items as sql
 from app.store.sql.threads import LOAD_THREAD
+
+
+@dataclass(frozen=True)
+class NewestItems:
+    items: list[ThreadItem]
+    partial: set[str]
+    """Ids of those that were stopped before their end."""
+    is_cut: bool
+    """Whether there are older ones."""
 
 
 class ItemRows:
@@ -44,6 +54,28 @@ class ItemRows:
         if turn is not None:
             turn.known_item_ids.update(item.id for item in items)
         return Page(data=items, has_more=has_more, after=items[-1].id if has_more else None)
+
+    async def load_newest_items(self, thread_id: str, *, most_items: int, most_bytes: int, context: Any) -> NewestItems:
+        """The newest items, as many as fit into so many bytes of their JSON, oldest first; at least one if there is
+        any."""
+        turn = turn_of(context, thread_id)
+        found = await self.database.run(
+            owner_of(context),
+            sql.LOAD_NEWEST_ITEMS,
+            session=session_uuid(thread_id),
+            # One more, to see whether there are more.
+            page=most_items + 1,
+            most_bytes=most_bytes,
+            **_view(turn),
+        )
+        items = [rows.load_item(row["item"]) for row in reversed(found)]
+        if turn is not None:
+            turn.known_item_ids.update(item.id for item in items)
+        return NewestItems(
+            items=items,
+            partial={item.id for item, row in zip(items, reversed(found), strict=True) if row["is_partial"]},
+            is_cut=bool(found) and not found[-1]["is_last"],
+        )
 
     async def load_item(self, thread_id: str, item_id: str, context: Any) -> ThreadItem:
         """Raises NotFound if it is absent, in another thread, or somebody else's."""
@@ -162,9 +194,14 @@ class ItemRows:
 
     async def _refuse(self, thread_id: str, turn: Turn | None, context: Any, *, opens: bool) -> NoReturn:
         """The fence or the status refused a write; or the thread was deleted while the statement waited for it."""
-        if not await self.database.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id)):
+        found = await self.database.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id))
+        if not found:
             raise NotFound
-        raise ThreadNotActive if opens else lost_fence(turn)
+        if not opens:
+            raise lost_fence(turn)
+        check_active(rows.load_thread(found[0]))
+        # Unlocked between the two statements.
+        raise ThreadNotActive
 
 
 def _window(retry: RetryWindow) -> dict[str, int]:

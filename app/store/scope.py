@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from chatkit.types import ClosedStatus, LockedStatus, ThreadMetadata
+
 from app.context import RequestContext, Turn
 from app.db.database import UniqueViolation
-from app.errors import KeyTaken, Superseded
+from app.errors import KeyTaken, Superseded, ThreadClosed, ThreadLocked
 
 MOST_ROWS = 100
 FEWEST_ROWS = 1
@@ -63,6 +65,17 @@ def lost_fence(turn: Turn | None) -> Superseded:
 def claims_of(context: Any) -> dict[str, Any]:
     """What is kept of the owner's token."""
     return dict(context.claims) if isinstance(context, RequestContext) else {}
+
+
+def check_active(thread: ThreadMetadata) -> None:
+    """Raises ThreadLocked or ThreadClosed."""
+    match thread.status:
+        case LockedStatus():
+            raise ThreadLocked
+        case ClosedStatus():
+            raise ThreadClosed
+        case _:
+            pass
 
 
 def bases_of(context: Any) -> dict[str, Mapping[str, str | None]] | None:

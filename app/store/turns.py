@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 from uuid import UUID
 
 from chatkit.types import ClientToolCallItem, StructuredInputItem, ThreadItem, UserMessageItem
@@ -13,7 +13,7 @@ from app.db.database import Transaction
 from app.errors import Conflict, Interrupted, NotFound, ThreadNotActive, Unprocessable
 from app.store import rows
 from app.store.ids import message_uuid, session_uuid
-from app.store.scope import claim_of, claiming, lost_fence, owner_of
+from app.store.scope import check_active, claim_of, claiming, lost_fence, owner_of
 from app.store.sql import turns as sql
 from app.store.sql.threads import LOAD_THREAD
 
@@ -70,6 +70,19 @@ class TurnRows:
         turn.committed[item.id] = rows.item_row(item).digest
         return item
 
+    async def open_turn(self, thread_id: str, context: RequestContext) -> None:
+        """Take the fence of a thread for a turn that writes no item of its own first. Raises NotFound, ThreadLocked
+        or ThreadClosed."""
+        turn = _turn(context)
+
+        async def work(transaction: Transaction) -> None:
+            await self._take_fence(transaction, thread_id, turn, context)
+            await self._enter(transaction, thread_id, turn, context, None)
+
+        with claiming(turn):
+            await self.database.run_transaction("open_turn", work)
+        turn.thread_id = thread_id
+
     async def settle_item(
         self, thread_id: str, item: ClientToolCallItem | StructuredInputItem, context: RequestContext
     ) -> None:
@@ -94,7 +107,9 @@ class TurnRows:
         if not settled:
             raise NotFound
         if not settled[0]["accepted"]:
-            raise Conflict if settled[0]["is_active"] else ThreadNotActive
+            if not settled[0]["is_active"]:
+                await self._refuse_inactive(thread_id, context)
+            raise Conflict
         turn.found_fence_of = settled[0]["fence_before"]
         turn.thread_id = thread_id
         turn.known_item_ids.add(item.id)
@@ -161,6 +176,13 @@ class TurnRows:
         )
         return [rows.load_item(row["item"]) for row in found]
 
+    async def _refuse_inactive(self, thread_id: str, context: RequestContext) -> NoReturn:
+        found = await self.database.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id))
+        if not found:
+            raise NotFound
+        check_active(rows.load_thread(found[0]))
+        raise ThreadNotActive
+
     @staticmethod
     async def _take_fence(transaction: Transaction, thread_id: str, turn: Turn, context: RequestContext) -> int:
         taken = await transaction.run(owner_of(context), sql.TAKE_FENCE, session=session_uuid(thread_id), turn=turn.id)
@@ -168,8 +190,11 @@ class TurnRows:
             raise NotFound
         if taken[0]["next_position"] is None:
             # Refused by its status, or deleted while this statement waited for it.
-            still_there = await transaction.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id))
-            raise ThreadNotActive if still_there else NotFound
+            found = await transaction.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id))
+            if not found:
+                raise NotFound
+            check_active(rows.load_thread(found[0]))
+            raise ThreadNotActive
         turn.found_fence_of = taken[0]["fence_before"]
         return int(taken[0]["next_position"])
 

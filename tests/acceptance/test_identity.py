@@ -308,6 +308,9 @@ def _status(server: ChatProcess, path: str) -> int:
         ),
         ({"CHAT_JWT_SECRET": "", "CHAT_JWKS_FILE": "/nowhere/jwks.json"}, "CHAT_JWKS_FILE: /nowhere/jwks.json"),
         ({"CHAT_AUTH_COOKIE": "a b"}, "CHAT_AUTH_COOKIE: not the name of a cookie"),
+        ({"CHAT_AUTH_COOKIE": "session"}, "CHAT_AUTH_COOKIE: a browser sends it for whichever page asks"),
+        ({"CHAT_JWT_SECRET": "", "CHAT_JWKS_URL": "http://[2606:4700::1]/jwks"}, "CHAT_JWKS_URL: use https://"),
+        ({"CHAT_JWT_SECRET": "", "CHAT_JWKS_URL": "http://134744072/jwks"}, "CHAT_JWKS_URL: use https://"),
     ],
 )
 def test_a_configuration_that_lets_strangers_in_does_not_start(settings: dict[str, str], named: str) -> None:

@@ -1,28 +1,52 @@
-"""Headers that come a letter at a time, over a real socket."""
+"""What a client can do to a connection below the application, over a real socket."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import uvicorn
 
 from app.api.http_protocol import BoundedHttpProtocol
 
+SEEN: list[tuple[str, dict[bytes, bytes]]] = []
+HUGE = 40_000_000
+
 
 class Impatient(BoundedHttpProtocol):
-    header_seconds = 0.3
+    header_seconds = 0.4
+    linger_seconds = 0.3
+    linger_bytes = 200_000
 
 
-async def hello(scope: dict[str, object], receive: object, send: object) -> None:
-    assert scope["type"] == "http"
-    await send({"type": "http.response.start", "status": 204, "headers": []})  # type: ignore[operator] # ASGI
-    await send({"type": "http.response.body", "body": b""})  # type: ignore[operator] # ASGI
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answers at once at /at-once, a lot at /huge, and elsewhere when it has read the body."""
+    SEEN.append((scope["path"], dict(scope["headers"])))
+    body = b"x" * HUGE if scope["path"] == "/huge" else b"hello"
+    more = scope["path"] not in {"/at-once", "/huge"}
+    while more:
+        more = (await receive()).get("more_body", False)
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    config = uvicorn.Config(hello, port=0, http=Impatient, lifespan="off", log_config=None, ws="none")
+    SEEN.clear()
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=Impatient,
+        lifespan="off",
+        log_config=None,
+        ws="none",
+        timeout_keep_alive=1,
+        h11_max_incomplete_event_size=8000,
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn tells it in no other way
@@ -32,27 +56,129 @@ async def port() -> AsyncIterator[int]:
     await serving
 
 
-async def test_headers_that_come_too_slowly_are_ended(port: int) -> None:
+async def exchanged(port: int, *pieces: bytes, pause: float = 0.05) -> bytes:
+    """Everything the server says until it hangs up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 408 ")
-    assert json.loads(body)["code"] == "request_timed_out"
-    writer.close()
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(pause)
+        return await asyncio.wait_for(reader.read(), 8)
+    except ConnectionError:
+        return b"hung up"
+    finally:
+        writer.close()
+
+
+def code_of(answer: bytes) -> tuple[bytes, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split()[1], json.loads(body)["code"]
+
+
+async def test_headers_that_come_too_slowly_are_ended(port: int) -> None:
+    answer = await exchanged(port, b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    assert code_of(answer) == (b"408", "request_timed_out")
 
 
 async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
-    writer.close()
+    assert await exchanged(port) == b""
+
+
+async def test_empty_lines_keep_no_connection_open(port: int) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = await exchanged(port, request, *[b"\r\n"] * 20, pause=0.1)
+    assert answer.count(b"HTTP/1.1 200") == 1 or answer == b"hung up"
 
 
 async def test_a_connection_is_used_again_and_each_request_has_its_own_time(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(4):
-        for piece in (b"GET / HTTP/1.1\r\n", b"Host: x\r\n\r\n"):
+        for piece in (b"POST / HTTP/1.1\r\nHost: x\r\n", b"Content-Length: 4\r\n\r\nab", b"cd"):
             writer.write(piece)
-            await asyncio.sleep(0.05)
-        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204 ")
+            await asyncio.sleep(0.1)
+        assert (await asyncio.wait_for(reader.readuntil(b"hello"), 5)).startswith(b"HTTP/1.1 200 ")
         await asyncio.sleep(0.1)
     writer.close()
+    assert len(SEEN) == 4
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 40\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n28\r\n"])
+@pytest.mark.parametrize("protocol", [b"x", b"websocket", b"h2c"])
+async def test_the_body_of_a_request_to_upgrade_is_no_request(port: int, framing: bytes, protocol: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + protocol + b"\r\n" + framing
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n    "
+    for pieces in ([head, smuggled], [head + smuggled]):
+        answer = await exchanged(port, *pieces)
+        assert code_of(answer) == (b"400", "bad_request")
+        assert answer.count(b"HTTP/1.1") == 1
+    assert SEEN == []
+
+
+async def test_trailers_are_no_headers(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await exchanged(port, head + b"2\r\nab\r\n0\r\nAuthorization: Bearer x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert [set(headers) for _, headers in SEEN] == [{b"host", b"transfer-encoding"}]
+
+
+@pytest.mark.parametrize("path", [b"/", b"/at-once"])
+@pytest.mark.parametrize("trailer", [b"x:1\r\n" * 100_000, b"x:" + b"y" * 500_000])
+async def test_trailers_without_end_are_ended(port: int, path: bytes, trailer: bytes) -> None:
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await exchanged(port, head, b"0\r\n", trailer)
+    assert answer in {b"", b"hung up"} or answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_body_nobody_reads_is_not_taken_for_ever(port: int) -> None:
+    head = b"POST /at-once HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+    taken = 0
+    with contextlib.suppress(ConnectionError):
+        for _ in range(200):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+            taken += 1
+            await asyncio.sleep(0.01)
+    assert taken < 100
+    writer.close()
+
+
+async def test_the_rest_of_a_refused_body_may_still_arrive(port: int) -> None:
+    head = b"POST /at-once HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(2):
+        writer.write(head)
+        await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+        writer.write(b"x" * 100_000)
+        await asyncio.sleep(0.1)
+    writer.close()
+    assert len(SEEN) == 2
+
+
+async def test_headers_too_large_in_the_middle_of_an_answer_only_end_the_connection(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+    await asyncio.sleep(0.1)
+    writer.write(b"abGET / HTTP/1.1\r\nX-More: " + b"x" * 20_000)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.count(b"HTTP/1.1") <= 2
+    assert b"hello" in answer or answer == b""
+    writer.close()
+
+
+async def test_a_client_that_reads_nothing_of_its_answer_is_given_up(port: int) -> None:
+    Impatient.stalled_looks, before = 1, Impatient.stalled_looks
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(4)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := await asyncio.wait_for(reader.read(1_000_000), 5):
+                received += len(piece)
+        assert received < HUGE
+        writer.close()
+    finally:
+        Impatient.stalled_looks = before

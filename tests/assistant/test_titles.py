@@ -1,6 +1,6 @@
 import pytest
 
-from app.chat.titles import title_of
+from app.assistant.titles import title_of
 from tests.support.items import user_message
 
 

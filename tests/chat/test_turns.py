@@ -19,7 +19,7 @@ from chatkit.types import (
     ThreadsRetryAfterItemReq,
 )
 
-from app.assistant.agent import AgentAssistant
+from app.assistant import AgentAssistant, Choices
 from app.assistant.default import build
 from app.assistant.models import DemoModels
 from app.chat.running_turn import TurnLimits, no_readers
@@ -33,7 +33,9 @@ from tests.support.items import NAIVE
 
 @pytest.fixture
 async def demo(store: DatabaseStore) -> AsyncIterator[Chat]:
-    chat = Chat(store, AgentAssistant(build(), DemoModels(seconds_per_word=0)))
+    assistant = AgentAssistant(build())
+    assistant.prepare(DemoModels(seconds_per_word=0), Choices())
+    chat = Chat(store, assistant)
     yield chat
     await chat.runner.drain(0)
 
@@ -46,7 +48,7 @@ class TestStatements:
         assert seen.names == [
             "load_thread",
             "append_item",  # the user's message, which opens the turn
-            "list_items_newest_first",  # the history
+            "load_newest_items",  # the history
             "list_items_newest_first",  # the SDK's look at the last two items
             "append_item",  # the answer
             "finish_turn",
@@ -58,7 +60,8 @@ class TestStatements:
         assert Counter(seen.names) == {
             "insert_thread": 1,
             "append_item": 2,
-            "list_items_newest_first": 2,
+            "load_newest_items": 1,
+            "list_items_newest_first": 1,
             "update_thread": 1,
             "finish_turn": 1,
         }

@@ -55,8 +55,6 @@ OWN: dict[str, Callable[[World], Params]] = {
 }
 # What the caller's own request is answered with, where it is not 200.
 NOT_OFFERED = {
-    "threads.custom_action": 422,
-    "threads.sync_custom_action": 422,
     "attachments.create": 501,
     "attachments.delete": 501,
     "input.transcribe": 501,

@@ -29,7 +29,7 @@ from chatkit.types import (
 )
 from sqlalchemy.dialects import postgresql
 
-from app.assistant import Assistant
+from app.assistant import Assistant, action
 from app.context import RequestContext
 from app.db import Database, Statement
 from app.db.database import Transaction
@@ -37,6 +37,7 @@ from app.store import DatabaseStore
 from app.store.ids import session_uuid
 from app.store.sql import attachments, items, threads, turns
 from tests.isolation.matrix import Matrix, Params
+from tests.support.assistants import press
 from tests.support.processes import message, parse_events
 
 STATEMENTS: dict[str, Statement] = {
@@ -73,6 +74,10 @@ class Talkative(Assistant):
         wrong = AssistantMessageItem(id="wrong", content=[AssistantMessageContent(text="wrong")], **common)
         yield ThreadItemDoneEvent(item=wrong)
         yield ThreadItemRemovedEvent(item_id="wrong")
+
+    @action("press")
+    async def press(self, *called: Any) -> Any:
+        return await press(*called)
 
 
 def build() -> Talkative:
@@ -198,6 +203,7 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
         ("items.list", {"thread_id": world.thread, "order": "asc", "after": world.message}),
         ("items.feedback", {"thread_id": world.thread, "item_ids": [world.answer], "kind": "negative"}),
         ("threads.get_by_id", {"thread_id": world.thread}),
+        ("threads.custom_action", {"thread_id": world.thread, "item_id": world.widget, "action": {"type": "press"}}),
         ("threads.update", {"thread_id": world.thread, "title": "Another"}),
     ):
         await ask(operation, params)

@@ -17,6 +17,7 @@ from chatkit.widgets import DynamicWidgetRoot
 from app.context import RequestContext
 from app.store import DatabaseStore
 from app.store.ids import new_id
+from tests.support.assistants import BUTTON
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 
 SENTENCE = "The launch code is {mark}."
@@ -57,9 +58,7 @@ async def built(store: DatabaseStore, world: World) -> World:
         user_message(world.thread, world.message, says),
         assistant_message(world.thread, world.answer, says),
         user_message(world.thread, world.deleted_item, says),
-        WidgetItem(
-            id=world.widget, widget=DynamicWidgetRoot.model_validate({"type": "Card", "children": []}), **common
-        ),
+        WidgetItem(id=world.widget, widget=DynamicWidgetRoot.model_validate(BUTTON), **common),
         StructuredInputItem(id=world.questions, inputs=[question], **common),
         HiddenContextItem(id=new_id("message"), content=says, **common),
         ClientToolCallItem(id=world.call, call_id="call", name="look", arguments={"for": says}, **common),

@@ -21,15 +21,25 @@ from chatkit.types import (
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
     UserMessageItem,
+    WidgetItem,
 )
+from chatkit.widgets import DynamicWidgetRoot
 
-from app.assistant import Assistant
+from app.assistant import AgentAssistant, Assistant, action
+from app.assistant.actions import Outcome
 from app.context import RequestContext
 
+BUTTON = {"type": "Card", "children": [{"type": "Button", "label": "Press", "onClickAction": {"type": "press"}}]}
 
-def build() -> Agent[AgentContext[RequestContext]]:
-    """What the model server says, and nothing else."""
-    return Agent(name="Scripted", instructions="Answer.")
+
+@action("press")
+async def press(_payload: object, _sender: WidgetItem | None, _context: AgentContext[RequestContext]) -> Outcome:
+    return DynamicWidgetRoot.model_validate({"type": "Card", "children": [{"type": "Text", "value": "Pressed"}]})
+
+
+def build() -> AgentAssistant:
+    """What the model server says, and a button."""
+    return AgentAssistant(Agent(name="Scripted", instructions="Answer."), actions=[press])
 
 
 class Brief(Assistant):

@@ -30,6 +30,30 @@ SELECT c.position AS cursor, m.*
 LIST_ITEMS_NEWEST_FIRST = _list_items("list_items_newest_first", "DESC", "<", "9223372036854775807")
 LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0")
 
+# From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
+# and bytes are read. The newest is always there.
+LOAD_NEWEST_ITEMS = Statement(
+    "load_newest_items",
+    f"""
+SELECT item, is_partial, is_last
+  FROM (
+    SELECT item, is_partial, position,
+           sum(octet_length(item)) OVER (ORDER BY position DESC) AS bytes_so_far,
+           row_number() OVER (ORDER BY position DESC) AS number,
+           lead(position) OVER (ORDER BY position DESC) IS NULL AS is_last
+      FROM (
+        SELECT item::text AS item, is_partial, position
+          FROM chat_messages
+         WHERE user_id = :owner AND session_id = :session AND {_VISIBLE}
+         ORDER BY position DESC
+         LIMIT :page
+      ) newest
+  ) measured
+ WHERE number = 1 OR (number < :page AND bytes_so_far <= :most_bytes)
+ ORDER BY position DESC
+""",
+)
+
 LOAD_ITEM = Statement(
     "load_item",
     f"""

@@ -1,0 +1,1 @@
+"""An assistant and a model that need no key and no network."""
