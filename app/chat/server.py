@@ -1,5 +1,7 @@
 """What happens with a thread: the SDK's server, with every item saved before it is told."""
 
+import asyncio
+import base64
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -13,6 +15,8 @@ from chatkit.types import (
     ClientToolCallItem,
     FeedbackKind,
     HiddenContextItem,
+    InputTranscribeParams,
+    InputTranscribeReq,
     ItemsListReq,
     NonStreamingReq,
     SDKHiddenContextItem,
@@ -85,6 +89,8 @@ class ChatServer(ChatKitServer[RequestContext]):
                 return await self._list_items(request, context)
             case ThreadsSyncCustomActionReq():
                 return await self._act_at_once(request, context)
+            case InputTranscribeReq(params=params):
+                return self._serialize(await self._transcribed(params, context))
             case _:
                 return await self._process_non_streaming(request, context)
 
@@ -186,8 +192,13 @@ class ChatServer(ChatKitServer[RequestContext]):
     ) -> None:
         await self.store.save_feedback(thread_id, item_ids, feedback, context)
 
-    async def transcribe(self, audio_input: AudioInput, context: RequestContext) -> TranscriptionResult:
-        return await self.assistant.transcribe(audio_input, context)
+    async def _transcribed(self, params: InputTranscribeParams, context: RequestContext) -> TranscriptionResult:
+        try:
+            # Strictly, which the SDK is not; and beside the event loop, for it may be long.
+            data = await asyncio.to_thread(base64.b64decode, params.audio_base64, validate=True)
+        except ValueError:
+            raise Unprocessable("params.audio_base64: this is not base64.") from None
+        return await self.assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
 
     async def _act_at_once(self, request: ThreadsSyncCustomActionReq, context: RequestContext) -> bytes:
         """The item that an action changed, saved before it is told."""

@@ -3,17 +3,26 @@
 import json
 from typing import Any
 
+import pytest
+from agents.models.chatcmpl_converter import Converter
 from chatkit.types import (
+    ClientToolCallItem,
+    CustomTask,
     FileAttachment,
     HiddenContextItem,
     InferenceOptions,
+    SearchTask,
+    ThoughtTask,
+    URLSource,
     UserMessageItem,
     UserMessageTagContent,
     UserMessageTextContent,
+    Workflow,
+    WorkflowItem,
 )
 
-from app.assistant.converter import HistoryConverter
-from tests.support.items import NAIVE, assistant_message, user_message
+from app.assistant.converter import STOPPED, HistoryConverter
+from tests.support.items import NAIVE, assistant_message, examples_of, item_types, user_message
 
 
 async def converted(*items: Any) -> list[dict[str, Any]]:
@@ -51,3 +60,54 @@ async def test_hidden_context_of_any_shape_reaches_the_model() -> None:
     for content in ("words", {"a": [1, 2]}):
         item = HiddenContextItem(id="h", thread_id="t", created_at=NAIVE, content=content)
         assert "HiddenContext" in json.dumps(await converted(item))
+
+
+@pytest.mark.parametrize("item_type", item_types(), ids=lambda kind: kind.__name__)
+async def test_every_item_is_read_by_both_model_apis(item_type: Any) -> None:
+    """What chat-completions models get is made of what responses models get; it is where shapes are refused."""
+    for item in examples_of(item_type, "t"):
+        given = await HistoryConverter().to_agent_input([user_message("t", "m", "Hello"), item])
+        json.dumps(given)
+        messages = Converter.items_to_messages(given)
+        assert messages[0]["role"] == "user"
+        assert all(message["role"] in {"user", "assistant", "tool"} for message in messages)
+
+
+async def test_what_was_quoted_is_known_in_every_later_turn() -> None:
+    quoting = user_message("t", "m", "What is this?").model_copy(update={"quoted_text": "an old sentence"})
+    given = json.dumps(await converted(quoting, assistant_message("t", "a", "A sentence."), user_message("t", "n")))
+    assert "an old sentence" in given
+
+
+async def test_an_answer_that_was_stopped_says_so() -> None:
+    converter = HistoryConverter(unfinished={"a"})
+    stopped, whole = await converter.to_agent_input(
+        [assistant_message("t", "a", "Half of"), assistant_message("t", "b", "All of it")]
+    )
+    assert stopped["content"] == f"Half of\n{STOPPED}"  # type: ignore[typeddict-item] # an assistant's message
+    assert whole["content"] == "All of it"  # type: ignore[typeddict-item] # an assistant's message
+
+
+async def test_a_call_stands_with_its_output_or_not_at_all() -> None:
+    call = ClientToolCallItem(id="c", thread_id="t", created_at=NAIVE, call_id="k", name="look", arguments={"a": 1})
+    (pending,) = await converted(call)
+    assert pending["role"] == "user"
+    answered = await converted(call.model_copy(update={"status": "completed", "output": {"found": [1]}}))
+    assert [(item["type"], item["call_id"]) for item in answered] == [
+        ("function_call", "k"),
+        ("function_call_output", "k"),
+    ]
+
+
+async def test_tasks_are_told_and_thoughts_are_not() -> None:
+    source = URLSource(url="https://example.com", title="Example")
+    tasks = [
+        ThoughtTask(content="private"),
+        SearchTask(queries=["uuid"], sources=[source]),
+        CustomTask(title="Wrote", content="it"),
+    ]
+    item = WorkflowItem(id="w", thread_id="t", created_at=NAIVE, workflow=Workflow(type="custom", tasks=tasks))
+    text = json.dumps(await converted(item))
+    for part in ("uuid", "Example <https://example.com>", "Wrote: it"):
+        assert part in text
+    assert "private" not in text

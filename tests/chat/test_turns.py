@@ -19,23 +19,30 @@ from chatkit.types import (
     ThreadsRetryAfterItemReq,
 )
 
-from app.assistant import AgentAssistant, Choices
-from app.assistant.default import build
-from app.assistant.models import DemoModels
 from app.chat.running_turn import TurnLimits, no_readers
 from app.context import RequestContext
 from app.errors import NotFound, ThreadNotActive
 from app.observability.logs import configure_logging
 from app.store import DatabaseStore
-from tests.support.chat import Chat, Scripted, Statements, create, delta, message, rest_of, said, say, stored
+from tests.support.chat import (
+    Chat,
+    Scripted,
+    Statements,
+    create,
+    delta,
+    demo_assistant,
+    message,
+    rest_of,
+    said,
+    say,
+    stored,
+)
 from tests.support.items import NAIVE
 
 
 @pytest.fixture
 async def demo(store: DatabaseStore) -> AsyncIterator[Chat]:
-    assistant = AgentAssistant(build())
-    assistant.prepare(DemoModels(seconds_per_word=0), Choices())
-    chat = Chat(store, assistant)
+    chat = Chat(store, demo_assistant())
     yield chat
     await chat.runner.drain(0)
 

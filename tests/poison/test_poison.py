@@ -85,6 +85,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
     brief = {"CHAT_ASSISTANT": "tests.support.assistants:Brief"}
+    brief |= {"CHAT_ALLOWED_MODELS": "m", "CHAT_ALLOWED_TOOLS": "search"}
     process = ChatProcess(tmp_path_factory.mktemp("poison"), **environment(shared_database, model_server) | brief)
     yield process.wait_until_ready()
     assert process.stop() == 0

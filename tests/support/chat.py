@@ -24,7 +24,9 @@ from chatkit.types import (
 )
 from sqlalchemy import event, text
 
-from app.assistant import Assistant
+from app.assistant import AgentAssistant, Assistant, Choices
+from app.assistant.default import build
+from app.assistant.models import DemoModels
 from app.chat.runner import OnDisconnect, TurnRunner
 from app.chat.running_turn import RunningTurn, TurnLimits
 from app.chat.server import ChatServer
@@ -70,6 +72,13 @@ class Chat:
 
     async def events(self, request: StreamingReq) -> list[dict[str, Any]]:
         return await rest_of(await self.start(request))
+
+
+def demo_assistant() -> AgentAssistant:
+    """The default agent on the demo model, without its pauses."""
+    assistant = AgentAssistant(build())
+    assistant.prepare(DemoModels(seconds_per_word=0), Choices())
+    return assistant
 
 
 async def rest_of(turn: RunningTurn) -> list[dict[str, Any]]:

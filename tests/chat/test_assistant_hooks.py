@@ -1,0 +1,173 @@
+"""What an assistant of one's own can decide: titles, entities, models and tools, speech."""
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+from agents import Agent, ModelProvider
+from agents.models.interface import Model
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    AudioInput,
+    InferenceOptions,
+    InputTranscribeParams,
+    InputTranscribeReq,
+    ThreadItem,
+    ThreadItemDoneEvent,
+    ThreadsCreateReq,
+    ThreadStreamEvent,
+    ToolChoice,
+    TranscriptionResult,
+    UserMessageItem,
+    UserMessageTagContent,
+    UserMessageTextContent,
+)
+
+from app.assistant import AgentAssistant, Assistant, Choices
+from app.assistant.default import current_time
+from app.assistant.demo.model import DemoModel
+from app.context import RequestContext
+from app.errors import NotSupported, Unprocessable
+from app.store import DatabaseStore
+from tests.support.chat import Chat, Scripted, create, message, stored
+
+Context = AgentContext[RequestContext]
+
+
+class Entitled(Assistant):
+    """Needs a moment for its title, and a moment for its answer."""
+
+    def __init__(self, title: str | Exception | None, title_after: float = 0, answer_after: float = 0) -> None:
+        self._title = title
+        self._title_after = title_after
+        self._answer_after = answer_after
+
+    async def respond(self, history: Sequence[ThreadItem], context: Context) -> AsyncGenerator[ThreadStreamEvent, None]:
+        for number in range(3):
+            await asyncio.sleep(self._answer_after)
+            yield ThreadItemDoneEvent(item=message(f"m{number}", "answer"))
+
+    async def title(self, message: UserMessageItem, context: Context) -> str | None:
+        await asyncio.sleep(self._title_after)
+        if isinstance(self._title, Exception):
+            raise self._title
+        return self._title
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"].removeprefix("thread.") for event in events]
+
+
+async def test_a_slow_title_comes_between_the_parts_of_the_answer(store: DatabaseStore) -> None:
+    events = await Chat(store, Entitled("Slow", title_after=0.08, answer_after=0.05)).events(create("Hello"))
+    titled = kinds(events).index("updated")
+    assert 3 < titled < len(events) - 1
+    assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == ["Slow"]
+
+
+async def test_a_title_that_takes_longer_than_the_answer_comes_after_it(store: DatabaseStore) -> None:
+    events = await Chat(store, Entitled("Late", title_after=0.1)).events(create("Hello"))
+    assert kinds(events)[-1] == "updated"
+
+
+async def test_a_title_that_fails_costs_only_the_title(store: DatabaseStore) -> None:
+    events = await Chat(store, Entitled(RuntimeError("no"))).events(create("Hello"))
+    assert kinds(events).count("item.done") == 4
+    assert "error" not in kinds(events)
+
+
+async def test_a_users_own_title_is_not_overwritten(store: DatabaseStore) -> None:
+    chat = Chat(store, Entitled("The assistant's", title_after=0.15, answer_after=0.1))
+    turn = await chat.start(create("Hello"))
+    await asyncio.sleep(0.05)
+    context = RequestContext(user_id="alice")
+    assert turn.turn.thread_id is not None
+    renamed = await store.load_thread(turn.turn.thread_id, context)
+    renamed.title = "The user's"
+    await store.save_thread(renamed, context)
+    await turn.task
+    assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == ["The user's"]
+
+
+class Watching(DemoModel):
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds_per_word=0)
+        self.asked: list[tuple[Any, Any]] = []
+
+    def stream_response(self, system_instructions: Any, input: Any, model_settings: Any, *of: Any, **more: Any) -> Any:  # noqa: A002 - the SDK's
+        self.asked.append((input, model_settings))
+        return super().stream_response(system_instructions, input, model_settings, *of, **more)
+
+
+class Models(ModelProvider):
+    def __init__(self) -> None:
+        self.model = Watching()
+        self.names: list[str | None] = []
+
+    def get_model(self, model_name: str | None) -> Model:
+        self.names.append(model_name)
+        return self.model
+
+
+class Knowing(AgentAssistant):
+    async def resolve_tag(self, tag: UserMessageTagContent, context: Context) -> str:
+        return f"{tag.id} belongs to {context.request_context.user_id}, whatever {tag.data} says"
+
+
+def wanting(**options: Any) -> ThreadsCreateReq:
+    request = create("What time is it?")
+    request.params.input.inference_options = InferenceOptions(**options)
+    return request
+
+
+def prepared(assistant: AgentAssistant) -> tuple[AgentAssistant, Models]:
+    models = Models()
+    assistant.prepare(models, Choices(frozenset({"small"}), frozenset({"current_time"})))
+    return assistant, models
+
+
+async def test_a_tag_is_resolved_with_the_rights_of_its_user(store: DatabaseStore) -> None:
+    assistant, models = prepared(Knowing(Agent(name="A")))
+    request = create("x")
+    tag = UserMessageTagContent(id="order-7", text="order", data={"owner": "mallory"})
+    request.params.input.content = [UserMessageTextContent(text="Look at "), tag]
+    await Chat(store, assistant).events(request)
+    assert "order-7 belongs to alice" in str(models.model.asked[0][0])
+
+
+async def test_the_chosen_model_and_tool_are_used(store: DatabaseStore) -> None:
+    assistant, models = prepared(AgentAssistant(Agent(name="A", tools=[current_time])))
+    chat = Chat(store, assistant)
+    await chat.events(wanting(model="small", tool_choice=ToolChoice(id="current_time")))
+    assert set(models.names) == {"small"}
+    # Demanded once; after the call the model is free to answer.
+    assert [settings.tool_choice for _, settings in models.model.asked] == ["current_time", None]
+    await chat.events(wanting())
+    assert models.names[-1] is None
+
+
+@pytest.mark.parametrize("options", [{"model": "large"}, {"tool_choice": ToolChoice(id="rm")}, {"model": ""}])
+async def test_nothing_else_can_be_chosen(store: DatabaseStore, options: dict[str, Any]) -> None:
+    assistant, models = prepared(AgentAssistant(Agent(name="A")))
+    with pytest.raises(Unprocessable, match=r"params\.input\.inference_options"):
+        await Chat(store, assistant).events(wanting(**options))
+    assert models.names == []
+    assert await stored(store, "SELECT * FROM chat_sessions") == []
+
+
+class Hearing(Scripted):
+    async def transcribe(self, audio: AudioInput, context: RequestContext) -> TranscriptionResult:
+        return TranscriptionResult(text=f"{audio.data.decode()} for {context.user_id}")
+
+
+async def test_speech_is_the_assistants_affair(store: DatabaseStore) -> None:
+    speech = base64.b64encode(b"hello").decode()
+    request = InputTranscribeReq(params=InputTranscribeParams(audio_base64=speech, mime_type="audio/webm"))
+    context = RequestContext(user_id="alice")
+    assert b"hello for alice" in await Chat(store, Hearing()).server.answer(request, context)
+    with pytest.raises(NotSupported):
+        await Chat(store, Scripted()).server.answer(request, context)

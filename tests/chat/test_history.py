@@ -1,0 +1,122 @@
+"""What the model sees of a thread: the newest turns that fit, at a cost that does not grow with the thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from app.chat.history import HistoryLimits, recent_items
+from app.context import RequestContext
+from app.db import Statement
+from app.store import DatabaseStore
+from tests.support.chat import Chat, Statements, demo_assistant, say
+from tests.support.items import assistant_message, thread, user_message
+
+
+def alice() -> RequestContext:
+    return RequestContext(user_id="alice")
+
+
+async def talked(store: DatabaseStore, *messages: tuple[str, str]) -> None:
+    """A thread of ("u", text) and ("a", text)."""
+    await store.save_thread(thread("t"), alice())
+    for number, (who, text) in enumerate(messages):
+        make = user_message if who == "u" else assistant_message
+        await store.add_thread_item("t", make("t", f"m{number}", text), alice())
+
+
+async def ids(store: DatabaseStore, limits: HistoryLimits) -> list[str]:
+    return [item.id for item in await recent_items(store, "t", alice(), limits)]
+
+
+async def test_a_short_thread_is_seen_whole(store: DatabaseStore) -> None:
+    await talked(store, ("a", "Welcome"), ("u", "one"), ("a", "two"))
+    assert await ids(store, HistoryLimits()) == ["m0", "m1", "m2"]
+
+
+async def test_a_long_thread_is_cut_at_a_turn(store: DatabaseStore) -> None:
+    await talked(store, *[("u", "q"), ("a", "first"), ("a", "second")] * 4)
+    # Five items would begin in the middle of a turn.
+    assert await ids(store, HistoryLimits(items=5)) == ["m9", "m10", "m11"]
+    assert await ids(store, HistoryLimits(items=6)) == ["m6", "m7", "m8", "m9", "m10", "m11"]
+    assert len(await ids(store, HistoryLimits(items=12))) == 12
+
+
+async def test_long_messages_use_the_budget_up(store: DatabaseStore) -> None:
+    await talked(store, ("u", "x" * 40_000), ("a", "x"), ("u", "y"), ("a", "y" * 4000), ("u", "now"))
+    assert await ids(store, HistoryLimits(tokens=32_000)) == ["m0", "m1", "m2", "m3", "m4"]
+    assert await ids(store, HistoryLimits(tokens=2_000)) == ["m2", "m3", "m4"]
+    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m4"]
+
+
+async def test_the_newest_is_seen_whatever_its_size(store: DatabaseStore) -> None:
+    await talked(store, ("u", "before"), ("u", "x" * 40_000))
+    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m1"]
+
+
+async def test_a_turn_that_does_not_fit_is_seen_from_where_it_fits(store: DatabaseStore) -> None:
+    await talked(store, ("u", "q" * 5000), ("a", "one"), ("a", "two"))
+    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m1", "m2"]
+
+
+DEPEND_ON_TIME = {"checkpoint_item", "heartbeat"}
+
+
+class Traffic:
+    """Rows and bytes that come from PostgreSQL. An integer has eight bytes, whatever its digits."""
+
+    def __init__(self, store: DatabaseStore, patch: pytest.MonkeyPatch) -> None:
+        self.rows = self.bytes = 0
+        original = type(store.database).run
+
+        async def run(database: Any, owner: str, statement: Statement, **more: Any) -> Sequence[Any]:
+            found = await original(database, owner, statement, **more)
+            if statement.name in DEPEND_ON_TIME:
+                return found
+            self.rows += len(found)
+            for row in found:
+                self.bytes += sum(len(v) if isinstance(v, str) else 8 for v in row.values())
+            return found
+
+        patch.setattr(type(store.database), "run", run)
+
+
+async def test_a_thread_of_ten_thousand_items_costs_what_one_of_a_hundred_does(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = Chat(store, demo_assistant())
+    costs = []
+    for thread_id, count in (("short", 100), ("long0", 10_000)):
+        await store.save_thread(thread(thread_id, title="Titled"), alice())
+        await _filled(store, thread_id, count)
+        statements = Statements(store.database)
+        with monkeypatch.context() as patch:
+            traffic = Traffic(store, patch)
+            assert (await chat.events(say(thread_id, "And now?")))[-1]["type"] == "thread.item.done"
+        event.remove(store.database.engine.sync_engine, "before_cursor_execute", statements._note)
+        names = [name for name in statements.names if name not in DEPEND_ON_TIME]
+        costs.append((names, traffic.rows, traffic.bytes))
+    assert costs[0] == costs[1]
+    names, rows, _ = costs[0]
+    assert len(names) == 6
+    assert rows < 110
+
+
+async def _filled(store: DatabaseStore, thread_id: str, count: int) -> None:
+    """Items as the store writes them, made by one statement of the test."""
+    await store.add_thread_item(thread_id, user_message(thread_id, f"{thread_id}-000001", "question"), alice())
+    async with store.database.connection() as connection:
+        await connection.exec_driver_sql(
+            f"""
+            INSERT INTO chat_messages (user_id, session_id, message_id, item_id, position, sender_type, item_type,
+                                       content, item)
+            SELECT user_id, session_id, gen_random_uuid(), '{thread_id}-' || lpad(n::text, 6, '0'), n, sender_type,
+                   item_type, content, jsonb_set(item, '{{id}}', to_jsonb('{thread_id}-' || lpad(n::text, 6, '0')))
+              FROM chat_messages, generate_series(2, {count}) n
+             WHERE user_id = 'alice' AND item_id = '{thread_id}-000001'
+            """
+        )
+        await connection.exec_driver_sql(
+            f"UPDATE chat_sessions SET next_position = {count + 1} WHERE thread_id = '{thread_id}'"
+        )
