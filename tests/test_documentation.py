@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, ChatProcess
+from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
 
 README = (ROOT / "README.md").read_text()
 
@@ -61,3 +61,27 @@ def test_every_command_is_in_the_readme() -> None:
     for command in cli.registered_commands:
         assert command.callback is not None
         assert f"`chatkit-postgres {command.callback.__name__}" in README
+
+
+def test_the_assistant_of_the_document_works(
+    tmp_path: Path, postgres_bin: Path | None, model_server: ModelServer
+) -> None:
+    (source,) = re.findall(r"```python orders\.py\n(.*?)```", (ROOT / "docs" / "assistants.md").read_text(), re.DOTALL)
+    (tmp_path / "orders.py").write_text(source)
+    settings = {"CHAT_POSTGRES_BIN": str(postgres_bin)} if postgres_bin else {}
+    settings |= {"CHAT_ASSISTANT": "orders:build", "OPENAI_BASE_URL": model_server.url, "CHAT_MODEL": "m"}
+    server = ChatProcess(tmp_path, **settings).wait_until_ready()
+    try:
+        client = server.client("alice")
+        created = client.create('use the tool show_order {"order": 7}')
+        thread_id = thread_id_of(created)
+        shown = next(item for item in done_items(created) if item["type"] == "widget")
+        press = {"type": "order.cancel", "payload": {"order": 7}}
+        client.events("threads.custom_action", thread_id=thread_id, item_id=shown["id"], action=press)
+        kept = next(item for item in client.items(thread_id) if item["type"] == "widget")
+        assert "Order 7: cancelled" in str(kept)
+        # The widget has no such button any more.
+        again = client.post("threads.custom_action", thread_id=thread_id, item_id=shown["id"], action=press)
+        assert again.status_code == 422
+    finally:
+        assert server.stop() == 0

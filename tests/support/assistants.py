@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 
-from agents import Agent
-from chatkit.agents import AgentContext
+from agents import Agent, RunContextWrapper, StopAtTools, function_tool
+from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import (
     AssistantMessageContent,
     AssistantMessageContentPartTextDelta,
     AssistantMessageItem,
     ClientToolCallItem,
+    CustomTask,
     HiddenContextItem,
     ProgressUpdateEvent,
     StructuredInputFreeform,
@@ -40,6 +41,19 @@ async def press(_payload: object, _sender: WidgetItem | None, _context: AgentCon
 def build() -> AgentAssistant:
     """What the model server says, and a button."""
     return AgentAssistant(Agent(name="Scripted", instructions="Answer."), actions=[press])
+
+
+@function_tool
+async def look_at_page(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
+    """Ask the browser for the title of its page."""
+    await ctx.context.add_workflow_task(CustomTask(title="Looking at the page"))
+    ctx.context.client_tool_call = ClientToolCall(name="get_page_title", arguments={"trim": True})
+    return "asked"
+
+
+def build_with_client_tool() -> Agent[AgentContext[RequestContext]]:
+    stop = StopAtTools(stop_at_tool_names=["look_at_page"])
+    return Agent(name="Looking", instructions="Look.", tools=[look_at_page], tool_use_behavior=stop)
 
 
 class Brief(Assistant):

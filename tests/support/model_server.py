@@ -12,6 +12,7 @@ What it was asked, and what it sent when, is kept and handed out at ``GET /calls
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -24,8 +25,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-USE_THE_TOOL = "use the tool"
-TOOL = "current_time"
+USE_THE_TOOL = re.compile(r"use the tool(?: (\w+) (\{.*\}))?")
+TOOL = ("current_time", "{}")
 
 calls: list[dict[str, Any]] = []
 
@@ -83,14 +84,18 @@ def is_tool_output(message: dict[str, Any]) -> bool:
     return message.get("role") == "tool" or message.get("type") == "function_call_output"
 
 
-def reply(messages: list[dict[str, Any]]) -> tuple[str, bool]:
-    """The text of an answer, and whether a tool is called after it."""
+Tool = tuple[str, str]
+"""Its name and its arguments."""
+
+
+def reply(messages: list[dict[str, Any]]) -> tuple[str, Tool | None]:
+    """The text of an answer, and the tool that is called after it."""
     texts = said(messages)
     if is_tool_output(messages[-1]):
-        return "The tool has answered.", False
-    if USE_THE_TOOL in texts[-1]:
-        return "Let me look.", True
-    return f"You said {texts[-1]!r}, and that is message {len(texts)} of yours.", False
+        return "The tool has answered.", None
+    if (asked := USE_THE_TOOL.search(texts[-1])) is not None:
+        return "Let me look.", (asked[1], asked[2]) if asked[1] else TOOL
+    return f"You said {texts[-1]!r}, and that is message {len(texts)} of yours.", None
 
 
 def words(text: str) -> list[str]:
@@ -103,7 +108,7 @@ async def chat_completions(request: Request) -> Response:
     script = script_of(body["messages"])
     if script is not None and script.then == "500":
         return JSONResponse({"error": {"message": "as the script says"}}, status_code=500)
-    text, calls_tool = ("", False) if script is not None else reply(body["messages"])
+    text, tool = ("", None) if script is not None else reply(body["messages"])
 
     async def stream() -> AsyncIterator[bytes]:
         def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -120,10 +125,10 @@ async def chat_completions(request: Request) -> Response:
         for word in words(text):
             await asyncio.sleep(0.002)
             yield chunk({"content": word})
-        if calls_tool:
-            function = {"name": TOOL, "arguments": "{}"}
+        if tool is not None:
+            function = {"name": tool[0], "arguments": tool[1]}
             yield chunk({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
-        yield chunk({}, "tool_calls" if calls_tool else "stop")
+        yield chunk({}, "tool_calls" if tool is not None else "stop")
         yield b"data: [DONE]\n\n"
 
     return StreamingResponse(stream(), media_type="text/event-stream")
@@ -132,17 +137,17 @@ async def chat_completions(request: Request) -> Response:
 async def responses(request: Request) -> Response:
     body = await request.json()
     Call("responses", body)
-    text, calls_tool = reply(body["input"])
+    text, tool = reply(body["input"])
 
     async def stream() -> AsyncIterator[bytes]:
-        for event in _response_events(text, calls_tool=calls_tool):
+        for event in _response_events(text, tool):
             await asyncio.sleep(0.002)
             yield b"event: " + event["type"].encode() + b"\n" + _sse(event)
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
-def _response_events(text: str, *, calls_tool: bool) -> Iterator[dict[str, Any]]:
+def _response_events(text: str, tool: Tool | None) -> Iterator[dict[str, Any]]:
     base = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": [], "tool_choice": "auto"}
     base |= {"parallel_tool_calls": True, "output": [], "status": "in_progress"}
     # The same id for every message, as a careless server might.
@@ -164,8 +169,8 @@ def _response_events(text: str, *, calls_tool: bool) -> Iterator[dict[str, Any]]
     done = message | {"status": "completed", "content": [part | {"text": text}]}
     yield {"type": "response.output_item.done", "output_index": 0, "item": done}
     output: list[dict[str, Any]] = [done]
-    if calls_tool:
-        call = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": TOOL, "arguments": "{}"}
+    if tool is not None:
+        call = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": tool[0], "arguments": tool[1]}
         call["status"] = "completed"
         yield {"type": "response.output_item.added", "output_index": 1, "item": call}
         yield {"type": "response.output_item.done", "output_index": 1, "item": call}
