@@ -56,6 +56,8 @@ class Turn:
     """The turn that held the thread when this one took it over."""
     unfinished: dict[str, Unfinished] = field(default_factory=dict)
     """Item id to each item that was announced and is not done."""
+    changing: dict[str, Unfinished] = field(default_factory=dict)
+    """Item id to each item of an earlier turn that this one goes on with."""
     partial_item_ids: set[str] = field(default_factory=set)
     """Answers in the history that were stopped before their end."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -60,6 +60,14 @@ class AgentAssistant(Assistant):
         if turn is not None:
             turn.sender_name = self.agent.name
         wanted = _options_of(history)
+        # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
+        running: AgentContext[RequestContext] = AgentContext(
+            thread=context.thread,
+            store=context.store,
+            request_context=context.request_context,
+            previous_response_id=context.previous_response_id,
+            workflow_item=context.workflow_item,
+        )
         # Traces carry the conversation to a third party; nobody asked for that.
         run_config = RunConfig(model=wanted.model, tracing_disabled=True)
         if self.models is not None:
@@ -67,18 +75,18 @@ class AgentAssistant(Assistant):
         result = Runner.run_streamed(
             self._with_tool(wanted),
             await self.converter(context).to_agent_input(list(history)),
-            context=context,
+            context=running,
             max_turns=MOST_MODEL_CALLS,
             run_config=run_config,
         )
         try:
-            async for event in stream_agent_response(context, result):
+            async for event in stream_agent_response(running, result):
                 yield event
         finally:
             if turn is not None:
                 turn.usage = _tokens(result.context_wrapper.usage)
             # Ends the wait of the SDK's own queue, which a stopped turn leaves behind.
-            context._complete()  # type: ignore[no-untyped-call] # noqa: SLF001 - see docs/decisions/0006
+            running._complete()  # type: ignore[no-untyped-call] # noqa: SLF001 - see docs/decisions/0006
             # Without it the model's stream runs on after the turn was stopped.
             result.cancel()
 

@@ -56,10 +56,12 @@ class Assistant(ABC):
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
         """The handler of an action: the method of this object that is marked for it."""
-        for name in dir(type(self)):
-            rules = rules_of(getattr(type(self), name, None))
-            if rules is not None and rules.type == action_type:
-                return RegisteredAction(rules, getattr(self, name))
+        for kind in type(self).__mro__:
+            for name, attribute in vars(kind).items():
+                rules = rules_of(attribute)
+                if rules is not None and rules.type == action_type:
+                    # By its name: a subclass may have its own way of doing it.
+                    return RegisteredAction(rules, getattr(self, name))
         return None
 
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:

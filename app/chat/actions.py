@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -49,7 +49,7 @@ class CheckedAction:
             raise Unprocessable("params.action.type: this action answers with a stream; send threads.custom_action.")
         return self._changed(await started)
 
-    async def _told(self, context: "LiveContext") -> AsyncIterator[ThreadStreamEvent]:
+    async def _told(self, context: "LiveContext") -> AsyncGenerator[ThreadStreamEvent, None]:
         started = self._registered.handle(self._payload, self.sender, context)
         if isinstance(started, AsyncGenerator):
             async with aclosing(started):
@@ -91,9 +91,11 @@ def _declared(value: Any) -> set[str]:
     if isinstance(value, dict):
         for name, member in value.items():
             is_action = isinstance(member, dict) and _DECLARATION.fullmatch(name)
-            if is_action and member.get("handler", "server") == "server":
+            if not is_action:
+                found |= _declared(member)
+            elif member.get("handler", "server") == "server":
+                # What is inside of it is a payload, whatever it looks like.
                 found.add(str(member.get("type")))
-            found |= _declared(member)
     elif isinstance(value, list):
         for element in value:
             found |= _declared(element)
@@ -105,30 +107,40 @@ class LiveContext(AgentContext[Any]):
     """An AgentContext whose ``stream`` and ``stream_widget`` also work where no agent runs."""
 
     _told: asyncio.Queue[ThreadStreamEvent | None] = PrivateAttr(default_factory=asyncio.Queue)
+    _is_heard: bool = PrivateAttr(default=False)
 
     async def stream(self, event: ThreadStreamEvent) -> None:
+        """Returns when the event was saved and told: what an assistant does next, it does after that."""
+        if not self._is_heard:
+            raise RuntimeError("nothing can be streamed here: an action that is answered at once only returns an item")
         await self._told.put(event)
+        await self._told.join()
 
     async def stream_widget(self, widget: Any, copy_text: str | None = None) -> None:
         async for event in stream_widget(self.thread, widget, copy_text, self.generate_id):
             await self.stream(event)
 
-    async def merged(self, events: AsyncIterator[ThreadStreamEvent]) -> AsyncGenerator[ThreadStreamEvent, None]:
+    async def merged(self, events: AsyncGenerator[ThreadStreamEvent, None]) -> AsyncGenerator[ThreadStreamEvent, None]:
         """The events, and between them what is streamed through this context while they come."""
 
         async def run() -> None:
             try:
-                async for event in events:
-                    await self.stream(event)
+                # Closed at once when this is cancelled: the model's stream ends with it.
+                async with aclosing(events):
+                    async for event in events:
+                        await self.stream(event)
             finally:
                 self._told.put_nowait(None)
 
+        self._is_heard = True
         running = asyncio.create_task(run())
         try:
             while (event := await self._told.get()) is not None:
                 yield event
+                self._told.task_done()
             await running
         finally:
+            self._is_heard = False
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 

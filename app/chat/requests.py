@@ -6,6 +6,8 @@ from chatkit.types import (
     ChatKitReq,
     ItemsFeedbackReq,
     ItemsListReq,
+    StructuredInputSubmission,
+    ThreadsAddStructuredInputReq,
     ThreadsAddUserMessageReq,
     ThreadsCreateReq,
     ThreadsListReq,
@@ -80,6 +82,8 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
             if len(title) > LONGEST_GIVEN_TITLE:
                 raise Unprocessable(f"params.title: at most {LONGEST_GIVEN_TITLE} characters.")
             request.params.title = title
+        case ThreadsAddStructuredInputReq():
+            _check_answers(request.params.input, limits)
         case ThreadsListReq() | ItemsListReq():
             if request.params.limit is not None and not 1 <= request.params.limit <= limits.page:
                 raise Unprocessable(f"params.limit: 1 to {limits.page}.")
@@ -88,6 +92,12 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
                 raise Unprocessable(f"params.item_ids: 1 to {MOST_FEEDBACK_IDS} ids.")
         case _:
             pass
+
+
+def _check_answers(submission: StructuredInputSubmission, limits: RequestLimits) -> None:
+    length = sum(len(value) for answer in submission.answers.values() for value in answer.values)
+    if length > limits.message_characters:
+        raise Unprocessable(f"params.input.answers: at most {limits.message_characters} characters.")
 
 
 def _check_message(message: UserMessageInput, limits: RequestLimits) -> None:

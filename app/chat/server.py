@@ -5,11 +5,9 @@ import base64
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from chatkit.agents import AgentContext
 from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode, StreamError
 from chatkit.server import DEFAULT_PAGE_SIZE, ChatKitServer
 from chatkit.types import (
-    AssistantMessageItem,
     AudioInput,
     ChatKitReq,
     ClientToolCallItem,
@@ -23,13 +21,13 @@ from chatkit.types import (
     StreamingReq,
     StructuredInputItem,
     SyncCustomActionResponse,
-    TaskItem,
     ThreadCustomActionParams,
     ThreadItem,
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
     ThreadItemRemovedEvent,
     ThreadItemReplacedEvent,
+    ThreadItemUpdate,
     ThreadItemUpdatedEvent,
     ThreadMetadata,
     ThreadsAddClientToolOutputReq,
@@ -41,7 +39,6 @@ from chatkit.types import (
     TranscriptionResult,
     UserMessageItem,
     WidgetItem,
-    WorkflowItem,
 )
 
 from app.assistant import Assistant
@@ -53,14 +50,13 @@ from app.chat.own_ids import OwnIds
 from app.chat.preflight import preflight
 from app.chat.title import entitled
 from app.chat.unfinished import followed
-from app.context import RequestContext
+from app.context import RequestContext, Turn
 from app.errors import AssistantRefused, ChatError, InternalError, NothingPending, Unprocessable
 from app.observability.logs import failure, get_logger
 from app.store import DatabaseStore
 from app.store.scope import check_active
 
 LONGEST_ANSWER_CHARACTERS = 1_000_000
-_LEFT_BEHIND = AssistantMessageItem | WidgetItem | WorkflowItem | TaskItem | HiddenContextItem | SDKHiddenContextItem
 
 logger = get_logger(__name__)
 
@@ -144,12 +140,11 @@ class ChatServer(ChatKitServer[RequestContext]):
         if message is not None:
             await self.store.add_thread_item(thread.id, message, context)
         history = await recent_items(self.store, thread.id, context, self._history)
-        agent_context: AgentContext[RequestContext] = AgentContext(
-            thread=thread, store=self.store, request_context=context
-        )
+        live = LiveContext.of(thread, self.store, context)
+        told = live.merged(self.assistant.respond(history, live))
         async with (
-            entitled(thread, self.assistant, message, agent_context) as look_for_title,
-            aclosing(self._kept(self.assistant.respond(history, agent_context), thread, context)) as answer,
+            entitled(thread, self.assistant, message, live) as look_for_title,
+            aclosing(self._kept(told, thread, context)) as answer,
         ):
             async for event in answer:
                 look_for_title()
@@ -172,11 +167,12 @@ class ChatServer(ChatKitServer[RequestContext]):
             return
         match event:
             case ThreadItemAddedEvent(item=item):
-                if (unfinished := followed(item)) is not None:
-                    turn.unfinished[item.id] = unfinished
+                turn.unfinished[item.id] = followed(item)
             case ThreadItemUpdatedEvent(item_id=item_id, update=update):
                 if (unfinished := turn.unfinished.get(item_id)) is not None:
                     unfinished.apply(update)
+                else:
+                    await self._change(item_id, update, thread, context, turn)
             case ThreadItemDoneEvent(item=item):
                 async with turn.writing:
                     await self.store.add_thread_item(thread.id, item, context)
@@ -186,6 +182,17 @@ class ChatServer(ChatKitServer[RequestContext]):
                     turn.unfinished.pop(item_id, None)
             case _:
                 pass
+
+    async def _change(
+        self, item_id: str, update: ThreadItemUpdate, thread: ThreadMetadata, context: RequestContext, turn: Turn
+    ) -> None:
+        """An item that was finished before goes on: a workflow after a client tool call, a widget by an action."""
+        if (changing := turn.changing.get(item_id)) is None:
+            changing = turn.changing[item_id] = followed(await self.store.load_item(thread.id, item_id, context))
+        changing.apply(update)
+        async with turn.writing:
+            if (changed := changing.snapshot()) is not None:
+                await self.store.save_item(thread.id, changed, context)
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
@@ -213,7 +220,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             raise InternalError from None
         if changed is not None:
             changed = clean_model(changed.model_copy(update={"thread_id": thread.id}))
-            await self.store.save_item(thread.id, changed, context)
+            await self.store.change_item(thread.id, changed, context)
         is_hidden = isinstance(changed, HiddenContextItem | SDKHiddenContextItem)
         return self._serialize(SyncCustomActionResponse(updated_item=None if is_hidden else changed))
 
@@ -287,18 +294,14 @@ class ChatServer(ChatKitServer[RequestContext]):
         return self._serialize(page)
 
     async def _pending_call(self, thread_id: str, context: RequestContext) -> ClientToolCallItem:
-        """The call that waits for its output: the last item, hidden context aside.
+        """The call that waits for its output, whatever a failed turn has left behind it.
 
         Also one that has its output already: whether that output may be given again, the store decides.
         """
-        page = await self.store.load_thread_items(thread_id, None, DEFAULT_PAGE_SIZE, "desc", context)
-        for item in page.data:
-            if isinstance(item, ClientToolCallItem):
-                return item
-            # Nor does what a failed turn left of its answer hide the call it was to answer.
-            if not isinstance(item, _LEFT_BEHIND):
-                break
-        raise NothingPending
+        call = await self.store.last_call(thread_id, context)
+        if call is None:
+            raise NothingPending
+        return call
 
     async def _questions(self, thread_id: str, item_id: str, context: RequestContext) -> StructuredInputItem:
         item = await self.store.load_item(thread_id, item_id, context)

@@ -8,10 +8,12 @@ from chatkit.agents import AgentContext
 from chatkit.types import ThreadMetadata, UserMessageItem
 
 from app.assistant import Assistant
+from app.chat.clean import clean_text
 from app.context import RequestContext
 from app.observability.logs import failure, get_logger
 
 MOST_SECONDS = 10
+LONGEST_TITLE = 500
 
 logger = get_logger(__name__)
 
@@ -50,7 +52,14 @@ async def entitled(
 
 async def _asked(assistant: Assistant, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
     try:
-        return await assistant.title(message, context)
+        return _presentable(await assistant.title(message, context))
     except Exception as error:  # noqa: BLE001 - a thread without a title is still a thread
         logger.warning("no_title", **failure(error))
         return None
+
+
+def _presentable(title: object) -> str | None:
+    """Whatever a model made of it."""
+    if not isinstance(title, str):
+        return None
+    return " ".join(clean_text(title).split())[:LONGEST_TITLE] or None

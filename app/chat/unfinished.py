@@ -1,5 +1,6 @@
 """Items that are still being streamed, followed update by update, so that what was shown can be kept."""
 
+from contextlib import suppress
 from typing import Any
 
 from chatkit.types import (
@@ -21,12 +22,12 @@ from chatkit.types import (
     WorkflowTaskAdded,
     WorkflowTaskUpdated,
 )
+from pydantic import ValidationError
 
 from app.context import Unfinished
 
 
-def followed(item: ThreadItem) -> Unfinished | None:
-    """None for items that come whole."""
+def followed(item: ThreadItem) -> Unfinished:
     match item:
         case AssistantMessageItem():
             return UnfinishedAnswer(item)
@@ -35,7 +36,19 @@ def followed(item: ThreadItem) -> Unfinished | None:
         case WorkflowItem():
             return UnfinishedWorkflow(item)
         case _:
-            return None
+            return UnfinishedOther()
+
+
+class UnfinishedOther(Unfinished):
+    """Comes whole or not at all: what is shown of it before is a preview."""
+
+    is_saved = True
+
+    def apply(self, update: ThreadItemUpdate) -> None:
+        pass
+
+    def snapshot(self) -> None:
+        return None
 
 
 class UnfinishedAnswer(Unfinished):
@@ -74,6 +87,7 @@ class UnfinishedWidget(Unfinished):
     def __init__(self, item: WidgetItem) -> None:
         self._item = item
         self._root: dict[str, Any] = item.widget.model_dump()
+        self._last = item
         self.is_saved = False
 
     def apply(self, update: ThreadItemUpdate) -> None:
@@ -93,7 +107,10 @@ class UnfinishedWidget(Unfinished):
 
     def snapshot(self) -> WidgetItem:
         fields = {name: value for name, value in self._item if name != "widget"}
-        return WidgetItem.model_validate(fields | {"widget": _at_rest(self._root)})
+        # A component in the place of the root is a valid update, and no widget any more.
+        with suppress(ValidationError):
+            self._last = WidgetItem.model_validate(fields | {"widget": _at_rest(self._root)})
+        return self._last
 
 
 class UnfinishedWorkflow(Unfinished):

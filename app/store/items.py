@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
 
-from chatkit.types import Page, ThreadItem
+from chatkit.types import ClientToolCallItem, Page, ThreadItem
 
 from app.context import RetryWindow, Turn
 from app.db import Database
@@ -109,6 +109,35 @@ class ItemRows:
         write would open a turn in a locked or closed thread.
         """
         await self._write(thread_id, item, context, replace=True)
+
+    async def change_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
+        """Replace a finished item outside of a turn. Raises NotFound if it is gone, ThreadLocked or ThreadClosed,
+        Conflict while it is still being written."""
+        session = session_uuid(thread_id)
+        row = rows.item_row(item)
+        changed = await self.database.run(
+            owner_of(context),
+            sql.CHANGE_ITEM,
+            session=session,
+            message=message_uuid(session, row.item_id),
+            item_type=row.item_type,
+            content=row.content,
+            item=row.item,
+        )
+        if not changed:
+            await self.load_item(thread_id, item.id, context)
+            found = await self.database.run(owner_of(context), LOAD_THREAD, session=session)
+            if found:
+                check_active(rows.load_thread(found[0]))
+            raise Conflict("This is still being written.")
+
+    async def last_call(self, thread_id: str, context: Any) -> ClientToolCallItem | None:
+        """The newest client tool call after the user's last message, answered or not."""
+        found = await self.database.run(owner_of(context), sql.FIND_LAST_CALL, session=session_uuid(thread_id))
+        item = rows.load_item(found[0]["item"]) if found else None
+        if item is not None and (turn := turn_of(context, thread_id)) is not None:
+            turn.known_item_ids.add(item.id)
+        return item if isinstance(item, ClientToolCallItem) else None
 
     async def checkpoint(self, thread_id: str, item: ThreadItem, context: Any) -> None:
         """Save an unfinished item. It never replaces a final one. Raises like ``save_item``."""

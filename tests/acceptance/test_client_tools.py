@@ -26,11 +26,15 @@ def test_a_client_tool_is_answered_after_a_restart_and_its_workflow_goes_on(
     try:
         client = ChatClient(second.base_url, token)
         before = client.items(thread_id)
-        assert [item["type"] for item in before][2:] == ["workflow", "client_tool_call"]
+        kinds = [item["type"] for item in before]
+        assert sorted(kinds[:-1]) == ["assistant_message", "user_message", "workflow"]
         assert (before[3]["name"], before[3]["status"]) == ("get_page_title", "pending")
         answered = client.events("threads.add_client_tool_output", thread_id=thread_id, result={"title": "A page"})
-        workflow, answer = done_items(answered)
-        assert (workflow["id"], workflow["type"]) == (before[2]["id"], "workflow")
+        *continued, answer = done_items(answered)
+        # The SDK takes up a workflow that stands right before the call. With chat completions the message may end
+        # after the workflow has begun, and stand between them.
+        if kinds[2] == "workflow":
+            assert [(item["id"], item["type"]) for item in continued] == [(before[2]["id"], "workflow")]
         assert texts([answer]) == ["The tool has answered."]
         after = client.items(thread_id)
         assert [item["id"] for item in after[:4]] == [item["id"] for item in before]

@@ -1,5 +1,6 @@
 """What widgets send: only what the assistant knows and the stored widget declares, and what it changes is saved."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -14,18 +15,21 @@ from chatkit.types import (
     ThreadItem,
     ThreadItemDoneEvent,
     ThreadItemReplacedEvent,
+    ThreadItemUpdatedEvent,
     ThreadsCustomActionReq,
     ThreadsSyncCustomActionReq,
     ThreadStreamEvent,
+    WidgetComponentUpdated,
     WidgetItem,
 )
-from chatkit.widgets import DynamicWidgetRoot
+from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 from pydantic import BaseModel
 
 from app.assistant import Assistant, action
 from app.assistant.actions import Outcome
+from app.chat.actions import declares
 from app.context import RequestContext
-from app.errors import ChatError, InternalError, NotFound, ThreadLocked, Unprocessable
+from app.errors import ChatError, Conflict, InternalError, NotFound, ThreadLocked, Unprocessable
 from app.store import DatabaseStore
 from tests.support.chat import Chat, message, stored
 from tests.support.items import NAIVE, thread, user_message
@@ -54,9 +58,33 @@ class Shop(Assistant):
         yield ThreadItemDoneEvent(item=message("m", "unused"))
 
     @action("pay", Amount)
-    async def pay(self, payload: Amount, _sender: WidgetItem | None, context: Context) -> Outcome:
-        await context.stream(NoticeEvent(level="info", message="paying"))
+    async def pay(self, payload: Amount, _sender: WidgetItem | None, _context: Context) -> Outcome:
         return widget_of({"type": "Text", "value": f"Paid {payload.amount}"})
+
+    @action("announce", free=True)
+    async def announce(self, _payload: object, _sender: WidgetItem | None, context: Context) -> Outcome:
+        await context.stream(NoticeEvent(level="info", message="announced"))
+        return None
+
+    @action("several", free=True)
+    async def several(
+        self, _payload: object, _sender: WidgetItem | None, context: Context
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """Each is stored before the next is made."""
+        for number in range(3):
+            yield ThreadItemDoneEvent(item=message(f"m{number}", f"text {number}"))
+            page = await context.store.load_thread_items("t", None, 10, "desc", alice())
+            assert f"text {number}" in page.data[0].model_dump_json()
+
+    @action("go on", free=True)
+    async def go_on(self, *_: object) -> AsyncGenerator[ThreadStreamEvent, None]:
+        badge = DynamicWidgetComponent.model_validate({"type": "Badge", "id": "state", "label": "changed"})
+        yield ThreadItemUpdatedEvent(item_id="w", update=WidgetComponentUpdated(component_id="state", component=badge))
+
+    @action("slowly")
+    async def slowly(self, _payload: object, _sender: WidgetItem | None, _context: Context) -> Outcome:
+        await asyncio.sleep(0.2)
+        return widget_of({"type": "Text", "value": "late"})
 
     @action("explain", Amount)
     async def explain(
@@ -97,6 +125,9 @@ async def chat(store: DatabaseStore) -> Chat:
             widget=widget_of(
                 {"type": "Col", "children": [pressing("pay")]},
                 {"type": "Form", "onSubmitAction": {"type": "explain"}, "children": []},
+                {"type": "Badge", "id": "state", "label": "as it was"},
+                pressing("slowly"),
+                pressing("go on"),
                 pressing("local", handler="client"),
                 confirm={"label": "OK", "action": {"type": "unknown"}},
             ),
@@ -121,7 +152,7 @@ async def at_once(chat: Chat, *of: Any, **more: Any) -> bytes:
 
 async def test_a_handler_that_returns_a_widget_changes_it_and_what_is_told_is_stored(chat: Chat) -> None:
     events = await streamed(chat, "pay", {"amount": 3})
-    assert [event["type"] for event in events] == ["stream_options", "notice", "thread.item.replaced"]
+    assert [event["type"] for event in events] == ["stream_options", "thread.item.replaced"]
     kept = await chat.store.load_item("t", "w", alice())
     assert isinstance(kept, WidgetItem)
     assert events[-1]["item"]["widget"] == kept.widget.model_dump(exclude_none=True)
@@ -143,6 +174,63 @@ async def test_a_handler_may_stream_an_answer(chat: Chat) -> None:
     page = await chat.store.load_thread_items("t", None, 10, "asc", alice())
     assert [item.type for item in page.data] == ["user_message", "widget", "assistant_message"]
     assert page.data[-1].id == events[-1]["item"]["id"] != "m"
+
+
+async def test_what_a_handler_streams_is_told_and_only_where_somebody_listens(chat: Chat) -> None:
+    events = await streamed(chat, "announce", item_id=None)
+    assert [event["type"] for event in events] == ["stream_options", "notice"]
+    with pytest.raises(InternalError):
+        await at_once(chat, "announce", item_id=None)
+
+
+async def test_a_handler_goes_on_when_what_it_said_is_stored(chat: Chat) -> None:
+    events = await streamed(chat, "several", item_id=None)
+    assert [event["type"] for event in events] == ["stream_options", *["thread.item.done"] * 3]
+
+
+async def test_a_change_to_a_stored_widget_is_stored(chat: Chat) -> None:
+    context = RequestContext(user_id="alice")
+    await chat.store.load_item("t", "w", context)
+    events = await streamed(chat, "go on")
+    assert events[-1]["type"] == "thread.item.updated"
+    assert "changed" in str(await chat.store.load_item("t", "w", alice()))
+
+
+@pytest.mark.parametrize("meanwhile", ["locked", "gone", "being written"])
+async def test_an_action_at_once_brings_nothing_back(chat: Chat, meanwhile: str) -> None:
+    acting = asyncio.create_task(at_once(chat, "slowly"))
+    await asyncio.sleep(0.05)
+    if meanwhile == "locked":
+        context = RequestContext(user_id="alice")
+        thread_now = await chat.store.load_thread("t", context)
+        thread_now.status = LockedStatus()
+        await chat.store.save_thread(thread_now, context)
+    elif meanwhile == "gone":
+        await chat.store.delete_thread_item("t", "w", alice())
+    else:
+        async with chat.store.database.connection() as connection:
+            await connection.exec_driver_sql("UPDATE chat_messages SET is_partial = true WHERE item_id = 'w'")
+    before = await stored(chat.store, "SELECT item_id, item::text FROM chat_messages ORDER BY position")
+    with pytest.raises({"locked": ThreadLocked, "gone": NotFound, "being written": Conflict}[meanwhile]):
+        await acting
+    assert await stored(chat.store, "SELECT item_id, item::text FROM chat_messages ORDER BY position") == before
+
+
+def test_what_is_inside_of_a_payload_is_not_declared() -> None:
+    hiding = pressing("shown", payload={"onClickAction": {"type": "hidden"}, "action": {"type": "hidden"}})
+    assert declares(widget_of(hiding), "shown")
+    assert not declares(widget_of(hiding), "hidden")
+
+
+def test_a_subclass_may_do_it_in_another_way() -> None:
+    class Other(Shop):
+        async def pay(self, payload: Amount, _sender: WidgetItem | None, _context: Context) -> Outcome:
+            return None
+
+    other = Other()
+    registered = other.find_action("pay")
+    assert registered is not None
+    assert registered.handle == other.pay
 
 
 async def test_an_answer_that_streams_cannot_be_had_at_once(chat: Chat) -> None:

@@ -11,9 +11,11 @@ from agents.models.interface import Model
 from chatkit.agents import AgentContext
 from chatkit.types import (
     AudioInput,
+    CustomTask,
     InferenceOptions,
     InputTranscribeParams,
     InputTranscribeReq,
+    ProgressUpdateEvent,
     ThreadItem,
     ThreadItemDoneEvent,
     ThreadsCreateReq,
@@ -24,6 +26,7 @@ from chatkit.types import (
     UserMessageTagContent,
     UserMessageTextContent,
 )
+from chatkit.widgets import DynamicWidgetRoot
 
 from app.assistant import AgentAssistant, Assistant, Choices
 from app.assistant.default import current_time
@@ -70,6 +73,37 @@ async def test_a_slow_title_comes_between_the_parts_of_the_answer(store: Databas
 async def test_a_title_that_takes_longer_than_the_answer_comes_after_it(store: DatabaseStore) -> None:
     events = await Chat(store, Entitled("Late", title_after=0.1)).events(create("Hello"))
     assert kinds(events)[-1] == "updated"
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [("a\x00b \ud800", "a\ufffdb \ufffd"), ("", None), ("  \n", None), (5, None), ("x" * 9000, "x" * 500)],
+)
+async def test_whatever_a_model_makes_of_a_title_is_made_presentable(
+    store: DatabaseStore, given: Any, title: str | None
+) -> None:
+    events = await Chat(store, Entitled(given)).events(create("Hello"))
+    assert "error" not in kinds(events)
+    assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == [title]
+
+
+class Helped(Entitled):
+    """Uses the context's helpers where no agent runs."""
+
+    async def respond(self, history: Sequence[ThreadItem], context: Context) -> AsyncGenerator[ThreadStreamEvent, None]:
+        await context.stream(ProgressUpdateEvent(text="Looking"))
+        await context.add_workflow_task(CustomTask(title="Looked"))
+        await context.stream_widget(DynamicWidgetRoot.model_validate({"type": "Card", "children": []}))
+        await context.end_workflow()
+        yield ThreadItemDoneEvent(item=message("m", "answer"))
+
+
+async def test_the_helpers_of_the_context_work_without_an_agent(store: DatabaseStore) -> None:
+    events = await Chat(store, Helped("T")).events(create("Hello"))
+    told = [kind for kind in kinds(events) if kind in {"progress_update", "item.added", "item.done"}]
+    assert told == ["item.done", "progress_update", "item.added", "item.done", "item.done", "item.done"]
+    rows = await stored(store, "SELECT item_type FROM chat_messages ORDER BY position")
+    assert [row["item_type"] for row in rows[1:]] == ["widget", "workflow", "assistant_message"]
 
 
 async def test_a_title_that_fails_costs_only_the_title(store: DatabaseStore) -> None:

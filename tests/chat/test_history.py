@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from chatkit.types import GeneratedImage, GeneratedImageItem, WidgetItem
+from chatkit.widgets import DynamicWidgetRoot
 from sqlalchemy import event
 
 from app.chat.history import HistoryLimits, recent_items
@@ -11,7 +13,7 @@ from app.context import RequestContext
 from app.db import Statement
 from app.store import DatabaseStore
 from tests.support.chat import Chat, Statements, demo_assistant, say
-from tests.support.items import assistant_message, thread, user_message
+from tests.support.items import NAIVE, assistant_message, thread, user_message
 
 
 def alice() -> RequestContext:
@@ -61,6 +63,16 @@ async def test_a_turn_that_does_not_fit_is_seen_from_where_it_fits(store: Databa
 
 
 DEPEND_ON_TIME = {"checkpoint_item", "heartbeat"}
+
+
+async def test_a_picture_and_a_widget_with_words_weigh_a_line(store: DatabaseStore) -> None:
+    await talked(store, ("u", "my name is Bob"), ("a", "Hello Bob"))
+    image = GeneratedImage(id="i", url="data:image/png;base64," + "A" * 1_500_000)
+    heavy = DynamicWidgetRoot.model_validate({"type": "Card", "children": [{"type": "Text", "value": "x" * 200_000}]})
+    common: dict[str, Any] = {"thread_id": "t", "created_at": NAIVE}
+    await store.add_thread_item("t", GeneratedImageItem(id="i", image=image, **common), alice())
+    await store.add_thread_item("t", WidgetItem(id="w", widget=heavy, copy_text="A card", **common), alice())
+    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m0", "m1", "i", "w"]
 
 
 class Traffic:

@@ -50,7 +50,6 @@ def workflow(*titles: str) -> WorkflowItem:
 
 def after(item: ThreadItem, *updates: Any) -> Any:
     following = followed(item)
-    assert following is not None
     for update in updates:
         following.apply(update)
     return following.snapshot()

@@ -197,13 +197,16 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     await ask("threads.retry_after_item", {"thread_id": thread_id, "item_id": first})
     await ask("threads.add_user_message", {"thread_id": thread_id, **say("ask")})
     await ask("threads.add_client_tool_output", {"thread_id": thread_id, "result": 1})
+    press_it = {"thread_id": world.thread, "item_id": world.widget, "action": {"type": "press"}}
     for operation, params in (
         ("threads.list", {"limit": 2, "order": "asc", "after": world.thread}),
         ("threads.list", {"limit": 2}),
         ("items.list", {"thread_id": world.thread, "order": "asc", "after": world.message}),
         ("items.feedback", {"thread_id": world.thread, "item_ids": [world.answer], "kind": "negative"}),
         ("threads.get_by_id", {"thread_id": world.thread}),
-        ("threads.custom_action", {"thread_id": world.thread, "item_id": world.widget, "action": {"type": "press"}}),
+        ("items.list", {"thread_id": world.thread}),
+        ("threads.sync_custom_action", press_it),
+        ("threads.custom_action", press_it),
         ("threads.update", {"thread_id": world.thread, "title": "Another"}),
     ):
         await ask(operation, params)

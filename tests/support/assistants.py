@@ -35,7 +35,7 @@ BUTTON = {"type": "Card", "children": [{"type": "Button", "label": "Press", "onC
 
 @action("press")
 async def press(_payload: object, _sender: WidgetItem | None, _context: AgentContext[RequestContext]) -> Outcome:
-    return DynamicWidgetRoot.model_validate({"type": "Card", "children": [{"type": "Text", "value": "Pressed"}]})
+    return DynamicWidgetRoot.model_validate(BUTTON | {"size": "full"})
 
 
 def build() -> AgentAssistant:

@@ -31,18 +31,21 @@ LIST_ITEMS_NEWEST_FIRST = _list_items("list_items_newest_first", "DESC", "<", "9
 LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0")
 
 # From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
-# and bytes are read. The newest is always there.
+# and bytes are read. The newest is always there. A widget that says what it shows, and a picture, are a line to the
+# model, whatever they weigh.
 LOAD_NEWEST_ITEMS = Statement(
     "load_newest_items",
     f"""
 SELECT item, is_partial, is_last
   FROM (
     SELECT item, is_partial, position,
-           sum(octet_length(item)) OVER (ORDER BY position DESC) AS bytes_so_far,
+           sum(weight) OVER (ORDER BY position DESC) AS bytes_so_far,
            row_number() OVER (ORDER BY position DESC) AS number,
            lead(position) OVER (ORDER BY position DESC) IS NULL AS is_last
       FROM (
-        SELECT item::text AS item, is_partial, position
+        SELECT item::text AS item, is_partial, position,
+               CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
+                    THEN octet_length(content) + 200 ELSE octet_length(item::text) END AS weight
           FROM chat_messages
          WHERE user_id = :owner AND session_id = :session AND {_VISIBLE}
          ORDER BY position DESC
@@ -110,7 +113,7 @@ WITH session AS (
      SET item = CASE WHEN {_MAY_REPLACE} THEN excluded.item ELSE m.item END,
          content = CASE WHEN {_MAY_REPLACE} THEN excluded.content ELSE m.content END,
          item_type = CASE WHEN {_MAY_REPLACE} THEN excluded.item_type ELSE m.item_type END,
-         turn_id = CASE WHEN {_MAY_REPLACE} THEN excluded.turn_id ELSE m.turn_id END,
+         turn_id = CASE WHEN {_MAY_REPLACE} AND m.is_partial THEN excluded.turn_id ELSE m.turn_id END,
          is_partial = CASE WHEN {_MAY_REPLACE} THEN excluded.is_partial ELSE m.is_partial END,
          is_draft = CASE WHEN {_MAY_REPLACE} THEN excluded.is_draft ELSE m.is_draft END
   RETURNING m.item = CAST(:item AS jsonb) AND m.is_partial = :partial AS same,
@@ -140,6 +143,34 @@ APPEND_ITEM_OF_RETRY = _append(
    WHERE m.user_id = :owner AND m.session_id = :session
      AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message
 )""",
+)
+
+# Outside of a turn: an item that is there, and finished, in a thread that takes changes.
+CHANGE_ITEM = Statement(
+    "change_item",
+    """
+UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content
+  FROM chat_sessions s
+ WHERE s.user_id = :owner AND s.session_id = :session AND s.status ->> 'type' = 'active'
+   AND m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
+   AND m.item_type = :item_type AND NOT m.is_partial AND NOT m.is_draft
+RETURNING m.message_id
+""",
+)
+
+# The call that a turn ended with, whatever else stands behind it; a newer message of the user makes it void.
+FIND_LAST_CALL = Statement(
+    "find_last_call",
+    """
+SELECT item::text AS item
+  FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND NOT is_draft AND item_type = 'client_tool_call'
+   AND position > COALESCE((SELECT max(position) FROM chat_messages
+                             WHERE user_id = :owner AND session_id = :session AND NOT is_draft
+                               AND item_type = 'user_message'), 0)
+ ORDER BY position DESC
+ LIMIT 1
+""",
 )
 
 DELETE_ITEM = Statement(
