@@ -30,7 +30,11 @@ async def preflight(
     match request:
         case ThreadsCreateReq() | ThreadsAddUserMessageReq():
             _check_options(request.params.input.inference_options, assistant.choices)
-            for attachment_id in request.params.input.attachments:
+            attachments = request.params.input.attachments
+            if attachments and isinstance(request, ThreadsAddUserMessageReq):
+                # The SDK binds attachments to the thread before the statement that would refuse the message.
+                check_active(await store.load_thread(request.params.thread_id, context))
+            for attachment_id in attachments:
                 await store.load_attachment(attachment_id, context)
         case ItemsFeedbackReq(params=params) | ThreadsUpdateReq(params=params):
             check_active(await store.load_thread(params.thread_id, context))

@@ -170,6 +170,34 @@ async def test_a_public_key_is_no_secret(forge: Forge, clock: Clock) -> None:
                     await checking.identify(token(Hmac(secret, algorithm)))
 
 
+# What a careless issuer, or an attacker who can write to the set, might make of a secret.
+SECRET_MEMBERS: list[dict[str, Any]] = [
+    Hmac().jwk(),
+    *(Hmac().jwk(alg=alg) for alg in (..., None, "none", "HS384", "HS512", "RS256", "ES256", "EdDSA", "dir")),
+    *(Hmac().jwk(use=use) for use in ("sig", "enc", None)),
+    *(Hmac().jwk(key_ops=operations) for operations in (["verify"], ["sign", "verify"], [])),
+    *(Hmac().jwk(kty=kty) for kty in ("OCT", "oct ", "RSA", "EC", "OKP", None)),
+    *(Hmac().jwk(k=k) for k in ("", None, b64(b"k" * 8), "k" * 48)),
+    Hmac().jwk(kid=...),
+    Hmac().jwk(crv="Ed25519", x=b64(b"k" * 32)),
+]
+
+
+@pytest.mark.parametrize("member", SECRET_MEMBERS, ids=range(len(SECRET_MEMBERS)))
+async def test_a_secret_in_a_key_set_is_no_key(clock: Clock, member: dict[str, Any]) -> None:
+    """HS256 and a key set never go together: the set is as good as public."""
+    for beside in ((), (Rsa(kid="good").jwk(),)):
+        checking = verifier(Issuer(member, *beside), clock, None)
+        for algorithm in ("HS256", "HS384", "HS512"):
+            for secret in (Hmac().secret, b"", b"k" * 8, member.get("k", "").encode() if member.get("k") else b""):
+                with pytest.raises((Unauthorized, KeysUnavailable)):
+                    await checking.identify(token(Hmac(secret, algorithm)))
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(SECRET_MEMBERS) >= 20
+
+
 async def test_ecdsa_signatures_in_der_or_with_swapped_halves_are_refused(clock: Clock) -> None:
     forge = Ec()
     checking = verifier(Issuer(forge.jwk()), clock, "ES256")

@@ -1,0 +1,72 @@
+"""A locked or closed thread takes nothing, says which of the two it is, and can be read and deleted."""
+
+from collections.abc import Iterator
+
+import pytest
+from chatkit.types import ClosedStatus, LockedStatus
+from sqlalchemy import URL
+
+from app.auth.tokens import mint
+from app.context import RequestContext
+from app.db import Database
+from app.store import DatabaseStore
+from tests.conftest import query
+from tests.faults.harness import SECRET, environment, new_user
+from tests.isolation.matrix import OWN, TABLES
+from tests.isolation.world import World, built
+from tests.support.processes import ChatClient, ChatProcess, ModelServer
+
+READING = {"threads.get_by_id", "threads.list", "items.list"}
+OF_NO_THREAD = {"threads.create", "attachments.create", "attachments.delete", "input.transcribe"}
+STATUSES: dict[str, LockedStatus | ClosedStatus] = {
+    "thread_locked": LockedStatus(reason="moderated"),
+    "thread_closed": ClosedStatus(reason="solved"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
+) -> Iterator[ChatProcess]:
+    process = ChatProcess(tmp_path_factory.mktemp("closed"), **environment(shared_database, model_server))
+    yield process.wait_until_ready()
+    assert process.stop() == 0
+
+
+@pytest.fixture
+async def world(shared_database: URL, request: pytest.FixtureRequest) -> World:
+    database = Database(shared_database, pool_size=1)
+    store = DatabaseStore(database)
+    made = await built(store, World(new_user(), "MARK"))
+    context = RequestContext(user_id=made.user)
+    thread = await store.load_thread(made.thread, context)
+    thread.status = STATUSES[request.node.callspec.params["code"]]
+    await store.save_thread(thread, context)
+    await database.close()
+    return made
+
+
+def rows(database: URL, user: str) -> list[str]:
+    found = [query(database, f"SELECT r::text FROM chat_{table} r WHERE user_id = '{user}'") for table in TABLES]
+    return sorted(row["r"] for part in found for row in part)
+
+
+@pytest.mark.parametrize("code", STATUSES)
+@pytest.mark.parametrize("operation", sorted(set(OWN) - OF_NO_THREAD))
+def test_it_is_refused_by_every_writing_operation(
+    server: ChatProcess, world: World, shared_database: URL, operation: str, code: str
+) -> None:
+    client = ChatClient(server.base_url, mint(SECRET, world.user, seconds=60))
+    before = rows(shared_database, world.user)
+    response = client.post(operation, **OWN[operation](world))
+    if operation in READING:
+        assert response.status_code == 200
+    elif operation == "threads.delete":
+        assert response.status_code == 200
+        assert client.post("threads.get_by_id", thread_id=world.thread).status_code == 404
+        return
+    else:
+        assert (response.status_code, response.json()["code"]) == (409, code)
+    assert rows(shared_database, world.user) == before
+    shown = client.call("threads.get_by_id", thread_id=world.thread)
+    assert shown["status"]["type"] == code.removeprefix("thread_")
