@@ -14,6 +14,7 @@ from app.auth.tokens import mint
 from tests.support.processes import (
     ChatClient,
     ChatProcess,
+    ColdProcess,
     ModelServer,
     clean_environment,
     done_items,
@@ -43,12 +44,12 @@ def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.
 def test_yesterdays_conversation_is_there_after_a_restart(
     tmp_path: Path, embedded_settings: dict[str, str], end: signal.Signals
 ) -> None:
-    first = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
+    first = ColdProcess(tmp_path, **embedded_settings).wait_until_ready()
     thread_id = thread_id_of(first.client("alice").create("Remember me"))
     first.client("alice").say(thread_id, "And this")
     before = first.client("alice").items(thread_id)
     first.stop(end)
-    second = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
+    second = ColdProcess(tmp_path, **embedded_settings).wait_until_ready()
     try:
         assert second.client("alice").items(thread_id) == before
         assert second.client("bob").call("threads.list")["data"] == []
@@ -58,7 +59,7 @@ def test_yesterdays_conversation_is_there_after_a_restart(
 
 
 def test_a_killed_database_comes_back_under_a_running_server(tmp_path: Path, embedded_settings: dict[str, str]) -> None:
-    server = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
+    server = ColdProcess(tmp_path, **embedded_settings).wait_until_ready()
     try:
         client = server.client("alice")
         thread_id = thread_id_of(client.create("Hello"))
@@ -84,7 +85,7 @@ def test_a_second_server_on_the_same_directory_says_who_is_there(
 def test_strange_and_long_paths_work(tmp_path: Path, embedded_settings: dict[str, str], name: str) -> None:
     directory = tmp_path / name
     directory.mkdir()
-    server = ChatProcess(directory, **embedded_settings).wait_until_ready()
+    server = ColdProcess(directory, **embedded_settings).wait_until_ready()
     try:
         assert len(done_items(server.client("alice").create("Hello"))) == 2
     finally:
@@ -92,7 +93,7 @@ def test_strange_and_long_paths_work(tmp_path: Path, embedded_settings: dict[str
 
 
 def test_two_workers_share_the_embedded_database(tmp_path: Path, embedded_settings: dict[str, str]) -> None:
-    server = ChatProcess(tmp_path, "--workers", "2", **embedded_settings).wait_until_ready()
+    server = ColdProcess(tmp_path, "--workers", "2", **embedded_settings).wait_until_ready()
     try:
         client = server.client("alice")
         thread_id = thread_id_of(client.create("Hello"))
@@ -108,7 +109,7 @@ def test_both_model_apis_hold_a_conversation(
     tmp_path: Path, database_url: URL, model_server: ModelServer, api: str
 ) -> None:
     """Three turns, the second with a tool call between two messages that the model gives one and the same id."""
-    server = ChatProcess(
+    server = ColdProcess(
         tmp_path,
         DATABASE_URL=database_url.render_as_string(hide_password=False),
         CHAT_JWT_SECRET=SECRET,
@@ -162,7 +163,7 @@ class Echo(Assistant):
         yield ThreadItemDoneEvent(item=item)
 """
     )
-    server = ChatProcess(
+    server = ColdProcess(
         tmp_path, CHAT_ASSISTANT="my_team.echo:Echo", CHAT_HEARTBEAT_SECONDS="0.2", **embedded_settings
     )
     try:
@@ -220,7 +221,7 @@ class TestConfiguration:
 class TestOwnDatabase:
     def test_serve_leaves_a_database_of_ones_own_to_migrate(self, tmp_path: Path, empty_url: URL) -> None:
         environment = {"DATABASE_URL": empty_url.render_as_string(hide_password=False), "CHAT_JWT_SECRET": SECRET}
-        server = ChatProcess(tmp_path, **environment)
+        server = ColdProcess(tmp_path, **environment)
         try:
             while True:
                 try:

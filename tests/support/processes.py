@@ -1,5 +1,6 @@
 """The server and the model server as real processes, and a client that speaks to them over a socket."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -10,10 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx2
+
+from tests.support.warm_processes import Nursery, WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
@@ -64,21 +68,39 @@ class ModelServer:
             self._process.stdout.close()
 
 
+@cache
+def nursery() -> Nursery:
+    """One for each process of the test run."""
+    made = Nursery(clean_environment())
+    atexit.register(made.close)
+    return made
+
+
 class ChatProcess:
-    """``python -m app serve`` in a directory of its own."""
+    """``serve`` in a directory of its own."""
+
+    is_warm: ClassVar[bool] = sys.platform == "linux"
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         # Plain uvicorn is told apart by its arguments, because keywords are the environment.
-        command = () if arguments[:1] == ("uvicorn",) else ("app", "serve")
+        is_uvicorn = arguments[:1] == ("uvicorn",)
+        command = () if is_uvicorn else ("app", "serve")
         self.directory = directory
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"server-{self.port}.log"
         self._log = self.log_path.open("ab")
+        settings = clean_environment(CHAT_LOG_FORMAT="json", **environment)
+        self.process: subprocess.Popen[bytes] | WarmProcess
+        # Workers are started from nothing by uvicorn in any case.
+        if self.is_warm and not is_uvicorn and "--workers" not in arguments:
+            ordered = ["serve", *arguments, "--port", str(self.port)]
+            self.process = nursery().start(ordered, cwd=directory, env=settings, log=self.log_path)
+            return
         self.process = subprocess.Popen(
             [sys.executable, "-m", *command, *arguments, "--port", str(self.port)],
             cwd=directory,
-            env=clean_environment(CHAT_LOG_FORMAT="json", **environment),
+            env=settings,
             stdout=self._log,
             stderr=self._log,
         )
@@ -114,6 +136,12 @@ class ChatProcess:
         finally:
             self._log.close()
         return code
+
+
+class ColdProcess(ChatProcess):
+    """``python -m app serve``, started from nothing."""
+
+    is_warm = False
 
 
 class Stream:

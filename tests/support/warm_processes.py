@@ -1,0 +1,141 @@
+"""Server processes that start at once: forked from one that has imported everything.
+
+Importing the SDKs takes two seconds of CPU, and the tests start servers by the hundred. A server that is forked is a
+process like any other from then on: its own pid, loop, sockets and database connections, killed and waited for like
+any. How `serve` starts from nothing is what tests/acceptance/test_lives_of_a_server.py is for.
+
+``python -m tests.support.warm_processes FD`` is the process that forks; it ends when its socket is closed.
+"""
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class WarmProcess:
+    """As much of ``subprocess.Popen`` as the tests use."""
+
+    def __init__(self, pid: int, nursery: "Nursery") -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._nursery = nursery
+        self._ended = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        return self._wait(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._wait(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        # Nobody else can have this pid before it was waited for.
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _wait(self, seconds: float | None) -> int | None:
+        if self.returncode is None and select.select([self._ended], [], [], seconds)[0]:
+            self.returncode = self._nursery.ask({"wait": self.pid})["code"]
+            os.close(self._ended)
+        return self.returncode
+
+
+class Nursery:
+    """The process that forks, seen from a test."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.warm_processes", str(theirs.fileno())],
+            cwd=ROOT,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        self._socket = ours
+        self._answers = ours.makefile("rb")
+        self._one_at_a_time = threading.Lock()
+
+    def start(self, arguments: list[str], *, cwd: Path, env: dict[str, str], log: Path) -> WarmProcess:
+        answer = self.ask({"start": arguments, "cwd": str(cwd), "env": env, "log": str(log)})
+        return WarmProcess(answer["pid"], self)
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        with self._one_at_a_time:
+            self._socket.sendall(json.dumps(question).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(self._answers.readline())
+            return answer
+
+    def close(self) -> None:
+        self._answers.close()
+        self._socket.close()
+        self._process.wait(30)
+
+
+def main() -> None:
+    import uvloop
+
+    import app.api.http_protocol
+    import app.cli
+    import app.main
+    import tests.support.assistants
+
+    _ = (app.api.http_protocol, app.cli, app.main, tests.support.assistants, uvloop)
+    assert threading.active_count() == 1, "a thread does not come along when its process is forked"
+    # What is there already is not looked through again by each child.
+    gc.freeze()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for line in control.makefile("rb"):
+        question = json.loads(line)
+        if "wait" in question:
+            _, status = os.waitpid(question["wait"], 0)
+            answer = {"code": os.waitstatus_to_exitcode(status)}
+        elif (pid := os.fork()) == 0:
+            _be_a_server(question, control)
+        else:
+            answer = {"pid": pid}
+        control.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _be_a_server(question: dict[str, Any], control: socket.socket) -> NoReturn:
+    from app.cli import main as serve
+
+    control.close()
+    os.chdir(question["cwd"])
+    os.environ.clear()
+    os.environ.update(question["env"])
+    log = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    sys.argv = ["app", *question["start"]]
+    code = 0
+    try:
+        serve()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
