@@ -24,7 +24,7 @@ test: setup ## Run the test-suite on a real PostgreSQL (make test ARGS="-k store
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: setup ## Run each fault twenty times, at random moments (three times in make test)
-	$(BIN)/python -m pytest tests/faults --fault-runs 20 --numprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest tests/faults --fault-runs 20 --numprocesses 4 --dist worksteal $(ARGS)
 
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants
