@@ -8,12 +8,16 @@ from typing import Any
 
 import httpx2
 import pytest
+from chatkit.types import ClientToolCallItem, ThreadsAddClientToolOutputReq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
+from app.chat.requests import RequestLimits, parse_request
+from app.context import RequestContext
 from app.db import Database
+from app.errors import ChatError
 from app.store import DatabaseStore
 from app.store.rows import load_item
 from tests.conftest import query
@@ -21,6 +25,7 @@ from tests.faults.harness import SECRET, environment, new_user
 from tests.isolation.matrix import OWN, Params, Path, at, operations, replaced
 from tests.isolation.world import World, built
 from tests.poison.kinds import KINDS, decoded
+from tests.support.items import NAIVE, thread
 from tests.support.processes import ChatProcess, ModelServer, parse_events
 
 SLOT = "@@SLOT@@"
@@ -130,9 +135,9 @@ class Poisoner:
         return response.json()
 
     def check_all_is_readable(self) -> None:
-        for thread in self.call("threads.list", limit=100)["data"]:
-            self.call("items.list", thread_id=thread["id"], limit=100)
-            self.call("threads.get_by_id", thread_id=thread["id"])
+        for found in self.call("threads.list", limit=100)["data"]:
+            self.call("items.list", thread_id=found["id"], limit=100)
+            self.call("threads.get_by_id", thread_id=found["id"])
         for row in query(
             self.database, f"SELECT item::text AS item FROM chat_messages WHERE user_id = '{self.world.user}'"
         ):
@@ -198,6 +203,36 @@ def test_what_is_accepted_is_read_back_equal(poisoner: Poisoner, path: Path) -> 
             assert is_equal(read_at(read, path[2:]), decoded(raw)), name
             equal += 1
     assert equal >= 40
+
+
+async def test_a_tools_output_that_is_accepted_is_read_back_equal(store: DatabaseStore) -> None:
+    context = RequestContext(user_id="alice")
+    await store.save_thread(thread("t"), context)
+    equal = 0
+    for number, (name, raw) in enumerate(KINDS.items()):
+        body = b'{"type": "threads.add_client_tool_output", "params": {"thread_id": "t", "result": {"a": %s}}}' % raw
+        try:
+            request = parse_request(body, RequestLimits())
+        except ChatError:
+            continue
+        assert isinstance(request, ThreadsAddClientToolOutputReq)
+        item = ClientToolCallItem(
+            id=f"c{number}",
+            thread_id="t",
+            created_at=NAIVE,
+            call_id="c",
+            name="n",
+            arguments={},
+            status="completed",
+            output=request.params.result,
+        )
+        await store.add_thread_item("t", item, context)
+        read = await store.load_item("t", item.id, context)
+        assert isinstance(read, ClientToolCallItem)
+        assert read.output is not None
+        assert is_equal(read.output["a"], decoded(raw)), name
+        equal += 1
+    assert equal >= 60
 
 
 JSON = st.recursive(
