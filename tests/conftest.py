@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +82,34 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None
         server.stop()
 
 
+@contextmanager
+def fresh_database(server: URL, origin: str = "") -> Iterator[URL]:
+    """A database of its own for as long as the block runs: commits are real, ``now()`` moves, connections are many."""
+    name = f"chat_test_{next(_numbers)}"
+    execute(server, f"CREATE DATABASE {name} {origin}")
+    yield server.set(database=name)
+    execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def database_url(postgres: URL) -> Iterator[URL]:
-    """A clone of the template: commits are real, ``now()`` moves, and connections are many."""
-    name = f"chat_test_{next(_numbers)}"
-    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield postgres.set(database=name)
-    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    """A clone of the template."""
+    with fresh_database(postgres, f"TEMPLATE {TEMPLATE}") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def shared_database(postgres: URL) -> Iterator[URL]:
     """A clone for a whole module, whose tests take users of their own."""
-    name = f"chat_shared_{next(_numbers)}"
-    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield postgres.set(database=name)
-    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(postgres, f"TEMPLATE {TEMPLATE}") as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(postgres: URL) -> Iterator[URL]:
+    """A database that was never migrated."""
+    with fresh_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -104,15 +117,6 @@ def model_server() -> Iterator[ModelServer]:
     server = ModelServer()
     yield server
     server.close()
-
-
-@pytest.fixture
-def empty_url(postgres: URL) -> Iterator[URL]:
-    """A database that was never migrated."""
-    name = f"chat_test_{next(_numbers)}"
-    execute(postgres, f"CREATE DATABASE {name}")
-    yield postgres.set(database=name)
-    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -38,7 +38,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "EC": ("ES256", "ES384", "ES512"),
     "EdDSA": (ed25519.EDDSA,),
 }
-ALGORITHMS = tuple(algorithm for family in FAMILIES.values() for algorithm in family)
 
 logger = get_logger(__name__)
 

@@ -51,7 +51,7 @@ from app.chat.preflight import preflight
 from app.chat.title import entitled
 from app.chat.unfinished import followed
 from app.context import RequestContext, Turn
-from app.errors import AssistantRefused, ChatError, InternalError, NothingPending, Unprocessable
+from app.errors import AssistantRefused, ChatError, InternalError, NotFound, NothingPending, Unprocessable
 from app.observability.logs import failure, get_logger
 from app.store import DatabaseStore
 from app.store.scope import check_active
@@ -177,9 +177,14 @@ class ChatServer(ChatKitServer[RequestContext]):
                 async with turn.writing:
                     await self.store.add_thread_item(thread.id, item, context)
                     turn.unfinished.pop(item.id, None)
+                turn.changing.pop(item.id, None)
+            case ThreadItemReplacedEvent(item=item):
+                # The SDK saves it; what was followed before is another item.
+                turn.changing.pop(item.id, None)
             case ThreadItemRemovedEvent(item_id=item_id):
                 async with turn.writing:
                     turn.unfinished.pop(item_id, None)
+                turn.changing.pop(item_id, None)
             case _:
                 pass
 
@@ -188,7 +193,12 @@ class ChatServer(ChatKitServer[RequestContext]):
     ) -> None:
         """An item that was finished before goes on: a workflow after a client tool call, a widget by an action."""
         if (changing := turn.changing.get(item_id)) is None:
-            changing = turn.changing[item_id] = followed(await self.store.load_item(thread.id, item_id, context))
+            try:
+                changing = followed(await self.store.load_item(thread.id, item_id, context))
+            except NotFound:
+                # Taken back, or never announced: there is nothing to keep it with.
+                return
+            turn.changing[item_id] = changing
         changing.apply(update)
         async with turn.writing:
             if (changed := changing.snapshot()) is not None:

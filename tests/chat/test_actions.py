@@ -14,6 +14,7 @@ from chatkit.types import (
     ThreadCustomActionParams,
     ThreadItem,
     ThreadItemDoneEvent,
+    ThreadItemRemovedEvent,
     ThreadItemReplacedEvent,
     ThreadItemUpdatedEvent,
     ThreadsCustomActionReq,
@@ -80,6 +81,20 @@ class Shop(Assistant):
     async def go_on(self, *_: object) -> AsyncGenerator[ThreadStreamEvent, None]:
         badge = DynamicWidgetComponent.model_validate({"type": "Badge", "id": "state", "label": "changed"})
         yield ThreadItemUpdatedEvent(item_id="w", update=WidgetComponentUpdated(component_id="state", component=badge))
+
+    @action("change its mind", free=True)
+    async def change_its_mind(self, *called: Any) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """Goes on with what it has replaced, and with what it has taken back."""
+        async for event in self.go_on(*called):
+            yield event
+        widget = await called[2].store.load_item("t", "w", alice())
+        other = widget_of({"type": "Text", "value": "another"}, {"type": "Badge", "id": "state", "label": "fresh"})
+        yield ThreadItemReplacedEvent(item=widget.model_copy(update={"widget": other}))
+        async for event in self.go_on(*called):
+            yield event
+        yield ThreadItemRemovedEvent(item_id="w")
+        async for event in self.go_on(*called):
+            yield event
 
     @action("slowly")
     async def slowly(self, _payload: object, _sender: WidgetItem | None, _context: Context) -> Outcome:
@@ -194,6 +209,25 @@ async def test_a_change_to_a_stored_widget_is_stored(chat: Chat) -> None:
     events = await streamed(chat, "go on")
     assert events[-1]["type"] == "thread.item.updated"
     assert "changed" in str(await chat.store.load_item("t", "w", alice()))
+
+
+async def test_a_change_goes_on_from_what_is_stored_and_brings_nothing_back(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    save_item = DatabaseStore.save_item
+
+    async def watching(store: DatabaseStore, thread_id: str, item: ThreadItem, context: Any) -> None:
+        saved.append(item.model_dump_json())
+        await save_item(store, thread_id, item, context)
+
+    monkeypatch.setattr(DatabaseStore, "save_item", watching)
+    events = await streamed(chat, "change its mind")
+    assert "error" not in [event["type"] for event in events]
+    # Changed, replaced, and the replacement changed; not the first one again.
+    assert ["another" in item for item in saved] == [False, True, True]
+    with pytest.raises(NotFound):
+        await chat.store.load_item("t", "w", alice())
 
 
 @pytest.mark.parametrize("meanwhile", ["locked", "gone", "being written"])
