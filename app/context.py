@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from chatkit.types import ThreadItem, ThreadItemUpdate
+from chatkit.types import Attachment, ThreadItem, ThreadItemUpdate
 
 
 @dataclass(slots=True)
@@ -64,6 +64,8 @@ class Turn:
     """Held while an item of the answer is saved or removed, so that a checkpoint cannot bring it back."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Item id to digest of every final item this turn has committed: a repeat needs no statement."""
+    attachments: dict[str, Attachment] = field(default_factory=dict)
+    """What the message that this turn answers brings, by id, as it was when the request came."""
     known_item_ids: set[str] = field(default_factory=set)
     """Item ids that were issued by, or loaded from, the store during this turn: ours, not the model's."""
 
@@ -72,13 +74,53 @@ class Turn:
         return self.thread_id is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as bytes: JPEG, PNG, GIF or WebP."""
+
+    data: bytes
+    content_type: str
+
+
+class Files(ABC):
+    """The attachments of the user who asks, with their rights and no others."""
+
+    text_characters: int
+    """What of attached texts a model should see in one call, at most."""
+    pictures: int
+    """And how many images."""
+
+    @abstractmethod
+    async def text(self, attachment_id: str, most_characters: int) -> str | None:
+        """The text of an attached text, Markdown, CSV, JSON or PDF file, cut; None if it is none of them, or gone."""
+        ...
+
+    @abstractmethod
+    async def picture(self, attachment_id: str) -> Picture | None:
+        """An attached image, made small enough for a model; None if it is none, or gone."""
+        ...
+
+    @abstractmethod
+    async def keep_picture(self, data: bytes, name: str) -> str:
+        """Store an image that was made for the user. Returns what stands for its address in an item."""
+        ...
+
+    @abstractmethod
+    async def drop(self, reference: str) -> None:
+        """Delete an image that ``keep_picture`` stored."""
+        ...
+
+
 @dataclass(slots=True)
 class RequestContext:
     user_id: str
     request_id: str = field(default_factory=lambda: uuid4().hex)
     locale: str | None = None
+    public_url: str = ""
+    """Where the one who asks reaches this server, without a slash at the end."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What the user's token says of them, as far as the deployment wants to know it."""
+    files: Files | None = None
     turn: Turn | None = None
     thread_bases: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
     """Thread id to its columns as this request loaded or last saved them: what differs is what it changed."""

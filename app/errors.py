@@ -116,11 +116,31 @@ class Superseded(Conflict):
     sentence = "A newer message took over this conversation."
 
 
+class AttachmentUnavailable(Conflict):
+    """Not uploaded yet, or sent before."""
+
+    code = "attachment_unavailable"
+    sentence = "An attachment of this message is not uploaded yet, or was sent before."
+
+
+class AlreadyUploaded(Conflict):
+    code = "already_uploaded"
+    sentence = "This file was uploaded already."
+
+
 class KeyTaken(Conflict):
     """A turn was already opened under this Idempotency-Key; the caller is given that turn's events instead."""
 
     code = "idempotency_key_taken"
     sentence = "This request was already made."
+
+
+class LinkExpired(ChatError):
+    """A link that was good once. One that never was is NotFound."""
+
+    status = 410
+    code = "link_expired"
+    sentence = "This link has expired."
 
 
 class PayloadTooLarge(ChatError):
@@ -129,10 +149,22 @@ class PayloadTooLarge(ChatError):
     sentence = "The request is too large."
 
 
+class FileTooLarge(PayloadTooLarge):
+    code = "file_too_large"
+    sentence = "The file is too large."
+
+
 class UnsupportedMediaType(ChatError):
     status = 415
     code = "unsupported_media_type"
     sentence = "Content-Type: send application/json."
+
+
+class FileRefused(UnsupportedMediaType):
+    """Its type is not taken, or it is not what it says it is."""
+
+    code = "file_refused"
+    sentence = "Files of this type are not accepted."
 
 
 class HeadersTooLarge(ChatError):
@@ -172,10 +204,24 @@ class TooManyTurns(TooManyRequests):
     sentence = "Several answers are being written for you already. Please wait for one of them."
 
 
+class TooManyAttachments(TooManyRequests):
+    code = "too_many_attachments"
+    sentence = "Too many files wait to be sent. Please send or remove some first."
+
+
 class NotSupported(ChatError):
     status = 501
     code = "not_supported"
     sentence = "This server does not offer that."
+
+
+class TranscriptionFailed(ChatError):
+    """The speech model could not be reached, or could make nothing of it."""
+
+    status = 502
+    code = "transcription_failed"
+    sentence = "This recording could not be understood. Please try again."
+    retry = True
 
 
 class AssistantRefused(ChatError):
@@ -225,6 +271,12 @@ class KeysUnavailable(Unavailable):
 
     code = "keys_unavailable"
     retry_after_seconds = 10
+
+
+class StorageUnavailable(Unavailable):
+    """The storage of files could not be reached."""
+
+    code = "storage_unavailable"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from sqlalchemy import text
-from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
+from app.api.attachments import FileEndpoint, attachments_router
 from app.api.authentication import CookieRules, authenticated_by
 from app.api.body import BodyLimits
 from app.api.chatkit import ChatEndpoint, EdgeLimits, chatkit_router
@@ -16,16 +16,24 @@ from app.api.errors import install_error_handlers
 from app.api.health import health_router
 from app.api.metrics import metrics_router
 from app.api.middleware import (
+    CorsMiddleware,
     LastNetMiddleware,
     LoopbackHostMiddleware,
     RequestIdMiddleware,
     SecurityHeadersMiddleware,
 )
+from app.api.public_url import public_url
 from app.api.rate_limit import RateLimit
-from app.api.request_id import HEADER
 from app.api.shutdown import draining_on_signals
+from app.api.uploads import UploadLimits
 from app.assistant import Assistant, AssistantError, load_assistant
 from app.assistant.models import ModelOptions
+from app.attachments import Attachments
+from app.attachments.cleanup import clean_up_for_ever
+from app.attachments.intake import FileLimits
+from app.attachments.kinds import AcceptedTypes
+from app.attachments.links import Links
+from app.attachments.storage import Bucket, Storage
 from app.auth import jwks_sources
 from app.auth.dev_secret import dev_secret
 from app.auth.disabled_users import DisabledUsers
@@ -46,6 +54,8 @@ from app.settings import ConfigurationError, Settings, load_settings
 from app.store import DatabaseStore
 
 DEV_TOKEN_SECONDS = 24 * 60 * 60
+UPLOAD_LINK_SECONDS = 15 * 60
+CHARACTERS_PER_TOKEN = 4
 
 logger = get_logger(__name__)
 
@@ -95,6 +105,39 @@ def shared_secret(settings: Settings) -> str:
     return secret
 
 
+def file_storage(settings: Settings) -> Storage:
+    """Where the bytes of attachments are. Raises ConfigurationError if it cannot be written."""
+    if settings.storage_url is not None:
+        name, _, prefix = settings.storage_url.removeprefix("s3://").partition("/")
+        secret = settings.aws_secret_access_key
+        bucket = Bucket(
+            name=name,
+            prefix=prefix.strip("/") or None,
+            endpoint=settings.aws_endpoint_url,
+            region=settings.aws_region,
+            access_key_id=settings.aws_access_key_id,
+            secret_access_key=secret.get_secret_value() if secret is not None else None,
+        )
+        return Storage.in_bucket(bucket)
+    directory = settings.data_dir.resolve() / "attachments"
+    try:
+        return Storage.in_directory(directory)
+    except OSError as error:
+        problem = f"CHAT_DATA_DIR: cannot write {directory}: {error.strerror}. Or set CHAT_STORAGE_URL."
+        raise ConfigurationError([problem]) from error
+
+
+def file_limits(settings: Settings) -> FileLimits:
+    return FileLimits(
+        most_bytes=settings.max_attachment_bytes,
+        most_pixels=settings.max_image_pixels,
+        most_unsent=settings.max_unsent_attachments,
+        accepted=AcceptedTypes(settings.attachment_types),
+        text_characters=settings.file_tokens * CHARACTERS_PER_TOKEN,
+        pictures=settings.model_images,
+    )
+
+
 def verification_keys(settings: Settings, rules: TokenRules) -> Keys:
     if settings.is_dev or not settings.uses_key_set:
         return SharedSecret(shared_secret(settings), rules.algorithms or ("HS256",))
@@ -114,17 +157,25 @@ def model_options(settings: Settings) -> ModelOptions:
         base_url=settings.openai_base_url,
         allowed_models=frozenset(settings.allowed_models),
         allowed_tools=frozenset(settings.allowed_tools),
+        transcription_model=settings.transcription_model,
     )
 
 
 def _join(settings: Settings, database: Database, assistant: Assistant) -> FastAPI:
     metrics = Metrics()
     store = DatabaseStore(database)
+    storage = file_storage(settings)
+    links = Links(
+        settings.link_key or shared_secret(settings), seconds=settings.link_seconds, upload_seconds=UPLOAD_LINK_SECONDS
+    )
+    attachments = Attachments(store, storage, links, file_limits(settings))
     server = ChatServer(
         store,
         assistant,
+        attachments,
         longest_answer=settings.max_answer_characters,
         history=HistoryLimits(tokens=settings.history_tokens),
+        most_audio_bytes=settings.max_audio_bytes,
     )
     runner = TurnRunner(
         store,
@@ -142,11 +193,13 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     rules = token_rules(settings)
     keys = verification_keys(settings, rules)
     disabled = DisabledUsers(database, on_disabled=runner.stop_users)
+    reached_at = public_url(settings.public_url)
     authenticate = authenticated_by(
         TokenVerifier(rules, keys),
         disabled,
         RateLimit(settings.requests_per_minute),
         CookieRules(settings.auth_cookie, frozenset(settings.cors_origins)) if settings.auth_cookie else None,
+        reached_at,
     )
 
     @asynccontextmanager
@@ -156,6 +209,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         chores = [
             asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
             asyncio.create_task(disabled.watch()),
+            asyncio.create_task(clean_up_for_ever(database, storage, every_seconds=settings.turn_stale_seconds / 2)),
         ]
         with draining_on_signals(runner.drain, seconds=settings.drain_seconds):
             yield
@@ -164,6 +218,8 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         await runner.drain(0)
         await keys.close()
         await assistant.close()
+        if assistant.transcriber is not None:
+            await assistant.transcriber.close()
         await database.close()
 
     app = FastAPI(
@@ -181,6 +237,16 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         health_router(database, keys, wanted_revision=wanted_revision(), is_draining=lambda: runner.is_draining)
     )
     app.include_router(chatkit_router(ChatEndpoint(server, runner, _edge_limits(settings)), authenticate))
+    upload_limits = UploadLimits(most_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds)
+    files = FileEndpoint(
+        attachments,
+        authenticate,
+        disabled.includes,
+        upload_limits,
+        reached_at,
+        from_bucket=settings.direct_downloads,
+    )
+    app.include_router(attachments_router(files, authenticate))
     app.include_router(metrics_router(metrics))
     if settings.is_dev:
         secret = shared_secret(settings)
@@ -188,23 +254,22 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         app.add_middleware(LoopbackHostMiddleware)
     app.add_middleware(LastNetMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.cors_origins),
-        allow_credentials=settings.auth_cookie is not None,
-        allow_methods=["GET", "POST", "PUT"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", HEADER],
-        expose_headers=[HEADER, "Retry-After"],
-    )
+    app.add_middleware(CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None)
     app.add_middleware(SecurityHeadersMiddleware, most_header_bytes=settings.max_header_bytes)
     app.add_middleware(RequestIdMiddleware)
     return app
 
 
 def _edge_limits(settings: Settings) -> EdgeLimits:
+    most_bytes = settings.max_body_bytes
+    if settings.transcription_model is not None:
+        # In base64, with what is around it.
+        most_bytes = max(most_bytes, settings.max_audio_bytes * 4 // 3 + 4096)
     return EdgeLimits(
-        body=BodyLimits(most_bytes=settings.max_body_bytes, seconds=settings.body_seconds),
+        body=BodyLimits(most_bytes=most_bytes, seconds=settings.body_seconds),
         request=RequestLimits(
+            bytes=settings.max_body_bytes,
+            attachments=settings.max_attachments_per_message,
             depth=settings.max_json_depth,
             values=settings.max_json_values,
             message_characters=settings.max_message_characters,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from structlog.contextvars import bind_contextvars
 
+from app.api.public_url import PublicUrl
 from app.api.rate_limit import RateLimit
 from app.api.request_id import request_id_of
 from app.auth.disabled_users import DisabledUsers
@@ -27,7 +28,11 @@ class CookieRules:
 
 
 def authenticated_by(
-    verifier: TokenVerifier, disabled: DisabledUsers, rate_limit: RateLimit, cookie: CookieRules | None
+    verifier: TokenVerifier,
+    disabled: DisabledUsers,
+    rate_limit: RateLimit,
+    cookie: CookieRules | None,
+    public_url: PublicUrl,
 ) -> Authenticate:
     async def authenticate(request: Request) -> RequestContext:
         """Raises Unauthorized without exactly one good token, ForeignOrigin, UserDisabled or TooManyRequests."""
@@ -39,6 +44,7 @@ def authenticated_by(
         return RequestContext(
             user_id=identity.user_id,
             request_id=request_id_of(request.scope),
+            public_url=public_url(request),
             locale=_locale(request.headers.get("accept-language", "")),
             claims=identity.claims,
         )

@@ -1,9 +1,12 @@
 """Around every request: its id and its one log line; inside CORS, the last net for exceptions."""
 
+import re
 import time
+from collections.abc import Sequence
 from typing import ClassVar
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -92,6 +95,30 @@ class SecurityHeadersMiddleware:
             await refusal(scope, receive, send_with_headers)
             return
         await self.app(scope, receive, send_with_headers)
+
+
+class CorsMiddleware:
+    """Pages of the configured origins may call everything; any page may use a link to a file, which is its own
+    permission: ChatKit's frame has an origin of its own."""
+
+    LINKED = re.compile(r"/api/attachments/[^/]+/(content|preview)")
+
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str], with_cookies: bool) -> None:
+        self._own = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_credentials=with_cookies,
+            allow_methods=["GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", HEADER],
+            expose_headers=[HEADER, "Retry-After"],
+        )
+        self._anybodys = CORSMiddleware(
+            app, allow_origins=["*"], allow_methods=["GET", "POST", "PUT"], allow_headers=["*"], expose_headers=[HEADER]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_linked = scope["type"] == "http" and self.LINKED.fullmatch(scope["path"])
+        await (self._anybodys if is_linked else self._own)(scope, receive, send)
 
 
 class LastNetMiddleware:

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from agents import Agent, ModelProvider, RunConfig, Runner, Usage
-from chatkit.agents import AgentContext, ThreadItemConverter, stream_agent_response
+from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
 from chatkit.types import InferenceOptions, ThreadItem, ThreadStreamEvent, UserMessageItem
 
 from app.assistant.actions import RegisteredAction, rules_of
 from app.assistant.base import Assistant, Choices
 from app.assistant.converter import HistoryConverter
+from app.assistant.images import StoredImages, partial_images_of
 from app.context import RequestContext
 
 MOST_MODEL_CALLS = 20
@@ -51,6 +52,7 @@ class AgentAssistant(Assistant):
         return HistoryConverter(
             resolve_tag=lambda tag: self.resolve_tag(tag, context),
             unfinished=turn.partial_item_ids if turn is not None else set(),
+            files=context.request_context.files,
         )
 
     async def respond(
@@ -80,7 +82,7 @@ class AgentAssistant(Assistant):
             run_config=run_config,
         )
         try:
-            async for event in stream_agent_response(running, result):
+            async for event in stream_agent_response(running, result, converter=self._images(context)):
                 yield event
         finally:
             if turn is not None:
@@ -89,6 +91,12 @@ class AgentAssistant(Assistant):
             running._complete()  # type: ignore[no-untyped-call] # noqa: SLF001 - see docs/decisions/0006
             # Without it the model's stream runs on after the turn was stopped.
             result.cancel()
+
+    def _images(self, context: AgentContext[RequestContext]) -> ResponseStreamConverter:
+        files = context.request_context.files
+        if files is None:
+            return ResponseStreamConverter()
+        return StoredImages(files, partial_images=partial_images_of(self.agent))
 
     def _with_tool(self, wanted: InferenceOptions) -> Agent[AgentContext[RequestContext]]:
         if wanted.tool_choice is None:

@@ -17,6 +17,7 @@ from chatkit.types import (
 )
 
 from app.assistant.actions import RegisteredAction, rules_of
+from app.assistant.speech import Transcriber
 from app.assistant.titles import title_of
 from app.context import RequestContext
 from app.errors import NotSupported
@@ -37,6 +38,8 @@ class Assistant(ABC):
     """
 
     choices = Choices()
+    transcriber: Transcriber | None = None
+    """Set when ``CHAT_TRANSCRIPTION_MODEL`` is."""
 
     @abstractmethod
     def respond(
@@ -74,8 +77,10 @@ class Assistant(ABC):
         return f"@{tag.text}: {json.dumps(tag.data, ensure_ascii=False)}"
 
     async def transcribe(self, audio: AudioInput, context: RequestContext) -> TranscriptionResult:
-        """Speech to text."""
-        raise NotSupported("This server does not transcribe speech.")
+        """Speech to text: by the configured model, if there is one."""
+        if self.transcriber is None:
+            raise NotSupported("This server does not transcribe speech.")
+        return await self.transcriber.transcribe(audio)
 
     async def close(self) -> None:  # noqa: B027 - most assistants hold nothing
         """Give back what the assistant holds; called once, when the server shuts down."""

@@ -1,7 +1,7 @@
 """Thread items as model input, for both model APIs."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -20,12 +20,17 @@ from chatkit.types import (
     Task,
     TaskItem,
     ThoughtTask,
+    ThreadItem,
     UserMessageItem,
     UserMessageTagContent,
     WidgetItem,
     WorkflowItem,
 )
 from openai.types.responses import EasyInputMessageParam, ResponseInputTextParam
+
+from app.assistant.attached import Part, contents_of, named
+from app.context import Files
+from app.store.attachments import id_in
 
 STOPPED = "[This answer was stopped here by the user.]"
 
@@ -35,9 +40,22 @@ ResolveTag = Callable[[UserMessageTagContent], Awaitable[str]]
 class HistoryConverter(ThreadItemConverter):
     """What the SDK leaves to its users, and what chat-completions models cannot read."""
 
-    def __init__(self, resolve_tag: ResolveTag | None = None, unfinished: AbstractSet[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        resolve_tag: ResolveTag | None = None,
+        unfinished: AbstractSet[str] = frozenset(),
+        files: Files | None = None,
+    ) -> None:
         self._resolve_tag = resolve_tag
         self._unfinished = unfinished
+        self._files = files
+        self._contents: dict[str, Part] = {}
+
+    async def to_agent_input(self, thread_items: Sequence[ThreadItem] | ThreadItem) -> list[TResponseInputItem]:
+        items = list(thread_items) if isinstance(thread_items, Sequence) else [thread_items]
+        # All of them at once, because the newest files come first.
+        self._contents = await contents_of(items, self._files) if self._files is not None else {}
+        return await super().to_agent_input(items)
 
     async def user_message_to_input(self, item: UserMessageItem, is_last_message: bool = True) -> Any:  # noqa: ARG002 - the SDK's signature
         # The SDK leaves the quotation out of all messages but the last, and the model then wonders what "this" was.
@@ -72,10 +90,13 @@ class HistoryConverter(ThreadItemConverter):
 
     async def generated_image_to_input(self, item: GeneratedImageItem) -> Any:
         # Its address is for the user's browser; a model's server cannot read it.
-        return _note("An image was generated and shown to the user.") if item.image is not None else None
+        if item.image is None:
+            return None
+        seen = self._contents.get(id_in(item.image.url) or "")
+        return _note("An image was generated and shown to the user.", *([seen] if seen is not None else []))
 
-    async def attachment_to_message_content(self, attachment: Attachment) -> ResponseInputTextParam:
-        return _text(f"The user attached a file: {attachment.name} ({attachment.mime_type}).")
+    async def attachment_to_message_content(self, attachment: Attachment) -> Part:
+        return self._contents.get(attachment.id) or named(attachment)
 
     async def tag_to_message_content(self, tag: UserMessageTagContent) -> ResponseInputTextParam:
         if self._resolve_tag is not None:
@@ -104,8 +125,8 @@ def _of_task(task: Task) -> str:
             return ""
 
 
-def _note(text: str) -> EasyInputMessageParam:
-    return EasyInputMessageParam(type="message", role="user", content=[_text(f"<Context>\n{text}\n</Context>")])
+def _note(text: str, *more: Part) -> EasyInputMessageParam:
+    return EasyInputMessageParam(type="message", role="user", content=[_text(f"<Context>\n{text}\n</Context>"), *more])
 
 
 def _text(text: str) -> ResponseInputTextParam:

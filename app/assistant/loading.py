@@ -8,7 +8,7 @@ from agents import Agent
 from app.assistant.agent import AgentAssistant
 from app.assistant.base import Assistant, Choices
 from app.assistant.demo.assistant import DemoAssistant
-from app.assistant.models import ModelOptions, model_provider, name_default_model
+from app.assistant.models import ModelOptions, model_provider, name_default_model, transcriber
 
 DEFAULT_ASSISTANT = "app.assistant.default:build"
 
@@ -35,6 +35,7 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
         is_demo = options.is_demo and import_string == DEFAULT_ASSISTANT
         found = DemoAssistant(found) if is_demo else AgentAssistant(found)
     if isinstance(found, Assistant):
+        found.transcriber = transcriber(options)
         found.prepare(model_provider(options), Choices(options.allowed_models, options.allowed_tools))
         return found
     raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")

@@ -8,6 +8,7 @@ from agents import Model, ModelProvider, OpenAIProvider
 from openai import AsyncOpenAI
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
+from app.assistant.speech import Transcriber
 
 ModelApi = Literal["responses", "chat_completions"]
 
@@ -23,6 +24,7 @@ class ModelOptions:
     allowed_models: frozenset[str] = frozenset()
     allowed_tools: frozenset[str] = frozenset()
     """What a message may ask for."""
+    transcription_model: str | None = None
 
     @property
     def is_demo(self) -> bool:
@@ -56,11 +58,16 @@ def name_default_model(options: ModelOptions) -> None:
 
 
 def model_provider(options: ModelOptions) -> ModelProvider:
-    if options.is_demo:
-        return DemoModels()
-    client = AsyncOpenAI(
-        # Local servers want no key, but the client insists on one.
-        api_key=options.api_key or "none",
-        base_url=options.base_url,
-    )
-    return ConfiguredModels(options, client)
+    return DemoModels() if options.is_demo else ConfiguredModels(options, _client(options))
+
+
+def transcriber(options: ModelOptions) -> Transcriber | None:
+    """None where no model for speech is configured, or no server to ask."""
+    if options.is_demo or options.transcription_model is None:
+        return None
+    return Transcriber(_client(options), options.transcription_model)
+
+
+def _client(options: ModelOptions) -> AsyncOpenAI:
+    # Local servers want no key, but the client insists on one.
+    return AsyncOpenAI(api_key=options.api_key or "none", base_url=options.base_url)

@@ -6,8 +6,10 @@ LONGEST_TITLE = 60
 
 
 def title_of(message: UserMessageItem) -> str | None:
-    """The first line, cut at a word; None if there are no words to take it from."""
+    """The first line, or else the name of the first file, cut at a word; None if there is neither."""
     text = "".join(part.text for part in message.content)
+    if not text.strip() and message.attachments:
+        text = message.attachments[0].name
     line = next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")
     line = "".join(character for character in line if character.isprintable()).lstrip("#>*- ")
     if len(line) <= LONGEST_TITLE:

@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator
 
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
-    GeneratedImageItem,
-    GeneratedImageUpdated,
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
 )
@@ -14,13 +12,11 @@ from app.errors import AnswerTooLong
 
 # Everything that is not streamed text (whole items, widgets, tasks) repeats itself when it is updated.
 OTHERS = 4
-# A picture is a few megabytes, and comes several times while it is made.
-PICTURES = 40
 
 
 async def limited(events: AsyncIterator[ThreadStreamEvent], most_characters: int) -> AsyncIterator[ThreadStreamEvent]:
     """The same events. Streamed text is cut at the limit, and then AnswerTooLong is raised."""
-    text_left, others_left, pictures_left = most_characters, OTHERS * most_characters, PICTURES * most_characters
+    text_left, others_left = most_characters, OTHERS * most_characters
     async for event in events:
         match event:
             case ThreadItemUpdatedEvent(update=AssistantMessageContentPartTextDelta(delta=delta) as update):
@@ -28,18 +24,8 @@ async def limited(events: AsyncIterator[ThreadStreamEvent], most_characters: int
                     yield event.model_copy(update={"update": update.model_copy(update={"delta": delta[:text_left]})})
                     raise AnswerTooLong
                 text_left -= len(delta)
-            case _ if _is_picture(event):
-                pictures_left -= len(event.model_dump_json())
-                if pictures_left < 0:
-                    raise AnswerTooLong
             case _:
                 others_left -= len(event.model_dump_json())
                 if others_left < 0:
                     raise AnswerTooLong
         yield event
-
-
-def _is_picture(event: ThreadStreamEvent) -> bool:
-    return isinstance(getattr(event, "item", None), GeneratedImageItem) or isinstance(
-        getattr(event, "update", None), GeneratedImageUpdated
-    )

@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent, ThreadStreamEvent
 
-Encode = Callable[[ThreadStreamEvent], bytes]
+from app.context import RequestContext
+
+Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
+"""An event as it is told to the one who asks."""
 
 
 class _Text:
@@ -25,7 +28,7 @@ class _Text:
 
 
 class EventBuffer:
-    def __init__(self, encode: Encode) -> None:
+    def __init__(self, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
         self._encode = encode
         self._entries: list[bytes | _Text] = []
         self._readers: set[Reader] = set()

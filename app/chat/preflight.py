@@ -1,8 +1,6 @@
 """What can be refused before a turn opens, so that a bad request changes nothing."""
 
 from chatkit.types import (
-    AttachmentsCreateReq,
-    AttachmentsDeleteReq,
     ChatKitReq,
     InferenceOptions,
     ItemsFeedbackReq,
@@ -13,35 +11,32 @@ from chatkit.types import (
 
 from app.assistant import Assistant, Choices
 from app.context import RequestContext
-from app.errors import NotSupported, Unprocessable
+from app.errors import AttachmentUnavailable, Unprocessable
 from app.store import DatabaseStore
 from app.store.scope import check_active
 
 
-async def preflight(
-    request: ChatKitReq,
-    context: RequestContext,
-    store: DatabaseStore,
-    assistant: Assistant,
-    *,
-    takes_attachments: bool,
-) -> None:
-    """Raises NotFound, ThreadLocked, ThreadClosed, Unprocessable or NotSupported."""
+async def preflight(request: ChatKitReq, context: RequestContext, store: DatabaseStore, assistant: Assistant) -> None:
+    """Raises NotFound, ThreadLocked, ThreadClosed, Unprocessable or AttachmentUnavailable."""
     match request:
         case ThreadsCreateReq() | ThreadsAddUserMessageReq():
-            _check_options(request.params.input.inference_options, assistant.choices)
-            attachments = request.params.input.attachments
-            if attachments and isinstance(request, ThreadsAddUserMessageReq):
-                # The SDK binds attachments to the thread before the statement that would refuse the message.
-                check_active(await store.load_thread(request.params.thread_id, context))
-            for attachment_id in attachments:
-                await store.load_attachment(attachment_id, context)
+            message = request.params.input
+            _check_options(message.inference_options, assistant.choices)
+            if message.attachments:
+                await _look_at(message.attachments, context, store)
         case ItemsFeedbackReq(params=params) | ThreadsUpdateReq(params=params):
             check_active(await store.load_thread(params.thread_id, context))
-        case AttachmentsCreateReq() | AttachmentsDeleteReq() if not takes_attachments:
-            raise NotSupported("This server does not take attachments.")
         case _:
             pass
+
+
+async def _look_at(attachment_ids: list[str], context: RequestContext, store: DatabaseStore) -> None:
+    """The statement that opens the turn decides; this is where a clear refusal costs nothing yet."""
+    found = await store.load_files(attachment_ids, context)
+    if any(file.state != "ready" or file.session_id is not None for file in found):
+        raise AttachmentUnavailable
+    if context.turn is not None:
+        context.turn.attachments = {file.attachment.id: file.attachment for file in found}
 
 
 def _check_options(options: InferenceOptions, choices: Choices) -> None:

@@ -61,7 +61,7 @@ class Replay:
         if events is None:
             return None
         self._is_over = True
-        return b"".join([self._encode(event) for event in events])
+        return b"".join([self._encode(event, self._context) for event in events])
 
     async def _once_ended(self, seconds: float) -> list[ThreadStreamEvent] | None:
         deadline = time.monotonic() + seconds

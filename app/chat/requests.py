@@ -1,9 +1,11 @@
 """A request body becomes one of the protocol's requests, or an error that names the field."""
 
+import re
 from dataclasses import dataclass
 
 from chatkit.types import (
     ChatKitReq,
+    InputTranscribeReq,
     ItemsFeedbackReq,
     ItemsListReq,
     StructuredInputSubmission,
@@ -17,14 +19,18 @@ from chatkit.types import (
 from pydantic import TypeAdapter, ValidationError
 
 from app import strict_json
-from app.errors import BadRequest, Unprocessable
+from app.errors import BadRequest, PayloadTooLarge, Unprocessable
 
 LONGEST_GIVEN_TITLE = 500
 MOST_FEEDBACK_IDS = 100
 LONGEST_SHOWN_PATH = 200
+VALUES_OF_A_RECORDING = 20
+"""A large request has one large string in it."""
 MOST_PARTS = 100
 """Of a message. A text with a few mentions has a dozen; each part costs more than its bytes whenever it is read."""
 
+# MediaRecorder calls it video where it may hold both.
+_AUDIO = re.compile(r"(audio/[a-z0-9.+-]{1,50}|video/(webm|mp4))( *; *[a-z]+=[\w.\"-]+)*", re.IGNORECASE)
 # Built once: building it costs two milliseconds, using it two microseconds.
 _requests: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
 
@@ -37,15 +43,24 @@ class RequestLimits:
     values: int = 10_000
     message_characters: int = 32_000
     page: int = 100
+    attachments: int = 10
+    """Of one message."""
+    bytes: int = 256 * 1024
+    """Of a request that brings no recording."""
 
 
 def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
-    """Raises BadRequest for what is not JSON, Unprocessable for JSON that is not a request."""
-    if not body.strip():
+    """Raises BadRequest for what is not JSON, Unprocessable for JSON that is not a request, PayloadTooLarge for a large
+    one that brings no recording."""
+    is_large = len(body) > limits.bytes
+    if not body[:1000].strip():
         raise BadRequest("The request body is empty; it must be a JSON document.")
     try:
-        document = strict_json.loads(body, most_depth=limits.depth, most_values=limits.values)
+        most_values = min(limits.values, VALUES_OF_A_RECORDING) if is_large else limits.values
+        document = strict_json.loads(body, most_depth=limits.depth, most_values=most_values)
     except strict_json.StrictJsonError as error:
+        if is_large and isinstance(error, strict_json.TooComplex):
+            raise PayloadTooLarge from None
         raise BadRequest(f"The request body must be a JSON document, but {error}.") from None
     unsafe = strict_json.path_to_unsafe_text(document)
     if unsafe is not None:
@@ -55,6 +70,8 @@ def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
         request = _requests.validate_python(document)
     except ValidationError as error:
         raise _refusal(error) from None
+    if is_large and not isinstance(request, InputTranscribeReq):
+        raise PayloadTooLarge
     _check(request, limits)
     return request
 
@@ -76,12 +93,7 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
         case ThreadsCreateReq() | ThreadsAddUserMessageReq():
             _check_message(request.params.input, limits)
         case ThreadsUpdateReq():
-            title = request.params.title.strip()
-            if not title:
-                raise Unprocessable("params.title: a title needs at least one character.")
-            if len(title) > LONGEST_GIVEN_TITLE:
-                raise Unprocessable(f"params.title: at most {LONGEST_GIVEN_TITLE} characters.")
-            request.params.title = title
+            request.params.title = _checked_title(request.params.title)
         case ThreadsAddStructuredInputReq():
             _check_answers(request.params.input, limits)
         case ThreadsListReq() | ItemsListReq():
@@ -90,8 +102,20 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
         case ItemsFeedbackReq():
             if not 1 <= len(request.params.item_ids) <= MOST_FEEDBACK_IDS:
                 raise Unprocessable(f"params.item_ids: 1 to {MOST_FEEDBACK_IDS} ids.")
+        case InputTranscribeReq():
+            if not _AUDIO.fullmatch(request.params.mime_type):
+                raise Unprocessable("params.mime_type: send a recording, such as audio/webm.")
         case _:
             pass
+
+
+def _checked_title(given: str) -> str:
+    title = given.strip()
+    if not title:
+        raise Unprocessable("params.title: a title needs at least one character.")
+    if len(title) > LONGEST_GIVEN_TITLE:
+        raise Unprocessable(f"params.title: at most {LONGEST_GIVEN_TITLE} characters.")
+    return title
 
 
 def _check_answers(submission: StructuredInputSubmission, limits: RequestLimits) -> None:
@@ -108,5 +132,7 @@ def _check_message(message: UserMessageInput, limits: RequestLimits) -> None:
     length = sum(len(part.text) for part in message.content) + len(message.quoted_text or "")
     if length > limits.message_characters:
         raise Unprocessable(f"params.input.content: at most {limits.message_characters} characters.")
+    if len(message.attachments) > limits.attachments:
+        raise Unprocessable(f"params.input.attachments: at most {limits.attachments} files.")
     if len(set(message.attachments)) != len(message.attachments):
         raise Unprocessable("params.input.attachments: each attachment once.")

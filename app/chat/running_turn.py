@@ -80,7 +80,7 @@ class RunningTurn:
     ) -> None:
         self.context = context
         self.turn = turn
-        self.buffer = EventBuffer(encode)
+        self.buffer = EventBuffer(lambda event: encode(event, context))
         self._events = events
         self._store = store
         self._metrics = metrics

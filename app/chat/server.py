@@ -1,57 +1,63 @@
 """What happens with a thread: the SDK's server, with every item saved before it is told."""
 
-import asyncio
-import base64
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode, StreamError
 from chatkit.server import DEFAULT_PAGE_SIZE, ChatKitServer
 from chatkit.types import (
-    AudioInput,
-    ChatKitReq,
+    AttachmentsCreateReq,
+    AttachmentsDeleteReq,
     ClientToolCallItem,
     FeedbackKind,
     HiddenContextItem,
-    InputTranscribeParams,
     InputTranscribeReq,
+    ItemsListParams,
     ItemsListReq,
     NonStreamingReq,
+    Page,
     SDKHiddenContextItem,
     StreamingReq,
     StructuredInputItem,
     SyncCustomActionResponse,
     ThreadCustomActionParams,
     ThreadItem,
-    ThreadItemAddedEvent,
-    ThreadItemDoneEvent,
-    ThreadItemRemovedEvent,
     ThreadItemReplacedEvent,
-    ThreadItemUpdate,
-    ThreadItemUpdatedEvent,
     ThreadMetadata,
     ThreadsAddClientToolOutputReq,
     ThreadsAddStructuredInputReq,
     ThreadsCustomActionReq,
+    ThreadsGetByIdReq,
     ThreadsRetryAfterItemReq,
     ThreadsSyncCustomActionReq,
     ThreadStreamEvent,
-    TranscriptionResult,
     UserMessageItem,
     WidgetItem,
 )
+from pydantic import BaseModel
 
 from app.assistant import Assistant
+from app.attachments import Attachments
+from app.attachments.references import with_links
 from app.chat.actions import CheckedAction, LiveContext, checked
-from app.chat.answer_limit import limited
 from app.chat.clean import clean_model
 from app.chat.history import HistoryLimits, recent_items
-from app.chat.own_ids import OwnIds
+from app.chat.keeping import AnswerKeeper
+from app.chat.pictures import holds_picture
 from app.chat.preflight import preflight
+from app.chat.speech import transcribed
 from app.chat.title import entitled
-from app.chat.unfinished import followed
-from app.context import RequestContext, Turn
-from app.errors import AssistantRefused, ChatError, InternalError, NotFound, NothingPending, Unprocessable
+from app.context import RequestContext
+from app.errors import (
+    AssistantRefused,
+    AttachmentUnavailable,
+    ChatError,
+    InternalError,
+    KeyTaken,
+    NotFound,
+    NothingPending,
+    Unprocessable,
+)
 from app.observability.logs import failure, get_logger
 from app.store import DatabaseStore
 from app.store.scope import check_active
@@ -68,44 +74,69 @@ class ChatServer(ChatKitServer[RequestContext]):
         self,
         store: DatabaseStore,
         assistant: Assistant,
+        attachments: Attachments,
         *,
         longest_answer: int = LONGEST_ANSWER_CHARACTERS,
         history: HistoryLimits | None = None,
+        most_audio_bytes: int = 10 * 1024 * 1024,
     ) -> None:
-        super().__init__(store)
+        super().__init__(store, attachments)
         self.assistant = assistant
-        self._longest_answer = longest_answer
+        self.attachments = attachments
+        self._keeper = AnswerKeeper(store, attachments, longest_answer=longest_answer)
+        self._most_audio_bytes = most_audio_bytes
         self._history = history or HistoryLimits()
 
     async def answer(self, request: NonStreamingReq, context: RequestContext) -> bytes:
         """The JSON answer of an operation that does not stream."""
-        await self._preflight(request, context)
+        await preflight(request, context, self.store, self.assistant)
+        told: BaseModel
         match request:
-            case ItemsListReq():
-                return await self._list_items(request, context)
-            case ThreadsSyncCustomActionReq():
-                return await self._act_at_once(request, context)
+            case ItemsListReq(params=params):
+                told = await self._list_items(params, context)
+            case ThreadsGetByIdReq(params=params):
+                told = self._to_thread_response(await self._load_full_thread(params.thread_id, context))
+            case ThreadsSyncCustomActionReq(params=params):
+                told = await self._act_at_once(params, context)
             case InputTranscribeReq(params=params):
-                return self._serialize(await self._transcribed(params, context))
+                told = await transcribed(self.assistant, params, context, most_bytes=self._most_audio_bytes)
+            case AttachmentsCreateReq(params=params):
+                told = await self.attachments.create_attachment(params, context)
+            case AttachmentsDeleteReq(params=params):
+                await self.attachments.delete_attachment(params.attachment_id, context)
+                return b"{}"
             case _:
                 return await self._process_non_streaming(request, context)
+        return self._told(told, context)
 
     async def stream(self, request: StreamingReq, context: RequestContext) -> AsyncGenerator[ThreadStreamEvent, None]:
         """The events of a turn. What must be refused is refused before the first one, and before any write."""
-        await self._preflight(request, context)
-        async with aclosing(self._process_streaming_impl(request, context)) as events:
-            async for event in events:
-                # The SDK holds back hidden context that is done; it must not leave in any other way either.
-                if not isinstance(getattr(event, "item", None), HiddenContextItem | SDKHiddenContextItem):
-                    yield event
+        context.files = self.attachments.of(context)
+        try:
+            await preflight(request, context, self.store, self.assistant)
+            async with aclosing(self._process_streaming_impl(request, context)) as events:
+                async for event in events:
+                    # The SDK holds back hidden context that is done; it must not leave in any other way either.
+                    if not isinstance(getattr(event, "item", None), HiddenContextItem | SDKHiddenContextItem):
+                        yield event
+        except (AttachmentUnavailable, NotFound):
+            await self._raise_if_repeated(context)
+            raise
 
-    async def _preflight(self, request: ChatKitReq, context: RequestContext) -> None:
-        takes_attachments = self.attachment_store is not None
-        await preflight(request, context, self.store, self.assistant, takes_attachments=takes_attachments)
+    async def _raise_if_repeated(self, context: RequestContext) -> None:
+        """The attachments of a request that is made again were sent the first time. Raises KeyTaken."""
+        turn = context.turn
+        if turn is None or turn.is_open or turn.idempotency_key is None:
+            return
+        if await self.store.find_turn(turn.idempotency_key, context) is not None:
+            raise KeyTaken
 
-    def encode(self, event: ThreadStreamEvent) -> bytes:
+    def encode(self, event: ThreadStreamEvent, context: RequestContext) -> bytes:
         """One server-sent event."""
-        return b"data: " + self._serialize(event) + b"\n\n"
+        return b"data: " + self._told(event, context) + b"\n\n"
+
+    def _told(self, model: BaseModel, context: RequestContext) -> bytes:
+        return self._serialize(with_links(model, self.attachments.link(context)))
 
     async def respond(
         self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: RequestContext
@@ -144,83 +175,22 @@ class ChatServer(ChatKitServer[RequestContext]):
         told = live.merged(self.assistant.respond(history, live))
         async with (
             entitled(thread, self.assistant, message, live) as look_for_title,
-            aclosing(self._kept(told, thread, context)) as answer,
+            aclosing(self._keeper.kept(told, thread, context)) as answer,
         ):
             async for event in answer:
                 look_for_title()
                 yield event
-
-    async def _kept(
-        self, events: AsyncGenerator[ThreadStreamEvent, None], thread: ThreadMetadata, context: RequestContext
-    ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """What an assistant says, with ids of ours, within bounds, and saved before it is told."""
-        async with aclosing(events):
-            own = OwnIds(self.store, thread, context).rewritten(events)
-            async for event in limited(own, self._longest_answer):
-                await self._keep(event, thread, context)
-                yield event
-
-    async def _keep(self, event: ThreadStreamEvent, thread: ThreadMetadata, context: RequestContext) -> None:
-        """Save what is done before it is told, and follow what is not done yet for checkpoints."""
-        turn = context.turn
-        if turn is None:
-            return
-        match event:
-            case ThreadItemAddedEvent(item=item):
-                turn.unfinished[item.id] = followed(item)
-            case ThreadItemUpdatedEvent(item_id=item_id, update=update):
-                if (unfinished := turn.unfinished.get(item_id)) is not None:
-                    unfinished.apply(update)
-                else:
-                    await self._change(item_id, update, thread, context, turn)
-            case ThreadItemDoneEvent(item=item):
-                async with turn.writing:
-                    await self.store.add_thread_item(thread.id, item, context)
-                    turn.unfinished.pop(item.id, None)
-                turn.changing.pop(item.id, None)
-            case ThreadItemReplacedEvent(item=item):
-                # The SDK saves it; what was followed before is another item.
-                turn.changing.pop(item.id, None)
-            case ThreadItemRemovedEvent(item_id=item_id):
-                async with turn.writing:
-                    turn.unfinished.pop(item_id, None)
-                turn.changing.pop(item_id, None)
-            case _:
-                pass
-
-    async def _change(
-        self, item_id: str, update: ThreadItemUpdate, thread: ThreadMetadata, context: RequestContext, turn: Turn
-    ) -> None:
-        """An item that was finished before goes on: a workflow after a client tool call, a widget by an action."""
-        if (changing := turn.changing.get(item_id)) is None:
-            try:
-                changing = followed(await self.store.load_item(thread.id, item_id, context))
-            except NotFound:
-                # Taken back, or never announced: there is nothing to keep it with.
-                return
-            turn.changing[item_id] = changing
-        changing.apply(update)
-        async with turn.writing:
-            if (changed := changing.snapshot()) is not None:
-                await self.store.save_item(thread.id, changed, context)
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
     ) -> None:
         await self.store.save_feedback(thread_id, item_ids, feedback, context)
 
-    async def _transcribed(self, params: InputTranscribeParams, context: RequestContext) -> TranscriptionResult:
-        try:
-            # Strictly, which the SDK is not; and beside the event loop, for it may be long.
-            data = await asyncio.to_thread(base64.b64decode, params.audio_base64, validate=True)
-        except ValueError:
-            raise Unprocessable("params.audio_base64: this is not base64.") from None
-        return await self.assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
-
-    async def _act_at_once(self, request: ThreadsSyncCustomActionReq, context: RequestContext) -> bytes:
+    async def _act_at_once(self, params: ThreadCustomActionParams, context: RequestContext) -> SyncCustomActionResponse:
         """The item that an action changed, saved before it is told."""
-        thread, action = await self._checked_action(request.params, context)
+        thread, action = await self._checked_action(params, context)
         check_active(thread)
+        context.files = self.attachments.of(context)
         try:
             changed = await action.outcome(LiveContext.of(thread, self.store, context))
         except CustomStreamError as error:
@@ -229,10 +199,13 @@ class ChatServer(ChatKitServer[RequestContext]):
             logger.error("action_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
             raise InternalError from None
         if changed is not None:
+            if holds_picture(changed):
+                logger.error("action_failed", cure="an image is made by an action that streams")
+                raise InternalError
             changed = clean_model(changed.model_copy(update={"thread_id": thread.id}))
             await self.store.change_item(thread.id, changed, context)
         is_hidden = isinstance(changed, HiddenContextItem | SDKHiddenContextItem)
-        return self._serialize(SyncCustomActionResponse(updated_item=None if is_hidden else changed))
+        return SyncCustomActionResponse(updated_item=None if is_hidden else changed)
 
     async def _checked_action(
         self, params: ThreadCustomActionParams, context: RequestContext
@@ -285,15 +258,14 @@ class ChatServer(ChatKitServer[RequestContext]):
                 thread, action = await self._checked_action(params, context)
                 await self.store.open_turn(thread.id, context)
                 live = LiveContext.of(thread, self.store, context)
-                told = self._noted(self._kept(action.events(live), thread, context), context)
+                told = self._noted(self._keeper.kept(action.events(live), thread, context), context)
                 async for event in self._process_events(thread, context, lambda: told):
                     yield event
             case _:
                 async for event in super()._process_streaming_impl(request, context):
                     yield event
 
-    async def _list_items(self, request: ItemsListReq, context: RequestContext) -> bytes:
-        params = request.params
+    async def _list_items(self, params: ItemsListParams, context: RequestContext) -> Page[ThreadItem]:
         page = await self.store.load_thread_items(
             params.thread_id, params.after, params.limit or DEFAULT_PAGE_SIZE, params.order, context
         )
@@ -301,7 +273,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             # The store answers for an absent thread, or somebody else's, with an empty page.
             await self.store.load_thread(params.thread_id, context)
         page.data = [item for item in page.data if not isinstance(item, HiddenContextItem | SDKHiddenContextItem)]
-        return self._serialize(page)
+        return page
 
     async def _pending_call(self, thread_id: str, context: RequestContext) -> ClientToolCallItem:
         """The call that waits for its output, whatever a failed turn has left behind it.

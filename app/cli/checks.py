@@ -16,7 +16,8 @@ Result = tuple[str, bool, str]
 
 
 def results_of(settings: Settings) -> list[Result]:
-    return [_check_assistant(settings), _check_keys(settings), _check_database(settings), _check_model(settings)]
+    looks = (_check_assistant, _check_keys, _check_database, _check_storage, _check_model)
+    return [look(settings) for look in looks]
 
 
 def _check_keys(settings: Settings) -> Result:
@@ -75,6 +76,20 @@ def _check_database(settings: Settings) -> Result:
     except (SQLAlchemyError, OSError, ChatError, ConfigurationError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0] or type(error).__name__
         return "database", False, reason
+
+
+def _check_storage(settings: Settings) -> Result:
+    from app.errors import ChatError
+    from app.main import file_storage
+
+    place = settings.storage_url or settings.data_dir / "attachments"
+    try:
+        asyncio.run(file_storage(settings).look())
+    except ConfigurationError as error:
+        return "storage", False, str(error)
+    except ChatError:
+        return "storage", False, f"{place} cannot be read"
+    return "storage", True, f"{place}"
 
 
 def _check_model(settings: Settings) -> Result:

@@ -9,6 +9,7 @@ from app.errors import DatabaseUnavailable
 from app.observability.logs import failure, get_logger
 
 KEYS_LIVE_HOURS = 24
+MOST_AT_ONCE = 100
 
 logger = get_logger(__name__)
 
@@ -38,6 +39,47 @@ FORGET_KEYS = Statement(
 UPDATE chat_turns SET idempotency_key = NULL, request_hash = NULL
  WHERE idempotency_key IS NOT NULL AND started_at < now() - interval '{KEYS_LIVE_HOURS} hours'
 """,  # noqa: S608 - a constant of ours
+)
+
+# Announced and never uploaded, or uploaded and never sent.
+MARK_ABANDONED = Statement(
+    "mark_abandoned_attachments",
+    """
+UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
+ WHERE session_id IS NULL AND state <> 'deleted'
+   AND (state = 'pending' AND upload_expires_at < now() - make_interval(secs => :late_seconds)
+        OR state = 'ready' AND uploaded_at < now() - make_interval(secs => :unsent_seconds))
+""",
+)
+
+# At once those whose bytes may be there, and once more, to be sure, when nobody can be writing them any more.
+LIST_DELETED_ATTACHMENTS = Statement(
+    "list_deleted_attachments",
+    f"""
+SELECT user_id, attachment_id, storage_key,
+       deleted_at < now() - make_interval(secs => :late_seconds) AS is_settled
+  FROM chat_attachments
+ WHERE state = 'deleted'
+   AND (stored_bytes IS NOT NULL OR deleted_at < now() - make_interval(secs => :late_seconds))
+ ORDER BY deleted_at
+ LIMIT {MOST_AT_ONCE}
+""",  # noqa: S608 - a constant of ours
+)
+
+NOTE_BYTES_REMOVED = Statement(
+    "note_bytes_removed",
+    """
+UPDATE chat_attachments SET stored_bytes = NULL
+ WHERE user_id = :owner AND attachment_id = :attachment_id AND state = 'deleted'
+""",
+)
+
+REMOVE_ATTACHMENT = Statement(
+    "remove_attachment",
+    """
+DELETE FROM chat_attachments
+ WHERE user_id = :owner AND attachment_id = :attachment_id AND state = 'deleted'
+""",
 )
 
 

@@ -146,9 +146,18 @@ chat_attachments = Table(
     Column("upload_expires_at", DateTime(timezone=True)),
     Column("uploaded_at", DateTime(timezone=True)),
     Column("deleted_at", DateTime(timezone=True)),
+    # What it was sent with; null while it was not sent.
+    Column("message_id", Uuid),
     PrimaryKeyConstraint("user_id", "attachment_id", name="chat_attachments_pkey"),
     CheckConstraint("state IN ('pending', 'ready', 'deleted')", name="chat_attachments_state_check"),
     Index("chat_attachments_by_session", "user_id", "session_id"),
+    # For the jobs that look at all owners: short, whatever is kept.
+    Index("chat_attachments_deleted", "deleted_at", postgresql_where=text("state = 'deleted'")),
+    Index(
+        "chat_attachments_unsent",
+        "created_at",
+        postgresql_where=text("session_id IS NULL AND state <> 'deleted'"),
+    ),
 )
 
 chat_feedback = Table(

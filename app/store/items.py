@@ -7,9 +7,10 @@ from uuid import UUID
 from chatkit.types import ClientToolCallItem, Page, ThreadItem
 
 from app.context import RetryWindow, Turn
-from app.db import Database
-from app.errors import Conflict, NotFound, ThreadNotActive
+from app.db import Database, Statement
+from app.errors import AttachmentUnavailable, Conflict, NotFound, ThreadNotActive
 from app.store import rows
+from app.store.attachments import sent_with
 from app.store.ids import message_uuid, session_uuid
 from app.store.scope import check_active, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
 from app.store.sql import items as sql
@@ -184,11 +185,12 @@ class ItemRows:
         opens = turn is not None and not turn.is_open
         publishes = turn is not None and turn.retry is not None and not partial
         session = session_uuid(thread_id)
-        statement = sql.APPEND_ITEM_OF_RETRY if publishes else sql.CHECKPOINT_ITEM if partial else sql.APPEND_ITEM
+        # A context without a turn binds attachments by saving them.
+        sent = sent_with(item) if turn is not None and not partial else []
         with claiming(turn):
             written = await self.database.run(
                 owner_of(context),
-                statement,
+                _statement(publishes=publishes, partial=partial, sends=bool(sent)),
                 session=session,
                 message=message_uuid(session, row.item_id),
                 item_id=rows.storable(row.item_id),
@@ -204,9 +206,12 @@ class ItemRows:
                 opens=opens,
                 **claim_of(turn),
                 **(_window(turn.retry) if turn is not None and turn.retry is not None and publishes else {}),
+                **({"attachments": sent, "thread_id": thread_id} if sent or publishes else {}),
             )
         if not written:
             raise NotFound
+        if not written[0]["complete"]:
+            raise AttachmentUnavailable
         if not written[0]["accepted"]:
             await self._refuse(thread_id, turn, context, opens=opens)
         if turn is not None and written[0]["settled"] and not written[0]["same"] and not written[0]["ours"]:
@@ -231,6 +236,14 @@ class ItemRows:
         check_active(rows.load_thread(found[0]))
         # Unlocked between the two statements.
         raise ThreadNotActive
+
+
+def _statement(*, publishes: bool, partial: bool, sends: bool) -> Statement:
+    if publishes:
+        return sql.APPEND_ITEM_OF_RETRY
+    if partial:
+        return sql.CHECKPOINT_ITEM
+    return sql.APPEND_ITEM_WITH_ATTACHMENTS if sends else sql.APPEND_ITEM
 
 
 def _window(retry: RetryWindow) -> dict[str, int]:

@@ -7,7 +7,7 @@ from chatkit.types import Page, ThreadMetadata
 from sqlalchemy import RowMapping
 
 from app.db import Database
-from app.errors import NotFound
+from app.errors import AttachmentUnavailable, NotFound
 from app.store import rows
 from app.store.ids import session_uuid
 from app.store.scope import bases_of, claim_of, claiming, claims_of, clamped, lost_fence, owner_of, turn_of
@@ -33,7 +33,8 @@ class ThreadRows:
         object is then brought up to date with the row, so that what the SDK announces next is what is stored.
         A context that remembers nothing writes all fields.
 
-        Raises NotFound if the thread was deleted meanwhile, Superseded if a newer turn owns it.
+        Raises NotFound if the thread was deleted meanwhile, Superseded if a newer turn owns it, AttachmentUnavailable
+        if the message that begins the thread has an attachment that cannot be sent.
         """
         bases = bases_of(context)
         base = bases.get(thread.id) if bases is not None else None
@@ -69,10 +70,11 @@ class ThreadRows:
     async def _insert_thread(self, thread: ThreadMetadata, context: Any) -> None:
         turn = turn_of(context)
         opens = turn is not None and not turn.is_open and turn.operation == CREATE
+        sent = list(turn.attachments) if turn is not None and opens else []
         with claiming(turn):
             inserted = await self.database.run(
                 owner_of(context),
-                sql.INSERT_THREAD,
+                sql.INSERT_THREAD_WITH_ATTACHMENTS if sent else sql.INSERT_THREAD,
                 session=session_uuid(thread.id),
                 thread_id=rows.storable(thread.id),
                 turn=turn.id if turn else None,
@@ -80,7 +82,10 @@ class ThreadRows:
                 claims=rows.storable_json(rows.dump_json(claims)) if (claims := claims_of(context)) else None,
                 **claim_of(turn),
                 **rows.thread_columns(thread),
+                **({"attachments": sent} if sent else {}),
             )
+        if not inserted:
+            raise AttachmentUnavailable
         if turn is not None and opens:
             turn.thread_id = thread.id
         self._remembered(inserted[0], context)

@@ -134,8 +134,6 @@ def test_a_second_user_sees_nothing_of_the_first(demo: ChatProcess) -> None:
         ("threads.add_structured_input", {"input": {}}, 422, "invalid_request"),
         ("threads.custom_action", {"action": {"type": "buy"}}, 422, "invalid_request"),
         ("threads.sync_custom_action", {"action": {"type": "buy"}}, 422, "invalid_request"),
-        ("attachments.create", {"name": "a", "size": 1, "mime_type": "text/plain"}, 501, "not_supported"),
-        ("attachments.delete", {"attachment_id": "atc_1"}, 501, "not_supported"),
         ("input.transcribe", {"audio_base64": "AAAA", "mime_type": "audio/webm"}, 501, "not_supported"),
     ],
 )

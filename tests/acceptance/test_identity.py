@@ -34,6 +34,8 @@ from tests.support.processes import (
 PAGE = "https://app.example"
 COOKIE = {"CHAT_AUTH_COOKIE": "session", "CHAT_CORS_ORIGINS": PAGE, "CHAT_USER_CLAIMS": "name,email,roles"}
 PUBLIC = {"/health/live", "/health/ready", "/metrics"}
+# A link is its own permission; without one there is nothing there.
+LINKED = {"/api/attachments/{attachment_id}/content", "/api/attachments/{attachment_id}/preview"}
 LIST = {"type": "threads.list", "params": {}}
 
 
@@ -125,7 +127,8 @@ def test_every_route_but_the_public_ones_wants_a_token(
         if route.path not in PUBLIC:
             for method in route.methods or set():
                 answer = http.request(method, server.base_url + route.path.replace("{", "x").replace("}", ""))
-                assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), route.path
+                expected = (404, "not_found") if route.path in LINKED else (401, "unauthorized")
+                assert (answer.status_code, answer.json()["code"]) == expected, route.path
 
 
 def _routes(app: FastAPI) -> Iterator[APIRoute]:
@@ -258,7 +261,11 @@ def test_without_keys_nobody_is_told_to_sign_in_again(
 ) -> None:
     issuer, forge = Issuer(), Rsa()
     issuer.is_away = True
-    settings = environment(database_url, model_server) | {"CHAT_JWKS_URL": issuer.url, "CHAT_JWT_SECRET": ""}
+    settings = environment(database_url, model_server) | {
+        "CHAT_JWKS_URL": issuer.url,
+        "CHAT_JWT_SECRET": "",
+        "CHAT_URL_SECRET": SECRET,
+    }
     server = ChatProcess(tmp_path, **settings)
     try:
         eventually(lambda: _status(server, "/health/live") == 200, 30)

@@ -52,7 +52,7 @@ async def test_tags_and_attachments_reach_the_model_as_text() -> None:
         inference_options=InferenceOptions(),
     )
     text = json.dumps(await converted(item))
-    for part in ("Look at @invoice", '\\"number\\": 7', "scan.pdf (application/pdf)"):
+    for part in ("Look at @invoice", '\\"number\\": 7', '\\"scan.pdf\\" (application/pdf)'):
         assert part in text
 
 

@@ -55,8 +55,6 @@ OWN: dict[str, Callable[[World], Params]] = {
 }
 # What the caller's own request is answered with, where it is not 200.
 NOT_OFFERED = {
-    "attachments.create": 501,
-    "attachments.delete": 501,
     "input.transcribe": 501,
 }
 TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback")

@@ -166,6 +166,8 @@ class Strangers:
 def _absent(name: str, value: Any) -> Any:
     if isinstance(value, uuid.UUID):
         return uuid.uuid4()
+    if name == "attachments":
+        return [uuid.uuid4().hex for _ in value]
     is_id = name in {"idempotency_key", "attachment_id"} and value is not None
     return uuid.uuid4().hex if is_id else value
 
@@ -218,7 +220,18 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
     await store.load_item(world.thread, world.answer, world.context)
-    await store.load_attachment(world.attachment, world.context)
+    announced = {"name": "a.txt", "size": 3, "mime_type": "text/plain"}
+    response = await matrix.client.post(
+        "/api/chatkit",
+        json={"type": "attachments.create", "params": announced},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    url = response.json()["upload_descriptor"]["url"]
+    assert (await matrix.client.put(url, content=b"abc")).status_code == 200
+    sent = {"input": message("look") | {"attachments": [response.json()["id"]]}}
+    await ask("threads.create", sent)
+    brought = {"input": message("look") | {"attachments": [world.attachment]}}
+    await ask("threads.add_user_message", {"thread_id": thread_id, **brought})
     mine = FileAttachment(id=world.attachment, name=f"{world.mark}.md", mime_type="text/plain")
     await store.save_attachment(mine, world.context)
     await store.delete_attachment(world.attachment, world.context)

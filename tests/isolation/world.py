@@ -69,9 +69,11 @@ async def built(store: DatabaseStore, world: World) -> World:
     )
     await store.save_feedback(world.thread, [world.answer], "positive", context)
     for attachment_id in (world.attachment, world.deleted_attachment):
-        await store.save_attachment(
-            FileAttachment(id=attachment_id, name=f"{world.mark}.txt", mime_type="text/plain"), context
+        attachment = FileAttachment(id=attachment_id, name=f"{world.mark}.txt", mime_type="text/plain")
+        await store.create_attachment(
+            attachment, context, storage_key="00/none", declared_bytes=1, upload_seconds=900, most_unsent=100
         )
+        await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     await store.delete_attachment(world.deleted_attachment, context)
     await store.delete_thread_item(world.thread, world.deleted_item, context)
     await store.delete_thread(world.deleted_thread, context)

@@ -24,10 +24,9 @@ from chatkit.types import (
     ThreadStreamEvent,
 )
 
-from app.chat.server import ChatServer
 from app.context import RequestContext
 from app.store import DatabaseStore
-from tests.support.chat import Scripted
+from tests.support.chat import Chat, Scripted
 from tests.support.items import NAIVE, assistant_message, thread
 
 ALICE = RequestContext(user_id="alice")
@@ -53,19 +52,19 @@ async def test_process_events_saves_done_items_through_the_store_and_turns_error
         yield ThreadItemDoneEvent(item=assistant_message("t", "m"))
         raise RuntimeError
 
-    seen = [event async for event in ChatServer(store, Scripted())._process_events(metadata, ALICE, events)]
+    seen = [event async for event in Chat(store, Scripted()).server._process_events(metadata, ALICE, events)]
     assert [event.type for event in seen] == ["stream_options", "thread.item.done", "error"]
     assert await store.load_item("t", "m", ALICE) == assistant_message("t", "m")
 
 
 async def test_non_streaming_operations_are_answered_with_json_bytes(store: DatabaseStore) -> None:
-    server = ChatServer(store, Scripted())
+    server = Chat(store, Scripted()).server
     answer = await server._process_non_streaming(ThreadsListReq(params=ThreadListParams()), ALICE)
     assert json.loads(answer) == {"data": [], "has_more": False}
 
 
 def test_serialising_leaves_out_nulls_and_the_metadata_of_attachments(store: DatabaseStore) -> None:
-    server = ChatServer(store, Scripted())
+    server = Chat(store, Scripted()).server
     serialised = server._serialize(ThreadMetadata(id="t", created_at=NAIVE))
     assert json.loads(serialised)["id"] == "t"
     assert b"title" not in serialised
@@ -79,7 +78,7 @@ async def test_answers_go_into_a_pending_item_and_unanswered_questions_are_skipp
         inputs=[StructuredInputFreeform(id=name, question="?") for name in ("one", "two")],
     )
     submission = StructuredInputSubmission(answers={"one": StructuredInputAnswerSubmission(values=["yes"])})
-    answered = await ChatServer(store, Scripted())._apply_structured_input_submission(item, submission)
+    answered = await Chat(store, Scripted()).server._apply_structured_input_submission(item, submission)
     assert answered.status == "answered"
     assert [question.answer for question in answered.inputs] == [
         StructuredInputAnswer(values=["yes"]),

@@ -22,11 +22,15 @@ from chatkit.types import (
     UserMessageInput,
     UserMessageTextContent,
 )
+from obstore.store import MemoryStore
 from sqlalchemy import event, text
 
 from app.assistant import AgentAssistant, Assistant, Choices
 from app.assistant.default import build
 from app.assistant.models import DemoModels
+from app.attachments import Attachments
+from app.attachments.links import Links
+from app.attachments.storage import Storage
 from app.chat.runner import OnDisconnect, TurnRunner
 from app.chat.running_turn import RunningTurn, TurnLimits
 from app.chat.server import ChatServer
@@ -52,6 +56,11 @@ class Statements:
         self.names.append(named[1] if named else statement)
 
 
+def file_store(store: DatabaseStore) -> Attachments:
+    """Files in memory."""
+    return Attachments(store, Storage(MemoryStore()), Links("s" * 32, seconds=3600, upload_seconds=900))
+
+
 class Chat:
     """The parts as ``main`` joins them, without HTTP."""
 
@@ -63,7 +72,8 @@ class Chat:
         on_disconnect: OnDisconnect = "stop",
     ) -> None:
         self.store = store
-        self.server = ChatServer(store, assistant)
+        self.attachments = file_store(store)
+        self.server = ChatServer(store, assistant, self.attachments)
         self.runner = TurnRunner(store, self.server.encode, Metrics(), limits=limits, on_disconnect=on_disconnect)
 
     async def start(self, request: StreamingReq) -> RunningTurn:

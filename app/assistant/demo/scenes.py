@@ -53,6 +53,7 @@ from chatkit.types import (
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
 from app.assistant.demo import widgets
+from app.assistant.demo.drawing import drawn
 from app.context import RequestContext
 
 Context = AgentContext[RequestContext]
@@ -139,12 +140,20 @@ async def picture(context: Context) -> Events:
 @scene("draw", "a generated image, with a preview while it is made")
 async def draw(context: Context) -> Events:
     item = GeneratedImageItem(**new(context))
-    image = GeneratedImage(id=item.id, url=widgets.PICTURE)
     yield ThreadItemAddedEvent(item=item)
     for progress in (0.3, 0.7):
         await asyncio.sleep(PAUSE_SECONDS)
-        yield _updated(item, GeneratedImageUpdated(image=image, progress=progress))
+        sketch = GeneratedImage(id=item.id, url=await _kept_drawing(context, progress))
+        yield _updated(item, GeneratedImageUpdated(image=sketch, progress=progress))
+    image = GeneratedImage(id=item.id, url=await _kept_drawing(context, 1))
     yield ThreadItemDoneEvent(item=item.model_copy(update={"image": image}))
+
+
+async def _kept_drawing(context: Context, progress: float) -> str:
+    files = context.request_context.files
+    if files is None:
+        raise RuntimeError("images are stored as files of the user who asks")
+    return await files.keep_picture(await asyncio.to_thread(drawn, progress), "hills.png")
 
 
 @scene("writing", "a widget whose text is streamed into it")

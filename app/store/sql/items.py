@@ -1,6 +1,7 @@
 """Statements about thread items and feedback on them."""
 
 from app.db import Statement
+from app.store.sql.attachments import ALL_SENT, SENT, bound, dropped
 
 # What a turn may see: no other turn's drafts, and, while it retries, not the answer that it replaces.
 _VISIBLE = """(NOT is_draft OR turn_id = :turn)
@@ -80,23 +81,27 @@ _MAY_REPLACE = f"""CASE
     END"""
 
 
-def _append(name: str, extra: str = "") -> Statement:
-    """Take a position, write the item, and say what happened.
+def _append(name: str, extra: str = "", *, sends: bool = False) -> Statement:
+    """Take a position, write the item, and say what happened; with ``sends``, its attachments become the thread's, or
+    nothing happens.
 
     Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
-    write through; ``same``, whether the row now holds this very item; ``ours``, whether this
-    turn wrote it; ``settled``. No row: no such thread.
+    write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
+    item; ``ours``, whether this turn wrote it; ``settled``. No row: no such thread.
     """
+    before, after = (SENT, f", {bound('session', ':message')}") if sends else ("", "")
+    complete = ALL_SENT if sends else "true"
     return Statement(
         name,
         f"""
-WITH session AS (
+WITH {before}session AS (
   UPDATE chat_sessions
      SET next_position = next_position + 1, updated_at = now(),
          current_turn_id = CASE WHEN :opens THEN :turn ELSE current_turn_id END
    WHERE user_id = :owner AND session_id = :session
      AND CASE WHEN :opens THEN status ->> 'type' = 'active' OR current_turn_id = :turn
               ELSE :turn IS NULL OR current_turn_id = :turn END
+     AND {complete}
   RETURNING next_position - 1 AS position
 ), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
@@ -118,8 +123,8 @@ WITH session AS (
          is_draft = CASE WHEN {_MAY_REPLACE} THEN excluded.is_draft ELSE m.is_draft END
   RETURNING m.item = CAST(:item AS jsonb) AND m.is_partial = :partial AS same,
             m.turn_id IS NOT DISTINCT FROM :turn AS ours, {_SETTLED} AS settled
-)
-SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted,
+){after}
+SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
        written.same, written.ours, written.settled
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
@@ -128,21 +133,24 @@ SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS acce
 
 
 APPEND_ITEM = _append("append_item")
+APPEND_ITEM_WITH_ATTACHMENTS = _append("append_item_with_attachments", sends=True)
 # The same, under a name of its own: how often it runs depends on how long answers take.
 CHECKPOINT_ITEM = _append("checkpoint_item")
 
 # The first final item of a retry: in the same transaction the old answer goes and the drafts come out.
 APPEND_ITEM_OF_RETRY = _append(
     "append_item_of_retry",
-    """, replaced AS (
+    f""", replaced AS (
   DELETE FROM chat_messages m USING session
    WHERE m.user_id = :owner AND m.session_id = :session
      AND m.position > :retry_from AND m.position < :open_position
-), published AS (
+  RETURNING m.message_id
+), {dropped("replaced")}, published AS (
   UPDATE chat_messages m SET is_draft = false FROM session
    WHERE m.user_id = :owner AND m.session_id = :session
      AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message
 )""",
+    sends=True,
 )
 
 # Outside of a turn: an item that is there, and finished, in a thread that takes changes.
@@ -175,7 +183,7 @@ SELECT item::text AS item
 
 DELETE_ITEM = Statement(
     "delete_item",
-    """
+    f"""
 WITH session AS (
   UPDATE chat_sessions SET updated_at = now()
    WHERE user_id = :owner AND session_id = :session AND (:turn IS NULL OR current_turn_id = :turn)
@@ -183,7 +191,8 @@ WITH session AS (
 ), removed AS (
   DELETE FROM chat_messages m USING session
    WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
-)
+  RETURNING m.message_id
+), {dropped("removed")}
 SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session

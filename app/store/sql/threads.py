@@ -1,6 +1,7 @@
 """Statements about threads."""
 
 from app.db import Statement
+from app.store.sql.attachments import ALL_SENT, SENT, bound
 
 _THREAD = """thread_id, title, status::text AS status, allowed_image_domains::text AS domains,
        metadata::text AS metadata, created_at"""
@@ -14,31 +15,44 @@ SELECT {_THREAD}
 """,
 )
 
-# A new thread, and with the first one its user; what a token says of them is kept up to date. With a turn that
-# creates threads, this is the write that opens it. On conflict: the same request repeated after a lost connection, or
-# a caller that keeps no base to compare with.
-INSERT_THREAD = Statement(
-    "insert_thread",
-    f"""
-WITH owner AS (
-  INSERT INTO chat_users AS u (user_id, metadata) VALUES (:owner, COALESCE(CAST(:claims AS jsonb), '{{}}'))
+
+def _insert_thread(name: str, *, sends: bool = False) -> Statement:
+    """A new thread, and with the first one its user; what a token says of them is kept up to date.
+
+    With a turn that creates threads, this is the write that opens it. On conflict: the same request repeated after a
+    lost connection, or a caller that keeps no base to compare with. No row: an attachment cannot be sent.
+    """
+    before, after = (f"{SENT}", f", {bound('opened', 'NULL')}") if sends else ("", "")
+    condition = ALL_SENT if sends else "true"
+    return Statement(
+        name,
+        f"""
+WITH {before}owner AS (
+  INSERT INTO chat_users AS u (user_id, metadata)
+  SELECT :owner, COALESCE(CAST(:claims AS jsonb), '{{}}') WHERE {condition}
   ON CONFLICT (user_id) DO UPDATE SET metadata = excluded.metadata
    WHERE CAST(:claims AS jsonb) IS NOT NULL AND u.metadata <> excluded.metadata
 ), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
-  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens
+  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens AND {condition}
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
-)
+  RETURNING turn_id
+){after}
 INSERT INTO chat_sessions
        (user_id, session_id, thread_id, title, status, allowed_image_domains, metadata, current_turn_id)
-VALUES (:owner, :session, :thread_id, :title, CAST(:status AS jsonb), CAST(:domains AS jsonb),
-        CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END)
+SELECT :owner, :session, :thread_id, :title, CAST(:status AS jsonb), CAST(:domains AS jsonb),
+       CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
+ WHERE {condition}
 ON CONFLICT (user_id, session_id) DO UPDATE
    SET title = excluded.title, status = excluded.status, metadata = excluded.metadata,
        allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
 RETURNING {_THREAD}
 """,
-)
+    )
+
+
+INSERT_THREAD = _insert_thread("insert_thread")
+INSERT_THREAD_WITH_ATTACHMENTS = _insert_thread("insert_thread_with_attachments", sends=True)
 
 # Only the fields this request changed. Guarded (inside a turn): and only where the row still says what the
 # request started from, so a rename or a lock made meanwhile wins over the stream.

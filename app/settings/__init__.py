@@ -3,25 +3,28 @@
 Only ``main``, ``cli`` and ``migrations/env.py`` read settings; every other part is handed what it needs.
 """
 
-import ipaddress
 import logging
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.auth.keys import FAMILIES
 from app.db.database import normalised_url
+from app.settings.addresses import is_loopback, is_trustworthy
+from app.settings.files import FileSettings, split
 
 SHORTEST_SECRET_BYTES = 32
+CURE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
 # As in app.assistant.loading, which takes long to import.
 DEFAULT_ASSISTANT = "app.assistant.default:build"
 DEFAULT_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
 
 AuthMode = Literal["jwt", "dev"]
+
+__all__ = ["ConfigurationError", "Settings", "is_loopback", "load_settings", "variable_name"]
 
 
 class ConfigurationError(Exception):
@@ -32,7 +35,7 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-class Settings(BaseSettings):
+class Settings(FileSettings):
     model_config = SettingsConfigDict(
         env_prefix="CHAT_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
@@ -104,6 +107,11 @@ class Settings(BaseSettings):
     )
     assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
 
+    transcription_model: str | None = Field(
+        None, description="speech to text by the model server, e.g. `whisper-1`; unset: not offered"
+    )
+    max_audio_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="longest recording")
+
     on_disconnect: Literal["stop", "finish"] = Field("stop", description="what a turn does when its last reader leaves")
     turn_seconds: float = Field(600, gt=0, description="a turn that takes longer is ended, with what it has")
     turn_stale_seconds: float = Field(
@@ -129,10 +137,17 @@ class Settings(BaseSettings):
     serve_host: str | None = Field(None, description="set by `serve` for its workers")
     embedded_url: SecretStr | None = Field(None, description="set by `serve` for its workers")
 
-    @field_validator("jwt_algorithms", "cors_origins", "user_claims", "allowed_models", "allowed_tools", mode="before")
+    @field_validator(
+        "jwt_algorithms",
+        "cors_origins",
+        "user_claims",
+        "allowed_models",
+        "allowed_tools",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return split(value)
 
     @field_validator("database_url")
     @classmethod
@@ -153,7 +168,7 @@ class Settings(BaseSettings):
     @field_validator("jwks_url")
     @classmethod
     def _fetchable(cls, value: str | None) -> str | None:
-        if value is not None and not _is_trustworthy(value):
+        if value is not None and not is_trustworthy(value):
             raise ValueError("use https://, or http:// for this machine or a host of a private network")
         return value
 
@@ -215,6 +230,11 @@ class Settings(BaseSettings):
         return self.openai_api_key is None and self.openai_base_url is None
 
     @property
+    def link_key(self) -> str | None:
+        """What signs addresses of files; in development mode a secret of its own is made."""
+        return self.url_secret.get_secret_value() if self.url_secret is not None else self.jwt_key
+
+    @property
     def dev_secret_file(self) -> Path:
         return self.data_dir / "dev-secret"
 
@@ -233,7 +253,9 @@ class Settings(BaseSettings):
                     "Use --host 127.0.0.1, or set CHAT_AUTH_MODE=jwt and CHAT_JWT_SECRET."
                 )
         elif not self.is_dev:
-            found += self._key_problems()
+            found += self._key_problems() or self._link_key_problems()
+        if self.transcription_model is not None and self.uses_demo_model:
+            found.append("CHAT_TRANSCRIPTION_MODEL: there is no server to ask; set OPENAI_API_KEY or OPENAI_BASE_URL.")
         if self.auth_cookie is not None and not self.is_dev and "cors_origins" not in self.model_fields_set:
             found.append(
                 "CHAT_AUTH_COOKIE: a browser sends it for whichever page asks. Name the pages that may: "
@@ -254,18 +276,24 @@ class Settings(BaseSettings):
             return [f"CHAT_JWKS_FILE: {self.jwks_file} is not a readable file."]
         return []
 
+    def _link_key_problems(self) -> list[str]:
+        if self.link_key is None:
+            return [f"CHAT_URL_SECRET: signs addresses of files, and not set. {CURE}"]
+        if len(self.link_key.encode()) < SHORTEST_SECRET_BYTES:
+            return [f"CHAT_URL_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
+        return []
+
     def _wants_key_set(self) -> str:
         return f"CHAT_JWT_ALGORITHMS: {', '.join(self.jwt_algorithms or ())} needs CHAT_JWKS_URL or CHAT_JWKS_FILE."
 
     def _secret_problems(self) -> list[str]:
         key = self.jwt_key
-        cure = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
         if key is None:
             if self.jwt_secret_file is not None:
-                return [f"CHAT_JWT_SECRET_FILE: {self.jwt_secret_file} is not a readable file. {cure}"]
-            return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set; nor is CHAT_JWKS_URL. {cure}"]
+                return [f"CHAT_JWT_SECRET_FILE: {self.jwt_secret_file} is not a readable file. {CURE}"]
+            return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set; nor is CHAT_JWKS_URL. {CURE}"]
         if len(key.encode()) < SHORTEST_SECRET_BYTES:
-            return [f"CHAT_JWT_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {cure}"]
+            return [f"CHAT_JWT_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
         return []
 
 
@@ -283,32 +311,6 @@ def variable_name(field: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
     return f"CHAT_{field.upper()}"
-
-
-def is_loopback(host: str | None) -> bool:
-    if host is None:
-        return False
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_trustworthy(url: str) -> bool:
-    """Keys that travel in the clear can be exchanged on the way, so only inside a machine or a private network."""
-    parsed = urlsplit(url)
-    host = parsed.hostname or ""
-    return bool(host) and (parsed.scheme == "https" or (parsed.scheme == "http" and _is_private(host)))
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        # A name without dots is one of the network's own; a number is an address in disguise.
-        return host.endswith((".internal", ".local")) or re.fullmatch(r"[a-z][a-z0-9-]*", host) is not None
 
 
 def _problem(*, loc: tuple[int | str, ...], msg: str, **_: Any) -> str:

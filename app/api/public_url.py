@@ -1,0 +1,27 @@
+"""Where a client reaches this server, for the addresses that it is given."""
+
+import re
+from collections.abc import Callable
+
+from fastapi import Request
+
+from app.errors import BadRequest
+
+PublicUrl = Callable[[Request], str]
+"""Scheme, host and path, without a slash at the end."""
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
+
+
+def public_url(configured: str | None) -> PublicUrl:
+    """As configured; or as each request says: what is made of that goes back to nobody else."""
+
+    def of(request: Request) -> str:
+        if configured is not None:
+            return configured
+        host = request.headers.get("host", "localhost")
+        if not _HOST.fullmatch(host):
+            raise BadRequest("Host: this is not the name of a host.")
+        return f"{request.url.scheme}://{host}{request.scope.get('root_path', '')}"
+
+    return of

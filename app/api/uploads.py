@@ -1,0 +1,91 @@
+"""The bytes of a file: a form with one field ``file``, or the body itself; counted, whatever was declared."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import IO, cast
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from app.api.body import BodyLimits
+from app.attachments.intake import Upload
+from app.errors import BadRequest, FileTooLarge, RequestTimedOut, UnsupportedMediaType
+
+IN_MEMORY_BYTES = 1024 * 1024
+FORM_BYTES = 16 * 1024
+"""What a form may have around its file."""
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    most_bytes: int = 20 * 1024 * 1024
+    seconds: float = 300
+
+    def within(self, announced: int) -> BodyLimits:
+        return BodyLimits(most_bytes=min(self.most_bytes, announced), seconds=self.seconds)
+
+
+@asynccontextmanager
+async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Upload, None]:
+    """The whole file, open until the block ends. Raises FileTooLarge, RequestTimedOut, BadRequest or
+    UnsupportedMediaType."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Content-Encoding: send the file as it is.")
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    most_bytes = limits.most_bytes + (FORM_BYTES if is_form else 0)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        raise FileTooLarge
+    try:
+        async with asyncio.timeout(limits.seconds):
+            upload = await (_from_form if is_form else _from_body)(request, most_bytes)
+    except TimeoutError:
+        raise RequestTimedOut from None
+    except ClientDisconnect:
+        raise BadRequest("The file did not arrive whole.") from None
+    with upload.file:
+        if upload.size > limits.most_bytes:
+            raise FileTooLarge
+        yield upload
+
+
+async def _from_form(request: Request, most_bytes: int) -> Upload:
+    pieces = _counted(request, most_bytes)
+    parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=10, max_part_size=FORM_BYTES)
+    try:
+        form = await parser.parse()
+    except MultiPartException:
+        raise BadRequest("The body must be a form with one file in the field 'file'.") from None
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        await form.close()
+        raise BadRequest("The body must be a form with one file in the field 'file'.")
+    return Upload(file.file, file.size or 0, file.filename or "", file.content_type or "")
+
+
+async def _from_body(request: Request, most_bytes: int) -> Upload:
+    # Closed by whoever reads it.
+    file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+    size = 0
+    try:
+        async for piece in _counted(request, most_bytes):
+            size += len(piece)
+            file.write(piece)
+    except BaseException:
+        file.close()
+        raise
+    return Upload(cast("IO[bytes]", file), size, content_type=request.headers.get("content-type", ""))  # type: ignore[arg-type]
+
+
+async def _counted(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
+    count = 0
+    async for piece in request.stream():
+        count += len(piece)
+        if count > most_bytes:
+            raise FileTooLarge
+        yield piece

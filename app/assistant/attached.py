@@ -1,0 +1,69 @@
+"""Attached files as model input: the newest first, until the budget is used up; the rest by name."""
+
+import base64
+import json
+from collections.abc import Sequence
+
+from chatkit.types import Attachment, GeneratedImageItem, ThreadItem, UserMessageItem
+from openai.types.responses import ResponseInputImageParam, ResponseInputTextParam
+
+from app.attachments import kinds
+from app.context import Files
+from app.store.attachments import id_in
+
+Part = ResponseInputTextParam | ResponseInputImageParam
+
+CUT = "[The file is longer; it is cut here.]"
+
+
+async def contents_of(items: Sequence[ThreadItem], files: Files) -> dict[str, Part]:
+    """By attachment id, what a model gets to see; an attachment that is not there is to be named only."""
+    parts: dict[str, Part] = {}
+    characters, pictures = files.text_characters, files.pictures
+    for item in reversed(items):
+        for attachment_id, name, content_type in reversed(_brought(item)):
+            if kinds.is_picture(content_type) and pictures > 0:
+                if (picture := await files.picture(attachment_id)) is not None:
+                    pictures -= 1
+                    parts[attachment_id] = _image(picture.data, picture.content_type)
+            elif (
+                kinds.has_text(content_type)
+                and characters > 0
+                and (text := await files.text(attachment_id, characters + 1))
+            ):
+                parts[attachment_id] = _quoted(name, content_type, text, characters)
+                characters -= min(characters, len(text))
+    return parts
+
+
+def named(attachment: Attachment) -> ResponseInputTextParam:
+    """What is said of a file that a model cannot read, or that there is no room for."""
+    size = (attachment.metadata or {}).get("size")
+    about = ", ".join(filter(None, (attachment.mime_type, f"{size} bytes" if size is not None else "")))
+    return _text(f"The user attached a file: {json.dumps(attachment.name, ensure_ascii=False)} ({about}).")
+
+
+def _brought(item: ThreadItem) -> list[tuple[str, str, str]]:
+    match item:
+        case UserMessageItem(attachments=attachments):
+            return [(attachment.id, attachment.name, attachment.mime_type) for attachment in attachments]
+        case GeneratedImageItem(image=image) if image is not None and (attachment_id := id_in(image.url)):
+            return [(attachment_id, "", "image/png")]
+        case _:
+            return []
+
+
+def _quoted(name: str, content_type: str, text: str, most_characters: int) -> ResponseInputTextParam:
+    """As what it is: something the user sent, and no instruction."""
+    shown = text if len(text) <= most_characters else f"{text[:most_characters]}\n{CUT}"
+    title = json.dumps(name, ensure_ascii=False)
+    return _text(f"<Attachment name={title} type={json.dumps(content_type)}>\n{shown}\n</Attachment>")
+
+
+def _image(data: bytes, content_type: str) -> ResponseInputImageParam:
+    url = f"data:{content_type};base64,{base64.b64encode(data).decode()}"
+    return ResponseInputImageParam(type="input_image", detail="auto", image_url=url)
+
+
+def _text(text: str) -> ResponseInputTextParam:
+    return ResponseInputTextParam(type="input_text", text=text)

@@ -1,0 +1,133 @@
+"""A file on its way in: announced, looked at, stored, and then called ready."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+from urllib.parse import quote
+
+from chatkit.types import Attachment, FileAttachment, ImageAttachment
+from pydantic import AnyUrl
+
+from app.attachments import kinds
+from app.attachments.references import reference_to
+from app.attachments.renditions import Renditions
+from app.attachments.storage import Storage
+from app.context import RequestContext
+from app.errors import FileRefused
+from app.store import DatabaseStore
+from app.store.ids import new_id
+
+PREVIEW = ".preview"
+TEXT = ".text"
+_SLICE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FileLimits:
+    most_bytes: int = 20 * 1024 * 1024
+    most_pixels: int = 40_000_000
+    most_unsent: int = 50
+    """Files of one user that were not sent with a message."""
+    accepted: kinds.AcceptedTypes = field(default_factory=lambda: kinds.AcceptedTypes(("*/*",)))
+    text_characters: int = 64_000
+    pictures: int = 8
+    """What of attached texts and images a model sees in one call."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Bytes as they came, counted."""
+
+    file: BinaryIO
+    size: int
+    name: str = ""
+    content_type: str = ""
+
+
+@dataclass(frozen=True)
+class Rendition:
+    data: bytes
+    content_type: str
+
+
+class Intake:
+    """The row comes first, so that no bytes lie anywhere without a row that names the place."""
+
+    def __init__(self, store: DatabaseStore, storage: Storage, limits: FileLimits, *, upload_seconds: float) -> None:
+        self._store = store
+        self._storage = storage
+        self._limits = limits
+        self._upload_seconds = upload_seconds
+        self._renditions = Renditions(most_pixels=limits.most_pixels)
+
+    async def announce(self, attachment: Attachment, context: RequestContext, *, declared_bytes: int) -> str:
+        """A row, and the key under which its objects will be. Raises TooManyAttachments."""
+        storage_key = f"{secrets.token_hex(1)}/{secrets.token_hex(16)}"
+        await self._store.create_attachment(
+            attachment,
+            context,
+            storage_key=storage_key,
+            declared_bytes=declared_bytes,
+            upload_seconds=self._upload_seconds,
+            most_unsent=self._limits.most_unsent,
+        )
+        return storage_key
+
+    async def take(
+        self, attachment: Attachment, upload: Upload, context: RequestContext, *, storage_key: str | None = None
+    ) -> Attachment:
+        """Store it, under the key that was announced or a new one. Raises FileRefused, before anything is written."""
+        attachment, renditions = await self._examined(attachment, upload)
+        attachment = attachment.model_copy(update={"metadata": {"size": upload.size}})
+        if storage_key is None:
+            storage_key = await self.announce(attachment, context, declared_bytes=upload.size)
+        digest = await asyncio.to_thread(_sha256, upload.file)
+        key = f"{storage_key}/{digest}"
+        upload.file.seek(0)
+        disposition = disposition_of(attachment.name, attachment.mime_type)
+        await self._storage.put(key, upload.file, content_type=attachment.mime_type, disposition=disposition)
+        for ending, rendition in renditions.items():
+            await self._storage.put(
+                key + ending, rendition.data, content_type=rendition.content_type, disposition="attachment"
+            )
+        await self._store.finish_upload(attachment, context, stored_bytes=upload.size, sha256=digest)
+        return attachment
+
+    async def _examined(self, attachment: Attachment, upload: Upload) -> tuple[Attachment, Mapping[str, Rendition]]:
+        """As what it really is, and what is made of it."""
+        if isinstance(attachment, ImageAttachment):
+            preview = await self._renditions.preview(upload.file)
+            seen = attachment.model_copy(update={"mime_type": preview.source_type})
+            return seen, {PREVIEW: Rendition(preview.data, preview.content_type)}
+        await asyncio.to_thread(kinds.check_content, upload.file, attachment.mime_type)
+        if attachment.mime_type == kinds.PDF and (text := await self._renditions.text_of_pdf(upload.file)):
+            return attachment, {TEXT: Rendition(text, "text/plain; charset=utf-8")}
+        return attachment, {}
+
+
+def new_attachment(name: str, content_type: str) -> Attachment:
+    """Raises FileRefused for an image that is none of the kinds a browser only shows."""
+    attachment_id = new_id("attachment")
+    if kinds.is_picture(content_type):
+        url = AnyUrl(reference_to(attachment_id))
+        return ImageAttachment(id=attachment_id, name=name, mime_type=content_type, preview_url=url)
+    if content_type.startswith("image/"):
+        raise FileRefused
+    return FileAttachment(id=attachment_id, name=name, mime_type=content_type)
+
+
+def disposition_of(name: str, content_type: str) -> str:
+    """Shown only if it is an image that cannot run anything."""
+    kind = "inline" if kinds.is_picture(content_type) else "attachment"
+    return f"{kind}; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(_SLICE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
