@@ -58,7 +58,7 @@ def _no_settings_from_outside() -> Iterator[None]:
     keep = {"CHAT_POSTGRES_BIN"}
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if (name.startswith(("CHAT_", "OPENAI_")) or name == "DATABASE_URL") and name not in keep:
+            if (name.startswith(("CHAT_", "OPENAI_", "AWS_")) or name == "DATABASE_URL") and name not in keep:
                 patch.delenv(name)
         yield
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 
-from agents import Agent, RunContextWrapper, StopAtTools, function_tool
+from agents import Agent, ImageGenerationTool, RunContextWrapper, StopAtTools, function_tool
 from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import (
     AssistantMessageContent,
@@ -54,6 +54,11 @@ async def look_at_page(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> 
 def build_with_client_tool() -> Agent[AgentContext[RequestContext]]:
     stop = StopAtTools(stop_at_tool_names=["look_at_page"])
     return Agent(name="Looking", instructions="Look.", tools=[look_at_page], tool_use_behavior=stop)
+
+
+def build_with_pictures() -> Agent[AgentContext[RequestContext]]:
+    tool = ImageGenerationTool(tool_config={"type": "image_generation", "partial_images": 2})
+    return Agent(name="Drawing", instructions="Draw.", tools=[tool])
 
 
 class Brief(Assistant):

@@ -7,6 +7,9 @@ It prints its port on the first line. What it answers is decided by the last mes
 - ``size``: letters in each word
 - ``then``: ``stop``, ``cut`` (the connection breaks), ``hang`` (for ever), ``fail`` (an error event), ``500`` (at once)
 
+``DRAW {"image": base64, "partials": [base64, ...]}`` draws a picture, by the responses API. Recordings are heard at
+``/v1/audio/transcriptions``: one that begins with ``fail`` and a status is answered with it, any other with its length.
+
 What it was asked, and what it sent when, is kept and handed out at ``GET /calls``.
 """
 
@@ -21,6 +24,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -137,19 +141,44 @@ async def chat_completions(request: Request) -> Response:
 async def responses(request: Request) -> Response:
     body = await request.json()
     Call("responses", body)
-    text, tool = reply(body["input"])
+    last = said(body["input"])[-1]
+    if last.startswith("DRAW "):
+        events = _drawing_events(**json.loads(last.removeprefix("DRAW ")))
+    else:
+        events = _response_events(*reply(body["input"]))
 
     async def stream() -> AsyncIterator[bytes]:
-        for event in _response_events(text, tool):
+        for event in events:
             await asyncio.sleep(0.002)
             yield b"event: " + event["type"].encode() + b"\n" + _sse(event)
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
+BASE: dict[str, Any] = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": [], "output": []}
+BASE |= {"parallel_tool_calls": True, "tool_choice": "auto", "status": "in_progress"}
+USAGE: dict[str, Any] = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
+USAGE |= {"input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}}
+USAGE |= {"output_tokens_details": {"reasoning_tokens": 0}}
+
+
+def _drawing_events(image: str, partials: list[str]) -> Iterator[dict[str, Any]]:
+    drawing = {"id": "ig_1", "type": "image_generation_call", "status": "in_progress", "result": None}
+    yield {"type": "response.created", "response": BASE}
+    yield {"type": "response.output_item.added", "output_index": 0, "item": drawing}
+    for number, partial in enumerate(partials):
+        shown = {"partial_image_index": number, "partial_image_b64": partial}
+        yield {"type": "response.image_generation_call.partial_image", "item_id": "ig_1", "output_index": 0, **shown}
+    done = drawing | {"status": "completed", "result": image}
+    yield {"type": "response.output_item.done", "output_index": 0, "item": done}
+    for event in _response_events("There it is.", None):
+        if event["type"] == "response.completed":
+            event["response"]["output"].insert(0, done)
+        if event["type"] != "response.created":
+            yield event
+
+
 def _response_events(text: str, tool: Tool | None) -> Iterator[dict[str, Any]]:
-    base = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": [], "tool_choice": "auto"}
-    base |= {"parallel_tool_calls": True, "output": [], "status": "in_progress"}
     # The same id for every message, as a careless server might.
     message: dict[str, Any] = {
         "id": "msg_same",
@@ -160,7 +189,7 @@ def _response_events(text: str, tool: Tool | None) -> Iterator[dict[str, Any]]:
     }
     part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     at = {"item_id": "msg_same", "output_index": 0, "content_index": 0}
-    yield {"type": "response.created", "response": base}
+    yield {"type": "response.created", "response": BASE}
     yield {"type": "response.output_item.added", "output_index": 0, "item": message}
     yield {"type": "response.content_part.added", "part": part, **at}
     for word in words(text):
@@ -175,10 +204,19 @@ def _response_events(text: str, tool: Tool | None) -> Iterator[dict[str, Any]]:
         yield {"type": "response.output_item.added", "output_index": 1, "item": call}
         yield {"type": "response.output_item.done", "output_index": 1, "item": call}
         output.append(call)
-    usage: dict[str, Any] = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
-    usage |= {"input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}}
-    usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
-    yield {"type": "response.completed", "response": base | {"output": output, "status": "completed", "usage": usage}}
+    yield {"type": "response.completed", "response": BASE | {"output": output, "status": "completed", "usage": USAGE}}
+
+
+async def transcriptions(request: Request) -> Response:
+    form = await request.form()
+    file = form["file"]
+    assert isinstance(file, UploadFile)
+    data = await file.read()
+    heard = {"model": form["model"], "name": file.filename, "kind": file.content_type, "bytes": len(data)}
+    calls.append({"api": "transcriptions", "body": heard})
+    if data.startswith(b"fail"):
+        return JSONResponse({"error": {"message": "as the recording says"}}, status_code=int(data[4:7]))
+    return JSONResponse({"text": f"You said {len(data)} bytes."})
 
 
 async def list_calls(_: Request) -> Response:
@@ -197,6 +235,7 @@ app = Starlette(
     routes=[
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/responses", responses, methods=["POST"]),
+        Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
         Route("/v1/models", models),
         Route("/calls", list_calls),
     ]

@@ -39,7 +39,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("CHAT_", "OPENAI_")) and name != "DATABASE_URL"
+        if not name.startswith(("CHAT_", "OPENAI_", "AWS_")) and name != "DATABASE_URL"
     }
     # A coverage tool or a shell may have set what a fresh process should not inherit; the rest is ours.
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | variables

@@ -1,0 +1,65 @@
+"""A server for each storage: a directory, and a bucket."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from app.auth.tokens import mint
+from tests.faults.harness import SECRET, environment, new_user
+from tests.support.files import S3Server, Uploader
+from tests.support.processes import ChatClient, ChatProcess, ModelServer
+
+
+@dataclass
+class Place:
+    """A server, and where its files lie."""
+
+    process: ChatProcess
+    files: Path
+    database: URL
+    model: ModelServer
+
+    def user(self) -> Uploader:
+        return Uploader(self.client(new_user()))
+
+    def client(self, name: str) -> ChatClient:
+        return ChatClient(self.process.base_url, mint(SECRET, name, seconds=3600))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server.wait_until_ready()
+    server.stop()
+
+
+def started(directory: Path, database: URL, model: ModelServer, bucket: S3Server | None = None, **more: str) -> Place:
+    own = {"CHAT_TURN_STALE_SECONDS": "1", **more} | (bucket.settings() if bucket is not None else {})
+    process = ChatProcess(directory, **environment(database, model) | own).wait_until_ready()
+    files = bucket.bucket / "some" / "prefix" if bucket is not None else directory / ".data" / "attachments"
+    return Place(process, files, database, model)
+
+
+@pytest.fixture(scope="module", params=["directory", "bucket"])
+def place(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_database: URL,
+    model_server: ModelServer,
+) -> Iterator[Place]:
+    """The same tests for both."""
+    bucket = request.getfixturevalue("s3_server") if request.param == "bucket" else None
+    made = started(tmp_path_factory.mktemp("files"), shared_database, model_server, bucket)
+    yield made
+    assert made.process.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer) -> Iterator[Place]:
+    """For what does not depend on the storage."""
+    made = started(tmp_path_factory.mktemp("local"), shared_database, model_server, CHAT_MAX_IMAGE_PIXELS="1000000")
+    yield made
+    assert made.process.stop() == 0

@@ -1,0 +1,162 @@
+"""Images that a model makes are files of the user: shown, kept, given back to the model, and never in a row."""
+
+import base64
+import io
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
+
+import pytest
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    GeneratedImage,
+    GeneratedImageItem,
+    GeneratedImageUpdated,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+)
+from PIL import Image
+from sqlalchemy import URL
+
+from app.assistant import Assistant
+from app.context import RequestContext
+from app.store import DatabaseStore
+from tests.attachments.conftest import Place, started
+from tests.conftest import query
+from tests.support.chat import Chat, create, stored
+from tests.support.files import picture
+from tests.support.items import NAIVE
+from tests.support.processes import ModelServer, done_items, http, message, thread_id_of
+
+FINAL = picture(size=(200, 100))
+SKETCHES = [picture(size=(20, 10)), picture(size=(100, 50))]
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.fixture(scope="module")
+def drawing(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
+) -> Iterator[Place]:
+    own = {"CHAT_MODEL_API": "responses", "CHAT_ASSISTANT": "tests.support.assistants:build_with_pictures"}
+    own |= {"CHAT_MAX_MESSAGE_CHARACTERS": "100000"}
+    made = started(tmp_path_factory.mktemp("drawing"), shared_database, model_server, None, **own)
+    yield made
+    assert made.process.stop() == 0
+
+
+def draw(place: Place, image: str, partials: Sequence[str] = ()) -> tuple[Any, list[dict[str, Any]]]:
+    user = place.user()
+    order = json.dumps({"image": image, "partials": list(partials)})
+    return user, user.client.events("threads.create", input=message(f"DRAW {order}"))
+
+
+def test_a_picture_is_shown_while_it_is_made_and_kept(drawing: Place) -> None:
+    user, events = draw(drawing, encoded(FINAL), [encoded(sketch) for sketch in SKETCHES])
+    updates = [event["update"] for event in events if "progress" in event.get("update", {})]
+    assert [update["progress"] for update in updates] == [0.0, 0.5]
+    assert not any(update["image"]["url"].startswith("data:") for update in updates)
+    thread_id = thread_id_of(events)
+    (item,) = [item for item in user.client.items(thread_id) if item["type"] == "generated_image"]
+    shown = http.get(item["image"]["url"])
+    assert shown.content == FINAL
+    assert shown.headers["content-type"] == "image/png"
+    assert shown.headers["content-disposition"].startswith("inline")
+    # What was only shown is deleted, and the picture belongs to its message.
+    assert [http.get(update["image"]["url"]).status_code for update in updates] == [404, 404]
+    found = query(drawing.database, f"SELECT item FROM chat_messages WHERE item::text LIKE '%{item['id']}%'")
+    assert "data:" not in str(found)
+    assert "attachment://" in str(found)
+    key = f"SELECT * FROM chat_attachments WHERE attachment_id = '{_id_in(item['image']['url'])}'"
+    (row,) = query(drawing.database, key)
+    assert (row["state"], row["session_id"] is not None, row["message_id"] is not None) == ("ready", True, True)
+
+
+def test_the_model_sees_what_it_drew(drawing: Place) -> None:
+    user, events = draw(drawing, encoded(FINAL))
+    user.client.say(thread_id_of(events), "Make it larger")
+    bodies = [call["body"] for call in drawing.model.calls()]
+    sent = next(body["input"] for body in bodies if "Make it larger" in json.dumps(body))
+    (url,) = [part["image_url"] for given in sent for part in given["content"] if "image_url" in part]
+    assert Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size == (200, 100)
+
+
+@pytest.mark.parametrize("image", ["!!!", encoded(b"no image"), encoded(b"<svg xmlns='http://www.w3.org/2000/svg'/>")])
+def test_what_is_no_picture_ends_the_answer_and_stores_nothing(drawing: Place, image: str) -> None:
+    user, events = draw(drawing, image)
+    assert events[-1]["type"] == "error"
+    assert [item["type"] for item in user.client.items(thread_id_of(events))] == ["user_message"]
+
+
+def test_a_new_answer_takes_the_old_picture_away(drawing: Place) -> None:
+    user, events = draw(drawing, encoded(FINAL))
+    thread_id, asked = thread_id_of(events), done_items(events)[0]["id"]
+    (old,) = _pictures(events)
+    again = user.client.events("threads.retry_after_item", thread_id=thread_id, item_id=asked)
+    (new,) = _pictures(again)
+    assert [http.get(url).status_code for url in (old, new)] == [404, 200]
+
+
+def _pictures(events: list[dict[str, Any]]) -> list[str]:
+    return [item["image"]["url"] for item in done_items(events) if item["type"] == "generated_image"]
+
+
+def _id_in(url: str) -> str:
+    return url.partition("/api/attachments/")[2].partition("/")[0]
+
+
+class DataUrls(Assistant):
+    """Yields pictures as data URLs, as the SDK does by itself."""
+
+    def __init__(self, *urls: str) -> None:
+        self.urls = urls
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        item = GeneratedImageItem(id="g", thread_id="t", created_at=NAIVE)
+        yield ThreadItemAddedEvent(item=item)
+        for url in self.urls:
+            image = GeneratedImage(id="g", url=url)
+            yield ThreadItemUpdatedEvent(item_id="g", update=GeneratedImageUpdated(image=image, progress=0.5))
+        yield ThreadItemDoneEvent(item=item.model_copy(update={"image": image}))
+
+
+def data_url(data: bytes) -> str:
+    return f"data:image/png;base64,{encoded(data)}"
+
+
+async def test_whoever_makes_it_no_row_holds_its_bytes(store: DatabaseStore) -> None:
+    chat = Chat(store, DataUrls(data_url(SKETCHES[0]), data_url(FINAL)))
+    events = await chat.events(create("Draw"))
+    assert "data:image" not in json.dumps(events)
+    (item,) = await stored(store, "SELECT item::text FROM chat_messages WHERE item_type = 'generated_image'")
+    assert "attachment://" in item["item"]
+    states = await stored(store, "SELECT state, session_id FROM chat_attachments ORDER BY created_at")
+    assert [(row["state"], row["session_id"] is not None) for row in states] == [
+        ("deleted", False),
+        ("deleted", False),
+        ("ready", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/svg+xml;utf8,<svg/>", "data:text/html;base64,AAAA", "data:", data_url(b"x")]
+)
+async def test_a_data_url_that_is_no_picture_is_left_out(store: DatabaseStore, url: str) -> None:
+    chat = Chat(store, DataUrls(url))
+    events = await chat.events(create("Draw"))
+    assert done_items(events)[-1]["type"] == "generated_image"
+    assert "image" not in done_items(events)[-1]
+    assert "data:" not in json.dumps(events).replace("data: ", "")
+
+
+async def test_a_model_that_does_not_stop_drawing_is_stopped(store: DatabaseStore) -> None:
+    chat = Chat(store, DataUrls(*[data_url(SKETCHES[0])] * 101))
+    events = await chat.events(create("Draw"))
+    assert "too long" in events[-1]["message"]

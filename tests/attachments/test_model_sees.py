@@ -1,0 +1,141 @@
+"""What a model gets of attached files: by both APIs, within the budget, the newest first."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from chatkit.types import UserMessageItem
+from PIL import Image
+from sqlalchemy import URL
+
+from app.assistant.attached import CUT
+from app.assistant.converter import HistoryConverter
+from app.context import Files, Picture
+from tests.attachments.conftest import Place, started
+from tests.support.files import Uploader, docx, pdf, picture
+from tests.support.processes import ModelServer, message, thread_id_of
+
+
+@pytest.fixture(scope="module", params=["responses", "chat_completions"])
+def talking(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_database: URL,
+    model_server: ModelServer,
+) -> Iterator[Place]:
+    own = {"CHAT_MODEL_API": request.param, "CHAT_FILE_TOKENS": "100", "CHAT_MODEL_IMAGES": "2"}
+    made = started(tmp_path_factory.mktemp("talking"), shared_database, model_server, None, **own)
+    yield made
+    assert made.process.stop() == 0
+
+
+def asked(place: Place, words: str) -> Any:
+    """What the model was sent in the name of the user, in the call for a message; its answers repeat what it hears."""
+    bodies = [call["body"] for call in place.model.calls() if words in json.dumps(call["body"])]
+    return [given for given in bodies[-1].get("input") or bodies[-1]["messages"] if given["role"] == "user"]
+
+
+def say(user: Uploader, words: str, *attachment_ids: str, thread_id: str | None = None) -> str:
+    given = message(words) | {"attachments": list(attachment_ids)}
+    if thread_id is None:
+        return thread_id_of(user.client.events("threads.create", input=given))
+    user.client.events("threads.add_user_message", thread_id=thread_id, input=given)
+    return thread_id
+
+
+def images_in(sent: Any) -> list[bytes]:
+    found: list[bytes] = []
+    for part in _parts(sent):
+        if part.get("type") in {"input_image", "image_url"}:
+            url = part["image_url"] if isinstance(part["image_url"], str) else part["image_url"]["url"]
+            found.append(base64.b64decode(url.partition("base64,")[2]))
+    return found
+
+
+def _parts(sent: Any) -> Iterator[dict[str, Any]]:
+    for given in sent:
+        if isinstance(given.get("content"), list):
+            yield from given["content"]
+
+
+def test_texts_and_pictures_are_content_and_others_are_named(talking: Place) -> None:
+    user = talking.user()
+    ids = [
+        user.ready(b"The code is 4711.", "note.txt", "text/plain"),
+        user.ready(pdf("Page of paper"), "paper.pdf", "application/pdf"),
+        user.ready("Größe;1".encode("utf-16"), "a.csv", "text/csv"),
+        user.ready(picture(size=(3000, 2000)), "wide.png", "image/png"),
+        user.ready(docx("hidden"), "letter.docx", DOCX),
+    ]
+    say(user, "What do you see?", *ids)
+    sent = asked(talking, "letter.docx")
+    words = json.dumps(sent, ensure_ascii=False)
+    assert "The code is 4711." in words
+    assert "Page of paper" in words
+    assert "Größe;1" in words
+    assert f"({DOCX}, " in words
+    assert "attachment://" not in words
+    (image,) = images_in(sent)
+    assert max(Image.open(io.BytesIO(image)).size) == 1568
+
+
+def test_the_newest_files_come_first_when_there_is_no_room_for_all(talking: Place) -> None:
+    """Four hundred characters of text and two pictures."""
+    user = talking.user()
+    old = [user.ready(b"OLDTEXT", "old.txt"), user.ready(picture(), "old.png", "image/png")]
+    thread_id = say(user, "first of room", *old)
+    newer = [user.ready(picture(), f"new{number}.png", "image/png") for number in range(2)]
+    newer.append(user.ready(b"NEWTEXT" + b"x" * 1000, "new.txt"))
+    say(user, "second of room", *newer, thread_id=thread_id)
+    sent = asked(talking, "second of room")
+    words = json.dumps(sent)
+    assert "NEWTEXT" in words
+    assert CUT in words
+    assert "OLDTEXT" not in words
+    assert "old.txt" in words
+    assert "old.png" in words
+    assert words.count("x" * 400) <= 1
+    assert len(images_in(sent)) == 2
+
+
+def test_a_file_that_was_deleted_is_only_named(talking: Place) -> None:
+    user = talking.user()
+    attachment_id = user.ready(b"GONETEXT", "gone.txt")
+    thread_id = say(user, "before it goes", attachment_id)
+    user.client.call("attachments.delete", attachment_id=attachment_id)
+    say(user, "after it went", thread_id=thread_id)
+    words = json.dumps(asked(talking, "after it went"))
+    assert "GONETEXT" not in words
+    assert "gone.txt" in words
+
+
+class Unread(Files):
+    """Nothing may be read from it."""
+
+    text_characters = 0
+    pictures = 0
+
+    async def text(self, attachment_id: str, most_characters: int) -> str | None:
+        raise AssertionError("read without a budget")
+
+    async def picture(self, attachment_id: str) -> Picture | None:
+        raise AssertionError("read without a budget")
+
+    async def keep_picture(self, data: bytes, name: str) -> str:
+        raise AssertionError("not asked for")
+
+    async def drop(self, reference: str) -> None:
+        raise AssertionError("not asked for")
+
+
+async def test_without_a_budget_nothing_is_read() -> None:
+    attachment = {"type": "file", "id": "atc_1", "name": "a.txt", "mime_type": "text/plain"}
+    given = {"id": "m", "thread_id": "t", "created_at": "2026-01-01T00:00:00", "inference_options": {}}
+    item = UserMessageItem.model_validate(given | {"content": [], "attachments": [attachment]})
+    assert "a.txt" in json.dumps(await HistoryConverter(files=Unread()).to_agent_input([item]))
+
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
