@@ -194,10 +194,11 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     keys = verification_keys(settings, rules)
     disabled = DisabledUsers(database, on_disabled=runner.stop_users)
     reached_at = public_url(settings.public_url)
+    rate_limit = RateLimit(settings.requests_per_minute)
     authenticate = authenticated_by(
         TokenVerifier(rules, keys),
         disabled,
-        RateLimit(settings.requests_per_minute),
+        rate_limit,
         CookieRules(settings.auth_cookie, frozenset(settings.cors_origins)) if settings.auth_cookie else None,
         reached_at,
     )
@@ -237,13 +238,13 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         health_router(database, keys, wanted_revision=wanted_revision(), is_draining=lambda: runner.is_draining)
     )
     app.include_router(chatkit_router(ChatEndpoint(server, runner, _edge_limits(settings)), authenticate))
-    upload_limits = UploadLimits(most_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds)
     files = FileEndpoint(
         attachments,
-        authenticate,
-        disabled.includes,
-        upload_limits,
-        reached_at,
+        authenticate=authenticate,
+        is_disabled=disabled.includes,
+        rate_limit=rate_limit,
+        limits=UploadLimits(most_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds),
+        public_url=reached_at,
         from_bucket=settings.direct_downloads,
     )
     app.include_router(attachments_router(files, authenticate))

@@ -12,8 +12,9 @@ from structlog.contextvars import bind_contextvars
 from app.api.authentication import Authenticate
 from app.api.body import BodyLimits
 from app.api.public_url import PublicUrl
+from app.api.rate_limit import RateLimit
 from app.api.request_id import request_id_of
-from app.api.uploads import UploadLimits, read_upload
+from app.api.uploads import UploadLimits, UploadSlots, read_upload
 from app.attachments.attachment_store import Attachments, Download, shown
 from app.attachments.links import Purpose
 from app.context import RequestContext
@@ -55,33 +56,40 @@ class FileEndpoint:
     def __init__(
         self,
         attachments: Attachments,
+        *,
         authenticate: Authenticate,
         is_disabled: Callable[[str], Awaitable[bool]],
+        rate_limit: RateLimit,
         limits: UploadLimits,
         public_url: PublicUrl,
-        *,
         from_bucket: bool,
     ) -> None:
         self._attachments = attachments
         self._authenticate = authenticate
         self._is_disabled = is_disabled
+        self._rate_limit = rate_limit
+        self._slots = UploadSlots()
         self._limits = limits
         self._public_url = public_url
         self._from_bucket = from_bucket
 
     async def upload_directly(self, request: Request, context: RequestContext) -> Response:
         most = BodyLimits(most_bytes=self._limits.most_bytes, seconds=self._limits.seconds)
-        async with read_upload(request, most) as upload:
-            return _json(shown(await self._attachments.receive_directly(upload, context)))
+        with self._slots.hold(context.user_id):
+            async with read_upload(request, most) as upload:
+                return _json(shown(await self._attachments.receive_directly(upload, context)))
 
     async def describe(self, attachment_id: str, context: RequestContext) -> Response:
         return _json(await self._attachments.described(attachment_id, context))
 
     async def upload(self, request: Request, attachment_id: str) -> Response:
         context = await self._holder(request, attachment_id, "upload")
+        # One link can be tried again and again, until the right bytes have come.
+        await self._rate_limit.spend(context.user_id)
         announced = await self._attachments.awaited(attachment_id, context)
-        async with read_upload(request, self._limits.within(announced.declared_bytes or 0)) as upload:
-            return _json(shown(await self._attachments.receive(announced, upload, context)))
+        with self._slots.hold(context.user_id):
+            async with read_upload(request, self._limits.within(announced.declared_bytes or 0)) as upload:
+                return _json(shown(await self._attachments.receive(announced, upload, context)))
 
     async def content(self, request: Request, attachment_id: str) -> Response:
         context = await self._holder(request, attachment_id, "content")

@@ -1,8 +1,9 @@
 """The bytes of a file: a form with one field ``file``, or the body itself; counted, whatever was declared."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
@@ -14,7 +15,14 @@ from starlette.requests import ClientDisconnect
 
 from app.api.body import BodyLimits
 from app.attachments.intake import Upload
-from app.errors import BadRequest, FileTooLarge, RequestTimedOut, UnsupportedMediaType
+from app.errors import (
+    BadRequest,
+    FileTooLarge,
+    RequestTimedOut,
+    TooManyRequests,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 IN_MEMORY_BYTES = 1024 * 1024
 FORM_BYTES = 16 * 1024
@@ -28,6 +36,30 @@ class UploadLimits:
 
     def within(self, announced: int) -> BodyLimits:
         return BodyLimits(most_bytes=min(self.most_bytes, announced), seconds=self.seconds)
+
+
+class UploadSlots:
+    """How many uploads may be under way in this process: each holds a temporary file for as long as it takes."""
+
+    def __init__(self, *, per_user: int = 4, altogether: int = 64) -> None:
+        self._per_user = per_user
+        self._altogether = altogether
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, user_id: str) -> Iterator[None]:
+        """Raises TooManyRequests if the user has too many, Unavailable if everybody has."""
+        if self._held[user_id] >= self._per_user:
+            raise TooManyRequests(retry_after_seconds=2)
+        if self._held.total() >= self._altogether:
+            raise Unavailable
+        self._held[user_id] += 1
+        try:
+            yield
+        finally:
+            self._held[user_id] -= 1
+            if not self._held[user_id]:
+                del self._held[user_id]
 
 
 @asynccontextmanager

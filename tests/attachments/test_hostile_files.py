@@ -1,9 +1,11 @@
 """What somebody may try with a file."""
 
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -139,6 +141,34 @@ class TestSizes:
         )[0]["attachment_id"]
         user.client.call("attachments.delete", attachment_id=attachment_id)
         assert "code" not in user.announce(b"abc")
+
+
+def test_few_uploads_of_one_user_are_under_way_at_once(local: Place) -> None:
+    """Each holds a temporary file for as long as it takes."""
+    user, other, open_now = local.user(), local.user(), threading.Semaphore(0)
+    go_on = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"a"
+        open_now.release()
+        assert go_on.wait(30)
+        yield b"bc"
+
+    def upload(slot: int) -> int:
+        url = user.announce(b"abc")["upload_descriptor"]["url"]
+        return httpx2.put(url, content=slowly(), timeout=60).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(upload, slot) for slot in range(4)]
+        for _ in slow:
+            assert open_now.acquire(timeout=30)
+        time.sleep(0.3)
+        refused = user.send(user.announce(b"abc"), b"abc")
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+        assert other.send(other.announce(b"abc"), b"abc").status_code == 200
+        go_on.set()
+        assert [uploaded.result() for uploaded in slow] == [200] * 4
+    assert user.send(user.announce(b"abc"), b"abc").status_code == 200
 
 
 class TestTypes:

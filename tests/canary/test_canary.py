@@ -32,6 +32,7 @@ class Canary:
     mark: str
     threads: list[str] = field(default_factory=list)
     items: list[tuple[str, str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     seen: int = 0
 
     @property
@@ -39,13 +40,13 @@ class Canary:
         body = claims(sub=self.user, name=self.mark, exp=4_000_000_000)
         return {"Authorization": f"Bearer {token(Hmac(SECRET.encode()), body=body)}", "Accept-Language": "de"}
 
-    def message(self, dice: random.Random) -> dict[str, Any]:
+    def message(self, dice: random.Random, files: list[str]) -> dict[str, Any]:
         words = f"{self.mark} " * dice.randint(1, 4) + "x" * dice.randint(0, 9) + dice.choice(["", "", " fail"])
         tag = {"type": "input_tag", "id": self.mark, "text": self.mark, "data": {self.mark: self.mark}}
         content: list[dict[str, Any]] = [{"type": "input_text", "text": words}]
         return {
             "content": content + ([tag] if dice.random() < 0.3 else []),
-            "attachments": [],
+            "attachments": [dice.choice(files)] if files and dice.random() < 0.2 else [],
             "quoted_text": self.mark if dice.random() < 0.3 else None,
             "inference_options": {},
         }
@@ -63,9 +64,12 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
     settings = {"CHAT_ASSISTANT": "tests.support.assistants:Echo", "CHAT_USER_CLAIMS": "name"}
+    settings |= {"CHAT_LOG_LEVEL": "DEBUG", "CHAT_MAX_UNSENT_ATTACHMENTS": "100000"}
     process = ChatProcess(
         tmp_path_factory.mktemp("canary"),
-        **environment(shared_database, model_server) | settings | {"CHAT_LOG_LEVEL": "DEBUG"},
+        **environment(shared_database, model_server)
+        | settings
+        | {"CHAT_LOG_LEVEL": "DEBUG", "CHAT_MAX_UNSENT_ATTACHMENTS": "100000"},
     )
     yield process.wait_until_ready()
     process.stop()
@@ -93,10 +97,11 @@ class Flock:
         # Now and then with an id of somebody else.
         target = bird if self.dice.random() < 0.8 else self.dice.choice(self.birds)
         thread = self.dice.choice(target.threads[-50:]) if target.threads else "thr_none"
+        files = target.files[-5:]
         of_thread, item = self.dice.choice(target.items[-50:]) if target.items else ("thr_none", "msg_none")
         bodies: list[Callable[[], tuple[str, dict[str, Any]]]] = [
-            lambda: ("threads.create", {"input": bird.message(self.dice)}),
-            lambda: ("threads.add_user_message", {"thread_id": thread, "input": bird.message(self.dice)}),
+            lambda: ("threads.create", {"input": bird.message(self.dice, files)}),
+            lambda: ("threads.add_user_message", {"thread_id": thread, "input": bird.message(self.dice, files)}),
             lambda: ("threads.retry_after_item", {"thread_id": of_thread, "item_id": item}),
             lambda: ("threads.add_client_tool_output", {"thread_id": thread, "result": {bird.mark: bird.mark}}),
             lambda: (
@@ -114,13 +119,38 @@ class Flock:
             lambda: ("items.list", {"thread_id": of_thread, "limit": 3, "after": item}),
             lambda: ("threads.get_by_id", {"thread_id": thread}),
             lambda: ("threads.delete", {"thread_id": thread}),
+            lambda: ("attachments.delete", {"attachment_id": self.dice.choice(files or ["atc_none"])}),
+            lambda: ("upload", {}),
+            lambda: ("read a file", {"attachment_id": self.dice.choice(files or ["atc_none"])}),
             # What is refused must not be logged either.
             lambda: ("threads.create", {"input": bird.mark, "other": [bird.mark]}),
             lambda: (bird.mark, {bird.mark: bird.mark}),
         ]
-        weights = [4, 9, 3, 4, 4, 1, 3, 3, 6, 6, 4, 4, 1, 1, 1]
+        weights = [4, 9, 3, 4, 4, 1, 3, 3, 6, 6, 4, 4, 1, 1, 2, 2, 1, 1]
         operation, params = self.dice.choices(bodies, weights)[0]()
-        await self._ask(bird, operation, params)
+        if operation == "upload":
+            await self._upload(bird)
+        elif operation == "read a file":
+            await self._read_file(bird, params["attachment_id"])
+        else:
+            await self._ask(bird, operation, params)
+
+    async def _upload(self, bird: Canary) -> None:
+        content = f"{bird.mark} {self.dice.random()}".encode()
+        form = {"file": (f"{bird.mark}.txt", content, self.dice.choice(["text/plain", "text/markdown", "image/png"]))}
+        answer = await self.client.post("/api/attachments", files=form, headers=bird.headers)
+        self.outcomes[f"upload {answer.status_code}"] += 1
+        self._look(bird, "upload", answer.text)
+        if answer.status_code == 200:
+            bird.files.append(answer.json()["id"])
+
+    async def _read_file(self, bird: Canary, attachment_id: str) -> None:
+        described = await self.client.get(f"/api/attachments/{attachment_id}", headers=bird.headers)
+        self.outcomes[f"read a file {described.status_code}"] += 1
+        self._look(bird, "read a file", described.text)
+        if described.status_code == 200:
+            content = await self.client.get(described.json()["download_url"])
+            self._look(bird, "download", content.text)
 
     async def _ask(self, bird: Canary, operation: str, params: dict[str, Any]) -> None:
         headers = bird.headers | {"Content-Type": "application/json"}
@@ -177,6 +207,8 @@ def test_no_mark_reaches_anybody_else(
     # The eyes are open: everybody saw a lot of their own, and was refused what is not theirs.
     assert min(bird.seen for bird in flock.birds) > requests / 20
     assert flock.outcomes["items.list 404"] > requests / 200
+    assert flock.outcomes["read a file 200"] > requests / 500
+    assert flock.outcomes["read a file 404"] > 0
     eventually(lambda: query(shared_database, "SELECT 1 FROM chat_turns WHERE state = 'running'") == [], 30)
     for bird in flock.birds:
         for other in flock.birds:

@@ -220,12 +220,20 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
     await store.load_item(world.thread, world.answer, world.context)
+    # How many files others have not sent is nothing to the owner.
+    await matrix.database.execute(
+        "INSERT INTO chat_attachments (user_id, attachment_id, attachment)"
+        " SELECT $1, 'full' || number, '{}' FROM generate_series(1, 60) number",
+        matrix.own.user,
+    )
     announced = {"name": "a.txt", "size": 3, "mime_type": "text/plain"}
     response = await matrix.client.post(
         "/api/chatkit",
         json={"type": "attachments.create", "params": announced},
         headers={"Authorization": f"Bearer {token}"},
     )
+    assert response.status_code == 200, response.text
+    await matrix.database.execute("DELETE FROM chat_attachments WHERE attachment_id LIKE 'full%'")
     url = response.json()["upload_descriptor"]["url"]
     assert (await matrix.client.put(url, content=b"abc")).status_code == 200
     sent = {"input": message("look") | {"attachments": [response.json()["id"]]}}
