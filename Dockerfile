@@ -9,9 +9,9 @@ COPY app app
 RUN /venv/bin/pip install --no-cache-dir --no-deps --editable .
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home chat
+RUN useradd --system --uid 10001 --no-create-home chat && install -d -o 10001 /data
 WORKDIR /srv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHAT_LOG_FORMAT=json
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHAT_LOG_FORMAT=json CHAT_DATA_DIR=/data
 COPY --from=build /venv /venv
 COPY --from=build /srv /srv
 COPY alembic.ini ./

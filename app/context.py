@@ -66,6 +66,8 @@ class Turn:
     """Item id to digest of every final item this turn has committed: a repeat needs no statement."""
     attachments: dict[str, Attachment] = field(default_factory=dict)
     """What the message that this turn answers brings, by id, as it was when the request came."""
+    made_attachments: set[str] = field(default_factory=set)
+    """Ids of the images that were made for its answer."""
     known_item_ids: set[str] = field(default_factory=set)
     """Item ids that were issued by, or loaded from, the store during this turn: ours, not the model's."""
 
@@ -107,7 +109,7 @@ class Files(ABC):
 
     @abstractmethod
     async def drop(self, reference: str) -> None:
-        """Delete an image that ``keep_picture`` stored."""
+        """Delete an image that ``keep_picture`` stored for this answer; nothing for any other."""
         ...
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from obstore.exceptions import BaseError
 from sqlalchemy import text
 
 from app import __version__
@@ -46,7 +47,7 @@ from app.chat.running_turn import TurnLimits
 from app.chat.server import ChatServer
 from app.db import Database
 from app.db.maintenance import maintain
-from app.db.migrations import seen_revision, wanted_revision
+from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 from app.observability.logs import configure_logging, failure, get_logger
 from app.observability.metrics import Metrics
 from app.playground import playground_router
@@ -109,7 +110,7 @@ def file_storage(settings: Settings) -> Storage:
     """Where the bytes of attachments are. Raises ConfigurationError if it cannot be written."""
     if settings.storage_url is not None:
         name, _, prefix = settings.storage_url.removeprefix("s3://").partition("/")
-        secret = settings.aws_secret_access_key
+        secret, token = settings.aws_secret_access_key, settings.aws_session_token
         bucket = Bucket(
             name=name,
             prefix=prefix.strip("/") or None,
@@ -117,8 +118,12 @@ def file_storage(settings: Settings) -> Storage:
             region=settings.aws_region,
             access_key_id=settings.aws_access_key_id,
             secret_access_key=secret.get_secret_value() if secret is not None else None,
+            session_token=token.get_secret_value() if token is not None else None,
         )
-        return Storage.in_bucket(bucket)
+        try:
+            return Storage.in_bucket(bucket)
+        except BaseError as error:
+            raise ConfigurationError([f"CHAT_STORAGE_URL: {type(error).__name__}."]) from None
     directory = settings.data_dir.resolve() / "attachments"
     try:
         return Storage.in_directory(directory)
@@ -158,6 +163,8 @@ def model_options(settings: Settings) -> ModelOptions:
         allowed_models=frozenset(settings.allowed_models),
         allowed_tools=frozenset(settings.allowed_tools),
         transcription_model=settings.transcription_model,
+        timeout_seconds=settings.model_timeout_seconds,
+        retries=settings.model_retries,
     )
 
 
@@ -165,6 +172,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     metrics = Metrics()
     store = DatabaseStore(database)
     storage = file_storage(settings)
+    storage.on_failure = lambda operation: metrics.storage_failures.labels(operation).inc()
     links = Links(
         settings.link_key or shared_secret(settings), seconds=settings.link_seconds, upload_seconds=UPLOAD_LINK_SECONDS
     )
@@ -206,11 +214,15 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await _look_at_database(database)
+        if settings.public_url is None and not settings.is_dev:
+            logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
         await keys.look()
         chores = [
             asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
             asyncio.create_task(disabled.watch()),
-            asyncio.create_task(clean_up_for_ever(database, storage, every_seconds=settings.turn_stale_seconds / 2)),
+            asyncio.create_task(
+                clean_up_for_ever(database, storage, metrics, every_seconds=settings.turn_stale_seconds / 2)
+            ),
         ]
         with draining_on_signals(runner.drain, seconds=settings.drain_seconds):
             yield
@@ -235,7 +247,13 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     )
     install_error_handlers(app)
     app.include_router(
-        health_router(database, keys, wanted_revision=wanted_revision(), is_draining=lambda: runner.is_draining)
+        health_router(
+            database,
+            keys,
+            wanted_revision=wanted_revision(),
+            is_served=is_served_by_this_code,
+            is_draining=lambda: runner.is_draining,
+        )
     )
     app.include_router(chatkit_router(ChatEndpoint(server, runner, _edge_limits(settings)), authenticate))
     files = FileEndpoint(
@@ -243,6 +261,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         authenticate=authenticate,
         is_disabled=disabled.includes,
         rate_limit=rate_limit,
+        metrics=metrics,
         limits=UploadLimits(most_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds),
         public_url=reached_at,
         from_bucket=settings.direct_downloads,
@@ -289,7 +308,7 @@ async def _look_at_database(database: Database) -> None:
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
         logger.warning("database_unreachable_at_start", **failure(error))
         return
-    if seen != wanted_revision():
+    if not is_served_by_this_code(seen):
         logger.warning("database_not_migrated", seen=seen, wanted=wanted_revision(), cure="chatkit-postgres migrate")
     if setting == "off":
         logger.warning("synchronous_commit_is_off", cure="ALTER DATABASE ... SET synchronous_commit = on")

@@ -1,7 +1,8 @@
 """Files over HTTP: uploaded and read by links that are their own permission, or with a bearer token."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -14,11 +15,13 @@ from app.api.body import BodyLimits
 from app.api.public_url import PublicUrl
 from app.api.rate_limit import RateLimit
 from app.api.request_id import request_id_of
-from app.api.uploads import UploadLimits, UploadSlots, read_upload
+from app.api.slots import Slots
+from app.api.uploads import UploadLimits, read_upload
 from app.attachments.attachment_store import Attachments, Download, shown
 from app.attachments.links import Purpose
 from app.context import RequestContext
-from app.errors import NotFound, UserDisabled
+from app.errors import ChatError, NotFound, UserDisabled
+from app.observability.metrics import Metrics
 from app.store.attachments import NO_FILE
 
 # A page of anybody may show it, as a picture; nothing in it is ever run, whatever a browser takes it for.
@@ -60,6 +63,7 @@ class FileEndpoint:
         authenticate: Authenticate,
         is_disabled: Callable[[str], Awaitable[bool]],
         rate_limit: RateLimit,
+        metrics: Metrics,
         limits: UploadLimits,
         public_url: PublicUrl,
         from_bucket: bool,
@@ -68,14 +72,15 @@ class FileEndpoint:
         self._authenticate = authenticate
         self._is_disabled = is_disabled
         self._rate_limit = rate_limit
-        self._slots = UploadSlots()
+        self._metrics = metrics
+        self._slots = Slots(per_user=4, altogether=64)
         self._limits = limits
         self._public_url = public_url
         self._from_bucket = from_bucket
 
     async def upload_directly(self, request: Request, context: RequestContext) -> Response:
         most = BodyLimits(most_bytes=self._limits.most_bytes, seconds=self._limits.seconds)
-        with self._slots.hold(context.user_id):
+        with self._counted(), self._slots.hold(context.user_id):
             async with read_upload(request, most) as upload:
                 return _json(shown(await self._attachments.receive_directly(upload, context)))
 
@@ -84,10 +89,10 @@ class FileEndpoint:
 
     async def upload(self, request: Request, attachment_id: str) -> Response:
         context = await self._holder(request, attachment_id, "upload")
-        # One link can be tried again and again, until the right bytes have come.
-        await self._rate_limit.spend(context.user_id)
-        announced = await self._attachments.awaited(attachment_id, context)
-        with self._slots.hold(context.user_id):
+        with self._counted(), self._slots.hold(context.user_id):
+            # One link can be tried again and again, until the right bytes have come.
+            await self._rate_limit.spend(context.user_id)
+            announced = await self._attachments.awaited(attachment_id, context)
             async with read_upload(request, self._limits.within(announced.declared_bytes or 0)) as upload:
                 return _json(shown(await self._attachments.receive(announced, upload, context)))
 
@@ -100,6 +105,15 @@ class FileEndpoint:
     async def preview(self, request: Request, attachment_id: str) -> Response:
         context = await self._holder(request, attachment_id, "preview")
         return self._told(await self._attachments.opened(attachment_id, "preview", context))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except ChatError as error:
+            self._metrics.uploads.labels(error.code).inc()
+            raise
+        self._metrics.uploads.labels("stored").inc()
 
     async def _holder(self, request: Request, attachment_id: str, purpose: Purpose) -> RequestContext:
         """On whose behalf a link speaks. Raises NotFound, LinkExpired, UserDisabled; Unauthorized for a bad token."""

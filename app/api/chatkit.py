@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from chatkit.types import StreamingReq, is_streaming_req
+from chatkit.types import ChatKitReq, StreamingReq, is_streaming_req
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
@@ -14,6 +14,7 @@ from app.api.authentication import Authenticate
 from app.api.body import BodyLimits, read_json_body
 from app.api.event_stream import EventStream, Readable
 from app.api.idempotency import idempotency_key, request_hash
+from app.api.slots import Slots
 from app.chat.replay import Replay
 from app.chat.requests import RequestLimits, parse_request
 from app.chat.runner import TurnRunner
@@ -38,14 +39,21 @@ class ChatEndpoint:
         self._server = server
         self._runner = runner
         self._limits = limits
+        self._large = Slots(per_user=4, altogether=64)
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
-        body = await read_json_body(request, self._limits.body)
-        if len(body) > self._limits.request.bytes:
-            # A recording: looking through it takes longer than others should wait.
-            operation = await asyncio.to_thread(parse_request, body, self._limits.request)
-        else:
-            operation = parse_request(body, self._limits.request)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) <= self._limits.request.bytes:
+            return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
+        # A recording, or nobody knows how much: few of them at once, and looked through where nobody waits for it.
+        with self._large.hold(context.user_id):
+            operation = await asyncio.to_thread(parse_request, await self._body(request), self._limits.request)
+            return await self._answer(operation, context, request)
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_json_body(request, self._limits.body)
+
+    async def _answer(self, operation: ChatKitReq, context: RequestContext, request: Request) -> Response:
         bind_contextvars(operation=operation.type)
         thread_id = getattr(operation.params, "thread_id", None)
         if thread_id is not None:

@@ -5,6 +5,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from structlog.contextvars import bind_contextvars
 
 from app.api.request_id import request_id_of
 from app.errors import (
@@ -31,6 +32,8 @@ _UNREAD = frozenset({408, 413, 431})
 
 
 def error_response(error: ChatError, request_id: str) -> Response:
+    # For the one line that the log has of the request.
+    bind_contextvars(code=error.code)
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)

@@ -17,7 +17,12 @@ logger = get_logger(__name__)
 
 
 def health_router(
-    database: Database, keys: Keys, *, wanted_revision: str, is_draining: Callable[[], bool]
+    database: Database,
+    keys: Keys,
+    *,
+    wanted_revision: str,
+    is_served: Callable[[str | None], bool],
+    is_draining: Callable[[], bool],
 ) -> APIRouter:
     router = APIRouter()
 
@@ -36,7 +41,7 @@ def health_router(
             logger.warning("not_ready", **failure(error))
             reachable = False
         has_keys = await keys.look()
-        is_ready = reachable and seen == wanted_revision and has_keys and not is_draining()
+        is_ready = reachable and is_served(seen) and has_keys and not is_draining()
         body = {
             "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
             "database": "ok" if reachable else "unreachable",

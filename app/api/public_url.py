@@ -10,7 +10,8 @@ from app.errors import BadRequest
 PublicUrl = Callable[[Request], str]
 """Scheme, host and path, without a slash at the end."""
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
+LAST_PORT = 65535
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
 
 def public_url(configured: str | None) -> PublicUrl:
@@ -20,7 +21,8 @@ def public_url(configured: str | None) -> PublicUrl:
         if configured is not None:
             return configured
         host = request.headers.get("host", "localhost")
-        if not _HOST.fullmatch(host):
+        named = _HOST.fullmatch(host)
+        if named is None or int(named["port"] or 0) > LAST_PORT:
             raise BadRequest("Host: this is not the name of a host.")
         return f"{request.url.scheme}://{host}{request.scope.get('root_path', '')}"
 

@@ -1,9 +1,8 @@
 """The bytes of a file: a form with one field ``file``, or the body itself; counted, whatever was declared."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
@@ -19,10 +18,12 @@ from app.errors import (
     BadRequest,
     FileTooLarge,
     RequestTimedOut,
-    TooManyRequests,
-    Unavailable,
+    StorageUnavailable,
     UnsupportedMediaType,
 )
+from app.observability.logs import failure, get_logger
+
+logger = get_logger(__name__)
 
 IN_MEMORY_BYTES = 1024 * 1024
 FORM_BYTES = 16 * 1024
@@ -36,30 +37,6 @@ class UploadLimits:
 
     def within(self, announced: int) -> BodyLimits:
         return BodyLimits(most_bytes=min(self.most_bytes, announced), seconds=self.seconds)
-
-
-class UploadSlots:
-    """How many uploads may be under way in this process: each holds a temporary file for as long as it takes."""
-
-    def __init__(self, *, per_user: int = 4, altogether: int = 64) -> None:
-        self._per_user = per_user
-        self._altogether = altogether
-        self._held: Counter[str] = Counter()
-
-    @contextmanager
-    def hold(self, user_id: str) -> Iterator[None]:
-        """Raises TooManyRequests if the user has too many, Unavailable if everybody has."""
-        if self._held[user_id] >= self._per_user:
-            raise TooManyRequests(retry_after_seconds=2)
-        if self._held.total() >= self._altogether:
-            raise Unavailable
-        self._held[user_id] += 1
-        try:
-            yield
-        finally:
-            self._held[user_id] -= 1
-            if not self._held[user_id]:
-                del self._held[user_id]
 
 
 @asynccontextmanager
@@ -78,6 +55,10 @@ async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Up
             upload = await (_from_form if is_form else _from_body)(request, most_bytes)
     except TimeoutError:
         raise RequestTimedOut from None
+    except OSError as error:
+        # The temporary file: the disk is full, or there is no directory for it.
+        logger.error("no_temporary_file", errno=error.errno, **failure(error))  # noqa: TRY400 - see failure()
+        raise StorageUnavailable from None
     except ClientDisconnect:
         raise BadRequest("The file did not arrive whole.") from None
     with upload.file:
@@ -91,7 +72,8 @@ async def _from_form(request: Request, most_bytes: int) -> Upload:
     parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=10, max_part_size=FORM_BYTES)
     try:
         form = await parser.parse()
-    except MultiPartException:
+    except (MultiPartException, UnicodeError):
+        # The second one for a charset that is none.
         raise BadRequest("The body must be a form with one file in the field 'file'.") from None
     file = form.get("file")
     if not isinstance(file, UploadFile):

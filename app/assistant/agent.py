@@ -4,17 +4,32 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agents import Agent, ModelProvider, RunConfig, Runner, Usage
+from agents import (
+    Agent,
+    InputGuardrailTripwireTriggered,
+    ModelProvider,
+    OutputGuardrailTripwireTriggered,
+    RunConfig,
+    RunErrorHandlerInput,
+    RunErrorHandlerResult,
+    Runner,
+    Usage,
+)
 from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
 from chatkit.types import InferenceOptions, ThreadItem, ThreadStreamEvent, UserMessageItem
 
 from app.assistant.actions import RegisteredAction, rules_of
 from app.assistant.base import Assistant, Choices
 from app.assistant.converter import HistoryConverter
+from app.assistant.guardrails import refusal_of
 from app.assistant.images import StoredImages, partial_images_of
+from app.assistant.provider_errors import told_of
 from app.context import RequestContext
+from app.observability.logs import failure, get_logger
 
 MOST_MODEL_CALLS = 20
+
+logger = get_logger(__name__)
 
 
 class AgentAssistant(Assistant):
@@ -80,10 +95,19 @@ class AgentAssistant(Assistant):
             context=running,
             max_turns=MOST_MODEL_CALLS,
             run_config=run_config,
+            error_handlers={"model_refusal": _refused},
         )
         try:
             async for event in stream_agent_response(running, result, converter=self._images(context)):
                 yield event
+        except (InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered) as tripped:
+            raise refusal_of(tripped) from None
+        except Exception as error:
+            told = told_of(error)
+            if told is None:
+                raise
+            logger.warning("model_failed", told=told.code, **failure(error))
+            raise told from None
         finally:
             if turn is not None:
                 turn.usage = _tokens(result.context_wrapper.usage)
@@ -108,6 +132,12 @@ class AgentAssistant(Assistant):
     async def close(self) -> None:
         if self.models is not None:
             await self.models.aclose()
+
+
+def _refused(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
+    """What a model says instead of an answer was told as one, and is no failure."""
+    logger.info("model_refused")
+    return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)
 
 
 def _options_of(history: Sequence[ThreadItem]) -> InferenceOptions:

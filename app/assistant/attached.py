@@ -1,5 +1,6 @@
 """Attached files as model input: the newest first, until the budget is used up; the rest by name."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -9,31 +10,66 @@ from openai.types.responses import ResponseInputImageParam, ResponseInputTextPar
 
 from app.attachments import kinds
 from app.context import Files
+from app.errors import StorageUnavailable
+from app.observability.logs import get_logger
 from app.store.attachments import id_in
+
+logger = get_logger(__name__)
 
 Part = ResponseInputTextParam | ResponseInputImageParam
 
+OLDER_FILES_SECONDS = 10
 CUT = "[The file is longer; it is cut here.]"
 
 
 async def contents_of(items: Sequence[ThreadItem], files: Files) -> dict[str, Part]:
-    """By attachment id, what a model gets to see; an attachment that is not there is to be named only."""
-    parts: dict[str, Part] = {}
-    characters, pictures = files.text_characters, files.pictures
-    for item in reversed(items):
+    """By attachment id, what a model gets to see; an attachment that is not there is to be named only.
+
+    Raises StorageUnavailable if what the newest message brings cannot be read; older files are then named.
+    """
+    newest = next((item for item in reversed(items) if isinstance(item, UserMessageItem)), None)
+    budget = _Budget(files)
+    try:
+        if newest is not None:
+            await budget.spend_on(newest)
+        async with asyncio.timeout(OLDER_FILES_SECONDS):
+            for item in reversed(items):
+                if item is not newest:
+                    await budget.spend_on(item)
+    except TimeoutError:
+        logger.warning("older_files_not_read", reason="timeout")
+    except StorageUnavailable:
+        if newest is not None and newest.id not in budget.read:
+            raise
+        logger.warning("older_files_not_read", reason="storage")
+    return budget.parts
+
+
+class _Budget:
+    """What is left of what may be shown, and what is shown."""
+
+    def __init__(self, files: Files) -> None:
+        self.parts: dict[str, Part] = {}
+        self.read: set[str] = set()
+        """Ids of items whose files were looked at."""
+        self._files = files
+        self._characters = files.text_characters
+        self._pictures = files.pictures
+
+    async def spend_on(self, item: ThreadItem) -> None:
         for attachment_id, name, content_type in reversed(_brought(item)):
-            if kinds.is_picture(content_type) and pictures > 0:
-                if (picture := await files.picture(attachment_id)) is not None:
-                    pictures -= 1
-                    parts[attachment_id] = _image(picture.data, picture.content_type)
+            if kinds.is_picture(content_type) and self._pictures > 0:
+                if (picture := await self._files.picture(attachment_id)) is not None:
+                    self._pictures -= 1
+                    self.parts[attachment_id] = _image(picture.data, picture.content_type)
             elif (
                 kinds.has_text(content_type)
-                and characters > 0
-                and (text := await files.text(attachment_id, characters + 1))
+                and self._characters > 0
+                and (text := await self._files.text(attachment_id, self._characters + 1))
             ):
-                parts[attachment_id] = _quoted(name, content_type, text, characters)
-                characters -= min(characters, len(text))
-    return parts
+                self.parts[attachment_id] = _quoted(name, content_type, text, self._characters)
+                self._characters -= min(self._characters, len(text))
+        self.read.add(item.id)
 
 
 def named(attachment: Attachment) -> ResponseInputTextParam:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agents import Model, ModelProvider, OpenAIProvider
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, Timeout
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
 from app.assistant.speech import Transcriber
+
+CONNECT_SECONDS = 10
 
 ModelApi = Literal["responses", "chat_completions"]
 
@@ -25,6 +27,9 @@ class ModelOptions:
     allowed_tools: frozenset[str] = frozenset()
     """What a message may ask for."""
     transcription_model: str | None = None
+    timeout_seconds: float = 120
+    """Silence after which the server is given up."""
+    retries: int = 2
 
     @property
     def is_demo(self) -> bool:
@@ -70,4 +75,9 @@ def transcriber(options: ModelOptions) -> Transcriber | None:
 
 def _client(options: ModelOptions) -> AsyncOpenAI:
     # Local servers want no key, but the client insists on one.
-    return AsyncOpenAI(api_key=options.api_key or "none", base_url=options.base_url)
+    return AsyncOpenAI(
+        api_key=options.api_key or "none",
+        base_url=options.base_url,
+        timeout=Timeout(options.timeout_seconds, connect=CONNECT_SECONDS),
+        max_retries=options.retries,
+    )

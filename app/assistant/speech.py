@@ -38,7 +38,7 @@ class Transcriber:
             raise TranscriptionFailed from None
         except APIError as error:
             logger.warning("transcription_failed", **failure(error))
-            raise TranscriptionFailed from None
+            raise Unavailable from None
         return TranscriptionResult(text=heard.text)
 
     async def close(self) -> None:

@@ -17,8 +17,11 @@ from app.attachments.renditions import content_type_of
 from app.attachments.storage import Storage
 from app.context import RequestContext
 from app.errors import AlreadyUploaded, FileTooLarge, LinkExpired, NotFound, NotSupported, Unprocessable
+from app.observability.logs import get_logger
 from app.store import DatabaseStore
 from app.store.attachments import NO_FILE, StoredFile
+
+logger = get_logger(__name__)
 
 OFF = "This server does not take attachments."
 
@@ -71,13 +74,15 @@ class Attachments(AttachmentStore[RequestContext]):
         """Raises Unprocessable if it has another size than was announced, FileRefused."""
         if upload.size != stored.declared_bytes:
             raise Unprocessable(f"file: {stored.declared_bytes} bytes were announced, and {upload.size} came.")
-        taken = await self._intake.take(stored.attachment, upload, context, storage_key=stored.storage_key)
+        # Many may have come while its bytes did.
+        stored = await self.awaited(stored.attachment.id, context)
+        taken = await self._intake.take(stored.attachment, upload, context, storage_key=str(stored.storage_key))
         return self._told(taken, context)
 
     async def receive_directly(self, upload: Upload, context: RequestContext) -> Attachment:
         """A file that was not announced. Raises like ``create_attachment``."""
         attachment = self._accepted(upload.name, upload.content_type, upload.size)
-        return self._told(await self._intake.take(attachment, upload, context), context)
+        return self._told(await self._intake.take_new(attachment, upload, context), context)
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Mark it; a job removes the bytes, then the row."""
@@ -96,11 +101,16 @@ class Attachments(AttachmentStore[RequestContext]):
     ) -> Download:
         """Raises NotFound, also while there are no bytes yet."""
         stored, key = await self._ready(attachment_id, context)
+        if purpose == "preview" and not kinds.is_picture(str(stored.content_type)):
+            raise NotFound(NO_FILE)
+        try:
+            size, pieces = await self._storage.open(key + PREVIEW if purpose == "preview" else key)
+        except NotFound:
+            logger.error("object_missing", attachment_id=attachment_id, storage_key=stored.storage_key)  # noqa: TRY400 - there is no more to know
+            raise
         if purpose == "preview":
-            size, pieces = await self._storage.open(key + PREVIEW)
             first = await anext(pieces, b"")
             return Download(content_type_of(first), "inline", size, _again(first, pieces))
-        size, pieces = await self._storage.open(key)
         kind = str(stored.content_type)
         return Download(kind, disposition_of(stored.attachment.name, kind), size, pieces)
 

@@ -10,8 +10,11 @@ from app.attachments.renditions import content_type_of
 from app.attachments.storage import Storage
 from app.context import Files, Picture, RequestContext
 from app.errors import AnswerTooLong, FileTooLarge, NotFound
+from app.observability.logs import get_logger
 from app.store import DatabaseStore
 from app.store.attachments import id_in
+
+logger = get_logger(__name__)
 
 MOST_PICTURES = 100
 """Of one answer, with those that are only shown while another is made."""
@@ -28,7 +31,7 @@ class OwnFiles(Files):
         self._intake = intake
         self._limits = limits
         self._context = context
-        self._made = 0
+        self._made: set[str] = set()
 
     async def text(self, attachment_id: str, most_characters: int) -> str | None:
         def ending(content_type: str) -> str | None:
@@ -48,18 +51,22 @@ class OwnFiles(Files):
         return Picture(data, content_type_of(data)) if data is not None else None
 
     async def keep_picture(self, data: bytes, name: str) -> str:
-        self._made += 1
-        if self._made > MOST_PICTURES:
+        if len(self._made) >= MOST_PICTURES:
             raise AnswerTooLong
         if len(data) > self._limits.most_bytes:
             raise FileTooLarge
         # Whatever it is said to be: its preview knows what it is.
         upload = Upload(io.BytesIO(data), len(data))
-        attachment = await self._intake.take(new_attachment(name, "image/png"), upload, self._context)
+        attachment = await self._intake.take_new(new_attachment(name, "image/png"), upload, self._context)
+        self._made.add(attachment.id)
+        if self._context.turn is not None:
+            self._context.turn.made_attachments.add(attachment.id)
         return reference_to(attachment.id)
 
     async def drop(self, reference: str) -> None:
-        if (attachment_id := id_in(reference)) is not None:
+        attachment_id = id_in(reference)
+        # What the user has sent is not the assistant's to delete.
+        if attachment_id is not None and attachment_id in self._made:
             await self._store.delete_attachment(attachment_id, self._context)
 
     async def _read(self, attachment_id: str, ending_of: Callable[[str], str | None], most_bytes: int) -> bytes | None:
@@ -69,4 +76,5 @@ class OwnFiles(Files):
                 return None
             return await self._storage.read(f"{stored.storage_key}/{stored.sha256}{ending}", most_bytes)
         except NotFound:
+            logger.warning("file_not_read", attachment_id=attachment_id)
             return None

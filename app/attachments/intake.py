@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 from urllib.parse import quote
@@ -13,10 +14,10 @@ from pydantic import AnyUrl
 
 from app.attachments import kinds
 from app.attachments.references import reference_to
-from app.attachments.renditions import Renditions
+from app.attachments.renditions import Renditions, content_type_of
 from app.attachments.storage import Storage
 from app.context import RequestContext
-from app.errors import FileRefused
+from app.errors import ChatError, FileRefused, NotFound
 from app.store import DatabaseStore
 from app.store.ids import new_id
 
@@ -76,14 +77,22 @@ class Intake:
         )
         return storage_key
 
+    async def take_new(self, attachment: Attachment, upload: Upload, context: RequestContext) -> Attachment:
+        """Store a file that was not announced. One that is refused, or cannot be stored, leaves nothing behind."""
+        storage_key = await self.announce(attachment, context, declared_bytes=upload.size)
+        try:
+            return await self.take(attachment, upload, context, storage_key=storage_key)
+        except BaseException:
+            with suppress(ChatError):
+                await self._store.delete_attachment(attachment.id, context)
+            raise
+
     async def take(
-        self, attachment: Attachment, upload: Upload, context: RequestContext, *, storage_key: str | None = None
+        self, attachment: Attachment, upload: Upload, context: RequestContext, *, storage_key: str
     ) -> Attachment:
-        """Store it, under the key that was announced or a new one. Raises FileRefused, before anything is written."""
-        attachment, renditions = await self._examined(attachment, upload)
+        """Store it under the key that was announced. Raises FileRefused, before anything is written."""
+        attachment, renditions = await self._examined(attachment, upload, context)
         attachment = attachment.model_copy(update={"metadata": {"size": upload.size}})
-        if storage_key is None:
-            storage_key = await self.announce(attachment, context, declared_bytes=upload.size)
         digest = await asyncio.to_thread(_sha256, upload.file)
         key = f"{storage_key}/{digest}"
         upload.file.seek(0)
@@ -93,18 +102,27 @@ class Intake:
             await self._storage.put(
                 key + ending, rendition.data, content_type=rendition.content_type, disposition="attachment"
             )
-        await self._store.finish_upload(attachment, context, stored_bytes=upload.size, sha256=digest)
+        try:
+            await self._store.finish_upload(attachment, context, stored_bytes=upload.size, sha256=digest)
+        except NotFound:
+            # Another upload was quicker, with other bytes, or it was deleted meanwhile.
+            for ending in ("", *renditions):
+                await self._storage.remove(key + ending)
+            raise
         return attachment
 
-    async def _examined(self, attachment: Attachment, upload: Upload) -> tuple[Attachment, Mapping[str, Rendition]]:
+    async def _examined(
+        self, attachment: Attachment, upload: Upload, context: RequestContext
+    ) -> tuple[Attachment, Mapping[str, Rendition]]:
         """As what it really is, and what is made of it."""
         if isinstance(attachment, ImageAttachment):
-            preview = await self._renditions.preview(upload.file)
+            preview = await self._renditions.preview(upload.file, context.user_id)
             seen = attachment.model_copy(update={"mime_type": preview.source_type})
-            return seen, {PREVIEW: Rendition(preview.data, preview.content_type)}
+            return seen, {PREVIEW: Rendition(preview.data, content_type_of(preview.data))}
         await asyncio.to_thread(kinds.check_content, upload.file, attachment.mime_type)
-        if attachment.mime_type == kinds.PDF and (text := await self._renditions.text_of_pdf(upload.file)):
-            return attachment, {TEXT: Rendition(text, "text/plain; charset=utf-8")}
+        if attachment.mime_type == kinds.PDF:
+            text = await self._renditions.text_of_pdf(upload.file, context.user_id)
+            return attachment, {TEXT: Rendition(text, "text/plain; charset=utf-8")} if text is not None else {}
         return attachment, {}
 
 

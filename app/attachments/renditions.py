@@ -1,36 +1,31 @@
-"""What is made of a file when it comes: a small image of an image, the text of a PDF."""
+"""What is made of a file when it comes: a small image of an image, the text of a PDF.
+
+Both are made by programs of their own (``picture_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
+ask for minutes and gigabytes. Few of them run at once, and one for each user, so that nobody holds up everybody.
+"""
 
 import asyncio
-import io
 import sys
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from weakref import WeakValueDictionary
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from app.errors import FileRefused
+from app.attachments import picture_preview
+from app.errors import FileRefused, Unavailable
 from app.observability.logs import get_logger
 
 LONGEST_SIDE = 1568
 """Pixels. Enough to read a screenshot; larger ones are made smaller by the model servers themselves."""
 MOST_TEXT_CHARACTERS = 400_000
-TEXT_SECONDS = 30
-
-_FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+PROGRAM_SECONDS = 30
+WAIT_SECONDS = 30
 AT_ONCE = 2
-"""A large image takes four bytes a pixel, several times."""
-_UNREADABLE = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-)
-_PDF_PROGRAM = Path(__file__).with_name("pdf_text.py")
+"""Of each kind."""
+
+_HERE = Path(__file__).parent
 
 logger = get_logger(__name__)
 
@@ -38,7 +33,6 @@ logger = get_logger(__name__)
 @dataclass(frozen=True)
 class Preview:
     data: bytes
-    content_type: str
     source_type: str
     """What the image really is."""
 
@@ -46,18 +40,52 @@ class Preview:
 class Renditions:
     def __init__(self, *, most_pixels: int) -> None:
         self._most_pixels = most_pixels
-        self._few_at_once = asyncio.Semaphore(AT_ONCE)
+        self._pictures = _Slots()
+        self._documents = _Slots()
 
-    async def preview(self, file: BinaryIO) -> Preview:
-        """The image, made anew of nothing but its pixels. Raises FileRefused."""
-        async with self._few_at_once:
-            return await asyncio.to_thread(_preview, file, self._most_pixels)
+    async def preview(self, file: BinaryIO, user_id: str) -> Preview:
+        """The image, made anew of nothing but its pixels. Raises FileRefused; Unavailable if too many others wait."""
+        async with self._pictures.hold(user_id):
+            code, made = await _run("picture_preview.py", file, self._most_pixels, LONGEST_SIDE)
+        if code == picture_preview.TOO_MANY_PIXELS:
+            raise FileRefused(f"The image has more than {self._most_pixels} pixels.")
+        if code != 0:
+            raise FileRefused("The file is not an image that can be read.")
+        source_type, _, data = made.partition(b"\n")
+        return Preview(data, source_type.decode())
 
-    async def text_of_pdf(self, file: BinaryIO) -> bytes | None:
-        """UTF-8; None if there is none to be had in the time and memory allowed."""
-        async with self._few_at_once:
-            document = await asyncio.to_thread(_whole, file)
-            return await _extracted(document)
+    async def text_of_pdf(self, file: BinaryIO, user_id: str) -> bytes | None:
+        """UTF-8; None if there is none to be had in the time and memory allowed. Raises Unavailable."""
+        async with self._documents.hold(user_id):
+            code, text = await _run("pdf_text.py", file, MOST_TEXT_CHARACTERS)
+        return text if code == 0 and text.strip() else None
+
+
+class _Slots:
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._own: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def hold(self, user_id: str) -> AsyncGenerator[None, None]:
+        own = self._own.setdefault(user_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await own.acquire()
+        except TimeoutError:
+            raise Unavailable from None
+        try:
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await self._all.acquire()
+            except TimeoutError:
+                raise Unavailable from None
+            try:
+                yield
+            finally:
+                self._all.release()
+        finally:
+            own.release()
 
 
 def content_type_of(preview: bytes) -> str:
@@ -65,55 +93,31 @@ def content_type_of(preview: bytes) -> str:
     return "image/png" if preview.startswith(b"\x89PNG") else "image/jpeg"
 
 
-def _preview(file: BinaryIO, most_pixels: int) -> Preview:
-    file.seek(0)
-    try:
-        with Image.open(file, formats=list(_FORMATS)) as image:
-            # Read from its header; nothing is decoded yet.
-            if image.width * image.height <= most_pixels:
-                image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-                upright = ImageOps.exif_transpose(image)
-                upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-                return _encoded(upright, _FORMATS[str(image.format)])
-    except _UNREADABLE as error:
-        logger.info("image_refused", kind=type(error).__name__)
-        raise FileRefused("The file is not an image that can be read.") from None
-    raise FileRefused(f"The image has more than {most_pixels} pixels.")
-
-
-def _encoded(image: Image.Image, source_type: str) -> Preview:
-    made = io.BytesIO()
-    if image.has_transparency_data:
-        image.convert("RGBA").save(made, "PNG")
-        return Preview(made.getvalue(), "image/png", source_type)
-    image.convert("RGB").save(made, "JPEG", quality=85)
-    return Preview(made.getvalue(), "image/jpeg", source_type)
-
-
 def _whole(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read()
 
 
-async def _extracted(document: bytes) -> bytes | None:
+async def _run(program: str, file: BinaryIO, *arguments: int) -> tuple[int, bytes]:
+    """Its exit code and what it wrote."""
+    given = await asyncio.to_thread(_whole, file)
     process = await asyncio.create_subprocess_exec(
         # On its own: without our directory, and without our environment, which holds secrets.
-        *(sys.executable, "-I", str(_PDF_PROGRAM), str(MOST_TEXT_CHARACTERS)),
+        *(sys.executable, "-I", str(_HERE / program), *map(str, arguments)),
         env={},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    text = b""
+    made = b""
     try:
         with suppress(TimeoutError):
-            text, _ = await asyncio.wait_for(process.communicate(document), TEXT_SECONDS)
+            made, _ = await asyncio.wait_for(process.communicate(given), PROGRAM_SECONDS)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
     if process.returncode != 0:
-        logger.info("pdf_without_text", exit_code=process.returncode)
-        return None
-    return text if text.strip() else None
+        logger.info("no_rendition", program=program, exit_code=process.returncode)
+    return process.returncode or 0, made

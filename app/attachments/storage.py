@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +22,8 @@ from app.store.attachments import NO_FILE
 SLICE_BYTES = 64 * 1024
 REQUEST_SECONDS = 30
 """For an answer, and for each piece of one."""
-UPLOAD_SECONDS = 120
+UPLOAD_SECONDS = 50
+"""Below what proxies wait for an answer."""
 
 logger = get_logger(__name__)
 
@@ -41,6 +44,7 @@ class Bucket:
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = None
+    session_token: str | None = None
 
 
 class Storage:
@@ -49,6 +53,7 @@ class Storage:
     def __init__(self, store: LocalStore | S3Store | MemoryStore, *, directory: Path | None = None) -> None:
         self._store = store
         self._directory = directory
+        self.on_failure: Callable[[str], object] = lambda _: None
 
     @classmethod
     def in_directory(cls, directory: Path) -> "Storage":
@@ -64,6 +69,7 @@ class Storage:
             "region": bucket.region,
             "access_key_id": bucket.access_key_id,
             "secret_access_key": bucket.secret_access_key,
+            "session_token": bucket.session_token,
         }
         store = S3Store(
             bucket.name,
@@ -82,7 +88,7 @@ class Storage:
         """Whole or not at all, and on the disk when this returns. The type and the disposition are for those who fetch
         it from a bucket directly."""
         attributes = {"Content-Type": content_type, "Content-Disposition": disposition}
-        with _reached("put"):
+        with self._reached("put"):
             async with asyncio.timeout(UPLOAD_SECONDS):
                 await obstore.put_async(
                     self._store, key, data, attributes=attributes if isinstance(self._store, S3Store) else None
@@ -92,10 +98,10 @@ class Storage:
 
     async def open(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
         """Its length and its bytes, piece by piece. Raises NotFound."""
-        with _reached("get"):
+        with self._reached("get"):
             async with asyncio.timeout(REQUEST_SECONDS):
                 found = await obstore.get_async(self._store, key)
-                return found.meta["size"], _pieces(found.stream(min_chunk_size=SLICE_BYTES))
+                return found.meta["size"], self._pieces(found.stream(min_chunk_size=SLICE_BYTES))
 
     async def read(self, key: str, most_bytes: int) -> bytes:
         """The first bytes of an object. Raises NotFound."""
@@ -107,53 +113,67 @@ class Storage:
                 break
         return bytes(data[:most_bytes])
 
+    async def remove(self, key: str) -> None:
+        """One object, if it is there."""
+        with suppress(NotFound), self._reached("delete"):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await obstore.delete_async(self._store, key)
+
     async def remove_all(self, key: str) -> int:
         """Every object whose key begins with ``key/``; how many there were."""
-        with _reached("list"):
+        with self._reached("list"):
             async with asyncio.timeout(REQUEST_SECONDS):
                 found = [entry["path"] for entry in await obstore.list(self._store, prefix=key).collect_async()]
         for path in found:
-            with suppress(NotFound), _reached("delete"):
-                # Not found: another replica was quicker.
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    await obstore.delete_async(self._store, path)
+            # Another replica may be quicker.
+            await self.remove(path)
         return len(found)
 
     async def address(self, key: str, seconds: int) -> str | None:
         """Where a browser may fetch it from the bucket itself; None for a directory."""
         if not isinstance(self._store, S3Store):
             return None
-        with _reached("sign"):
+        with self._reached("sign"):
             return await obstore.sign_async(self._store, "GET", key, timedelta(seconds=seconds))
 
     async def look(self) -> None:
-        """Raises StorageUnavailable if it cannot be read."""
-        with _reached("look"):
-            async with asyncio.timeout(REQUEST_SECONDS):
-                await obstore.list(self._store, prefix="nothing").collect_async()
+        """Write something, read it, remove it. Raises StorageUnavailable."""
+        key = f"look/{secrets.token_hex(8)}"
+        await self.put(f"{key}/look", b"look", content_type="text/plain", disposition="attachment")
+        await self.read(f"{key}/look", 10)
+        await self.remove_all(key)
+
+    @contextmanager
+    def _reached(self, operation: str) -> Iterator[None]:
+        """Around a call of the library. Only what is read can be absent: where something is written, it is a bucket."""
+        try:
+            yield
+        except (BaseError, OSError, TimeoutError) as error:
+            if isinstance(error, FileNotFoundError) and operation in {"get", "delete"}:
+                raise NotFound(NO_FILE) from None
+            logger.error("storage_failed", operation=operation, reason=reason_of(error), **failure(error))  # noqa: TRY400 - see failure()
+            self.on_failure(operation)
+            raise StorageUnavailable from None
+
+    async def _pieces(self, stream: "BytesStream") -> AsyncIterator[bytes]:
+        pieces = aiter(stream)
+        while True:
+            with self._reached("read"):
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    try:
+                        piece = await anext(pieces)
+                    except StopAsyncIteration:
+                        return
+            yield bytes(piece)
 
 
-@contextmanager
-def _reached(operation: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise NotFound(NO_FILE) from None
-    except (BaseError, OSError, TimeoutError) as error:
-        logger.error("storage_failed", operation=operation, **failure(error))  # noqa: TRY400 - see failure()
-        raise StorageUnavailable from None
-
-
-async def _pieces(stream: "BytesStream") -> AsyncIterator[bytes]:
-    pieces = aiter(stream)
-    while True:
-        with _reached("read"):
-            async with asyncio.timeout(REQUEST_SECONDS):
-                try:
-                    piece = await anext(pieces)
-                except StopAsyncIteration:
-                    return
-        yield bytes(piece)
+def reason_of(error: BaseException) -> str:
+    """What the library's long message says of the cause, without addresses and keys."""
+    said = str(error)
+    found = re.search(r"\(os error \d+\)|<Code>\w+</Code>|status code: \d+|error sending request|timed out", said)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return found[0] if found else type(error).__name__
 
 
 def _flush(directory: Path, key: str) -> None:

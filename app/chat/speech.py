@@ -20,7 +20,11 @@ async def transcribed(
         data = await asyncio.to_thread(base64.b64decode, params.audio_base64, validate=True)
     except ValueError:
         raise Unprocessable("params.audio_base64: this is not base64.") from None
+    if not data:
+        raise Unprocessable("params.audio_base64: the recording is empty.")
     if len(data) > most_bytes:
         raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {most_bytes} bytes.")
+    # It waits for as long as the model listens.
+    params.audio_base64 = ""
     heard = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
     return TranscriptionResult(text=clean_text(heard.text))

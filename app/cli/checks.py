@@ -49,7 +49,7 @@ def _check_database(settings: Settings) -> Result:
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.db import Database
-    from app.db.migrations import seen_revision, wanted_revision
+    from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
     from app.errors import ChatError
 
     async def look(url: "URL") -> tuple[bool, str]:
@@ -63,7 +63,7 @@ def _check_database(settings: Settings) -> Result:
                 False,
                 f"PostgreSQL {server} has synchronous_commit off: a crash loses acknowledged messages",
             )
-        if seen != wanted and not settings.is_embedded:
+        if not is_served_by_this_code(seen) and not settings.is_embedded:
             return (
                 False,
                 f"PostgreSQL {server} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
@@ -88,7 +88,7 @@ def _check_storage(settings: Settings) -> Result:
     except ConfigurationError as error:
         return "storage", False, str(error)
     except ChatError:
-        return "storage", False, f"{place} cannot be read"
+        return "storage", False, f"{place} cannot be written and read"
     return "storage", True, f"{place}"
 
 

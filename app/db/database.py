@@ -85,7 +85,7 @@ class Database:
         async def attempt() -> Sequence[RowMapping]:
             async with self.engine.connect() as connection:
                 result = await connection.execute(statement.clause, {"owner": owner, **parameters})
-                return result.mappings().all()
+                return result.mappings().all() if result.returns_rows else []
 
         return await self._retried(statement.name, attempt)
 
@@ -145,7 +145,7 @@ class Transaction:
 
     async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[RowMapping]:
         result = await self._connection.execute(statement.clause, {"owner": owner, **parameters})
-        return result.mappings().all()
+        return result.mappings().all() if result.returns_rows else []
 
 
 def _sqlstate(error: BaseException) -> str | None:

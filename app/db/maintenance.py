@@ -47,12 +47,14 @@ MARK_ABANDONED = Statement(
     """
 UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
  WHERE session_id IS NULL AND state <> 'deleted'
+   AND storage_key IS NOT NULL
    AND (state = 'pending' AND upload_expires_at < now() - make_interval(secs => :late_seconds)
         OR state = 'ready' AND uploaded_at < now() - make_interval(secs => :unsent_seconds))
 """,
 )
 
-# At once those whose bytes may be there, and once more, to be sure, when nobody can be writing them any more.
+# At once those whose bytes may be there, and once more, to be sure, when nobody can be writing them any more. In any
+# order, so that those which cannot be removed do not stand before the others.
 LIST_DELETED_ATTACHMENTS = Statement(
     "list_deleted_attachments",
     f"""
@@ -61,7 +63,7 @@ SELECT user_id, attachment_id, storage_key,
   FROM chat_attachments
  WHERE state = 'deleted'
    AND (stored_bytes IS NOT NULL OR deleted_at < now() - make_interval(secs => :late_seconds))
- ORDER BY deleted_at
+ ORDER BY random()
  LIMIT {MOST_AT_ONCE}
 """,  # noqa: S608 - a constant of ours
 )

@@ -37,6 +37,15 @@ async def seen_revision(database: Database) -> str | None:
         return revision
 
 
+def is_served_by_this_code(seen: str | None) -> bool:
+    """Whether the database is at the wanted revision, or at one that only newer code knows: a migration can run while
+    yesterday's code is serving."""
+    if seen is None or seen == wanted_revision():
+        return seen is not None
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return seen not in known
+
+
 def upgrade(url: URL) -> None:
     """Bring the database to the wanted revision. Not to be called from inside an event loop."""
     command.upgrade(_config(url), "head")

@@ -34,6 +34,20 @@ class Metrics:
         self.database_retries = Counter(
             "chatkit_database_retries", "Statements tried again, by reason.", ["reason"], registry=self._registry
         )
+        self.uploads = Counter(
+            "chatkit_uploads", "Uploads, by `stored` or the code of their error.", ["outcome"], registry=self._registry
+        )
+        self.storage_failures = Counter(
+            "chatkit_storage_failures", "Calls of the storage that failed.", ["operation"], registry=self._registry
+        )
+        self.attachments_removed = Counter(
+            "chatkit_attachments_removed", "Attachments that lost their bytes or rows.", registry=self._registry
+        )
+        self.clean_up = Gauge(
+            "chatkit_clean_up_last_success_timestamp_seconds",
+            "When the removal of deleted attachments last came to its end.",
+            registry=self._registry,
+        )
         self._running = Gauge("chatkit_running_turns", "Turns under way in this process.", registry=self._registry)
         self._pool = Gauge("chatkit_database_connections_in_use", "Of this process's pool.", registry=self._registry)
 

@@ -96,6 +96,12 @@ class Settings(FileSettings):
         validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
         description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
     )
+    model_timeout_seconds: float = Field(
+        120, gt=0, description="silence of the model server after which it is given up"
+    )
+    model_retries: int = Field(
+        2, ge=0, le=10, description="how often a call is repeated that failed before its first word"
+    )
     allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="models that a message may choose, comma-separated"
     )
@@ -253,9 +259,11 @@ class Settings(FileSettings):
                     "Use --host 127.0.0.1, or set CHAT_AUTH_MODE=jwt and CHAT_JWT_SECRET."
                 )
         elif not self.is_dev:
-            found += self._key_problems() or self._link_key_problems()
+            found += self._key_problems() + self._link_key_problems()
         if self.transcription_model is not None and self.uses_demo_model:
             found.append("CHAT_TRANSCRIPTION_MODEL: there is no server to ask; set OPENAI_API_KEY or OPENAI_BASE_URL.")
+        if (self.aws_access_key_id is None) != (self.aws_secret_access_key is None):
+            found.append("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: set both, or none of them.")
         if self.auth_cookie is not None and not self.is_dev and "cors_origins" not in self.model_fields_set:
             found.append(
                 "CHAT_AUTH_COOKIE: a browser sends it for whichever page asks. Name the pages that may: "
@@ -278,8 +286,11 @@ class Settings(FileSettings):
 
     def _link_key_problems(self) -> list[str]:
         if self.link_key is None:
+            if not self.uses_key_set:
+                # Said already: there is no secret at all.
+                return []
             return [f"CHAT_URL_SECRET: signs addresses of files, and not set. {CURE}"]
-        if len(self.link_key.encode()) < SHORTEST_SECRET_BYTES:
+        if self.url_secret is not None and len(self.link_key.encode()) < SHORTEST_SECRET_BYTES:
             return [f"CHAT_URL_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
         return []
 

@@ -48,6 +48,11 @@ class FileSettings(BaseSettings):
         validation_alias=AliasChoices("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"),
         description="the secret of AWS_ACCESS_KEY_ID",
     )
+    aws_session_token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("AWS_SESSION_TOKEN", "aws_session_token"),
+        description="of a temporary AWS_ACCESS_KEY_ID",
+    )
     direct_downloads: bool = Field(
         False,
         description="send browsers to the bucket for contents, by presigned addresses; previews still come from here",
@@ -60,7 +65,7 @@ class FileSettings(BaseSettings):
     max_image_pixels: int = Field(40_000_000, ge=1, description="largest image")
     max_attachments_per_message: int = Field(10, ge=1, le=100, description="files sent with one message")
     max_unsent_attachments: int = Field(50, ge=1, description="files of one user that were not sent yet")
-    upload_seconds: float = Field(300, gt=0, description="what an upload may take")
+    upload_seconds: float = Field(300, gt=0, le=1800, description="what an upload may take")
     file_tokens: int = Field(
         16_000, ge=0, description="what of attached texts the model sees in one call, estimated; the newest files first"
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from chatkit.types import Attachment, GeneratedImageItem, ThreadItem, UserMessageItem
 from sqlalchemy import RowMapping
 
+from app.context import Turn
 from app.db import Database
 from app.errors import NotFound, TooManyAttachments
 from app.store import rows
@@ -134,13 +135,13 @@ class AttachmentRows:
             raise NotFound(NO_FILE)
 
 
-def sent_with(item: ThreadItem) -> list[str]:
-    """The ids of the attachments that an item brings."""
+def sent_with(item: ThreadItem, turn: Turn) -> list[str]:
+    """The ids of the attachments that an item brings: what a user sends, and what was made for an answer."""
     match item:
         case UserMessageItem(attachments=attachments):
             return [attachment.id for attachment in attachments]
-        case GeneratedImageItem(image=image) if image is not None and (attachment_id := id_in(image.url)):
-            return [attachment_id]
+        case GeneratedImageItem(image=image) if image is not None and id_in(image.url) in turn.made_attachments:
+            return [image.url.removeprefix(SCHEME)]
         case _:
             return []
 

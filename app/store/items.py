@@ -186,7 +186,7 @@ class ItemRows:
         publishes = turn is not None and turn.retry is not None and not partial
         session = session_uuid(thread_id)
         # A context without a turn binds attachments by saving them.
-        sent = sent_with(item) if turn is not None and not partial else []
+        sent = sent_with(item, turn) if turn is not None and not partial else []
         with claiming(turn):
             written = await self.database.run(
                 owner_of(context),

@@ -7,6 +7,7 @@ from chatkit.types import Page, ThreadMetadata
 from sqlalchemy import RowMapping
 
 from app.db import Database
+from app.db.database import Transaction
 from app.errors import AttachmentUnavailable, NotFound
 from app.store import rows
 from app.store.ids import session_uuid
@@ -63,8 +64,13 @@ class ThreadRows:
 
     async def delete_thread(self, thread_id: str, context: Any) -> None:
         """The thread, its items and feedback; attachments are marked for removal. Raises NotFound."""
-        deleted = await self.database.run(owner_of(context), sql.DELETE_THREAD, session=session_uuid(thread_id))
-        if not deleted:
+        session = session_uuid(thread_id)
+
+        async def work(transaction: Transaction) -> bool:
+            await transaction.run(owner_of(context), sql.LOCK_THREAD, session=session)
+            return bool(await transaction.run(owner_of(context), sql.DELETE_THREAD, session=session))
+
+        if not await self.database.run_transaction("delete_thread", work):
             raise NotFound
 
     async def _insert_thread(self, thread: ThreadMetadata, context: Any) -> None:

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
@@ -17,28 +15,16 @@ from tests.support.processes import (
     ChatProcess,
     ColdProcess,
     ModelServer,
-    clean_environment,
     done_items,
     http,
     message,
     parse_events,
+    run_cli,
     texts,
     thread_id_of,
 )
 
 SECRET = "s" * 48
-
-
-def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        cwd=directory,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -1,5 +1,6 @@
 """Bytes go after their row was marked, rows go after their bytes; whatever is killed in between is found again."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,12 +9,31 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import URL
+from chatkit.types import FileAttachment
+from obstore.store import MemoryStore
+from sqlalchemy import URL, text
 
+from app.attachments.cleanup import clean_up
+from app.attachments.storage import Storage
+from app.context import RequestContext
+from app.db import Database, Statement
+from app.db.database import Transaction
+from app.errors import StorageUnavailable
+from app.observability.metrics import Metrics
+from app.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import execute, query
+from tests.support.chat import Chat, create, demo_assistant, say, stored
 from tests.support.files import S3Server, objects_in, picture
-from tests.support.processes import ModelServer, eventually, http, message, thread_id_of
+from tests.support.processes import (
+    ModelServer,
+    done_items,
+    eventually,
+    http,
+    message,
+    run_cli,
+    thread_id_of,
+)
 
 FILE = picture()
 
@@ -43,6 +63,91 @@ def test_a_deleted_file_loses_its_bytes_and_then_its_row(place: Place) -> None:
     assert state_of(place, attachment_id) == "deleted"
     make_older(place, attachment_id, "deleted_at", "61 minutes")
     eventually(lambda: state_of(place, attachment_id) is None, what="the row goes")
+
+
+class Stubborn(Storage):
+    """Some of its objects cannot be removed."""
+
+    stuck: tuple[str, ...] = ()
+
+    async def remove_all(self, key: str) -> int:
+        if key in self.stuck:
+            raise StorageUnavailable
+        return await super().remove_all(key)
+
+
+async def deleted_files(store: DatabaseStore, count: int) -> None:
+    context = RequestContext("alice")
+    for number in range(count):
+        attachment = FileAttachment(id=f"atc_{number}", name="a.txt", mime_type="text/plain")
+        key = f"00/{number}"
+        await store.create_attachment(
+            attachment, context, storage_key=key, declared_bytes=1, upload_seconds=900, most_unsent=500
+        )
+        await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+        await store.delete_attachment(attachment.id, context)
+
+
+async def test_many_are_removed_at_once(store: DatabaseStore, database: Database) -> None:
+    storage = Stubborn(MemoryStore())
+    await deleted_files(store, 150)
+    assert [await clean_up(database, storage, Metrics()) for _ in range(3)] == [100, 50, 0]
+
+
+async def test_one_that_cannot_be_removed_holds_up_no_other(store: DatabaseStore, database: Database) -> None:
+    storage = Stubborn(MemoryStore())
+    storage.stuck = ("00/0", "00/1")
+    await deleted_files(store, 12)
+    assert await clean_up(database, storage, Metrics()) == 10
+    storage.stuck = tuple(f"00/{number}" for number in range(12))
+    await deleted_files_again(database)
+    with pytest.raises(StorageUnavailable):
+        await clean_up(database, storage, Metrics())
+
+
+async def deleted_files_again(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute(text("UPDATE chat_attachments SET stored_bytes = 1"))
+
+
+async def test_a_file_that_is_sent_while_its_thread_is_deleted_goes_with_it(
+    store: DatabaseStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is written and not yet committed when the thread is deleted."""
+    chat = Chat(store, demo_assistant())
+    thread_id = thread_id_of(await chat.events(create("Hello")))
+    context = RequestContext("alice")
+    attachment = FileAttachment(id="atc_1", name="a.txt", mime_type="text/plain")
+    await store.create_attachment(
+        attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, most_unsent=50
+    )
+    await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+    run, written, go_on = Database.run, asyncio.Event(), asyncio.Event()
+
+    async def slowly(database: Database, owner: str, statement: Statement, **parameters: Any) -> Any:
+        if statement.name != "append_item_with_attachments":
+            return await run(database, owner, statement, **parameters)
+
+        async def work(transaction: Transaction) -> Any:
+            rows = await transaction.run(owner, statement, **parameters)
+            written.set()
+            await go_on.wait()
+            return rows
+
+        return await database.run_transaction("slowly", work)
+
+    monkeypatch.setattr(Database, "run", slowly)
+    request = say(thread_id, "Look")
+    request.params.input.attachments = ["atc_1"]
+    sending = asyncio.create_task(chat.events(request))
+    await written.wait()
+    deleting = asyncio.create_task(store.delete_thread(thread_id, context))
+    await asyncio.sleep(0.2)
+    go_on.set()
+    await deleting
+    await asyncio.gather(sending, return_exceptions=True)
+    (row,) = await stored(store, "SELECT state FROM chat_attachments")
+    assert row["state"] == "deleted"
 
 
 def test_the_files_of_a_deleted_thread_go(place: Place) -> None:
@@ -186,16 +291,64 @@ def test_a_storage_that_is_away_is_a_clear_answer_and_comes_back(
     try:
         user = place.user()
         attachment_id = user.ready(FILE, "a.png", "image/png")
+        sent = message("Look") | {"attachments": [user.ready(FILE, "c.png", "image/png")]}
+        thread_id = thread_id_of(user.client.events("threads.create", input=sent))
+        waiting = user.ready(FILE, "d.png", "image/png")
         described = user.announce(FILE, "b.png", "image/png")
         bucket.stop()
         for answer in (user.send(described, FILE), user.content(attachment_id)):
             assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
             assert "retry-after" in answer.headers
-        # The chat goes on without it.
+        # The chat goes on without it; only what the message itself brings cannot be left out.
         assert user.client.create("Hello")
+        assert answers_of(user.client.say(thread_id, "And now?"))
+        with_file = user.client.events("threads.create", input=message("Look") | {"attachments": [waiting]})
+        assert "error" in {event["type"] for event in with_file}
         bucket = S3Server(tmp_path / "s3", bucket.port).wait_until_ready()
         assert user.send(described, FILE).status_code == 200
         assert user.content(attachment_id).content == FILE
     finally:
         place.process.stop()
         bucket.stop()
+
+
+def answers_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item for item in done_items(events) if item["type"] == "assistant_message"]
+
+
+def test_a_bucket_that_is_not_there_is_no_missing_file(
+    tmp_path: Path, database_url: URL, model_server: ModelServer
+) -> None:
+    bucket = S3Server(tmp_path / "s3").wait_until_ready()
+    elsewhere = bucket.settings() | {"CHAT_STORAGE_URL": "s3://nowhere/prefix"}
+    place = started(tmp_path, database_url, model_server, None, **elsewhere)
+    try:
+        refused = place.user().direct(FILE, "a.png", "image/png")
+        assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
+        assert "storage_failed" in place.process.log
+        assert (
+            run_cli(tmp_path, "check", **elsewhere, CHAT_JWT_SECRET="s" * 40).stdout.count("storage        failed") == 1
+        )
+    finally:
+        place.process.stop()
+        bucket.stop()
+
+
+def test_bytes_that_are_lost_are_said_so_in_the_log(local: Place) -> None:
+    user = local.user()
+    attachment_id = user.ready(b"Hello.")
+    download = user.describe(attachment_id).json()["download_url"]
+    for name in objects_of(local, attachment_id):
+        (local.files / name).unlink()
+    assert http.get(download).status_code == 404
+    eventually(lambda: "object_missing" in local.process.log and attachment_id in local.process.log)
+
+
+def test_uploads_and_removals_are_counted(local: Place) -> None:
+    user = local.user()
+    user.ready(FILE, "a.png", "image/png")
+    user.direct(b"<html>", "a.png", "image/png")
+    metrics = http.get(f"{local.process.base_url}/metrics").text
+    for line in ('chatkit_uploads_total{outcome="stored"}', 'chatkit_uploads_total{outcome="file_refused"}'):
+        assert line in metrics
+    assert "chatkit_clean_up_last_success_timestamp_seconds" in metrics

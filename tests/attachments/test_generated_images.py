@@ -26,7 +26,7 @@ from app.context import RequestContext
 from app.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import query
-from tests.support.chat import Chat, create, stored
+from tests.support.chat import Chat, create, say, stored
 from tests.support.files import picture
 from tests.support.items import NAIVE
 from tests.support.processes import ModelServer, done_items, http, message, thread_id_of
@@ -160,3 +160,23 @@ async def test_a_model_that_does_not_stop_drawing_is_stopped(store: DatabaseStor
     chat = Chat(store, DataUrls(*[data_url(SKETCHES[0])] * 101))
     events = await chat.events(create("Draw"))
     assert "too long" in events[-1]["message"]
+
+
+async def test_a_picture_the_user_sent_stays_the_users_whatever_an_assistant_shows(store: DatabaseStore) -> None:
+    first = Chat(store, DataUrls(data_url(FINAL)))
+    context = RequestContext("alice")
+    mine = (await first.attachments.of(context).keep_picture(FINAL, "mine.png")).removeprefix("attachment://")
+    request = create("Edit my picture")
+    request.params.input.attachments = [mine]
+    await first.events(request)
+    # Another turn shows it, and then something else in its place.
+    thread_id = (await stored(store, "SELECT thread_id FROM chat_sessions"))[0]["thread_id"]
+    chat = Chat(store, DataUrls(f"attachment://{mine}", data_url(FINAL)))
+    events = await chat.events(say(thread_id, "Show it"))
+    assert [event for event in events if event["type"] == "error"] == []
+    (row,) = await stored(
+        store,
+        f"SELECT a.state, m.item_type FROM chat_attachments a JOIN chat_messages m USING (user_id, message_id)"
+        f" WHERE attachment_id = '{mine}'",
+    )
+    assert (row["state"], row["item_type"]) == ("ready", "user_message")

@@ -1,11 +1,13 @@
 """What somebody may try with a file."""
 
+import io
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -171,6 +173,40 @@ def test_few_uploads_of_one_user_are_under_way_at_once(local: Place) -> None:
     assert user.send(user.announce(b"abc"), b"abc").status_code == 200
 
 
+def test_of_many_uploads_to_one_link_one_is_kept_and_the_others_leave_nothing(local: Place) -> None:
+    user = local.user()
+    described, before = user.announce(b"abc"), objects_in(local.files)
+    with ThreadPoolExecutor(4) as pool:
+        statuses = sorted(
+            answer.status_code for answer in pool.map(lambda data: user.send(described, data), [b"aaa", b"bbb", b"ccc"])
+        )
+    assert statuses[0] == 200
+    assert set(statuses[1:]) <= {404, 409}
+    assert len(objects_in(local.files) - before) == 1
+
+
+def test_what_is_refused_does_not_count_as_waiting_to_be_sent(local: Place) -> None:
+    user = local.user()
+    for _ in range(55):
+        assert user.direct(b"abc", "a.png", "image/png").status_code == 415
+    assert user.direct(b"abc").status_code == 200
+
+
+def test_nobodys_files_hold_up_everybody(local: Place) -> None:
+    """A few kilobytes of PDF that ask for more time than they get."""
+    busy, other = local.user(), local.user()
+    heavy = pdf(") Tj (x" * 2_000_000)
+    small = zlib.compress(heavy)
+    assert len(small) < 100_000
+    with ThreadPoolExecutor(3) as pool:
+        slow = [pool.submit(busy.direct, heavy, "a.pdf", "application/pdf") for _ in range(3)]
+        time.sleep(1)
+        assert other.direct(picture(), "a.png", "image/png").status_code == 200
+        assert other.direct(pdf("Hello"), "b.pdf", "application/pdf").status_code == 200
+        assert not all(each.done() for each in slow)
+        assert {each.result().status_code for each in slow} == {200}
+
+
 class TestTypes:
     @pytest.mark.parametrize(
         "kind",
@@ -251,6 +287,20 @@ class TestTypes:
 
     def test_a_picture_at_the_limit_is_taken(self, local: Place) -> None:
         assert local.user().direct(picture(size=(1000, 1000)), "a.png", "image/png").status_code == 200
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGBA"])
+    def test_a_picture_of_any_depth_is_taken(self, local: Place, mode: str) -> None:
+        made = io.BytesIO()
+        Image.new(mode, (900, 900)).save(made, "PNG")
+        assert local.user().direct(made.getvalue(), "a.png", "image/png").status_code == 200
+
+    def test_a_picture_that_wants_too_much_memory_costs_the_server_none(self, local: Place) -> None:
+        made = io.BytesIO()
+        Image.new("RGBA", (1000, 1000)).save(made, "WEBP", lossless=True)
+        pid = local.process.process.pid
+        before = _peak_memory(pid)
+        assert local.user().direct(made.getvalue(), "a.webp", "image/webp").status_code == 200
+        assert _peak_memory(pid) - before < 4 * 1000 * 1000
 
     def test_a_broken_picture_is_refused(self, local: Place) -> None:
         data = picture(size=(500, 500))
@@ -340,9 +390,32 @@ class TestLinks:
         assert user.send(pending, b"abc").json()["code"] == "user_disabled"
 
 
-def test_the_preview_of_a_photograph_says_nothing_of_where_it_was_taken(local: Place) -> None:
-    import io  # noqa: PLC0415 - used here alone
+def _peak_memory(pid: int) -> int:
+    """Bytes, as Linux counts them."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "no-such"])
+def test_a_form_in_a_strange_charset(local: Place, charset: str) -> None:
+    user = local.user()
+    body = b'--B\r\nContent-Disposition: form-data; name="file"; filename="\xff\xfe.txt"\r\n\r\nabc\r\n--B--\r\n'
+    kind = {"Content-Type": f"multipart/form-data; boundary=B; charset={charset}"}
+    answer = http.post(f"{user.base_url}/api/attachments", content=body, headers=user.client.headers | kind)
+    assert answer.status_code in {200, 400}, answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost:99999", "a b", "x/y", "[::1", "h:", ""])
+def test_a_host_that_is_none(local: Place, host: str) -> None:
+    user = local.user()
+    body = {"type": "attachments.create", "params": {"name": "a.txt", "size": 3, "mime_type": "text/plain"}}
+    answer = http.post(
+        user.client.url, json=body, headers=user.client.headers | {"Host": host.encode().decode("latin-1")}
+    )
+    assert answer.status_code == 400, answer.text
+
+
+def test_the_preview_of_a_photograph_says_nothing_of_where_it_was_taken(local: Place) -> None:
     photograph, made = Image.new("RGB", (50, 50)), io.BytesIO()
     exif = photograph.getexif()
     exif[0x010E] = "SECRET PLACE"

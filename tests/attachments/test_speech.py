@@ -58,7 +58,7 @@ def test_a_long_recording_is_more_than_other_requests_may_have(listening: Place)
     assert client.send_raw(many.encode()).status_code == 413
 
 
-@pytest.mark.parametrize("wrong", ["not base64!", "AAA", "AA=A", "AAAA\n", "ÄÄÄÄ", "data:audio/webm;base64,AAAA"])
+@pytest.mark.parametrize("wrong", ["", "not base64!", "AAA", "AA=A", "AAAA\n", "ÄÄÄÄ", "data:audio/webm;base64,AAAA"])
 def test_what_is_not_base64_is_refused(listening: Place, wrong: str) -> None:
     refused = listening.user().client.post("input.transcribe", audio_base64=wrong, mime_type="audio/webm")
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")

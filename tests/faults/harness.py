@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from app.auth.tokens import mint
 from app.store.ids import session_uuid
 from tests.conftest import query
-from tests.support.model_server import said
+from tests.support.model_script import said
 from tests.support.processes import ChatClient, ChatProcess, Event, ModelServer, done_items, eventually, http, texts
 
 Report = Callable[[str, object], None]
@@ -44,6 +44,8 @@ def environment(database: URL, model: ModelServer, **more: str) -> dict[str, str
         "CHAT_MODEL_API": "chat_completions",
         "CHAT_ASSISTANT": "tests.support.assistants:build",
         "CHAT_HEARTBEAT_SECONDS": "0.3",
+        # A failure is a failure at once.
+        "CHAT_MODEL_RETRIES": "0",
         # The faults are made by the dozen, and one answer has 15 MB.
         "CHAT_REQUESTS_PER_MINUTE": "100000",
         "CHAT_TURNS_PER_USER": "1000",

@@ -1,12 +1,6 @@
 """A scripted, OpenAI-compatible model server, run in a process of its own: ``python -m tests.support.model_server``.
 
-It prints its port on the first line. What it answers is decided by the last message of the user: a few words, or
-``SCRIPT {json}`` with
-
-- ``words``: how many words to stream, and ``delay``: seconds between them; the words are ``w0 w1 w2 ...``
-- ``size``: letters in each word
-- ``then``: ``stop``, ``cut`` (the connection breaks), ``hang`` (for ever), ``fail`` (an error event), ``500`` (at once)
-
+It prints its port on the first line. What it answers is decided by the last message of the user (``model_script.py``).
 ``DRAW {"image": base64, "partials": [base64, ...]}`` draws a picture, by the responses API. Recordings are heard at
 ``/v1/audio/transcriptions``: one that begins with ``fail`` and a status is answered with it, any other with its length.
 
@@ -15,11 +9,9 @@ What it was asked, and what it sent when, is kept and handed out at ``GET /calls
 
 import asyncio
 import json
-import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
@@ -29,28 +21,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-USE_THE_TOOL = re.compile(r"use the tool(?: (\w+) (\{.*\}))?")
-TOOL = ("current_time", "{}")
+from tests.support.model_script import Script, said, script_of
 
 calls: list[dict[str, Any]] = []
 
-
-@dataclass
-class Script:
-    words: int = 0
-    delay: float = 0.0
-    size: int = 0
-    then: str = "stop"
-    note: str = ""
-    """Tells one script from another that says the same."""
-
-    def word(self, number: int) -> str:
-        return f"w{number}{'x' * self.size} "
-
-
-def script_of(messages: list[dict[str, Any]]) -> Script | None:
-    last = said(messages)[-1]
-    return Script(**json.loads(last.removeprefix("SCRIPT "))) if last.startswith("SCRIPT ") else None
+# Of every answer, by both APIs.
+USED = {"input": 70, "cached": 20, "output": 50, "reasoning": 5}
+BASE: dict[str, Any] = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": [], "output": []}
+BASE |= {"parallel_tool_calls": True, "tool_choice": "auto", "status": "in_progress"}
+USAGE: dict[str, Any] = {"input_tokens": 70, "output_tokens": 50, "total_tokens": 120}
+USAGE |= {"input_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 0}}
+USAGE |= {"output_tokens_details": {"reasoning_tokens": 5}}
+CHAT_USAGE: dict[str, Any] = {"prompt_tokens": 70, "completion_tokens": 50, "total_tokens": 120}
+CHAT_USAGE |= {"prompt_tokens_details": {"cached_tokens": 20}, "completion_tokens_details": {"reasoning_tokens": 5}}
 
 
 class Call:
@@ -75,94 +58,64 @@ class Call:
             self.log["ended"] = time.time()
 
 
-def said(messages: list[dict[str, Any]]) -> list[str]:
-    texts = []
-    for message in messages:
-        if message.get("role") == "user":
-            content = message["content"]
-            texts.append(content if isinstance(content, str) else "".join(part.get("text", "") for part in content))
-    return texts
-
-
-def is_tool_output(message: dict[str, Any]) -> bool:
-    return message.get("role") == "tool" or message.get("type") == "function_call_output"
-
-
-Tool = tuple[str, str]
-"""Its name and its arguments."""
-
-
-def reply(messages: list[dict[str, Any]]) -> tuple[str, Tool | None]:
-    """The text of an answer, and the tool that is called after it."""
-    texts = said(messages)
-    if is_tool_output(messages[-1]):
-        return "The tool has answered.", None
-    if (asked := USE_THE_TOOL.search(texts[-1])) is not None:
-        return "Let me look.", (asked[1], asked[2]) if asked[1] else TOOL
-    return f"You said {texts[-1]!r}, and that is message {len(texts)} of yours.", None
-
-
-def words(text: str) -> list[str]:
-    return [word + " " for word in text.split(" ")[:-1]] + text.split(" ")[-1:]
+def _refused(script: Script) -> Response | None:
+    """An error at once."""
+    status = script.status or (500 if script.then == "500" else 0)
+    return JSONResponse({"error": script.error}, status_code=status) if status else None
 
 
 async def chat_completions(request: Request) -> Response:
     body = await request.json()
-    call = Call("chat_completions", body)
-    script = script_of(body["messages"])
-    if script is not None and script.then == "500":
-        return JSONResponse({"error": {"message": "as the script says"}}, status_code=500)
-    text, tool = ("", None) if script is not None else reply(body["messages"])
+    call, script = Call("chat_completions", body), script_of(body["messages"])
+    return _refused(script) or StreamingResponse(_chat_chunks(call, script), media_type="text/event-stream")
 
-    async def stream() -> AsyncIterator[bytes]:
-        def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
-            choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            return _sse({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
 
-        yield chunk({"role": "assistant", "content": ""})
-        if script is not None:
-            async for piece in call.pieces(script):
-                yield chunk({"content": piece})
-            if script.then == "fail":
-                yield _sse({"error": {"message": "as the script says", "type": "server_error"}})
-                return
-        for word in words(text):
-            await asyncio.sleep(0.002)
-            yield chunk({"content": word})
-        if tool is not None:
-            function = {"name": tool[0], "arguments": tool[1]}
-            yield chunk({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
-        yield chunk({}, "tool_calls" if tool is not None else "stop")
-        yield b"data: [DONE]\n\n"
+async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return _sse({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
 
-    return StreamingResponse(stream(), media_type="text/event-stream")
+    yield chunk({"role": "assistant", "content": ""})
+    if script.reasoning:
+        yield chunk({"reasoning_content": script.reasoning})
+    async for piece in call.pieces(script):
+        yield chunk({"content": piece})
+    if script.refusal:
+        yield chunk({"refusal": script.refusal})
+    if script.then == "fail":
+        yield _sse({"error": script.error})
+        return
+    for number, (name, arguments) in enumerate(script.tools):
+        function = {"name": name, "arguments": arguments}
+        yield chunk(
+            {"tool_calls": [{"index": number, "id": f"call_{number}", "type": "function", "function": function}]}
+        )
+    finish = {"filter": "content_filter"}.get(script.then, "tool_calls" if script.tools else "stop")
+    yield chunk({}, finish)
+    yield _sse(
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": CHAT_USAGE}
+    )
+    yield b"data: [DONE]\n\n"
 
 
 async def responses(request: Request) -> Response:
     body = await request.json()
-    Call("responses", body)
-    last = said(body["input"])[-1]
+    call, last = Call("responses", body), said(body["input"])[-1]
     if last.startswith("DRAW "):
-        events = _drawing_events(**json.loads(last.removeprefix("DRAW ")))
-    else:
-        events = _response_events(*reply(body["input"]))
-
-    async def stream() -> AsyncIterator[bytes]:
-        for event in events:
-            await asyncio.sleep(0.002)
-            yield b"event: " + event["type"].encode() + b"\n" + _sse(event)
-
-    return StreamingResponse(stream(), media_type="text/event-stream")
+        drawn = _drawing_events(call, **json.loads(last.removeprefix("DRAW ")))
+        return StreamingResponse(_framed(drawn), media_type="text/event-stream")
+    script = script_of(body["input"])
+    return _refused(script) or StreamingResponse(
+        _framed(_response_events(call, script)), media_type="text/event-stream"
+    )
 
 
-BASE: dict[str, Any] = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": [], "output": []}
-BASE |= {"parallel_tool_calls": True, "tool_choice": "auto", "status": "in_progress"}
-USAGE: dict[str, Any] = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
-USAGE |= {"input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}}
-USAGE |= {"output_tokens_details": {"reasoning_tokens": 0}}
+async def _framed(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async for event in events:
+        yield b"event: " + event["type"].encode() + b"\n" + _sse(event)
 
 
-def _drawing_events(image: str, partials: list[str]) -> Iterator[dict[str, Any]]:
+async def _drawing_events(call: Call, image: str, partials: list[str]) -> AsyncIterator[dict[str, Any]]:
     drawing = {"id": "ig_1", "type": "image_generation_call", "status": "in_progress", "result": None}
     yield {"type": "response.created", "response": BASE}
     yield {"type": "response.output_item.added", "output_index": 0, "item": drawing}
@@ -171,39 +124,59 @@ def _drawing_events(image: str, partials: list[str]) -> Iterator[dict[str, Any]]
         yield {"type": "response.image_generation_call.partial_image", "item_id": "ig_1", "output_index": 0, **shown}
     done = drawing | {"status": "completed", "result": image}
     yield {"type": "response.output_item.done", "output_index": 0, "item": done}
-    for event in _response_events("There it is.", None):
+    async for event in _response_events(call, Script(words=2)):
         if event["type"] == "response.completed":
             event["response"]["output"].insert(0, done)
         if event["type"] != "response.created":
             yield event
 
 
-def _response_events(text: str, tool: Tool | None) -> Iterator[dict[str, Any]]:
-    # The same id for every message, as a careless server might.
-    message: dict[str, Any] = {
-        "id": "msg_same",
-        "type": "message",
-        "role": "assistant",
-        "status": "in_progress",
-        "content": [],
-    }
-    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-    at = {"item_id": "msg_same", "output_index": 0, "content_index": 0}
+async def _response_events(call: Call, script: Script) -> AsyncIterator[dict[str, Any]]:
+    output: list[dict[str, Any]] = []
     yield {"type": "response.created", "response": BASE}
-    yield {"type": "response.output_item.added", "output_index": 0, "item": message}
+    if script.reasoning:
+        thought = {"id": "rs_1", "type": "reasoning", "summary": []}
+        at = {"item_id": "rs_1", "output_index": 0, "summary_index": 0}
+        yield {"type": "response.output_item.added", "output_index": 0, "item": thought}
+        yield {"type": "response.reasoning_summary_text.delta", "delta": script.reasoning, **at}
+        yield {"type": "response.reasoning_summary_text.done", "text": script.reasoning, **at}
+        output.append(thought | {"summary": [{"type": "summary_text", "text": script.reasoning}]})
+        yield {"type": "response.output_item.done", "output_index": 0, "item": output[-1]}
+    # The same id for every message, as a careless server might.
+    message: dict[str, Any] = {"id": "msg_same", "type": "message", "role": "assistant", "content": []}
+    message |= {"status": "in_progress"}
+    at = {"item_id": "msg_same", "output_index": len(output), "content_index": 0}
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    if script.refusal:
+        part = {"type": "refusal", "refusal": ""}
+    yield {"type": "response.output_item.added", "output_index": len(output), "item": message}
     yield {"type": "response.content_part.added", "part": part, **at}
-    for word in words(text):
+    text = ""
+    async for word in call.pieces(script):
+        text += word
         yield {"type": "response.output_text.delta", "delta": word, "logprobs": [], **at}
-    yield {"type": "response.output_text.done", "text": text, "logprobs": [], **at}
-    done = message | {"status": "completed", "content": [part | {"text": text}]}
-    yield {"type": "response.output_item.done", "output_index": 0, "item": done}
-    output: list[dict[str, Any]] = [done]
-    if tool is not None:
-        call = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": tool[0], "arguments": tool[1]}
-        call["status"] = "completed"
-        yield {"type": "response.output_item.added", "output_index": 1, "item": call}
-        yield {"type": "response.output_item.done", "output_index": 1, "item": call}
-        output.append(call)
+    if script.then == "fail":
+        failed = BASE | {"status": "failed", "error": {"code": script.code, "message": script.message}}
+        yield {"type": "response.failed", "response": failed}
+        return
+    if script.refusal:
+        yield {"type": "response.refusal.delta", "delta": script.refusal, **at}
+        yield {"type": "response.refusal.done", "refusal": script.refusal, **at}
+        part = part | {"refusal": script.refusal}
+    else:
+        yield {"type": "response.output_text.done", "text": text, "logprobs": [], **at}
+        part = part | {"text": text}
+    output.append(message | {"status": "completed", "content": [part]})
+    yield {"type": "response.output_item.done", "output_index": len(output) - 1, "item": output[-1]}
+    for number, (name, arguments) in enumerate(script.tools):
+        used = {"id": f"fc_{number}", "type": "function_call", "call_id": f"call_{number}", "name": name}
+        output.append(used | {"arguments": arguments, "status": "completed"})
+        yield {"type": "response.output_item.added", "output_index": len(output) - 1, "item": output[-1]}
+        yield {"type": "response.output_item.done", "output_index": len(output) - 1, "item": output[-1]}
+    if script.then == "filter":
+        incomplete = {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
+        yield {"type": "response.incomplete", "response": BASE | {"output": output} | incomplete}
+        return
     yield {"type": "response.completed", "response": BASE | {"output": output, "status": "completed", "usage": USAGE}}
 
 

@@ -268,3 +268,15 @@ def texts(items: list[dict[str, Any]]) -> list[str]:
 
 def done_items(events: list[Event]) -> list[dict[str, Any]]:
     return [event["item"] for event in events if event["type"] == "thread.item.done"]
+
+
+def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=directory,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

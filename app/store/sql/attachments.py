@@ -67,17 +67,21 @@ RETURNING a.attachment_id
 """,
 )
 
-SENT = """sent AS (
+
+def sent(message: str) -> str:
+    """The attachments of a message, locked: each of them ready, and not sent before but by this very turn, with this
+    very message."""
+    return f"""sent AS (
   SELECT a.attachment_id FROM chat_attachments a
    WHERE a.user_id = :owner AND a.attachment_id = ANY(:attachments) AND a.state = 'ready'
      AND (a.session_id IS NULL
-          OR a.session_id = :session
+          OR a.session_id = :session AND COALESCE(a.message_id = {message}, true)
              AND EXISTS (SELECT 1 FROM chat_sessions s
                           WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = :turn))
    ORDER BY a.attachment_id
      FOR UPDATE
 ), """
-"""The attachments of a message, locked: each of them ready, and not sent before but by this very turn."""
+
 
 ALL_SENT = "(SELECT count(*) FROM sent) = cardinality(:attachments)"
 

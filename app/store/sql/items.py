@@ -1,7 +1,7 @@
 """Statements about thread items and feedback on them."""
 
 from app.db import Statement
-from app.store.sql.attachments import ALL_SENT, SENT, bound, dropped
+from app.store.sql.attachments import ALL_SENT, bound, dropped, sent
 
 # What a turn may see: no other turn's drafts, and, while it retries, not the answer that it replaces.
 _VISIBLE = """(NOT is_draft OR turn_id = :turn)
@@ -89,7 +89,7 @@ def _append(name: str, extra: str = "", *, sends: bool = False) -> Statement:
     write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
     item; ``ours``, whether this turn wrote it; ``settled``. No row: no such thread.
     """
-    before, after = (SENT, f", {bound('session', ':message')}") if sends else ("", "")
+    before, after = (sent(":message"), f", {bound('session', ':message')}") if sends else ("", "")
     complete = ALL_SENT if sends else "true"
     return Statement(
         name,

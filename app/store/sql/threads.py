@@ -1,7 +1,7 @@
 """Statements about threads."""
 
 from app.db import Statement
-from app.store.sql.attachments import ALL_SENT, SENT, bound
+from app.store.sql.attachments import ALL_SENT, bound, sent
 
 _THREAD = """thread_id, title, status::text AS status, allowed_image_domains::text AS domains,
        metadata::text AS metadata, created_at"""
@@ -22,7 +22,7 @@ def _insert_thread(name: str, *, sends: bool = False) -> Statement:
     With a turn that creates threads, this is the write that opens it. On conflict: the same request repeated after a
     lost connection, or a caller that keeps no base to compare with. No row: an attachment cannot be sent.
     """
-    before, after = (f"{SENT}", f", {bound('opened', 'NULL')}") if sends else ("", "")
+    before, after = (sent("NULL"), f", {bound('opened', 'NULL')}") if sends else ("", "")
     condition = ALL_SENT if sends else "true"
     return Statement(
         name,
@@ -82,6 +82,14 @@ WITH written AS (
 SELECT written.*, written.thread_id IS NOT NULL AS accepted
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+# What is sent into it meanwhile is waited for, and then seen by the statement that deletes it.
+LOCK_THREAD = Statement(
+    "lock_thread",
+    """
+SELECT thread_id FROM chat_sessions WHERE user_id = :owner AND session_id = :session FOR UPDATE
 """,
 )
 

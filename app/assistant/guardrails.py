@@ -1,0 +1,22 @@
+"""A guardrail that was tripped: one sentence for the user, and what it was that tripped it."""
+
+from dataclasses import dataclass
+
+from agents import InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered
+
+from app.errors import ChatError, InputGuardrailTripped, OutputGuardrailTripped
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """As the ``output_info`` of a guardrail: what its user is told instead of the general sentence."""
+
+    sentence: str
+
+
+def refusal_of(tripped: InputGuardrailTripwireTriggered | OutputGuardrailTripwireTriggered) -> ChatError:
+    info = tripped.guardrail_result.output.output_info
+    # Anything else is for the developer's eyes.
+    sentence = info.sentence if isinstance(info, Refusal) else None
+    is_input = isinstance(tripped, InputGuardrailTripwireTriggered)
+    return InputGuardrailTripped(sentence) if is_input else OutputGuardrailTripped(sentence)

@@ -1,0 +1,55 @@
+"""A small image of an image, as a program: ``python picture_preview.py MOST_PIXELS LONGEST_SIDE <file >preview``.
+
+What it writes is a line with the type of what it read, and then a PNG or a JPEG, made of nothing but pixels. An image
+can ask for any amount of time and memory, whatever its size in bytes, so it is decoded in a process of its own, with
+limits of the system's. It imports nothing of ours.
+"""
+
+import contextlib
+import io
+import sys
+
+MEMORY_BYTES = 2 * 1024 * 1024 * 1024
+CPU_SECONDS = 10
+
+FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+TOO_MANY_PIXELS = 3
+"""The exit code for it."""
+
+
+def limit_this_process() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        # Not on Windows.
+        import resource  # noqa: PLC0415
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> int:
+    limit_this_process()
+    from PIL import Image, ImageOps  # noqa: PLC0415 - after the limits
+
+    most_pixels, longest_side = int(sys.argv[1]), int(sys.argv[2])
+    made = io.BytesIO()
+    with Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=list(FORMATS)) as image:
+        # Read from its header; nothing is decoded yet.
+        if image.width * image.height > most_pixels:
+            return TOO_MANY_PIXELS
+        image.draft("RGB", (longest_side, longest_side))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            # 16 bits of grey.
+            upright = upright.convert("I").point(lambda value: value / 256).convert("L")
+        upright.thumbnail((longest_side, longest_side))
+        if upright.has_transparency_data:
+            upright.convert("RGBA").save(made, "PNG")
+        else:
+            upright.convert("RGB").save(made, "JPEG", quality=85)
+        sys.stdout.buffer.write(FORMATS[str(image.format)].encode() + b"\n" + made.getvalue())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
