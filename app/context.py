@@ -122,6 +122,8 @@ class RequestContext:
     """Where the one who asks reaches this server, without a slash at the end."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What the user's token says of them, as far as the deployment wants to know it."""
+    client_says: Mapping[str, Any] = field(default_factory=dict)
+    """``userInfo`` and ``pageContext`` of the request: the client's word, which decides nothing."""
     files: Files | None = None
     turn: Turn | None = None
     thread_bases: dict[str, Mapping[str, str | None]] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from app.api.public_url import public_url
 from app.api.rate_limit import RateLimit
 from app.api.shutdown import draining_on_signals
 from app.api.uploads import UploadLimits
+from app.api.usage import usage_router
 from app.assistant import Assistant, AssistantError, load_assistant
 from app.assistant.models import ModelOptions
 from app.attachments import Attachments
@@ -170,6 +171,7 @@ def model_options(settings: Settings) -> ModelOptions:
 
 def _join(settings: Settings, database: Database, assistant: Assistant) -> FastAPI:
     metrics = Metrics()
+    assistant.database = database
     store = DatabaseStore(database)
     storage = file_storage(settings)
     storage.on_failure = lambda operation: metrics.storage_failures.labels(operation).inc()
@@ -267,6 +269,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         from_bucket=settings.direct_downloads,
     )
     app.include_router(attachments_router(files, authenticate))
+    app.include_router(usage_router(store, authenticate))
     app.include_router(metrics_router(metrics))
     if settings.is_dev:
         secret = shared_secret(settings)
@@ -290,6 +293,7 @@ def _edge_limits(settings: Settings) -> EdgeLimits:
         request=RequestLimits(
             bytes=settings.max_body_bytes,
             attachments=settings.max_attachments_per_message,
+            metadata_characters=settings.max_metadata_characters,
             depth=settings.max_json_depth,
             values=settings.max_json_values,
             message_characters=settings.max_message_characters,

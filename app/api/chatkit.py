@@ -16,7 +16,7 @@ from app.api.event_stream import EventStream, Readable
 from app.api.idempotency import idempotency_key, request_hash
 from app.api.slots import Slots
 from app.chat.replay import Replay
-from app.chat.requests import RequestLimits, parse_request
+from app.chat.requests import RequestLimits, parse_request, told_by_client
 from app.chat.runner import TurnRunner
 from app.chat.running_turn import RunningTurn
 from app.chat.server import ChatServer
@@ -39,7 +39,7 @@ class ChatEndpoint:
         self._server = server
         self._runner = runner
         self._limits = limits
-        self._large = Slots(per_user=4, altogether=64)
+        self._large = Slots(per_user=2, altogether=16)
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
         declared = request.headers.get("content-length", "")
@@ -55,6 +55,7 @@ class ChatEndpoint:
 
     async def _answer(self, operation: ChatKitReq, context: RequestContext, request: Request) -> Response:
         bind_contextvars(operation=operation.type)
+        context.client_says = told_by_client(operation, self._limits.request)
         thread_id = getattr(operation.params, "thread_id", None)
         if thread_id is not None:
             bind_contextvars(thread_id=thread_id[:100])

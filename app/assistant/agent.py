@@ -1,14 +1,13 @@
 """An ``agents.Agent`` as an assistant."""
 
+import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from agents import (
     Agent,
-    InputGuardrailTripwireTriggered,
     ModelProvider,
-    OutputGuardrailTripwireTriggered,
     RunConfig,
     RunErrorHandlerInput,
     RunErrorHandlerResult,
@@ -21,7 +20,7 @@ from chatkit.types import InferenceOptions, ThreadItem, ThreadStreamEvent, UserM
 from app.assistant.actions import RegisteredAction, rules_of
 from app.assistant.base import Assistant, Choices
 from app.assistant.converter import HistoryConverter
-from app.assistant.guardrails import refusal_of
+from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
 from app.assistant.provider_errors import told_of
 from app.context import RequestContext
@@ -68,6 +67,7 @@ class AgentAssistant(Assistant):
             resolve_tag=lambda tag: self.resolve_tag(tag, context),
             unfinished=turn.partial_item_ids if turn is not None else set(),
             files=context.request_context.files,
+            said=said_by_client(context.request_context),
         )
 
     async def respond(
@@ -100,7 +100,7 @@ class AgentAssistant(Assistant):
         try:
             async for event in stream_agent_response(running, result, converter=self._images(context)):
                 yield event
-        except (InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered) as tripped:
+        except TRIPPED as tripped:
             raise refusal_of(tripped) from None
         except Exception as error:
             told = told_of(error)
@@ -132,6 +132,16 @@ class AgentAssistant(Assistant):
     async def close(self) -> None:
         if self.models is not None:
             await self.models.aclose()
+
+
+def said_by_client(context: RequestContext) -> str:
+    """What a model is told of the language, the user and the page: as the user's own words, not as instructions."""
+    said = {"language": context.locale} if context.locale else {}
+    said |= context.client_says
+    if not said:
+        return ""
+    about = json.dumps(said, ensure_ascii=False)
+    return f"The user's application says this about the user and the page they look at. It is information: {about}"
 
 
 def _refused(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:

@@ -20,6 +20,7 @@ from app.assistant.actions import RegisteredAction, rules_of
 from app.assistant.speech import Transcriber
 from app.assistant.titles import title_of
 from app.context import RequestContext
+from app.db import Database
 from app.errors import NotSupported
 
 
@@ -38,6 +39,8 @@ class Assistant(ABC):
     """
 
     choices = Choices()
+    database: Database | None = None
+    """The server's, set before the first request: for tables of your own. Hold no connection while a model talks."""
     transcriber: Transcriber | None = None
     """Set when ``CHAT_TRANSCRIPTION_MODEL`` is."""
 

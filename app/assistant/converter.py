@@ -45,17 +45,26 @@ class HistoryConverter(ThreadItemConverter):
         resolve_tag: ResolveTag | None = None,
         unfinished: AbstractSet[str] = frozenset(),
         files: Files | None = None,
+        said: str = "",
     ) -> None:
+        """``said`` is what a client tells of its user and page."""
         self._resolve_tag = resolve_tag
         self._unfinished = unfinished
         self._files = files
+        self._said = said
         self._contents: dict[str, Part] = {}
 
     async def to_agent_input(self, thread_items: Sequence[ThreadItem] | ThreadItem) -> list[TResponseInputItem]:
         items = list(thread_items) if isinstance(thread_items, Sequence) else [thread_items]
         # All of them at once, because the newest files come first.
         self._contents = await contents_of(items, self._files) if self._files is not None else {}
-        return await super().to_agent_input(items)
+        given = await super().to_agent_input(items)
+        if self._said:
+            # Before the last message, so that what came before it stays the same and is cached.
+            is_user = [isinstance(part, dict) and part.get("role") == "user" for part in given]
+            last = len(given) - 1 - is_user[::-1].index(True) if any(is_user) else len(given)
+            given.insert(last, _note(self._said))
+        return given
 
     async def user_message_to_input(self, item: UserMessageItem, is_last_message: bool = True) -> Any:  # noqa: ARG002 - the SDK's signature
         # The SDK leaves the quotation out of all messages but the last, and the model then wonders what "this" was.

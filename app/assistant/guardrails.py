@@ -2,9 +2,21 @@
 
 from dataclasses import dataclass
 
-from agents import InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered
+from agents import (
+    InputGuardrailTripwireTriggered,
+    OutputGuardrailTripwireTriggered,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
+)
 
 from app.errors import ChatError, InputGuardrailTripped, OutputGuardrailTripped
+
+TRIPPED = (
+    InputGuardrailTripwireTriggered,
+    OutputGuardrailTripwireTriggered,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
+)
 
 
 @dataclass(frozen=True)
@@ -14,8 +26,17 @@ class Refusal:
     sentence: str
 
 
-def refusal_of(tripped: InputGuardrailTripwireTriggered | OutputGuardrailTripwireTriggered) -> ChatError:
-    info = tripped.guardrail_result.output.output_info
+def refusal_of(
+    tripped: InputGuardrailTripwireTriggered
+    | OutputGuardrailTripwireTriggered
+    | ToolInputGuardrailTripwireTriggered
+    | ToolOutputGuardrailTripwireTriggered,
+) -> ChatError:
+    info: object
+    if isinstance(tripped, ToolInputGuardrailTripwireTriggered | ToolOutputGuardrailTripwireTriggered):
+        info = tripped.output.output_info
+    else:
+        info = tripped.guardrail_result.output.output_info
     # Anything else is for the developer's eyes.
     sentence = info.sentence if isinstance(info, Refusal) else None
     is_input = isinstance(tripped, InputGuardrailTripwireTriggered)

@@ -1,7 +1,9 @@
 """A request body becomes one of the protocol's requests, or an error that names the field."""
 
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from chatkit.types import (
     ChatKitReq,
@@ -26,6 +28,7 @@ MOST_FEEDBACK_IDS = 100
 LONGEST_SHOWN_PATH = 200
 VALUES_OF_A_RECORDING = 20
 """A large request has one large string in it."""
+CLIENTS_WORD = ("userInfo", "pageContext")
 MOST_PARTS = 100
 """Of a message. A text with a few mentions has a dozen; each part costs more than its bytes whenever it is read."""
 
@@ -45,6 +48,8 @@ class RequestLimits:
     page: int = 100
     attachments: int = 10
     """Of one message."""
+    metadata_characters: int = 4000
+    """Of what a client tells of its user and its page."""
     bytes: int = 256 * 1024
     """Of a request that brings no recording."""
 
@@ -74,6 +79,15 @@ def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
         raise PayloadTooLarge
     _check(request, limits)
     return request
+
+
+def told_by_client(request: ChatKitReq, limits: RequestLimits) -> dict[str, Any]:
+    """What the client says of its user and of the page they look at; anything else in ``metadata`` is its own. Raises
+    Unprocessable if it is too long."""
+    told = {name: request.metadata[name] for name in CLIENTS_WORD if request.metadata.get(name) is not None}
+    if told and len(json.dumps(told, ensure_ascii=False)) > limits.metadata_characters:
+        raise Unprocessable(f"metadata: at most {limits.metadata_characters} characters of {', '.join(CLIENTS_WORD)}.")
+    return told
 
 
 def _refusal(error: ValidationError) -> Unprocessable:

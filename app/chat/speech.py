@@ -24,7 +24,5 @@ async def transcribed(
         raise Unprocessable("params.audio_base64: the recording is empty.")
     if len(data) > most_bytes:
         raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {most_bytes} bytes.")
-    # It waits for as long as the model listens.
-    params.audio_base64 = ""
     heard = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
     return TranscriptionResult(text=clean_text(heard.text))

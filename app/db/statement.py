@@ -7,7 +7,7 @@ all call a statement by the same name.
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Float, Text, TextClause, Uuid, bindparam, text
+from sqlalchemy import BigInteger, Boolean, Float, Integer, Text, TextClause, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
@@ -27,6 +27,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "after": Uuid(),
     "turn": Uuid(),
     "page": BigInteger(),
+    "days": Integer(),
     "most_bytes": BigInteger(),
     "retry_from": BigInteger(),
     "open_position": BigInteger(),

@@ -126,6 +126,12 @@ chat_turns = Table(
     ),
     Index("chat_turns_running", "user_id", "heartbeat_at", postgresql_where=text("state = 'running'")),
     Index("chat_turns_by_start", "user_id", "started_at"),
+    Index(
+        "chat_turns_tripped",
+        "user_id",
+        "session_id",
+        postgresql_where=text("error_code = 'input_guardrail_tripped'"),
+    ),
 )
 
 # No cascade from the thread: its deletion marks these rows, a job removes the bytes and then the rows.

@@ -132,6 +132,9 @@ class Settings(FileSettings):
     max_json_depth: int = Field(32, ge=8, le=100, description="deepest accepted JSON")
     max_json_values: int = Field(10_000, ge=100, description="most values in one JSON document")
     max_message_characters: int = Field(32_000, ge=1, description="longest accepted message")
+    max_metadata_characters: int = Field(
+        4000, ge=0, description="longest `userInfo` and `pageContext` of a request, as JSON, together"
+    )
     max_page_size: int = Field(100, ge=1, le=100, description="largest page of a list")
     max_answer_characters: int = Field(1_000_000, ge=1000, description="an answer that grows longer is ended there")
     requests_per_minute: int = Field(300, ge=1, description="per user and process")

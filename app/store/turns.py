@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 from uuid import UUID
 
 from chatkit.types import ClientToolCallItem, StructuredInputItem, ThreadItem, UserMessageItem
@@ -175,6 +175,11 @@ class TurnRows:
             owner_of(context), sql.LIST_ITEMS_OF_TURN, session=entry.session_id, turn=entry.turn_id
         )
         return [rows.load_item(row["item"]) for row in found]
+
+    async def usage_by_day(self, context: Any, *, days: int) -> list[dict[str, Any]]:
+        """Of the last days (UTC, with today), those with turns, oldest first: ``date``, ``turns``, and the tokens as
+        the provider counted them. Turns of deleted threads count."""
+        return [dict(row) for row in await self.database.run(owner_of(context), sql.SUM_USAGE, days=days)]
 
     async def _refuse_inactive(self, thread_id: str, context: RequestContext) -> NoReturn:
         found = await self.database.run(owner_of(context), LOAD_THREAD, session=session_uuid(thread_id))

@@ -220,6 +220,8 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
     await store.load_item(world.thread, world.answer, world.context)
+    usage = await matrix.client.get("/api/usage", headers={"Authorization": f"Bearer {token}"})
+    assert usage.json()["total"]["turns"] > 0
     # How many files others have not sent is nothing to the owner.
     await matrix.database.execute(
         "INSERT INTO chat_attachments (user_id, attachment_id, attachment)"

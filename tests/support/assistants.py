@@ -1,10 +1,21 @@
 """Assistants that test servers run."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
+from typing import Any
 
-from agents import Agent, ImageGenerationTool, RunContextWrapper, StopAtTools, function_tool
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    ImageGenerationTool,
+    RunContextWrapper,
+    StopAtTools,
+    function_tool,
+    input_guardrail,
+    output_guardrail,
+)
 from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import (
     AssistantMessageContent,
@@ -26,7 +37,7 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetRoot
 
-from app.assistant import AgentAssistant, Assistant, action
+from app.assistant import AgentAssistant, Assistant, Refusal, action
 from app.assistant.actions import Outcome
 from app.context import RequestContext
 
@@ -59,6 +70,39 @@ def build_with_client_tool() -> Agent[AgentContext[RequestContext]]:
 def build_with_pictures() -> Agent[AgentContext[RequestContext]]:
     tool = ImageGenerationTool(tool_config={"type": "image_generation", "partial_images": 2})
     return Agent(name="Drawing", instructions="Draw.", tools=[tool])
+
+
+@input_guardrail
+async def no_poison(
+    _context: RunContextWrapper[Any], _agent: Agent[Any], given: str | list[Any]
+) -> GuardrailFunctionOutput:
+    """Looks at all that the model is given, as guardrails do."""
+    is_poisoned = "POISON" in json.dumps(given)
+    return GuardrailFunctionOutput(Refusal("We do not talk about poison."), tripwire_triggered=is_poisoned)
+
+
+@output_guardrail
+async def no_secrets(_context: RunContextWrapper[Any], _agent: Agent[Any], output: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput({"why": "INTERNAL"}, tripwire_triggered="SECRET" in str(output))
+
+
+@function_tool
+async def who_am_i(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
+    """Who asks, from where, and what their page says."""
+    asking = ctx.context.request_context
+    return json.dumps(
+        {"user": asking.user_id, "claims": dict(asking.claims), "locale": asking.locale, "said": asking.client_says}
+    )
+
+
+def build_guarded() -> Agent[AgentContext[RequestContext]]:
+    return Agent(
+        name="Guarded",
+        instructions="Answer.",
+        tools=[who_am_i],
+        input_guardrails=[no_poison],
+        output_guardrails=[no_secrets],
+    )
 
 
 class Brief(Assistant):

@@ -179,3 +179,19 @@ SELECT item::text AS item
  ORDER BY position
 """,
 )
+
+SUM_USAGE = Statement(
+    "sum_usage",
+    """
+SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date, count(*) AS turns,
+       COALESCE(sum((usage ->> 'input_tokens')::bigint), 0)::bigint AS input_tokens,
+       COALESCE(sum((usage ->> 'cached_tokens')::bigint), 0)::bigint AS cached_tokens,
+       COALESCE(sum((usage ->> 'output_tokens')::bigint), 0)::bigint AS output_tokens,
+       COALESCE(sum((usage ->> 'reasoning_tokens')::bigint), 0)::bigint AS reasoning_tokens
+  FROM chat_turns
+ WHERE user_id = :owner AND started_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+                                          - make_interval(days => :days - 1)
+ GROUP BY 1
+ ORDER BY 1
+""",
+)

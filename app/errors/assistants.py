@@ -1,0 +1,100 @@
+"""What can go wrong with an answer."""
+
+from app.errors.base import ChatError
+
+
+class TranscriptionFailed(ChatError):
+    """The speech model could not be reached, or could make nothing of it."""
+
+    status = 502
+    code = "transcription_failed"
+    sentence = "This recording could not be understood. Please try again."
+    retry = True
+
+
+class AssistantRefused(ChatError):
+    """An assistant's own error that does not invite another try; its sentence is not kept."""
+
+    status = 422
+    code = "assistant_refused"
+    sentence = "This could not be answered."
+
+
+class ModelUnavailable(ChatError):
+    """The model's server did not answer, broke off, or failed."""
+
+    status = 502
+    code = "model_unavailable"
+    sentence = "The assistant cannot be reached right now. Please try again."
+    retry = True
+
+
+class ModelBusy(ChatError):
+    """The provider's rate limit."""
+
+    status = 503
+    code = "model_busy"
+    sentence = "The assistant is very busy. Please try again in a moment."
+    retry = True
+
+
+class ModelQuotaUsedUp(ChatError):
+    """What was paid for is used up; trying again does not help."""
+
+    status = 503
+    code = "model_quota_used_up"
+    sentence = "The assistant's usage limit is reached. Please try again later."
+
+
+class ModelMisconfigured(ChatError):
+    """The provider does not know the key or the model, or refuses what we send; the log says what it said."""
+
+    status = 502
+    code = "model_misconfigured"
+    sentence = "The assistant is not set up correctly. Please tell those who run it."
+
+
+class ContextTooLong(ChatError):
+    status = 422
+    code = "context_too_long"
+    sentence = "This is too long for the assistant. Please send less, or start a new conversation."
+
+
+class ContentRefused(ChatError):
+    """By the provider's content filter."""
+
+    status = 422
+    code = "content_refused"
+    sentence = "The assistant may not answer this."
+
+
+class InputGuardrailTripped(ChatError):
+    """By a user's message, which no model sees again unless it is retried and passes."""
+
+    status = 422
+    code = "input_guardrail_tripped"
+    sentence = "This cannot be answered here."
+
+
+class OutputGuardrailTripped(ChatError):
+    """By an answer, which was taken back."""
+
+    status = 422
+    code = "output_guardrail_tripped"
+    sentence = "This answer was withdrawn."
+    retry = True
+
+
+class AnswerTooLong(ChatError):
+    """The model does not stop. What it said up to the limit is kept."""
+
+    status = 502
+    code = "answer_too_long"
+    sentence = "The answer became too long and was ended here."
+
+
+class TurnTimedOut(ChatError):
+    status = 504
+    code = "turn_timed_out"
+    sentence = "The answer took too long. Please try again."
+    retry = True

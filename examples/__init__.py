@@ -1,0 +1,1 @@
+"""Assistants to start from. ``CHAT_ASSISTANT=examples.plain:build make run``"""

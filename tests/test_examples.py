@@ -1,0 +1,108 @@
+"""Each example, started as the README says, over a socket."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from app.auth.tokens import mint
+from tests.faults.harness import SECRET, environment, new_user
+from tests.support.processes import (
+    ROOT,
+    ChatClient,
+    ChatProcess,
+    ModelServer,
+    done_items,
+    run_cli,
+    texts,
+    thread_id_of,
+)
+
+EXAMPLES = re.findall(r"CHAT_ASSISTANT=(examples\.\w+:\w+) make run", (ROOT / "README.md").read_text())
+
+
+@contextmanager
+def running(name: str, directory: Path, database: URL, model: ModelServer) -> Iterator[ChatClient]:
+    process = ChatProcess(directory, **environment(database, model, CHAT_ASSISTANT=name)).wait_until_ready()
+    try:
+        yield ChatClient(process.base_url, mint(SECRET, new_user(), seconds=600))
+    finally:
+        assert process.stop() == 0
+
+
+def answers(events: list[dict[str, Any]]) -> list[str]:
+    return texts([item for item in done_items(events) if item["type"] == "assistant_message"])
+
+
+def test_the_readme_names_every_example() -> None:
+    assert {name.partition(":")[0] for name in EXAMPLES} == {
+        f"examples.{path.stem}" for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__"
+    }
+
+
+def test_the_plain_agent(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:
+    with running("examples.plain:build", tmp_path, shared_database, model_server) as client:
+        assert answers(client.create("Hello")) == ["You said 'Hello', and that is message 1 of yours."]
+
+
+def test_the_shop_shows_orders_hands_over_and_cancels(
+    tmp_path: Path, shared_database: URL, model_server: ModelServer
+) -> None:
+    with running("examples.shop:build", tmp_path, shared_database, model_server) as client:
+        events = client.create('use the tool show_order {"order": 7}')
+        thread_id = thread_id_of(events)
+        (card,) = [item for item in done_items(events) if item["type"] == "widget"]
+        assert "on its way" in json.dumps(card)
+        press = {"thread_id": thread_id, "item_id": card["id"]}
+        pressed = client.call(
+            "threads.sync_custom_action", action={"type": "order.cancel", "payload": {"order": 7}}, **press
+        )
+        assert "cancelled" in json.dumps(pressed)
+        # The card has no button any more, and other orders never had one.
+        refused = client.post(
+            "threads.sync_custom_action", action={"type": "order.cancel", "payload": {"order": 8}}, **press
+        )
+        assert refused.status_code == 422
+        client.say(thread_id, "use the tool list_orders {}")
+        outputs = [call for call in model_server.calls() if "7: cancelled; 8: delivered" in json.dumps(call["body"])]
+        assert outputs
+        handed = client.say(thread_id, "use the tool transfer_to_returns {}")
+        assert answers(handed)[-1] == "The tool has answered."
+        assert any("within 30 days" in json.dumps(call["body"]) for call in model_server.calls())
+
+
+def test_the_handbook_answers_with_its_sources(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:
+    with running("examples.handbook:build", tmp_path, shared_database, model_server) as client:
+        events = client.create("How many days of holiday do I have? [1] [9]")
+        (answer,) = [item for item in done_items(events) if item["type"] == "assistant_message"]
+        (annotation,) = answer["content"][0]["annotations"]
+        assert annotation["source"]["filename"] == "holidays.md"
+        assert annotation["source"]["title"] == "Holidays"
+        assert answer["content"][0]["text"][: annotation["index"]].endswith("[1]")
+        assert any("28 days of holiday" in json.dumps(call["body"]) for call in model_server.calls())
+        # What is streamed is what is stored.
+        assert client.items(thread_id_of(events))[1] == answer
+        nothing = client.create("xyzzy? [1]")
+        assert done_items(nothing)[1]["content"][0]["annotations"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("examples.nowhere:build", "ModuleNotFoundError"),
+        ("examples.plain:nothing", "AttributeError"),
+        ("examples.shop:Cancellation", "Cancellation"),
+        ("examples", "use package.module:attribute"),
+    ],
+)
+def test_a_wrong_import_string_ends_the_start_with_the_reason(tmp_path: Path, name: str, reason: str) -> None:
+    done = run_cli(tmp_path, "serve", CHAT_ASSISTANT=name)
+    assert done.returncode == 2
+    assert "CHAT_ASSISTANT" in done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
