@@ -29,6 +29,7 @@ from app.api.shutdown import draining_on_signals
 from app.api.uploads import UploadLimits
 from app.api.usage import usage_router
 from app.assistant import Assistant, AssistantError, load_assistant
+from app.assistant.mcp_servers import McpError
 from app.assistant.models import ModelOptions
 from app.attachments import Attachments
 from app.attachments.cleanup import clean_up_for_ever
@@ -74,6 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     try:
         assistant = load_assistant(settings.assistant, model_options(settings))
+    except McpError as error:
+        problems.append(f"CHAT_MCP_FILE: {error}.")
     except AssistantError as error:
         problems.append(f"CHAT_ASSISTANT: {error}.")
     if problems or database_url is None:
@@ -164,6 +167,7 @@ def model_options(settings: Settings) -> ModelOptions:
         allowed_models=frozenset(settings.allowed_models),
         allowed_tools=frozenset(settings.allowed_tools),
         transcription_model=settings.transcription_model,
+        mcp_file=settings.mcp_file,
         timeout_seconds=settings.model_timeout_seconds,
         retries=settings.model_retries,
     )
@@ -219,6 +223,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         if settings.public_url is None and not settings.is_dev:
             logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
         await keys.look()
+        await assistant.start()
         chores = [
             asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
             asyncio.create_task(disabled.watch()),

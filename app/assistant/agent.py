@@ -22,7 +22,9 @@ from app.assistant.base import Assistant, Choices
 from app.assistant.converter import HistoryConverter
 from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
+from app.assistant.mcp_servers import McpServers
 from app.assistant.provider_errors import told_of
+from app.assistant.tool_tasks import ToolTasks
 from app.context import RequestContext
 from app.observability.logs import failure, get_logger
 
@@ -44,6 +46,8 @@ class AgentAssistant(Assistant):
     ) -> None:
         self.agent = agent
         self.models: ModelProvider | None = None
+        self.mcp: McpServers | None = None
+        """Set when ``CHAT_MCP_FILE`` is; its tools are added to the agent's own."""
         self._converter = converter
         self._actions = actions
 
@@ -90,12 +94,13 @@ class AgentAssistant(Assistant):
         if self.models is not None:
             run_config.model_provider = self.models
         result = Runner.run_streamed(
-            self._with_tool(wanted),
+            self._equipped(wanted),
             await self.converter(context).to_agent_input(list(history)),
             context=running,
             max_turns=MOST_MODEL_CALLS,
             run_config=run_config,
             error_handlers={"model_refusal": _refused},
+            hooks=ToolTasks(),
         )
         try:
             async for event in stream_agent_response(running, result, converter=self._images(context)):
@@ -122,14 +127,25 @@ class AgentAssistant(Assistant):
             return ResponseStreamConverter()
         return StoredImages(files, partial_images=partial_images_of(self.agent))
 
-    def _with_tool(self, wanted: InferenceOptions) -> Agent[AgentContext[RequestContext]]:
-        if wanted.tool_choice is None:
-            return self.agent
-        # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
-        settings = replace(self.agent.model_settings, tool_choice=wanted.tool_choice.id)
-        return self.agent.clone(model_settings=settings)
+    def _equipped(self, wanted: InferenceOptions) -> Agent[AgentContext[RequestContext]]:
+        """The agent with the tool that a message demands, and with the tools of MCP servers that are there."""
+        changes: dict[str, Any] = {}
+        if wanted.tool_choice is not None:
+            # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
+            changes["model_settings"] = replace(self.agent.model_settings, tool_choice=wanted.tool_choice.id)
+        if self.mcp is not None and (connected := self.mcp.connected):
+            changes["mcp_servers"] = [*self.agent.mcp_servers, *connected]
+            # Two servers may have tools of one name.
+            changes["mcp_config"] = {**self.agent.mcp_config, "include_server_in_tool_names": True}
+        return self.agent.clone(**changes) if changes else self.agent
+
+    async def start(self) -> None:
+        if self.mcp is not None:
+            self.mcp.start()
 
     async def close(self) -> None:
+        if self.mcp is not None:
+            await self.mcp.close()
         if self.models is not None:
             await self.models.aclose()
 

@@ -85,5 +85,8 @@ class Assistant(ABC):
             raise NotSupported("This server does not transcribe speech.")
         return await self.transcriber.transcribe(audio)
 
+    async def start(self) -> None:  # noqa: B027 - most assistants begin nothing
+        """Begin what runs beside the answers; called once, when the server starts, in its event loop."""
+
     async def close(self) -> None:  # noqa: B027 - most assistants hold nothing
         """Give back what the assistant holds; called once, when the server shuts down."""

@@ -8,6 +8,7 @@ from agents import Agent
 from app.assistant.agent import AgentAssistant
 from app.assistant.base import Assistant, Choices
 from app.assistant.demo.assistant import DemoAssistant
+from app.assistant.mcp_servers import McpServers, read_servers
 from app.assistant.models import ModelOptions, model_provider, name_default_model, transcriber
 
 DEFAULT_ASSISTANT = "app.assistant.default:build"
@@ -19,7 +20,8 @@ class AssistantError(Exception):
 
 def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
     """``package.module:attribute``, where the attribute is an ``agents.Agent``, an Assistant, or a function of
-    no arguments that returns one of them. Raises AssistantError."""
+    no arguments that returns one of them. Raises AssistantError; McpError for the file of
+    MCP servers."""
     name_default_model(options)
     module_name, _, attribute = import_string.partition(":")
     try:
@@ -36,6 +38,8 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
         found = DemoAssistant(found) if is_demo else AgentAssistant(found)
     if isinstance(found, Assistant):
         found.transcriber = transcriber(options)
+        if options.mcp_file is not None and isinstance(found, AgentAssistant):
+            found.mcp = McpServers(read_servers(options.mcp_file))
         found.prepare(model_provider(options), Choices(options.allowed_models, options.allowed_tools))
         return found
     raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from agents import Model, ModelProvider, OpenAIProvider
@@ -27,6 +28,7 @@ class ModelOptions:
     allowed_tools: frozenset[str] = frozenset()
     """What a message may ask for."""
     transcription_model: str | None = None
+    mcp_file: Path | None = None
     timeout_seconds: float = 120
     """Silence after which the server is given up."""
     retries: int = 2

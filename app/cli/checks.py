@@ -35,11 +35,12 @@ def _check_keys(settings: Settings) -> Result:
 
 def _check_assistant(settings: Settings) -> Result:
     from app.assistant import AssistantError, load_assistant
+    from app.assistant.mcp_servers import McpError
     from app.main import model_options
 
     try:
         load_assistant(settings.assistant, model_options(settings))
-    except AssistantError as error:
+    except (AssistantError, McpError) as error:
         return "assistant", False, str(error)
     return "assistant", True, settings.assistant
 

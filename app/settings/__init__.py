@@ -111,6 +111,7 @@ class Settings(FileSettings):
     history_tokens: int = Field(
         32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
     )
+    mcp_file: Path | None = Field(None, description="a file of MCP servers, whose tools are the agent's")
     assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
 
     transcription_model: str | None = Field(

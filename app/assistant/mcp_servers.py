@@ -1,0 +1,163 @@
+"""Tools of MCP servers: connected once for each process, shared by all turns, connected again when they are lost.
+
+A server that is away takes its tools with it, and nothing else: the chat goes on without them.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from app.observability.logs import failure, get_logger
+
+CONNECT_SECONDS = 20
+CALL_SECONDS = 60
+LOOK_SECONDS = 10
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
+
+logger = get_logger(__name__)
+
+Connection = MCPServerStdio | MCPServerStreamableHttp
+
+
+class McpError(Exception):
+    """The file of servers cannot be used; the message says why."""
+
+
+class McpServer(BaseModel):
+    """One of them, as the usual ``mcpServers`` file has it: a program to start, or an address."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: str | None = None
+    args: list[str] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
+    cwd: Path | None = None
+    url: str | None = Field(None, pattern=r"^https?://")
+    headers: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "McpServer":
+        if (self.command is None) == (self.url is None):
+            raise ValueError("give either a command or a url")
+        return self
+
+
+class McpFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    mcpServers: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")], McpServer]  # noqa: N815 - as others write it
+
+
+def read_servers(file: Path) -> dict[str, McpServer]:
+    """Raises McpError."""
+    try:
+        return dict(McpFile.model_validate_json(file.read_bytes()).mcpServers)
+    except OSError as error:
+        raise McpError(f"{file} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise McpError(f"{file}: {where or 'it'}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+class _Stdio(MCPServerStdio):
+    async def list_tools(self, *given: Any, **named: Any) -> Any:
+        return await _tools_of(super().list_tools(*given, **named), self.name)
+
+
+class _Http(MCPServerStreamableHttp):
+    async def list_tools(self, *given: Any, **named: Any) -> Any:
+        return await _tools_of(super().list_tools(*given, **named), self.name)
+
+
+async def _tools_of(listed: Any, name: str) -> Any:
+    """Lost between two looks: its tools are left out of this answer."""
+    try:
+        return await listed
+    except Exception as error:  # noqa: BLE001 - whatever a server or its connection does
+        logger.warning("mcp_tools_left_out", server=name, **failure(error))
+        return []
+
+
+def connection_to(name: str, server: McpServer) -> Connection:
+    common: dict[str, Any] = {
+        "name": name,
+        # Asked once for each connection, not for each turn.
+        "cache_tools_list": True,
+        "client_session_timeout_seconds": CALL_SECONDS,
+    }
+    if server.url is not None:
+        return _Http({"url": server.url, "headers": server.headers, "timeout": CONNECT_SECONDS}, **common)
+    # The SDK adds PATH, HOME and their like, and nothing else of our environment, which holds secrets.
+    params: dict[str, Any] = {"command": server.command, "args": server.args, "env": server.env}
+    if server.cwd is not None:
+        params["cwd"] = server.cwd
+    return _Stdio(params, **common)  # type: ignore[arg-type] # as its type says, piece by piece
+
+
+class McpServers:
+    def __init__(self, servers: dict[str, McpServer]) -> None:
+        self._servers = servers
+        self._connected: dict[str, Connection] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def connected(self) -> Sequence[MCPServer]:
+        """Those whose tools may be called now."""
+        return list(self._connected.values())
+
+    def start(self) -> None:
+        """Begin to connect; nobody waits for it."""
+        self._tasks = [
+            asyncio.create_task(self._tend(name, server), name=f"mcp-{name}") for name, server in self._servers.items()
+        ]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _tend(self, name: str, server: McpServer) -> None:
+        """One task for a server's whole life, because a connection has to be ended by the task that began it."""
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            connection = connection_to(name, server)
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                tools = len(await connection.list_tools())
+                logger.info("mcp_connected", server=name, tools=tools)
+                self._connected[name], wait = connection, FIRST_WAIT_SECONDS
+                await _until_lost(connection)
+            except Exception as error:  # noqa: BLE001 - whatever a server does
+                logger.warning("mcp_not_connected", server=name, **failure(error))
+            finally:
+                self._connected.pop(name, None)
+                with suppress(Exception):
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        await connection.cleanup()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+async def _until_lost(connection: Connection) -> None:
+    """Raises when it no longer answers."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if connection.session is None:
+            raise ConnectionError("the session is gone")
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.session.send_ping()
+
+
+def shown_title(tool_name: str, server_name: str | None) -> str:
+    """``mcp_files__read_text``, as the Agents SDK calls it, of the server ``files`` as people read it."""
+    bare = tool_name.removeprefix(f"mcp_{server_name}__") if server_name else tool_name
+    words = re.sub(r"[_-]+", " ", bare).strip()
+    return f"{server_name}: {words}" if server_name else words

@@ -1,0 +1,192 @@
+"""Tools of real MCP servers, over both transports."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from app.assistant.mcp_servers import McpError, read_servers, shown_title
+from app.auth.tokens import mint
+from tests.faults.harness import SECRET, environment, new_user
+from tests.support.processes import (
+    ROOT,
+    ChatClient,
+    ChatProcess,
+    ModelServer,
+    clean_environment,
+    done_items,
+    eventually,
+    free_port,
+    texts,
+)
+
+STDIO = {"command": sys.executable, "args": ["-m", "tests.support.mcp_server", "stdio"], "env": {"GIVEN": "1"}}
+
+
+class HttpServer:
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.start()
+
+    def start(self) -> None:
+        arguments = [sys.executable, "-m", "tests.support.mcp_server", "http", str(self.port)]
+        self.process = subprocess.Popen(
+            arguments, cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Equipped:
+    def __init__(self, process: ChatProcess, model: ModelServer) -> None:
+        self.process = process
+        self.model = model
+
+    def client(self) -> ChatClient:
+        return ChatClient(self.process.base_url, mint(SECRET, new_user(), seconds=3600))
+
+    def connected(self, server: str) -> int:
+        lines = [json.loads(line) for line in self.process.log.splitlines() if "mcp_connected" in line]
+        return sum(line["server"] == server for line in lines)
+
+    def use(self, tool: str, arguments: str = "{}", client: ChatClient | None = None) -> list[dict[str, Any]]:
+        return (client or self.client()).create(f"use the tool {tool} {arguments}")
+
+    def output(self) -> str:
+        """What the last tool answered."""
+        for call in reversed(self.model.calls()):
+            given = call["body"].get("input") or call["body"].get("messages") or []
+            if given and (given[-1].get("role") == "tool" or given[-1].get("type") == "function_call_output"):
+                return json.dumps(given[-1])
+        raise AssertionError("no tool has answered")
+
+
+@pytest.fixture(scope="module")
+def http_server() -> Iterator[HttpServer]:
+    server = HttpServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def equipped(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer, http_server: HttpServer
+) -> Iterator[Equipped]:
+    directory = tmp_path_factory.mktemp("equipped")
+    servers = {
+        "here": STDIO | {"cwd": str(ROOT)},
+        "there": {"url": http_server.url, "headers": {"X-Test": "1"}},
+        "away": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
+        "wrong": {"command": "/nowhere/at/all"},
+    }
+    (directory / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+    settings = environment(shared_database, model_server) | {"CHAT_MCP_FILE": "mcp.json"}
+    process = ChatProcess(directory, **settings).wait_until_ready()
+    made = Equipped(process, model_server)
+    for name in ("here", "there"):
+        eventually(lambda name=name: made.connected(name) > 0, what=f"{name} is connected")  # type: ignore[misc]
+    yield made
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize("server", ["here", "there"])
+def test_a_tool_answers_and_its_call_is_shown_as_a_task(equipped: Equipped, server: str) -> None:
+    client = equipped.client()
+    events = equipped.use(f"mcp_{server}__add", '{"a": 2, "b": 3}', client)
+    assert "the sum is 5" in equipped.output()
+    (workflow,) = [item for item in done_items(events) if item["type"] == "workflow"]
+    assert [(task["title"], task["status_indicator"]) for task in workflow["workflow"]["tasks"]] == [
+        (f"{server}: add", "complete")
+    ]
+    updates = [event["update"]["task"]["status_indicator"] for event in events if "task" in event.get("update", {})]
+    assert updates[-1:] == ["complete"]
+    assert f"{server}: add" in [event.get("text") for event in events if event["type"] == "progress_update"]
+    assert texts([done_items(events)[-1]]) == ["The tool has answered."]
+
+
+def test_the_tools_of_all_servers_are_there_under_names_of_their_own(equipped: Equipped) -> None:
+    equipped.client().create("Hello, tools")
+    body = next(call["body"] for call in equipped.model.calls() if "Hello, tools" in json.dumps(call["body"]))
+    names = {tool["function"]["name"] for tool in body["tools"]}
+    assert {"mcp_here__add", "mcp_there__add", "mcp_here__slowly", "mcp_there__fail"} <= names
+    assert not any(name.startswith(("mcp_away", "mcp_wrong")) for name in names)
+
+
+def test_one_connection_serves_all_turns(equipped: Equipped) -> None:
+    before = equipped.connected("here"), equipped.connected("there")
+    for _ in range(3):
+        equipped.use("mcp_here__add", '{"a": 1, "b": 1}')
+        equipped.use("mcp_there__add", '{"a": 1, "b": 1}')
+    assert (equipped.connected("here"), equipped.connected("there")) == before
+
+
+def test_a_tool_that_fails_is_told_to_the_model(equipped: Equipped) -> None:
+    events = equipped.use("mcp_there__fail")
+    assert "error" not in {event["type"] for event in events}
+    assert texts([done_items(events)[-1]]) == ["The tool has answered."]
+
+
+def test_a_program_sees_nothing_of_our_environment(equipped: Equipped) -> None:
+    equipped.use("mcp_here__environment")
+    seen = equipped.output()
+    assert "GIVEN" in seen
+    for secret in ("CHAT_JWT_SECRET", "DATABASE_URL", "OPENAI"):
+        assert secret not in seen
+
+
+def _lost_and_found(equipped: Equipped, server: str, lose: Callable[[], object]) -> None:
+    before = equipped.connected(server)
+    lose()
+    # The chat goes on meanwhile.
+    assert texts([done_items(equipped.client().create("Still there?"))[-1]])
+    eventually(lambda: equipped.connected(server) > before, 60, f"{server} is connected again")
+    equipped.use(f"mcp_{server}__add", '{"a": 20, "b": 22}')
+    assert "the sum is 42" in equipped.output()
+
+
+def test_a_program_that_ended_is_started_again(equipped: Equipped) -> None:
+    _lost_and_found(equipped, "here", lambda: equipped.use("mcp_here__end"))
+
+
+def test_a_server_that_was_restarted_is_connected_again(equipped: Equipped, http_server: HttpServer) -> None:
+    def restart() -> None:
+        http_server.stop()
+        http_server.start()
+
+    _lost_and_found(equipped, "there", restart)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "JSON"),
+        ("[]", "it: "),
+        ('{"mcpServers": {"a": {}}}', "give either a command or a url"),
+        ('{"mcpServers": {"a": {"command": "x", "url": "http://h"}}}', "give either a command or a url"),
+        ('{"mcpServers": {"a b": {"command": "x"}}}', "mcpServers.a b"),
+        ('{"mcpServers": {"a": {"url": "ftp://h"}}}', "mcpServers.a.url"),
+        ('{"mcpServers": {"a": {"comand": "x"}}}', "mcpServers.a.comand"),
+        ('{"servers": {}}', "mcpServers"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: str, reason: str) -> None:
+    file = tmp_path / "mcp.json"
+    file.write_text(content)
+    with pytest.raises(McpError) as refused:
+        read_servers(file)
+    assert reason in str(refused.value)
+    with pytest.raises(McpError):
+        read_servers(tmp_path / "nowhere")
+
+
+def test_titles_are_for_people() -> None:
+    assert shown_title("mcp_files__read_text", "files") == "files: read text"
+    assert shown_title("read_text", None) == "read text"

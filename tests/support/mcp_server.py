@@ -1,0 +1,47 @@
+"""An MCP server: ``python -m tests.support.mcp_server stdio``, or ``http PORT``."""
+
+import asyncio
+import os
+import sys
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("arithmetic")
+
+
+@server.tool()
+def add(a: int, b: int) -> str:
+    """Add two numbers."""
+    return f"the sum is {a + b}"
+
+
+@server.tool()
+async def slowly() -> str:
+    """Takes a moment."""
+    await asyncio.sleep(0.5)
+    return "done slowly"
+
+
+@server.tool()
+def fail() -> str:
+    """Does not work."""
+    raise RuntimeError("as its name says")
+
+
+@server.tool()
+def environment() -> str:
+    """The names of the variables this server was started with."""
+    return " ".join(sorted(os.environ))
+
+
+@server.tool()
+def end() -> str:
+    """Ends the process, as a crash does."""
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stdio":
+        server.run("stdio")
+    else:
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
