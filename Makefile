@@ -40,7 +40,7 @@ check: setup ## Format, lint, import contract, types, compose file and Dockerfil
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint Dockerfile
 
-bench: setup ## Measure turns per second and statements per turn, as ratios on this machine
+bench: setup ## Measure turns, tokens and statements, as ratios on this machine
 	$(BIN)/python -m benchmarks $(ARGS)
 
 format: setup ## Rewrite the files as the formatter wants them

@@ -220,8 +220,15 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
     await store.load_item(world.thread, world.answer, world.context)
+    # What others use is not counted.
+    await matrix.database.execute(
+        "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"
+        " VALUES ($1, $2, $2, 'threads.create', 'completed', now())",
+        *(matrix.own.user, uuid.uuid4()),
+    )
     usage = await matrix.client.get("/api/usage", headers={"Authorization": f"Bearer {token}"})
-    assert usage.json()["total"]["turns"] > 0
+    turns = await matrix.database.fetchval("SELECT count(*) FROM chat_turns WHERE user_id = $1", world.user)
+    assert usage.json()["total"]["turns"] == turns
     # How many files others have not sent is nothing to the owner.
     await matrix.database.execute(
         "INSERT INTO chat_attachments (user_id, attachment_id, attachment)"

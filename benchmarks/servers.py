@@ -1,0 +1,209 @@
+"""Our server beside one as OpenAI's samples build it, on the same scripted model, one after the other.
+
+What is counted is the processor time of the server's process, as Linux has it, and the tokens and turns it was for.
+The database, the model and the clients run beside it and are not counted; the sample has no database.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from sqlalchemy import URL
+
+from app.auth.tokens import mint
+from tests.support.processes import ModelServer, clean_environment, free_port, message
+
+SECRET = "b" * 48
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Side:
+    """A running server, and its clients: as many users as there are numbers."""
+
+    name: str
+    pid: int
+    client: httpx2.AsyncClient
+
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def memory(self) -> int:
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+
+    async def say(self, user: int, words: str, thread_id: str | None = None) -> tuple[str, float, int]:
+        """The thread, the seconds to the first word, and how many words came."""
+        params: dict[str, Any] = {"input": message(words)} | ({"thread_id": thread_id} if thread_id else {})
+        operation = "threads.add_user_message" if thread_id else "threads.create"
+        headers = {"Authorization": f"Bearer {mint(SECRET, f'user-{user}', seconds=3600)}"}
+        started, first, words_seen = time.perf_counter(), 0.0, 0
+        body = {"type": operation, "params": params}
+        async with self.client.stream("POST", "/api/chatkit", json=body, headers=headers) as response:
+            async for line in response.aiter_lines():
+                if not line.startswith("data: "):
+                    continue
+                if '"delta":"' in line:
+                    first = first or time.perf_counter() - started
+                    words_seen += line.count("w") if '"delta":"w' in line else 1
+                elif thread_id is None and '"thread.created"' in line:
+                    thread_id = json.loads(line[6:])["thread"]["id"]
+        if thread_id is None or not words_seen:
+            raise RuntimeError(f"{self.name} did not answer: {response.status_code}")
+        return thread_id, first, words_seen
+
+
+def script(words: int, delay: float = 0.0) -> str:
+    return "SCRIPT " + json.dumps({"words": words, "delay": delay})
+
+
+@asynccontextmanager
+async def running(name: str, database: URL, model: ModelServer, directory: Path, tools: int) -> AsyncIterator[Side]:
+    port = free_port()
+    own = {
+        "OPENAI_BASE_URL": model.url,
+        "OPENAI_API_KEY": "none",
+        "BENCH_TOOLS": str(tools),
+        "DATABASE_URL": database.render_as_string(hide_password=False),
+        "CHAT_JWT_SECRET": SECRET,
+        "CHAT_ASSISTANT": "benchmarks.assistant:build",
+        "CHAT_REQUESTS_PER_MINUTE": "1000000",
+        "CHAT_DATA_DIR": str(directory / "data"),
+        "CHAT_LOG_LEVEL": "WARNING",
+    }
+    commands = {
+        "this server": ["-m", "app", "serve", "--port", str(port)],
+        "the sample": ["-m", "benchmarks.sample_server", str(port)],
+    }
+    command = [sys.executable, *commands[name]]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=clean_environment(**own), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        limits = httpx2.Limits(max_connections=400, max_keepalive_connections=400)
+        base_url = f"http://127.0.0.1:{port}"
+        async with httpx2.AsyncClient(base_url=base_url, timeout=120, limits=limits) as client:
+            while True:
+                try:
+                    if (await client.get("/health/ready")).status_code == 200:
+                        break
+                except httpx2.TransportError:
+                    if process.returncode is not None:
+                        raise RuntimeError(f"{name} did not start") from None
+                await asyncio.sleep(0.1)
+            yield Side(name, process.pid, client)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def tokens_per_cpu_second(side: Side, scale: float) -> float:
+    """Long answers at fifty words a second, many at once."""
+    streams, words = max(4, round(40 * scale)), max(40, round(200 * scale))
+    before = side.processor_seconds()
+    await asyncio.gather(*(side.say(user, script(words, 0.02)) for user in range(streams)))
+    return streams * words / (side.processor_seconds() - before)
+
+
+async def turns_per_cpu_second(side: Side, scale: float) -> float:
+    """One word, in threads of their own."""
+    turns = max(20, round(200 * scale))
+    before = side.processor_seconds()
+    await _several_at_once(turns, lambda number: side.say(number, script(1)))
+    return turns / (side.processor_seconds() - before)
+
+
+async def long_turns_per_cpu_second(side: Side, scale: float) -> float:
+    """In threads of twenty items."""
+    threads = max(2, round(8 * scale))
+    ids = []
+    for number in range(threads):
+        thread_id, _, _ = await side.say(number, script(1))
+        for _ in range(9):
+            await side.say(number, script(1), thread_id)
+        ids.append(thread_id)
+    before, turns = side.processor_seconds(), 0
+    for _ in range(5):
+        await asyncio.gather(*(side.say(number, script(1), thread_id) for number, thread_id in enumerate(ids)))
+        turns += threads
+    return turns / (side.processor_seconds() - before)
+
+
+async def first_word(side: Side, scale: float) -> float:
+    """Per second, so that more is better: with nothing else to do."""
+    times = [(await side.say(number, script(1)))[1] for number in range(max(5, round(30 * scale)))]
+    return 1 / statistics.median(times)
+
+
+async def first_word_under_load(side: Side, scale: float) -> float:
+    """The same beside 150 streams at fifty words a second."""
+    streams = max(10, round(150 * scale))
+    load = [asyncio.create_task(side.say(user, script(400, 0.02))) for user in range(streams)]
+    await asyncio.sleep(3)
+    times = [(await side.say(1000 + number, script(1)))[1] for number in range(5)]
+    for task in load:
+        task.cancel()
+    await asyncio.gather(*load, return_exceptions=True)
+    return 1 / statistics.median(times)
+
+
+async def streams_per_megabyte(side: Side, scale: float) -> float:
+    """How many silent streams one megabyte holds open."""
+    streams = max(10, round(150 * scale))
+    before = side.memory()
+    load = [asyncio.create_task(side.say(user, script(2, 30))) for user in range(streams)]
+    await asyncio.sleep(4)
+    grown = side.memory() - before
+    for task in load:
+        task.cancel()
+    await asyncio.gather(*load, return_exceptions=True)
+    return streams / max(grown / 2**20, 0.1)
+
+
+Measure = Callable[[Side, float], Awaitable[float]]
+MEASURES: list[tuple[str, Measure, int]] = [
+    ("tokens per CPU second", tokens_per_cpu_second, 0),
+    ("bare turns per CPU second", turns_per_cpu_second, 0),
+    ("turns with 10 tools and 20 items", long_turns_per_cpu_second, 10),
+    ("first words per second, idle", first_word, 0),
+    ("first words per second, 150 streams", first_word_under_load, 0),
+    ("open streams per MB", streams_per_megabyte, 0),
+]
+
+
+async def measure(database: URL, directory: Path, *, rounds: int, scale: float) -> None:
+    model = ModelServer()
+    try:
+        print(f"{'':38}{'this server':>14}{'the sample':>14}{'ratio':>8}")
+        for title, how, tools in MEASURES:
+            found: dict[str, list[float]] = {"this server": [], "the sample": []}
+            for _ in range(rounds):
+                for name, figures in found.items():
+                    async with running(name, database, model, directory, tools) as side:
+                        # Whatever is imported or compiled at the first request.
+                        await _several_at_once(8, lambda number, side=side: side.say(number, script(3)))  # type: ignore[misc]
+                        figures.append(await how(side, scale))
+            ours, theirs = (statistics.median(figures) for figures in found.values())
+            print(f"{title:38}{ours:14.1f}{theirs:14.1f}{ours / theirs:8.2f}")
+    finally:
+        model.close()
+
+
+async def _several_at_once(count: int, act: Callable[[int], Awaitable[object]], at_once: int = 8) -> None:
+    numbers = iter(range(count))
+
+    async def work() -> None:
+        for number in numbers:
+            await act(number)
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
