@@ -1,6 +1,7 @@
 """The one place where the parts are joined."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -168,6 +169,7 @@ def model_options(settings: Settings) -> ModelOptions:
         allowed_tools=frozenset(settings.allowed_tools),
         transcription_model=settings.transcription_model,
         mcp_file=settings.mcp_file,
+        is_traced=settings.tracing,
         timeout_seconds=settings.model_timeout_seconds,
         retries=settings.model_retries,
     )
@@ -231,6 +233,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
                 clean_up_for_ever(database, storage, metrics, every_seconds=settings.turn_stale_seconds / 2)
             ),
         ]
+        _settle_memory()
         with draining_on_signals(runner.drain, seconds=settings.drain_seconds):
             yield
         for chore in chores:
@@ -306,6 +309,13 @@ def _edge_limits(settings: Settings) -> EdgeLimits:
         ),
         heartbeat_seconds=settings.heartbeat_seconds,
     )
+
+
+def _settle_memory() -> None:
+    """What was imported and built stays: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 async def _look_at_database(database: Database) -> None:

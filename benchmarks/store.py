@@ -1,4 +1,5 @@
-"""Store-level turns per second, as a ratio to the floor: the same statements through asyncpg alone.
+"""Store-level turns per second, as a ratio to the floor: the same statements through asyncpg alone; and beside the
+Agents SDK's own ``SQLAlchemySession``, which knows no users, no turns and no order but its own.
 
 A turn is what the store does for one question: append the user's message, append the answer, load the thread.
 Both sides run in turn on one machine and one PostgreSQL, so only the ratio means something.
@@ -10,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import asyncpg
-from sqlalchemy import URL, TextClause
+from agents.extensions.memory import SQLAlchemySession
+from sqlalchemy import URL, TextClause, event
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.context import RequestContext
 from app.db import Database
@@ -85,20 +88,64 @@ async def turns_per_second(turn: Turn, seconds: float) -> float:
     return count / elapsed
 
 
+def session_turn(engine: AsyncEngine, thread_id: str) -> Turn:
+    session = SQLAlchemySession(thread_id, engine=engine, create_tables=True)
+
+    async def turn() -> None:
+        await session.add_items([{"role": "user", "content": KILOBYTE}])
+        await session.add_items([{"role": "assistant", "content": KILOBYTE}])
+        await session.get_items(20)
+
+    return turn
+
+
+class Statements:
+    """What an engine sends, with what begins and ends a transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.count = 0
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: self._add())
+        if engine.sync_engine.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            event.listen(engine.sync_engine, "begin", lambda *_: self._add())
+            event.listen(engine.sync_engine, "commit", lambda *_: self._add())
+
+    def _add(self) -> None:
+        self.count += 1
+
+
 async def measure(url: URL, seconds: float) -> None:
     store = DatabaseStore(Database(url))
+    sessions = create_async_engine(store.database.engine.url)
     connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
-    ratios = []
+    counted = {"this store": Statements(store.database.engine), "SQLAlchemySession": Statements(sessions)}
+    speeds: dict[str, list[float]] = {"this store": [], "asyncpg alone": [], "SQLAlchemySession": []}
+    statements, written = dict.fromkeys(speeds, 3.0), dict.fromkeys(speeds, 0.0)
     for _ in range(ROUNDS):
-        speeds = []
-        for make in ("store", "raw"):
+        for name, figures in speeds.items():
             thread_id = f"thr_{uuid4().hex}"
             await store.save_thread(thread(thread_id), RequestContext(user_id="bench"))
-            turn = store_turn(store, thread_id) if make == "store" else raw_turn(connection, thread_id)
+            turn = {
+                "this store": lambda t=thread_id: store_turn(store, t),
+                "asyncpg alone": lambda t=thread_id: raw_turn(connection, t),
+                "SQLAlchemySession": lambda t=thread_id: session_turn(sessions, t),
+            }[name]()
             await turn()
-            speeds.append(await turns_per_second(turn, seconds))
-        ratios.append(speeds[0] / speeds[1])
-        print(f"store {speeds[0]:7.0f} turns/s   asyncpg alone {speeds[1]:7.0f} turns/s   ratio {ratios[-1]:.2f}")
-    print(f"median ratio {statistics.median(ratios):.2f}, 3 statements a turn on both sides")
+            before, sent = await _written(connection), counted[name].count if name in counted else 0
+            figures.append(await turns_per_second(turn, seconds))
+            turns = figures[-1] * seconds
+            written[name] = (await _written(connection) - before) / turns
+            if name in counted:
+                statements[name] = (counted[name].count - sent) / turns
+    floor = statistics.median(speeds["asyncpg alone"])
+    print(f"{'':20}{'turns/s':>10}{'ratio':>8}{'statements':>12}{'bytes written':>15}   a turn of two messages of 1 KB")
+    for name, figures in speeds.items():
+        speed = statistics.median(figures)
+        print(f"{name:20}{speed:10.0f}{speed / floor:8.2f}{statements[name]:12.1f}{written[name]:15.0f}")
     await connection.close()
+    await sessions.dispose()
     await store.database.close()
+
+
+async def _written(connection: asyncpg.Connection) -> int:
+    """Bytes of PostgreSQL's log so far."""
+    return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))

@@ -46,6 +46,8 @@ class AgentAssistant(Assistant):
     ) -> None:
         self.agent = agent
         self.models: ModelProvider | None = None
+        self.is_traced = False
+        """Set by ``CHAT_TRACING``."""
         self.mcp: McpServers | None = None
         """Set when ``CHAT_MCP_FILE`` is; its tools are added to the agent's own."""
         self._converter = converter
@@ -89,8 +91,8 @@ class AgentAssistant(Assistant):
             previous_response_id=context.previous_response_id,
             workflow_item=context.workflow_item,
         )
-        # Traces carry the conversation to a third party; nobody asked for that.
-        run_config = RunConfig(model=wanted.model, tracing_disabled=True)
+        # Traces carry the conversation to a third party, so somebody has to ask for that.
+        run_config = RunConfig(model=wanted.model, tracing_disabled=not self.is_traced)
         if self.models is not None:
             run_config.model_provider = self.models
         result = Runner.run_streamed(

@@ -38,6 +38,8 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
         found = DemoAssistant(found) if is_demo else AgentAssistant(found)
     if isinstance(found, Assistant):
         found.transcriber = transcriber(options)
+        if isinstance(found, AgentAssistant):
+            found.is_traced = options.is_traced
         if options.mcp_file is not None and isinstance(found, AgentAssistant):
             found.mcp = McpServers(read_servers(options.mcp_file))
         found.prepare(model_provider(options), Choices(options.allowed_models, options.allowed_tools))

@@ -9,6 +9,7 @@ from agents import Model, ModelProvider, OpenAIProvider
 from openai import AsyncOpenAI, Timeout
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
+from app.assistant.lean_client import LeanClient
 from app.assistant.speech import Transcriber
 
 CONNECT_SECONDS = 10
@@ -29,6 +30,7 @@ class ModelOptions:
     """What a message may ask for."""
     transcription_model: str | None = None
     mcp_file: Path | None = None
+    is_traced: bool = False
     timeout_seconds: float = 120
     """Silence after which the server is given up."""
     retries: int = 2
@@ -77,7 +79,7 @@ def transcriber(options: ModelOptions) -> Transcriber | None:
 
 def _client(options: ModelOptions) -> AsyncOpenAI:
     # Local servers want no key, but the client insists on one.
-    return AsyncOpenAI(
+    return LeanClient(
         api_key=options.api_key or "none",
         base_url=options.base_url,
         timeout=Timeout(options.timeout_seconds, connect=CONNECT_SECONDS),

@@ -10,8 +10,10 @@ from chatkit.actions import Action
 from chatkit.agents import AgentContext
 from chatkit.server import stream_widget
 from chatkit.types import (
+    AssistantMessageContentPartTextDelta,
     ThreadItem,
     ThreadItemReplacedEvent,
+    ThreadItemUpdatedEvent,
     ThreadMetadata,
     ThreadStreamEvent,
     WidgetItem,
@@ -23,6 +25,9 @@ from app.assistant import Assistant
 from app.assistant.actions import Outcome, RegisteredAction
 from app.context import RequestContext
 from app.errors import Unprocessable
+
+MOST_WAITING = 16
+"""Words that may be ahead of what was told."""
 
 _items: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 # onClickAction, onSubmitAction and their like; `action` is inside of a card's confirm and cancel.
@@ -102,6 +107,11 @@ def _declared(value: Any) -> set[str]:
     return found
 
 
+def _is_word(event: ThreadStreamEvent) -> bool:
+    """A piece of text, which nobody waits to be saved."""
+    return isinstance(event, ThreadItemUpdatedEvent) and isinstance(event.update, AssistantMessageContentPartTextDelta)
+
+
 # Any, because pydantic would look into a RequestContext, which is none of its models.
 class LiveContext(AgentContext[Any]):
     """An AgentContext whose ``stream`` and ``stream_widget`` also work where no agent runs."""
@@ -128,7 +138,10 @@ class LiveContext(AgentContext[Any]):
                 # Closed at once when this is cancelled: the model's stream ends with it.
                 async with aclosing(events):
                     async for event in events:
-                        await self.stream(event)
+                        if _is_word(event) and self._told.qsize() < MOST_WAITING:
+                            self._told.put_nowait(event)
+                        else:
+                            await self.stream(event)
             finally:
                 self._told.put_nowait(None)
 

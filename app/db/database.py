@@ -59,12 +59,12 @@ class Database:
 
     def __init__(self, url: str | URL, *, pooled: bool = True, pool_size: int = 10) -> None:
         pool: dict[str, Any] = (
-            {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 10, "pool_pre_ping": True}
-            if pooled
-            else {"poolclass": NullPool}
+            {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 10} if pooled else {"poolclass": NullPool}
         )
         self.engine: AsyncEngine = create_async_engine(
             normalised_url(url),
+            # No ping before each statement, which would be a second round trip: a connection that was lost while it lay
+            # in the pool fails, throws all others of its age away, and the statement is tried again.
             # One statement is one transaction and one round trip; `transaction` is the exception.
             isolation_level="AUTOCOMMIT",
             # Errors would print message text otherwise.

@@ -111,6 +111,9 @@ class Settings(FileSettings):
     history_tokens: int = Field(
         32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
     )
+    tracing: bool = Field(
+        False, description="let the Agents SDK send its traces, which hold the conversations, to where it sends them"
+    )
     mcp_file: Path | None = Field(None, description="a file of MCP servers, whose tools are the agent's")
     assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
 

@@ -1,0 +1,109 @@
+"""What our client sends and yields is what the openai client sends and yields."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from openai import APIError, AsyncOpenAI
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseTextDeltaEvent
+
+from app.assistant.lean_client import LeanClient
+from tests.support.processes import ModelServer
+
+TOOL = {
+    "type": "function",
+    "name": "look",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    "strict": True,
+}
+INPUT = [
+    {"role": "user", "content": [{"type": "input_text", "text": "before"}]},
+    {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "seen"},
+]
+
+
+@pytest.fixture(params=[AsyncOpenAI, LeanClient], ids=["openai", "lean"])
+async def client(request: pytest.FixtureRequest, model_server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
+    made = request.param(api_key="none", base_url=model_server.url, max_retries=0)
+    yield made
+    await made.close()
+
+
+async def both(model_server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
+    for kind in (AsyncOpenAI, LeanClient):
+        made = kind(api_key="none", base_url=model_server.url, max_retries=0)
+        yield made
+        await made.close()
+
+
+def script(**steps: Any) -> dict[str, Any]:
+    return {"role": "user", "content": "SCRIPT " + json.dumps(steps)}
+
+
+async def responses(client: Any, **steps: Any) -> list[Any]:
+    given = [*INPUT, script(**steps)]
+    async with client.responses.with_streaming_response.create(
+        model="m",
+        input=given,
+        tools=[TOOL],
+        stream=True,
+        temperature=0.5,
+        extra_body={"own": 1},
+    ) as response:
+        return [event async for event in await response.parse()]
+
+
+async def chunks(client: AsyncOpenAI, **steps: Any) -> list[Any]:
+    tool: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    given: Any = [{"role": "system", "content": "Answer."}, script(**steps)]
+    stream = await client.chat.completions.create(model="m", messages=given, tools=[tool], stream=True)
+    return [chunk async for chunk in stream]
+
+
+@pytest.mark.parametrize("ask", [responses, chunks])
+async def test_the_request_is_the_same(model_server: ModelServer, ask: Any) -> None:
+    bodies = []
+    async for client in both(model_server):
+        await ask(client, words=2, note="same")
+        bodies.append(model_server.calls()[-1]["body"])
+    assert bodies[0] == bodies[1]
+    assert bodies[0]["tools"]
+
+
+@pytest.mark.parametrize("ask", [responses, chunks])
+@pytest.mark.parametrize(
+    "steps",
+    [{"words": 3}, {"reasoning": "Hm.", "words": 1}, {"refusal": "No."}, {"tools": [["look", "{}"]]}],
+    ids=["words", "reasoning", "refusal", "tools"],
+)
+async def test_the_events_are_the_same(model_server: ModelServer, ask: Any, steps: dict[str, Any]) -> None:
+    told = [
+        [(type(event).__name__, event.model_dump()) for event in await ask(client, **steps)]
+        async for client in both(model_server)
+    ]
+    assert told[0] == told[1]
+    assert told[0]
+
+
+async def test_frequent_events_have_their_types(client: AsyncOpenAI) -> None:
+    assert sum(isinstance(event, ResponseTextDeltaEvent) for event in await responses(client, words=3)) == 3
+    assert all(isinstance(chunk, ChatCompletionChunk) for chunk in await chunks(client, words=3))
+
+
+async def test_an_error_in_the_stream_is_the_same(client: AsyncOpenAI) -> None:
+    with pytest.raises(APIError) as failed:
+        await chunks(client, words=1, then="fail", code="rate_limit_exceeded")
+    assert (failed.value.code, failed.value.message) == ("rate_limit_exceeded", "as the script says")
+
+
+async def test_a_connection_is_used_again(model_server: ModelServer) -> None:
+    client = LeanClient(api_key="none", base_url=model_server.url, max_retries=0)
+    for _ in range(3):
+        await chunks(client, words=1)
+        await responses(client, words=1)
+    pool: Any = client._client._transport._pool  # type: ignore[attr-defined] # nobody else knows
+    assert len(pool.connections) == 1
+    await client.close()
