@@ -225,7 +225,6 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         if settings.public_url is None and not settings.is_dev:
             logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
         await keys.look()
-        await assistant.start()
         chores = [
             asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
             asyncio.create_task(disabled.watch()),
@@ -233,6 +232,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
                 clean_up_for_ever(database, storage, metrics, every_seconds=settings.turn_stale_seconds / 2)
             ),
         ]
+        await assistant.start()
         _settle_memory()
         with draining_on_signals(runner.drain, seconds=settings.drain_seconds):
             yield

@@ -5,6 +5,7 @@ into the instructions, numbered; the numbers that the model cites become annotat
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
@@ -22,31 +23,52 @@ from chatkit.types import (
     ThreadStreamEvent,
     UserMessageItem,
 )
-from sqlalchemy import text
 
 from app.assistant import AgentAssistant
 from app.context import RequestContext
+from app.db import Statement
 
 FOLDER = Path(__file__).with_name("handbook_pages")
 MOST_PASSAGES = 3
 
-MAKE = """
-CREATE TABLE IF NOT EXISTS example_handbook (
-  page text, heading text, body text,
-  words tsvector GENERATED ALWAYS AS (to_tsvector('english', heading || ' ' || body)) STORED,
-  PRIMARY KEY (page, heading))
-"""
-FILL = """
-INSERT INTO example_handbook (page, heading, body) VALUES (:page, :heading, :body)
+LOCK = 7_305_431
+"""Any number: two processes that start at once do this one after the other."""
+MAKE = Statement(
+    "make_handbook",
+    f"""
+DO $$ BEGIN
+  PERFORM pg_advisory_xact_lock({LOCK});
+  CREATE TABLE IF NOT EXISTS example_handbook (
+    page text, heading text, body text,
+    words tsvector GENERATED ALWAYS AS (to_tsvector('english', heading || ' ' || body)) STORED,
+    PRIMARY KEY (page, heading));
+END $$
+""",
+)
+# One statement, so that nobody sees half of it.
+FILL = Statement(
+    "fill_handbook",
+    """
+WITH given AS (
+  SELECT page, heading, body FROM jsonb_to_recordset(CAST(:sections AS jsonb)) s(page text, heading text, body text)
+), gone AS (
+  DELETE FROM example_handbook h
+   WHERE NOT EXISTS (SELECT 1 FROM given WHERE (given.page, given.heading) = (h.page, h.heading))
+)
+INSERT INTO example_handbook (page, heading, body) SELECT page, heading, body FROM given
 ON CONFLICT (page, heading) DO UPDATE SET body = excluded.body
-"""
-FIND = """
+""",
+)
+FIND = Statement(
+    "find_in_handbook",
+    """
 SELECT page, heading, body
   FROM example_handbook, websearch_to_tsquery('english', :asked) query
  WHERE words @@ query
  ORDER BY ts_rank(words, query) DESC
- LIMIT :most
-"""
+ LIMIT :page
+""",
+)
 
 
 @dataclass(frozen=True)
@@ -94,17 +116,19 @@ class Handbook(AgentAssistant):
                 self._is_filled = True
         # Any of the words; the best first.
         asked = " or ".join(re.findall(r"\w+", words)[:50])
-        async with self.database.connection() as connection:
-            rows = await connection.execute(text(FIND), {"asked": asked, "most": MOST_PASSAGES})
-            return [Passage(**row) for row in rows.mappings()]
+        # The handbook is everybody's: its table has no owners.
+        rows = await self.database.run_for_all_owners(FIND, asked=asked, page=MOST_PASSAGES)
+        return [Passage(**row) for row in rows]
 
     async def _fill(self) -> None:
         assert self.database is not None  # noqa: S101 - looked at by the caller
-        async with self.database.connection() as connection:
-            await connection.execute(text(MAKE))
-            for page in sorted(FOLDER.glob("*.md")):
-                for heading, body in sections(page.read_text()):
-                    await connection.execute(text(FILL), {"page": page.name, "heading": heading, "body": body})
+        given = [
+            {"page": page.name, "heading": heading, "body": body}
+            for page in sorted(FOLDER.glob("*.md"))
+            for heading, body in sections(page.read_text())
+        ]
+        await self.database.run_for_all_owners(MAKE)
+        await self.database.run_for_all_owners(FILL, sections=json.dumps(given))
 
 
 def sections(markdown: str) -> list[tuple[str, str]]:

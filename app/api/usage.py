@@ -12,6 +12,7 @@ from app.store import DatabaseStore
 
 MOST_DAYS = 366
 DEFAULT_DAYS = 30
+COUNTED = ("turns", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
 def usage_router(store: DatabaseStore, authenticate: Authenticate) -> APIRouter:
@@ -20,8 +21,7 @@ def usage_router(store: DatabaseStore, authenticate: Authenticate) -> APIRouter:
     @router.get("/api/usage")
     async def usage(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
         days = await store.usage_by_day(context, days=_days(request.query_params.get("days")))
-        counted = [name for day in days for name in day if name != "date"]
-        total = {name: sum(day[name] for day in days) for name in dict.fromkeys(counted)}
+        total = {name: sum(day[name] for day in days) for name in COUNTED}
         return JSONResponse({"days": days, "total": total}, headers={"Cache-Control": "no-store"})
 
     return router

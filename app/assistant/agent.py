@@ -135,9 +135,9 @@ class AgentAssistant(Assistant):
         if wanted.tool_choice is not None:
             # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
             changes["model_settings"] = replace(self.agent.model_settings, tool_choice=wanted.tool_choice.id)
-        if self.mcp is not None and (connected := self.mcp.connected):
-            changes["mcp_servers"] = [*self.agent.mcp_servers, *connected]
-            # Two servers may have tools of one name.
+        if self.mcp is not None:
+            changes["mcp_servers"] = [*self.agent.mcp_servers, *self.mcp.connected]
+            # Two servers may have tools of one name; and names do not change when one of them comes or goes.
             changes["mcp_config"] = {**self.agent.mcp_config, "include_server_in_tool_names": True}
         return self.agent.clone(**changes) if changes else self.agent
 

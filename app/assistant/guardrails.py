@@ -9,7 +9,7 @@ from agents import (
     ToolOutputGuardrailTripwireTriggered,
 )
 
-from app.errors import ChatError, InputGuardrailTripped, OutputGuardrailTripped
+from app.errors import ChatError, InputGuardrailTripped, OutputGuardrailTripped, ToolGuardrailTripped
 
 TRIPPED = (
     InputGuardrailTripwireTriggered,
@@ -39,5 +39,10 @@ def refusal_of(
         info = tripped.guardrail_result.output.output_info
     # Anything else is for the developer's eyes.
     sentence = info.sentence if isinstance(info, Refusal) else None
-    is_input = isinstance(tripped, InputGuardrailTripwireTriggered)
-    return InputGuardrailTripped(sentence) if is_input else OutputGuardrailTripped(sentence)
+    match tripped:
+        case InputGuardrailTripwireTriggered():
+            return InputGuardrailTripped(sentence)
+        case OutputGuardrailTripwireTriggered():
+            return OutputGuardrailTripped(sentence)
+        case _:
+            return ToolGuardrailTripped(sentence)

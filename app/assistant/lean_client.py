@@ -12,6 +12,7 @@ from typing import Any
 
 from openai import APIError, AsyncOpenAI, AsyncStream
 from openai._streaming import ServerSentEvent
+from openai._streaming_cleanup import drain_response_async
 from openai.resources.chat import AsyncChat
 from openai.resources.chat.completions import AsyncCompletions
 from openai.resources.responses import AsyncResponses
@@ -70,16 +71,18 @@ async def _quick(
     response = stream.response
     try:
         async for event in stream._iter_events():  # noqa: SLF001 - see docs/decisions/0006
-            # Read to its end, so that the connection can be used again.
             if event.data.startswith("[DONE]"):
-                continue
+                if response.http_version == "HTTP/1.1":
+                    # So that the connection can be used again.
+                    await drain_response_async(response)
+                break
             kind = type_of(event)
             if kind is not None and (quick := _validated(kind, event.data)) is not None:
                 yield quick
                 continue
             data = event.json()
-            if isinstance(data, dict) and isinstance(error := data.get("error"), dict):
-                said = error.get("message")
+            if isinstance(data, dict) and (error := data.get("error")):
+                said = error.get("message") if isinstance(error, dict) else error
                 message = said if isinstance(said, str) else "An error occurred during streaming"
                 raise APIError(message, response.request, body=error)
             own_way = stream._client._process_response_data  # noqa: SLF001 - see docs/decisions/0006
@@ -90,9 +93,11 @@ async def _quick(
 
 def _validated(kind: type[BaseModel], data: str) -> BaseModel | None:
     try:
-        return kind.model_validate_json(data)
+        event = kind.model_validate_json(data)
     except ValidationError:
         return None
+    # An error may come inside of what looks like an ordinary chunk.
+    return None if (event.model_extra or {}).get("error") else event
 
 
 _QUICK = ((AsyncStream[ResponseStreamEvent], _QuickEvents), (AsyncStream[ChatCompletionChunk], _QuickChunks))

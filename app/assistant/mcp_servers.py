@@ -17,12 +17,15 @@ from app.observability.logs import failure, get_logger
 
 CONNECT_SECONDS = 20
 CALL_SECONDS = 60
+LIST_SECONDS = 3
 LOOK_SECONDS = 10
+HTTP_LOOK_SECONDS = 10
+STDIO_LOOK_SECONDS = CALL_SECONDS + 10
+"""A program that does one thing at a time answers when its tool has ended; one that has ended is noticed at once."""
+CLOSE_SECONDS = 5
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
 
 logger = get_logger(__name__)
-
-Connection = MCPServerStdio | MCPServerStreamableHttp
 
 
 class McpError(Exception):
@@ -70,19 +73,31 @@ class _Stdio(MCPServerStdio):
     async def list_tools(self, *given: Any, **named: Any) -> Any:
         return await _tools_of(super().list_tools(*given, **named), self.name)
 
+    async def look(self) -> int:
+        """How many tools it has. Raises if it does not answer."""
+        return len(await super().list_tools())
+
 
 class _Http(MCPServerStreamableHttp):
     async def list_tools(self, *given: Any, **named: Any) -> Any:
         return await _tools_of(super().list_tools(*given, **named), self.name)
 
+    async def look(self) -> int:
+        """How many tools it has. Raises if it does not answer."""
+        return len(await super().list_tools())
+
 
 async def _tools_of(listed: Any, name: str) -> Any:
-    """Lost between two looks: its tools are left out of this answer."""
+    """Lost between two looks, or slow: its tools are left out of this answer."""
     try:
-        return await listed
+        async with asyncio.timeout(LIST_SECONDS):
+            return await listed
     except Exception as error:  # noqa: BLE001 - whatever a server or its connection does
         logger.warning("mcp_tools_left_out", server=name, **failure(error))
         return []
+
+
+Connection = _Stdio | _Http
 
 
 def connection_to(name: str, server: McpServer) -> Connection:
@@ -119,9 +134,11 @@ class McpServers:
         ]
 
     async def close(self) -> None:
+        """Not longer than a few seconds: a program that never spoke cannot always be ended in an orderly way."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
     async def _tend(self, name: str, server: McpServer) -> None:
         """One task for a server's whole life, because a connection has to be ended by the task that began it."""
@@ -131,7 +148,7 @@ class McpServers:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await connection.connect()  # type: ignore[no-untyped-call]
-                tools = len(await connection.list_tools())
+                    tools = await connection.look()
                 logger.info("mcp_connected", server=name, tools=tools)
                 self._connected[name], wait = connection, FIRST_WAIT_SECONDS
                 await _until_lost(connection)
@@ -148,12 +165,14 @@ class McpServers:
 
 async def _until_lost(connection: Connection) -> None:
     """Raises when it no longer answers."""
+    seconds = STDIO_LOOK_SECONDS if isinstance(connection, _Stdio) else HTTP_LOOK_SECONDS
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         if connection.session is None:
             raise ConnectionError("the session is gone")
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await connection.session.send_ping()
+        # Not a ping, which newer servers do not know.
+        async with asyncio.timeout(seconds):
+            await connection.session.list_tools()
 
 
 def shown_title(tool_name: str, server_name: str | None) -> str:

@@ -1,20 +1,15 @@
-"""What went wrong with a model becomes one truthful sentence, and whether trying again can help."""
+"""What went wrong with a model becomes one truthful sentence, and whether trying again can help.
+
+Looked at, in this order: the code that the provider gives, the kind of the error, and only then the words of its
+message, for servers that have no codes. The message may quote a user, so words decide little, and none of them is told.
+"""
 
 import re
+from typing import Any
 
 from agents import MaxTurnsExceeded, ModelBehaviorError
 from agents.exceptions import ModelTimeoutError
-from openai import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    ContentFilterFinishReasonError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-)
+from openai import APIError, APIStatusError, ContentFilterFinishReasonError
 
 from app.errors import (
     AnswerTooLong,
@@ -27,53 +22,73 @@ from app.errors import (
     ModelUnavailable,
 )
 
-# By the codes of OpenAI, and by the words of servers that have no codes: vLLM, LiteLLM, Gemini, Ollama, Anthropic.
-_SAID: tuple[tuple[type[ChatError], re.Pattern[str]], ...] = (
-    (
-        ContextTooLong,
-        re.compile(
-            r"context_length_exceeded|context.?window|context.?length|context.?size|too many tokens|prompt is too long"
-            r"|(exceeds?|exceeded|maximum|max).{0,40}(number of )?(input )?tokens|input (is )?too long"
-        ),
-    ),
-    (
-        ContentRefused,
-        re.compile(r"content_filter|content_policy|content (management )?policy|moderation_blocked|safety system"),
-    ),
-    (
-        ModelQuotaUsedUp,
-        re.compile(r"insufficient_quota|exceeded your current quota|billing|credit balance|payment required"),
-    ),
-    (ModelBusy, re.compile(r"rate_limit|rate limit|too many requests|overloaded|resource.?exhausted|at capacity")),
-    (ModelMisconfigured, re.compile(r"model_not_found|invalid_api_key|does not exist|not supported with this model")),
+_BY_CODE: dict[str, type[ChatError]] = {
+    "context_length_exceeded": ContextTooLong,
+    "string_above_max_length": ContextTooLong,
+    "content_filter": ContentRefused,
+    "content_policy_violation": ContentRefused,
+    "moderation_blocked": ContentRefused,
+    "insufficient_quota": ModelQuotaUsedUp,
+    "billing_hard_limit_reached": ModelQuotaUsedUp,
+    "rate_limit_exceeded": ModelBusy,
+    "overloaded_error": ModelBusy,
+    "model_not_found": ModelMisconfigured,
+    "invalid_api_key": ModelMisconfigured,
+}
+_BY_STATUS: dict[int, type[ChatError]] = {401: ModelMisconfigured, 403: ModelMisconfigured, 404: ModelMisconfigured}
+_TOO_LONG = re.compile(
+    r"maximum context length|context (window|length|size) (is )?(exceeded|of|limit)|exceeds? the (model's )?context"
+    r"|prompt is too long|input is too long|exceeds the maximum number of (input )?tokens|contextwindowexceeded"
 )
-_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[ChatError]], ...] = (
-    (ContentFilterFinishReasonError, ContentRefused),
-    (MaxTurnsExceeded, AnswerTooLong),
-    ((AuthenticationError, PermissionDeniedError, NotFoundError), ModelMisconfigured),
-    (RateLimitError, ModelBusy),
-    ((APITimeoutError, APIConnectionError, ModelTimeoutError), ModelUnavailable),
-)
+_QUOTA = re.compile(r"insufficient[_ ]quota|credit balance is too low|payment required")
+_BUSY = re.compile(r"overloaded|at capacity|rate limit|too many requests")
+# As the Agents SDK writes what ended a stream of the responses API.
+_IN_STREAM = re.compile(r"code='?(\w+)|reason='?(\w+)")
 
 
 def told_of(error: Exception) -> ChatError | None:
-    """None for what is no trouble of a model's; nothing of the provider's own words is in what is told."""
-    if not isinstance(error, (APIError, ModelBehaviorError, *_classes())):
-        return None
-    said = f"{getattr(error, 'code', '')} {getattr(error, 'type', '')} {error}".lower()
-    for kind, words in _SAID:
-        if words.search(said):
-            return kind()
-    for classes, kind in _KINDS:
-        if isinstance(error, classes):
-            return kind()
-    if isinstance(error, APIStatusError) and 400 <= error.status_code < 500:
-        return ModelMisconfigured()
-    return ModelUnavailable()
+    """None for what is no trouble of a model's."""
+    match error:
+        case ContentFilterFinishReasonError():
+            return ContentRefused()
+        case MaxTurnsExceeded():
+            return AnswerTooLong()
+        case ModelTimeoutError():
+            return ModelUnavailable()
+        case ModelBehaviorError(message=message):
+            # What it quotes may be anybody's words; only a code that ended a stream counts.
+            is_end = message.startswith("Responses stream ended")
+            codes = [code for pair in _IN_STREAM.findall(message) for code in pair if code] if is_end else []
+            return next((_BY_CODE[code]() for code in codes if code in _BY_CODE), ModelUnavailable())
+        case APIError():
+            return _of_api(error)()
+        case _:
+            return None
 
 
-def _classes() -> tuple[type[Exception], ...]:
-    found: list[type[Exception]] = []
-    for classes, _ in _KINDS:
-        found += classes if isinstance(classes, tuple) else (classes,)
-    return tuple(found)
+def _of_api(error: APIError) -> type[ChatError]:
+    by_code = next((_BY_CODE[code] for code in (error.code, error.type) if code in _BY_CODE), None)
+    if by_code is not None:
+        return by_code
+    said = _message_of(error)
+    status = error.status_code if isinstance(error, APIStatusError) else None
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status == 429:
+        return ModelQuotaUsedUp if _QUOTA.search(said) else ModelBusy
+    return _by_words(said, is_refusal=status is not None and 400 <= status < 500)
+
+
+def _by_words(said: str, *, is_refusal: bool) -> type[ChatError]:
+    if _TOO_LONG.search(said):
+        return ContextTooLong
+    if is_refusal:
+        return ModelQuotaUsedUp if _QUOTA.search(said) else ModelMisconfigured
+    # A server's own trouble, or a stream that broke off.
+    return ModelBusy if _BUSY.search(said) else ModelUnavailable
+
+
+def _message_of(error: APIError) -> str:
+    body: Any = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    return (said if isinstance(said, str) else error.message).lower()

@@ -34,6 +34,9 @@ def reference_to(attachment_id: str) -> str:
 
 def with_links(told: M, link: Link) -> M:
     """The same, or a copy with links in it: an event, a page of items, a thread, the answer to an action."""
+    if isinstance(told, ThreadItemUpdatedEvent) and not isinstance(told.update, GeneratedImageUpdated):
+        # A word of an answer, most of the time.
+        return told
     changes = _changes(told, link)
     return told.model_copy(update=changes) if changes else told
 

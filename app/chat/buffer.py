@@ -9,8 +9,12 @@ import asyncio
 from collections.abc import Callable
 
 from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent, ThreadStreamEvent
+from pydantic_core import to_json
 
 from app.context import RequestContext
+
+MARK = "\ue000"
+"""Of a private use; where it stands in a frame, the text goes."""
 
 Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
 """An event as it is told to the one who asks."""
@@ -19,12 +23,20 @@ Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
 class _Text:
     """Adjacent deltas of one part of one message."""
 
-    __slots__ = ("content_index", "item_id", "pieces")
+    __slots__ = ("_head", "_tail", "content_index", "item_id", "pieces")
 
-    def __init__(self, item_id: str, content_index: int) -> None:
+    def __init__(self, item_id: str, content_index: int, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
         self.item_id = item_id
         self.content_index = content_index
         self.pieces: list[str] = []
+        # Of these frames only the text differs, so the others are made of the first one.
+        update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=MARK)
+        frame = encode(ThreadItemUpdatedEvent(item_id=item_id, update=update))
+        self._head, _, self._tail = frame.partition(to_json(MARK))
+
+    def frame(self, piece: int) -> bytes:
+        """All of the text from a piece on, as one delta."""
+        return self._head + to_json("".join(self.pieces[piece:])) + self._tail
 
 
 class EventBuffer:
@@ -41,7 +53,7 @@ class EventBuffer:
             ):
                 last = self._entries[-1] if self._entries else None
                 if not isinstance(last, _Text) or (last.item_id, last.content_index) != (item_id, index):
-                    last = _Text(item_id, index)
+                    last = _Text(item_id, index, self._encode)
                     self._entries.append(last)
                 last.pieces.append(delta)
             case _:
@@ -72,7 +84,7 @@ class EventBuffer:
             if isinstance(found, bytes):
                 frames.append(found)
             elif piece < len(found.pieces):
-                frames.append(self._encode(_delta(found, piece)))
+                frames.append(found.frame(piece))
             if entry == len(self._entries) - 1 and isinstance(found, _Text):
                 # More may be added to it.
                 return b"".join(frames), entry, len(found.pieces)
@@ -106,9 +118,3 @@ class Reader:
                 await asyncio.wait_for(self.news.wait(), seconds)
             except TimeoutError:
                 return None
-
-
-def _delta(text: _Text, piece: int) -> ThreadItemUpdatedEvent:
-    delta = "".join(text.pieces[piece:])
-    update = AssistantMessageContentPartTextDelta(content_index=text.content_index, delta=delta)
-    return ThreadItemUpdatedEvent(item_id=text.item_id, update=update)

@@ -33,9 +33,13 @@ async def with_stored_pictures(
     when the next one was told."""
     shown: dict[str, str] = {}
     async for told in events:
+        item_id, image = _image_in(told)
+        if image is None:
+            yield told
+            continue
         event = await _stored(told, files)
         yield event
-        item_id, image = _image_in(event)
+        _, image = _image_in(event)
         before = shown.get(item_id)
         if image is not None:
             shown[item_id] = image.url

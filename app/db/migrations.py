@@ -5,9 +5,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 
 from app.db.database import Database
+from app.db.statement import Statement
 from app.db.tables import VERSION_TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,14 +28,17 @@ def wanted_revision() -> str:
     return head
 
 
+_FIND_TABLE = Statement("find_version_table", f"SELECT to_regclass('{VERSION_TABLE}')::text AS found")
+_READ_REVISION = Statement("read_revision", f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant of ours
+
+
 async def seen_revision(database: Database) -> str | None:
     """The revision the database says it is at; None before the first migration."""
-    async with database.connection() as connection:
-        table = await connection.scalar(text("SELECT to_regclass(:name)::text"), {"name": VERSION_TABLE})
-        if table is None:
-            return None
-        revision: str | None = await connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant of ours
-        return revision
+    (table,) = await database.run_for_all_owners(_FIND_TABLE)
+    if table["found"] is None:
+        return None
+    rows = await database.run_for_all_owners(_READ_REVISION)
+    return str(rows[0]["version_num"]) if rows else None
 
 
 def is_served_by_this_code(seen: str | None) -> bool:

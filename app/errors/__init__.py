@@ -15,6 +15,7 @@ from app.errors.assistants import (
     ModelQuotaUsedUp,
     ModelUnavailable,
     OutputGuardrailTripped,
+    ToolGuardrailTripped,
     TranscriptionFailed,
     TurnTimedOut,
 )
@@ -105,6 +106,7 @@ __all__ = [
     "TooManyAttachments",
     "TooManyRequests",
     "TooManyTurns",
+    "ToolGuardrailTripped",
     "TranscriptionFailed",
     "TurnTimedOut",
     "Unauthorized",

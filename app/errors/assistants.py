@@ -85,6 +85,14 @@ class OutputGuardrailTripped(ChatError):
     retry = True
 
 
+class ToolGuardrailTripped(ChatError):
+    """By what a tool was given, or gave. What was told before it stays."""
+
+    status = 422
+    code = "tool_guardrail_tripped"
+    sentence = "This could not be done."
+
+
 class AnswerTooLong(ChatError):
     """The model does not stop. What it said up to the limit is kept."""
 

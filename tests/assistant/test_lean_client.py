@@ -1,5 +1,6 @@
 """What our client sends and yields is what the openai client sends and yields."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -107,3 +108,41 @@ async def test_a_connection_is_used_again(model_server: ModelServer) -> None:
     pool: Any = client._client._transport._pool  # type: ignore[attr-defined] # nobody else knows
     assert len(pool.connections) == 1
     await client.close()
+
+
+class Sse:
+    """A server of one answer, and then silence for as long as the test lasts."""
+
+    def __init__(self, *frames: str) -> None:
+        self.frames = frames
+
+    async def __aenter__(self) -> str:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            for frame in self.frames:
+                writer.write(f"data: {frame}\n\n".encode())
+            await writer.drain()
+            writer.close()
+
+        self.server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+
+
+CHUNK = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[]'
+
+
+@pytest.mark.parametrize("kind", [AsyncOpenAI, LeanClient])
+@pytest.mark.parametrize(
+    "frame",
+    ['{"error": "out of memory"}', '{"error": {"message": "engine died"}}', CHUNK + ', "error": {"message": "died"}}'],
+)
+async def test_an_error_of_any_shape_is_raised(kind: type[AsyncOpenAI], frame: str) -> None:
+    async with Sse(CHUNK + "}", frame) as url:
+        client = kind(api_key="none", base_url=url, max_retries=0)
+        with pytest.raises(APIError):
+            await chunks(client, words=1)
+        await client.close()

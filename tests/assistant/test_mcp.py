@@ -1,5 +1,6 @@
 """Tools of real MCP servers, over both transports."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.assistant.mcp_servers import McpError, read_servers, shown_title
+from app.assistant import mcp_servers
+from app.assistant.mcp_servers import McpError, McpServer, McpServers, read_servers, shown_title
 from app.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
@@ -25,7 +27,11 @@ from tests.support.processes import (
     texts,
 )
 
-STDIO = {"command": sys.executable, "args": ["-m", "tests.support.mcp_server", "stdio"], "env": {"GIVEN": "1"}}
+STDIO: dict[str, Any] = {
+    "command": sys.executable,
+    "args": ["-m", "tests.support.mcp_server", "stdio"],
+    "env": {"GIVEN": "1"},
+}
 
 
 class HttpServer:
@@ -143,13 +149,20 @@ def test_a_program_sees_nothing_of_our_environment(equipped: Equipped) -> None:
 
 
 def _lost_and_found(equipped: Equipped, server: str, lose: Callable[[], object]) -> None:
-    before = equipped.connected(server)
     lose()
     # The chat goes on meanwhile.
     assert texts([done_items(equipped.client().create("Still there?"))[-1]])
-    eventually(lambda: equipped.connected(server) > before, 60, f"{server} is connected again")
-    equipped.use(f"mcp_{server}__add", '{"a": 20, "b": 22}')
-    assert "the sum is 42" in equipped.output()
+
+    def answers() -> bool:
+        client = equipped.client()
+        client.create("Which tools?")
+        body = [call["body"] for call in equipped.model.calls() if "Which tools?" in json.dumps(call["body"])][-1]
+        if f"mcp_{server}__add" not in json.dumps(body.get("tools", [])):
+            return False
+        equipped.use(f"mcp_{server}__add", '{"a": 20, "b": 22}', client)
+        return "the sum is 42" in equipped.output()
+
+    eventually(answers, 90, f"{server} answers again")
 
 
 def test_a_program_that_ended_is_started_again(equipped: Equipped) -> None:
@@ -190,3 +203,32 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: str, reaso
 def test_titles_are_for_people() -> None:
     assert shown_title("mcp_files__read_text", "files") == "files: read text"
     assert shown_title("read_text", None) == "read text"
+
+
+async def test_a_connection_outlives_the_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_servers, "LOOK_SECONDS", 0.1)
+    servers = McpServers({"here": McpServer(command=STDIO["command"], args=STDIO["args"], cwd=ROOT)})
+    servers.start()
+    try:
+        async with asyncio.timeout(20):
+            while not servers.connected:  # noqa: ASYNC110 - as a turn looks, which waits for nothing
+                await asyncio.sleep(0.05)
+        (connection,) = servers.connected
+        slow = asyncio.create_task(connection.call_tool("slowly", {}))
+        await asyncio.sleep(1)
+        assert list(servers.connected) == [connection]
+        assert "done slowly" in str(await slow)
+    finally:
+        await servers.close()
+
+
+async def test_a_program_that_never_speaks_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_servers, "CLOSE_SECONDS", 0.5)
+    mute = [sys.executable, "-c", "import time; time.sleep(3)"]
+    servers = McpServers({"mute": McpServer(command=mute[0], args=mute[1:])})
+    servers.start()
+    await asyncio.sleep(0.5)
+    assert servers.connected == []
+    async with asyncio.timeout(2):
+        await servers.close()
+    await asyncio.gather(*servers._tasks, return_exceptions=True)

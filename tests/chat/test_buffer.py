@@ -2,9 +2,10 @@
 
 import asyncio
 
+import pytest
 from chatkit.types import ProgressUpdateEvent
 
-from app.chat.buffer import EventBuffer
+from app.chat.buffer import MARK, EventBuffer
 from tests.support.chat import delta
 from tests.support.processes import parse_events
 
@@ -30,6 +31,16 @@ async def test_a_late_reader_gets_everything_from_the_beginning_with_adjacent_te
     rest = parse_events((await early.read(1) or b"").decode())
     assert [event.get("text") or event["update"]["delta"] for event in rest] == ["working", "after", "other"]
     assert await early.read(1) == b""
+
+
+@pytest.mark.parametrize(
+    "text", ["", '"\\', "\n\r\t\x00\x07\x7f", "ä€\U0001f600", "\u2028\u2029", MARK, f'"{MARK}"', "</script>"]
+)
+async def test_text_is_framed_as_the_sdk_would(text: str) -> None:
+    events = buffer()
+    events.add(delta("msg_1", text))
+    events.end()
+    assert await events.read_from_start().read(1) == events._encode(delta("msg_1", text))
 
 
 async def test_silence_is_told_from_the_end() -> None:

@@ -36,7 +36,7 @@ MUTANTS = (
                 """            from starlette.responses import StreamingResponse
             context.turn = Turn(operation.type)
             events = self._server.stream(operation, context)
-            frames = (self._server.encode(event) async for event in events)
+            frames = (self._server.encode(event, context) async for event in events)
             return StreamingResponse(frames, media_type='text/event-stream')
 """,
             ),

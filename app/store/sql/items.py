@@ -32,14 +32,15 @@ LIST_ITEMS_NEWEST_FIRST = _list_items("list_items_newest_first", "DESC", "<", "9
 LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0")
 
 # The last turn that was to answer this message was ended by a guardrail: what it says must not reach a model again. A
-# retry that is under way, or that passed, is a later one.
+# retry that passed, or the one that asks, comes after it.
 _REFUSED = """EXISTS (
              SELECT 1 FROM chat_turns t
               WHERE t.user_id = :owner AND t.session_id = :session AND t.error_code = 'input_guardrail_tripped'
                 AND (t.turn_id = m.turn_id OR t.retry_from = m.position)
                 AND NOT EXISTS (SELECT 1 FROM chat_turns later
                                  WHERE later.user_id = :owner AND later.session_id = :session
-                                   AND later.retry_from = m.position AND later.started_at > t.started_at))"""
+                                   AND later.retry_from = m.position AND later.started_at > t.started_at
+                                   AND (later.turn_id = :turn OR later.state = 'completed')))"""
 
 # From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
 # and bytes are read. The newest is always there. A widget that says what it shows, and a picture, are a line to the

@@ -189,8 +189,8 @@ SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date, count(*) AS
        COALESCE(sum((usage ->> 'output_tokens')::bigint), 0)::bigint AS output_tokens,
        COALESCE(sum((usage ->> 'reasoning_tokens')::bigint), 0)::bigint AS reasoning_tokens
   FROM chat_turns
- WHERE user_id = :owner AND started_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
-                                          - make_interval(days => :days - 1)
+ WHERE user_id = :owner AND started_at >= (date_trunc('day', now() AT TIME ZONE 'UTC')
+                                           - make_interval(days => :days - 1)) AT TIME ZONE 'UTC'
  GROUP BY 1
  ORDER BY 1
 """,

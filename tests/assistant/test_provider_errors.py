@@ -1,0 +1,92 @@
+"""What providers really say, and what becomes of it."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from agents import MaxTurnsExceeded, ModelBehaviorError
+from openai import APIConnectionError, APIError, APIStatusError
+
+from app.assistant.provider_errors import told_of
+from app.errors import ChatError
+
+REQUEST = httpx2.Request("POST", "https://model.example/v1")
+
+
+def answered(status: int, message: str, code: str | None = None, kind: str | None = None) -> Exception:
+    body: Any = {"message": message, "code": code, "type": kind}
+    return APIStatusError(message, response=httpx2.Response(status, request=REQUEST), body=body)
+
+
+SAID: dict[str, tuple[Exception, str]] = {
+    "openai, requests a minute": (
+        answered(429, "Rate limit reached. Visit https://platform.example/account/billing", "rate_limit_exceeded"),
+        "model_busy",
+    ),
+    "openai, quota": (answered(429, "You exceeded your current quota.", "insufficient_quota"), "model_quota_used_up"),
+    "groq, tokens a minute": (
+        answered(429, "on tokens per minute (TPM): Limit 6000, Used 5900. Need more tokens?", "rate_limit_exceeded"),
+        "model_busy",
+    ),
+    "gemini, requests a minute": (
+        answered(429, "You exceeded your current quota, please check your plan and billing. Retry in 12s."),
+        "model_busy",
+    ),
+    "an unsupported parameter": (
+        answered(400, "'max_tokens' is not supported with this model.", "unsupported_parameter"),
+        "model_misconfigured",
+    ),
+    "a key": (answered(401, "Incorrect API key. See /account/billing"), "model_misconfigured"),
+    "a message that quotes a user": (
+        answered(400, "Invalid 'messages': 'What is your content policy? My quota? too many requests'"),
+        "model_misconfigured",
+    ),
+    "too long for anthropic": (answered(400, "prompt is too long: 210000 tokens > 200000"), "context_too_long"),
+    "too long for llama.cpp": (
+        answered(400, "the request exceeds the context size (4096)"),
+        "context_too_long",
+    ),
+    "too long for litellm": (answered(400, "ContextWindowExceededError: ..."), "context_too_long"),
+    "no credit": (answered(400, "Your credit balance is too low."), "model_quota_used_up"),
+    "overloaded": (answered(529, "Overloaded", kind="overloaded_error"), "model_busy"),
+    "a gateway": (answered(502, "Bad gateway"), "model_unavailable"),
+    "no connection": (APIConnectionError(request=REQUEST), "model_unavailable"),
+    "in the stream": (APIError("x", REQUEST, body={"code": "rate_limit_exceeded"}), "model_busy"),
+    "out of memory": (APIError("out of memory", REQUEST, body="out of memory"), "model_unavailable"),
+    "a tool that is not there": (
+        ModelBehaviorError("Tool show_billing not found in agent Shop"),
+        "model_unavailable",
+    ),
+    "arguments that are no JSON": (
+        ModelBehaviorError("Invalid JSON when parsing {content_filter: insufficient_quota"),
+        "model_unavailable",
+    ),
+    "a failed response": (
+        ModelBehaviorError(
+            "Responses stream ended with terminal event `response.failed`. status=failed; "
+            "error=ResponseError(code='rate_limit_exceeded', message='x')."
+        ),
+        "model_busy",
+    ),
+    "a filtered response": (
+        ModelBehaviorError(
+            "Responses stream ended with terminal event `response.incomplete`. status=incomplete; "
+            "incomplete_details=IncompleteDetails(reason='content_filter')."
+        ),
+        "content_refused",
+    ),
+    "too many calls": (MaxTurnsExceeded("20"), "answer_too_long"),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_an_error_is_told_as_what_it_is(said: str) -> None:
+    error, code = SAID[said]
+    told = told_of(error)
+    assert isinstance(told, ChatError)
+    assert told.code == code
+
+
+def test_what_is_no_trouble_of_a_models_is_left_alone() -> None:
+    for error in (ValueError("rate limit"), RuntimeError("insufficient_quota"), KeyError("content_filter")):
+        assert told_of(error) is None
