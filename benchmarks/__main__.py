@@ -1,4 +1,4 @@
-"""Ratios between things that run in turn on one machine: ``python -m benchmarks [store] [servers]``."""
+"""Ratios between things that run in turn on one machine: ``python -m benchmarks [store|servers]``."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from benchmarks import servers, store
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["store", "servers"], choices=["store", "servers", []])
+    parser.add_argument("what", nargs="?", default="all", choices=["store", "servers", "all"])
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each side of the store runs in a round")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured")
     parser.add_argument("--scale", type=float, default=1.0, help="of the load on the servers")
@@ -23,9 +23,9 @@ def main() -> None:
         postgres = EmbeddedPostgres(Path(directory) / "postgres")
         try:
             migrations.upgrade(postgres.start())
-            if "store" in arguments.what:
+            if arguments.what != "servers":
                 asyncio.run(store.measure(postgres.url, arguments.seconds))
-            if "servers" in arguments.what:
+            if arguments.what != "store":
                 asyncio.run(
                     servers.measure(postgres.url, Path(directory), rounds=arguments.rounds, scale=arguments.scale)
                 )
