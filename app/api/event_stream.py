@@ -1,8 +1,9 @@
 """A turn's events as a server-sent event stream. The connection reads; it does not drive."""
 
 import asyncio
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -12,6 +13,9 @@ from app.observability.logs import failure, get_logger
 # One newline: a blank line would end an event, and common parsers would dispatch an empty one.
 HEARTBEAT = b": ping\n"
 SLICE_BYTES = 64 * 1024
+PAUSE_SECONDS = 0.001
+"""For each open stream."""
+LONGEST_PAUSE_SECONDS = 0.04
 
 logger = get_logger(__name__)
 
@@ -25,6 +29,8 @@ class Readable(Protocol):
 class EventStream(Response):
     media_type = "text/event-stream"
     charset = "utf-8"
+    open_streams: ClassVar[int] = 0
+    """In this process."""
 
     def __init__(
         self, events: Readable, leave: Callable[[], None], *, heartbeat_seconds: float, send_seconds: float
@@ -35,13 +41,21 @@ class EventStream(Response):
         self._leave = leave
         self._heartbeat_seconds = heartbeat_seconds
         self._send_seconds = send_seconds
+        self._sending_since: float | None = None
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(send))
         leaving = asyncio.create_task(_disconnected(receive))
+        EventStream.open_streams += 1
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            while not self._is_stuck():
+                done, _running = await asyncio.wait(
+                    {sending, leaving}, timeout=self._send_seconds / 4, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    break
         finally:
+            EventStream.open_streams -= 1
             self._leave()
             for task in (sending, leaving):
                 task.cancel()
@@ -49,11 +63,15 @@ class EventStream(Response):
         if not sending.cancelled() and (error := sending.exception()) is not None:
             logger.info("reader_gone", **failure(error))
 
+    def _is_stuck(self) -> bool:
+        """A client that takes nothing for so long counts as gone."""
+        return self._sending_since is not None and time.monotonic() - self._sending_since > self._send_seconds
+
     async def _send_all(self, send: Send) -> None:
         async def put(message: Message) -> None:
-            # A client that takes nothing for so long counts as gone.
-            async with asyncio.timeout(self._send_seconds):
-                await send(message)
+            self._sending_since = time.monotonic()
+            await send(message)
+            self._sending_since = None
 
         await put({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         while (frames := await self._events.read(self._heartbeat_seconds)) != b"":
@@ -62,6 +80,8 @@ class EventStream(Response):
             for start in range(0, len(body), SLICE_BYTES):
                 part = body[start : start + SLICE_BYTES]
                 await put({"type": "http.response.body", "body": part, "more_body": True})
+            # A write costs more than a word: the more streams there are, the longer words are collected for one.
+            await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, EventStream.open_streams * PAUSE_SECONDS))
         await put({"type": "http.response.body", "body": b"", "more_body": False})
 
 
