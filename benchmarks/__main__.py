@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each side of the store runs in a round")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured")
     parser.add_argument("--scale", type=float, default=1.0, help="of the load on the servers")
+    parser.add_argument("--quick", action="store_true", help="two figures of the servers only")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         # The server may run as another user, who has to walk through here.
@@ -26,8 +27,11 @@ def main() -> None:
             if arguments.what != "servers":
                 asyncio.run(store.measure(postgres.url, arguments.seconds))
             if arguments.what != "store":
+                measures = servers.MEASURES[:2] if arguments.quick else servers.MEASURES
                 asyncio.run(
-                    servers.measure(postgres.url, Path(directory), rounds=arguments.rounds, scale=arguments.scale)
+                    servers.measure(
+                        postgres.url, Path(directory), measures, rounds=arguments.rounds, scale=arguments.scale
+                    )
                 )
         finally:
             postgres.stop()

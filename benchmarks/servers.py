@@ -10,7 +10,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,11 +181,13 @@ MEASURES: list[tuple[str, Measure, int]] = [
 ]
 
 
-async def measure(database: URL, directory: Path, *, rounds: int, scale: float) -> None:
+async def measure(
+    database: URL, directory: Path, measures: Sequence[tuple[str, Measure, int]], *, rounds: int, scale: float
+) -> None:
     model = ModelServer()
     try:
         print(f"{'':38}{'this server':>14}{'the sample':>14}{'ratio':>8}")
-        for title, how, tools in MEASURES:
+        for title, how, tools in measures:
             found: dict[str, list[float]] = {"this server": [], "the sample": []}
             for _ in range(rounds):
                 for name, figures in found.items():

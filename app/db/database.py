@@ -122,7 +122,10 @@ class Database:
         await self.engine.dispose()
 
     async def _retried(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        for tries_left in reversed(range(TRIES)):
+        was_stale = False
+        tries_left = TRIES
+        while True:
+            tries_left -= 1
             try:
                 return await attempt()
             except (DBAPIError, OSError, PoolTimeoutError) as error:
@@ -132,11 +135,14 @@ class Database:
                     raise
                 reason = _sqlstate(error) or type(error).__name__
                 self.on_retry(reason)
+                if not was_stale and isinstance(error, DBAPIError) and error.connection_invalidated:
+                    # It was lost while it lay in the pool, perhaps long ago: that says nothing of the server.
+                    was_stale, tries_left = True, TRIES
+                    continue
                 logger.warning("database_retry", statement=name, reason=reason, tries_left=tries_left)
                 if tries_left == 0 or not _is_worth_repeating(error):
                     raise DatabaseUnavailable from error
             await asyncio.sleep(random.uniform(0.02, 0.1) * (TRIES - tries_left))  # noqa: S311 - jitter is no secret
-        raise AssertionError("unreachable: the last try returns or raises")
 
 
 class Transaction:
