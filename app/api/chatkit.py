@@ -42,13 +42,18 @@ class ChatEndpoint:
         self._large = Slots(per_user=2, altogether=16)
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
+        small = self._limits.request.bytes
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) <= self._limits.request.bytes:
+        is_small = declared.isdecimal() and int(declared[:20]) <= small
+        if is_small or self._limits.body.most_bytes <= small:
             return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
         # A recording, or nobody knows how much: few of them at once, and looked through where nobody waits for it.
         with self._large.hold(context.user_id):
-            operation = await asyncio.to_thread(parse_request, await self._body(request), self._limits.request)
-            return await self._answer(operation, context, request)
+            body = await self._body(request)
+            if len(body) > small:
+                operation = await asyncio.to_thread(parse_request, body, self._limits.request)
+                return await self._answer(operation, context, request)
+        return await self._answer(parse_request(body, self._limits.request), context, request)
 
     async def _body(self, request: Request) -> bytes:
         return await read_json_body(request, self._limits.body)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import IO, cast
+from typing import BinaryIO, cast
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -83,8 +83,7 @@ async def _from_form(request: Request, most_bytes: int) -> Upload:
 
 
 async def _from_body(request: Request, most_bytes: int) -> Upload:
-    # Closed by whoever reads it.
-    file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+    file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - closed by whoever reads it
     size = 0
     try:
         async for piece in _counted(request, most_bytes):
@@ -93,7 +92,8 @@ async def _from_body(request: Request, most_bytes: int) -> Upload:
     except BaseException:
         file.close()
         raise
-    return Upload(cast("IO[bytes]", file), size, content_type=request.headers.get("content-type", ""))  # type: ignore[arg-type]
+    # A binary file in all but its declared type.
+    return Upload(cast("BinaryIO", file), size, content_type=request.headers.get("content-type", ""))
 
 
 async def _counted(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:

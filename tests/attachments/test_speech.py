@@ -3,13 +3,17 @@
 import base64
 import json
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import URL
 
 from tests.attachments.conftest import Place, started
-from tests.support.processes import ModelServer, http
+from tests.support.processes import ChatClient, ModelServer, http
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,30 @@ def test_the_event_loop_goes_on_while_a_long_recording_is_read(listening: Place)
     stream.wait()
     assert answers >= 1
     assert re.search("3000000", stream.answer)
+
+
+def test_requests_without_a_length_are_not_taken_for_recordings(listening: Place, local: Place) -> None:
+    """A proxy that streams the body sends none; nor may answers under way count against a user's recordings."""
+    for place in (listening, local):
+        client = place.user().client
+        body = json.dumps({"type": "threads.list", "params": {}}).encode()
+        go_on, begun = threading.Event(), threading.Semaphore(0)
+
+        def slowly(body: bytes = body, go_on: threading.Event = go_on, begun: threading.Semaphore = begun) -> Any:
+            yield body[:5]
+            begun.release()
+            assert go_on.wait(20)
+            yield body[5:]
+
+        kind = {"Content-Type": "application/json"}
+
+        def ask(_: int, client: ChatClient = client, slowly: Any = slowly, kind: dict[str, str] = kind) -> int:
+            return httpx2.post(client.url, content=slowly(), headers=client.headers | kind, timeout=60).status_code
+
+        at_once = 2 if place is listening else 5
+        with ThreadPoolExecutor(at_once) as pool:
+            asked = [pool.submit(ask, number) for number in range(at_once)]
+            for _ in asked:
+                assert begun.acquire(timeout=20)
+            go_on.set()
+            assert [each.result() for each in asked] == [200] * at_once
