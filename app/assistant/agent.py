@@ -14,6 +14,7 @@ from agents import (
     Runner,
     Usage,
 )
+from agents.mcp import MCPServer
 from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
 from chatkit.types import InferenceOptions, ThreadItem, ThreadStreamEvent, UserMessageItem
 
@@ -22,7 +23,7 @@ from app.assistant.base import Assistant, Choices
 from app.assistant.converter import HistoryConverter
 from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
-from app.assistant.mcp_servers import McpServers
+from app.assistant.mcp_servers import McpServers, watcher
 from app.assistant.provider_errors import told_of
 from app.assistant.tool_tasks import ToolTasks
 from app.context import RequestContext
@@ -95,6 +96,8 @@ class AgentAssistant(Assistant):
         run_config = RunConfig(model=wanted.model, tracing_disabled=not self.is_traced)
         if self.models is not None:
             run_config.model_provider = self.models
+        tasks = ToolTasks()
+        watcher.set(tasks)
         result = Runner.run_streamed(
             self._equipped(wanted),
             await self.converter(context).to_agent_input(list(history)),
@@ -102,7 +105,7 @@ class AgentAssistant(Assistant):
             max_turns=MOST_MODEL_CALLS,
             run_config=run_config,
             error_handlers={"model_refusal": _refused},
-            hooks=ToolTasks(),
+            hooks=tasks,
         )
         try:
             async for event in stream_agent_response(running, result, converter=self._images(context)):
@@ -136,9 +139,7 @@ class AgentAssistant(Assistant):
             # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
             changes["model_settings"] = replace(self.agent.model_settings, tool_choice=wanted.tool_choice.id)
         if self.mcp is not None:
-            changes["mcp_servers"] = [*self.agent.mcp_servers, *self.mcp.connected]
-            # Two servers may have tools of one name; and names do not change when one of them comes or goes.
-            changes["mcp_config"] = {**self.agent.mcp_config, "include_server_in_tool_names": True}
+            return with_servers(self.agent, self.mcp.connected, {}, **changes)
         return self.agent.clone(**changes) if changes else self.agent
 
     async def start(self) -> None:
@@ -150,6 +151,19 @@ class AgentAssistant(Assistant):
             await self.mcp.close()
         if self.models is not None:
             await self.models.aclose()
+
+
+def with_servers(
+    agent: Agent[Any], servers: Sequence[MCPServer], made: dict[int, Agent[Any]], **changes: Any
+) -> Agent[Any]:
+    """A copy of the agent that has their tools, as have those it hands over to, and so on; ``made`` are the copies so
+    far. An agent inside of a ``handoff()`` stays as it is."""
+    if id(agent) not in made:
+        # Two servers may have tools of one name; and names do not change when one of them comes or goes.
+        config: Any = {**agent.mcp_config, "include_server_in_tool_names": True}
+        copy = made[id(agent)] = agent.clone(mcp_servers=[*agent.mcp_servers, *servers], mcp_config=config, **changes)
+        copy.handoffs = [with_servers(to, servers, made) if isinstance(to, Agent) else to for to in agent.handoffs]
+    return made[id(agent)]
 
 
 def said_by_client(context: RequestContext) -> str:

@@ -7,10 +7,13 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
+from agents import RunContextWrapper
+from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPToolMetaContext
+from mcp.types import CallToolResult
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from app.observability.logs import failure, get_logger
@@ -69,7 +72,21 @@ def read_servers(file: Path) -> dict[str, McpServer]:
         raise McpError(f"{file}: {where or 'it'}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
+class Watcher(Protocol):
+    async def progress(
+        self, call: RunContextWrapper[Any], progress: float, total: float | None, message: str | None
+    ) -> None: ...
+
+
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+"""Who is told how far the calls have come that a run makes: set where the run begins."""
+_calling: ContextVar[RunContextWrapper[Any] | None] = ContextVar("calling", default=None)
+
+
 class _Stdio(MCPServerStdio):
+    async def call_tool(self, tool_name: str, arguments: dict[str, Any] | None, meta: Any = None) -> CallToolResult:
+        return await _answer_of(self, tool_name, arguments, meta)
+
     async def list_tools(self, *given: Any, **named: Any) -> Any:
         return await _tools_of(super().list_tools(*given, **named), self.name)
 
@@ -79,6 +96,9 @@ class _Stdio(MCPServerStdio):
 
 
 class _Http(MCPServerStreamableHttp):
+    async def call_tool(self, tool_name: str, arguments: dict[str, Any] | None, meta: Any = None) -> CallToolResult:
+        return await _answer_of(self, tool_name, arguments, meta)
+
     async def list_tools(self, *given: Any, **named: Any) -> Any:
         return await _tools_of(super().list_tools(*given, **named), self.name)
 
@@ -100,12 +120,33 @@ async def _tools_of(listed: Any, name: str) -> Any:
 Connection = _Stdio | _Http
 
 
+async def _answer_of(
+    connection: Connection, tool_name: str, arguments: dict[str, Any] | None, meta: Any
+) -> CallToolResult:
+    """What the Agents SDK does not do: it asks for no progress, and over HTTP for one thing at a time."""
+    if connection.session is None:
+        raise ConnectionError("the session is gone")
+    told, call = watcher.get(), _calling.get()
+
+    async def progressed(progress: float, total: float | None, message: str | None) -> None:
+        if told is not None and call is not None:
+            await told.progress(call, progress, total, message)
+
+    return await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta)
+
+
+def _note_call(asked: MCPToolMetaContext) -> None:
+    """The SDK asks for metadata in the task that then calls the tool, which itself is not told whose call it is."""
+    _calling.set(asked.run_context)
+
+
 def connection_to(name: str, server: McpServer) -> Connection:
     common: dict[str, Any] = {
         "name": name,
         # Asked once for each connection, not for each turn.
         "cache_tools_list": True,
         "client_session_timeout_seconds": CALL_SECONDS,
+        "tool_meta_resolver": _note_call,
     }
     if server.url is not None:
         return _Http({"url": server.url, "headers": server.headers, "timeout": CONNECT_SECONDS}, **common)

@@ -1,5 +1,6 @@
-"""Calls of MCP tools, shown as the tasks of a workflow while they run."""
+"""Calls of MCP tools, shown as the tasks of a workflow while they run, with what their servers say meanwhile."""
 
+import time
 from typing import Any
 
 from agents import Agent, RunContextWrapper, RunHooks, Tool
@@ -10,6 +11,10 @@ from chatkit.types import CustomTask, ProgressUpdateEvent
 from app.assistant.mcp_servers import shown_title
 from app.context import RequestContext
 
+SECONDS_BETWEEN_PROGRESS = 0.25
+LONGEST_PROGRESS = 200
+"""Characters: a server says what it likes, as often as it likes."""
+
 
 class ToolTasks(RunHooks[AgentContext[RequestContext]]):
     """Of one run."""
@@ -17,6 +22,7 @@ class ToolTasks(RunHooks[AgentContext[RequestContext]]):
     def __init__(self) -> None:
         self._running: dict[str, tuple[str, int]] = {}
         """Call id to the workflow and the place of its task in it."""
+        self._told_at: dict[str, float] = {}
 
     async def on_tool_start(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool
@@ -29,12 +35,27 @@ class ToolTasks(RunHooks[AgentContext[RequestContext]]):
         await chat.add_workflow_task(CustomTask(title=title, status_indicator="loading"))
         if chat.workflow_item is not None:
             place = len(chat.workflow_item.workflow.tasks) - 1
-            self._running[_call_id(context, tool)] = (chat.workflow_item.id, place)
+            self._running[_call_id(context)] = (chat.workflow_item.id, place)
+
+    async def progress(
+        self, call: RunContextWrapper[Any], progress: float, total: float | None, message: str | None
+    ) -> None:
+        call_id, now = _call_id(call), time.monotonic()
+        if call_id not in self._running or now - self._told_at.get(call_id, 0) < SECONDS_BETWEEN_PROGRESS:
+            return
+        self._told_at[call_id] = now
+        text = message or (f"{progress / total:.0%}" if total else f"{progress:g}")
+        chat: AgentContext[RequestContext] = call.context
+        workflow_id, place = self._running[call_id]
+        if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
+            title, text = chat.workflow_item.workflow.tasks[place].title, text[:LONGEST_PROGRESS]
+            await chat.update_workflow_task(CustomTask(title=title, content=text, status_indicator="loading"), place)
+            await chat.stream(ProgressUpdateEvent(text=f"{title}: {text}"))
 
     async def on_tool_end(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool, _result: object
     ) -> None:
-        workflow_id, place = self._running.pop(_call_id(context, tool), ("", 0))
+        workflow_id, place = self._running.pop(_call_id(context), ("", 0))
         workflow = context.context.workflow_item
         # It may have been ended by something that was shown meanwhile.
         if workflow is not None and workflow.id == workflow_id:
@@ -50,5 +71,5 @@ def _title_of(tool: Tool) -> str | None:
     return shown_title(tool.name, origin.mcp_server_name)
 
 
-def _call_id(context: RunContextWrapper[Any], tool: Tool) -> str:
-    return str(getattr(context, "tool_call_id", tool.name))
+def _call_id(context: RunContextWrapper[Any]) -> str:
+    return str(getattr(context, "tool_call_id", ""))

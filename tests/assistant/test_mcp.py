@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import Agent
 from sqlalchemy import URL
 
 from app.assistant import mcp_servers
-from app.assistant.mcp_servers import McpError, McpServer, McpServers, read_servers, shown_title
+from app.assistant.agent import with_servers
+from app.assistant.mcp_servers import McpError, McpServer, McpServers, connection_to, read_servers, shown_title
 from app.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
@@ -116,6 +118,56 @@ def test_a_tool_answers_and_its_call_is_shown_as_a_task(equipped: Equipped, serv
     assert updates[-1:] == ["complete"]
     assert f"{server}: add" in [event.get("text") for event in events if event["type"] == "progress_update"]
     assert texts([done_items(events)[-1]]) == ["The tool has answered."]
+
+
+@pytest.mark.parametrize("server", ["here", "there"])
+def test_what_a_server_says_of_its_progress_is_shown_and_not_too_often(equipped: Equipped, server: str) -> None:
+    events = equipped.use(f"mcp_{server}__report")
+    assert "read 500 pages" in equipped.output()
+    told = [event["text"] for event in events if event["type"] == "progress_update"]
+    assert told[0] == f"{server}: report"
+    assert told[1].startswith(f"{server}: report: page ")
+    assert 2 <= len(told) <= 20
+    tasks = [event["update"]["task"] for event in events if "task" in event.get("update", {})]
+    assert any(task.get("content", "").startswith("page ") for task in tasks)
+    assert tasks[-1]["status_indicator"] == "complete"
+    assert "content" not in tasks[-1]
+
+
+@pytest.mark.parametrize("server", ["here", "there"])
+async def test_calls_of_one_connection_do_not_wait_for_each_other(http_server: HttpServer, server: str) -> None:
+    given = McpServer(command=STDIO["command"], args=STDIO["args"], cwd=ROOT)
+    servers = McpServers({server: given if server == "here" else McpServer(url=http_server.url)})
+    servers.start()
+    try:
+        async with asyncio.timeout(20):
+            while not servers.connected:  # noqa: ASYNC110 - as a turn looks, which waits for nothing
+                await asyncio.sleep(0.05)
+        (connection,) = servers.connected
+        order: list[str] = []
+
+        async def call(tool: str, arguments: dict[str, int]) -> None:
+            await connection.call_tool(tool, arguments)
+            order.append(tool)
+
+        async with asyncio.TaskGroup() as calls:
+            calls.create_task(call("slowly", {}))
+            await asyncio.sleep(0)
+            calls.create_task(call("add", {"a": 1, "b": 2}))
+        assert order == ["add", "slowly"]
+    finally:
+        await servers.close()
+
+
+def test_those_an_agent_hands_over_to_have_the_tools_too() -> None:
+    first, second = Agent(name="first", instructions="x"), Agent(name="second", instructions="x")
+    first.handoffs, second.handoffs = [second], [first]
+    server = connection_to("one", McpServer(url="http://127.0.0.1:9/mcp"))
+    copy = with_servers(first, [server], {})
+    (handed,) = copy.handoffs
+    assert isinstance(handed, Agent)
+    assert (copy.mcp_servers, handed.mcp_servers, handed.handoffs) == ([server], [server], [copy])
+    assert (first.mcp_servers, second.mcp_servers, second.handoffs) == ([], [], [first])
 
 
 def test_the_tools_of_all_servers_are_there_under_names_of_their_own(equipped: Equipped) -> None:

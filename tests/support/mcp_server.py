@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 
 server = MCPServer("arithmetic")
 
@@ -20,6 +20,15 @@ async def slowly() -> str:
     """Takes a moment."""
     await asyncio.sleep(0.5)
     return "done slowly"
+
+
+@server.tool()
+async def report(context: Context) -> str:
+    """Says how far it has come, far too often."""
+    for number in range(500):
+        await context.report_progress(number, 500, f"page {number} of 500")
+        await asyncio.sleep(0.002)
+    return "read 500 pages"
 
 
 @server.tool()
