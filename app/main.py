@@ -281,7 +281,11 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     app.include_router(metrics_router(metrics))
     if settings.is_dev:
         secret = shared_secret(settings)
-        app.include_router(playground_router(lambda user: mint(secret, user, seconds=DEV_TOKEN_SECONDS, rules=rules)))
+        app.include_router(
+            playground_router(
+                lambda user: mint(secret, user, seconds=DEV_TOKEN_SECONDS, rules=rules), prompts=assistant.start_prompts
+            )
+        )
         app.add_middleware(LoopbackHostMiddleware)
     app.add_middleware(LastNetMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.

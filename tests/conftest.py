@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from app.db import Database, migrations
 from app.db.embedded import EmbeddedPostgres
 from app.store import DatabaseStore
-from tests.support.processes import ModelServer
+from tests.support.processes import ChatProcess, ModelServer
 
 TEMPLATE = "chat_template"
 _numbers = itertools.count(1)
@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
-
+    parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
 
 
@@ -67,6 +67,19 @@ def _no_settings_from_outside() -> Iterator[None]:
 def postgres_bin() -> Path | None:
     chosen = os.environ.get("CHAT_POSTGRES_BIN")
     return Path(chosen) if chosen else None
+
+
+@pytest.fixture(scope="session")
+def embedded_settings(postgres_bin: Path | None) -> dict[str, str]:
+    return {"CHAT_POSTGRES_BIN": str(postgres_bin)} if postgres_bin else {}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, embedded_settings: dict[str, str]) -> Iterator[ChatProcess]:
+    """What `make run` starts: embedded database, development mode, demo model. Each test takes users of its own."""
+    server = ChatProcess(tmp_path_factory.mktemp("demo"), **embedded_settings)
+    yield server.wait_until_ready()
+    assert server.stop() == 0
 
 
 @pytest.fixture(scope="session")

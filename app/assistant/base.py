@@ -2,8 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from agents import ModelProvider
 from chatkit.agents import AgentContext
@@ -39,6 +40,8 @@ class Assistant(ABC):
     """
 
     choices = Choices()
+    start_prompts: Mapping[str, str] = MappingProxyType({})
+    """What an empty conversation of the playground proposes to say: the words, and what they lead to."""
     database: Database | None = None
     """The server's, set before the first request: for tables of your own. Hold no connection while a model talks."""
     transcriber: Transcriber | None = None

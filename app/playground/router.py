@@ -1,6 +1,7 @@
 """A page to try the server, and the tokens it needs. Only ever mounted in development mode."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -9,13 +10,17 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from app.errors import BadRequest, NotFound, Unprocessable, UnsupportedMediaType
+from app.playground.markdown import code_style, rendered
 
 STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    # Text becomes markup at one place of the page, which takes it from POST /playground/markdown alone.
+    "require-trusted-types-for 'script'; trusted-types markdown"
 )
 LONGEST_BODY_BYTES = 4096
+LONGEST_MARKDOWN_BYTES = 2**21
 
 MintToken = Callable[[str], str]
 
@@ -24,12 +29,25 @@ class DevTokenRequest(BaseModel):
     user: str
 
 
-def playground_router(mint_token: MintToken) -> APIRouter:
+class MarkdownRequest(BaseModel):
+    text: str
+
+
+def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIRouter:
+    """``prompts`` are what an empty conversation proposes to say: the words, and what they show."""
     router = APIRouter()
 
     @router.get("/")
     async def page() -> Response:
         return _file("index.html")
+
+    @router.get("/playground/code.css")
+    async def colours() -> Response:
+        return Response(code_style(), media_type="text/css", headers=HEADERS)
+
+    @router.get("/playground/prompts")
+    async def proposed() -> Response:
+        return JSONResponse({"prompts": [{"text": text, "shows": shows} for text, shows in prompts.items()]})
 
     @router.get("/playground/{name}")
     async def asset(name: str) -> Response:
@@ -38,19 +56,18 @@ def playground_router(mint_token: MintToken) -> APIRouter:
             raise NotFound("There is nothing at this address.")
         return _file(name)
 
+    @router.post("/playground/markdown")
+    async def markdown(request: Request) -> Response:
+        body = await _json_body(request, LONGEST_MARKDOWN_BYTES, "text: too long.")
+        try:
+            text = MarkdownRequest.model_validate_json(body).text
+        except ValidationError:
+            raise Unprocessable("text: the Markdown to be shown.") from None
+        return JSONResponse({"blocks": await asyncio.to_thread(rendered, text)})
+
     @router.post("/dev/token")
     async def dev_token(request: Request) -> Response:
-        # A form of another site can post text, but not JSON, without being asked first.
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise UnsupportedMediaType
-        body = b""
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > LONGEST_BODY_BYTES:
-                    raise Unprocessable("user: too long.")
-        except ClientDisconnect:
-            raise BadRequest from None
+        body = await _json_body(request, LONGEST_BODY_BYTES, "user: too long.")
         try:
             user = DevTokenRequest.model_validate_json(body).user
             token = mint_token(user)
@@ -61,11 +78,23 @@ def playground_router(mint_token: MintToken) -> APIRouter:
     return router
 
 
+HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
+
+
+async def _json_body(request: Request, most_bytes: int, too_long: str) -> bytes:
+    # A form of another site can post text, but not JSON, without being asked first.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise UnsupportedMediaType
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most_bytes:
+                raise Unprocessable(too_long)
+    except ClientDisconnect:
+        raise BadRequest from None
+    return body
+
+
 def _file(name: str) -> Response:
-    return FileResponse(
-        STATIC / name,
-        headers={
-            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "Cache-Control": "no-cache",
-        },
-    )
+    return FileResponse(STATIC / name, headers=HEADERS)

@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+
+from app.playground.router import STATIC
 from tests.support.processes import ChatProcess, http
 
 
@@ -10,11 +13,17 @@ def test_the_page_and_all_its_parts_load_under_a_strict_policy(demo: ChatProcess
     assert page.status_code == 200
     assert "script-src 'self'" in page.headers["content-security-policy"]
     parts = re.findall(r'(?:src|href)="(/playground/[^"]+)"', page.text)
-    assert len(parts) == 2
-    script = http.get(f"{demo.base_url}/playground/page.js").text
-    parts += [f"/playground/{name}" for name in re.findall(r'from "\./([^"]+)"', script)]
+    assert len(parts) == 5
+    # The list grows while it is walked: modules import modules.
     for part in parts:
-        assert http.get(f"{demo.base_url}{part}").status_code == 200, part
+        answer = http.get(f"{demo.base_url}{part}")
+        assert answer.status_code == 200, part
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        found = [f"/playground/{name}" for name in re.findall(r'from "\./([^"]+)"', answer.text)]
+        parts += [name for name in dict.fromkeys(found) if name not in parts]
+    assert {path.name for path in STATIC.iterdir()} - {"index.html"} == {part.rpartition("/")[2] for part in parts} - {
+        "code.css"
+    }
     # Nothing on it is somebody else's.
     assert re.findall(r'(?:src|href)="https?:', page.text) == []
 
@@ -22,3 +31,40 @@ def test_the_page_and_all_its_parts_load_under_a_strict_policy(demo: ChatProcess
 def test_no_other_file_is_handed_out(demo: ChatProcess) -> None:
     for path in ("/playground/router.py", "/playground/..%2frouter.py", "/playground/%2e%2e/router.py", "/playground/"):
         assert http.get(f"{demo.base_url}{path}").status_code == 404
+
+
+def test_markdown_becomes_blocks_that_are_safe_to_show(demo: ChatProcess) -> None:
+    text = (
+        "# A\n\n<script>x</script> [a](javascript:x) ![p](https://h/p.png)\n\n"
+        "```python\nimport os\n```\n\n|a|b|\n|-|-:|\n|1|2|"
+    )
+    answer = http.post(f"{demo.base_url}/playground/markdown", json={"text": text})
+    title, paragraph, code, table = answer.json()["blocks"]
+    assert title == "<h3>A</h3>\n"
+    assert paragraph.startswith('<p>&lt;script&gt;x&lt;/script&gt; [a](javascript:x) <a href="https://h/p.png"')
+    assert '<span class="kn">import</span>' in code
+    assert '<td align="right">2</td>' in table
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b'{"text": 1}', "application/json", 422),
+        (b"{", "application/json", 422),
+        (b'{"text": "x"}', "text/plain", 415),
+        (b'{"text": "' + b"x" * 2**21 + b'"}', "application/json", 422),
+    ],
+)
+def test_markdown_that_is_none_is_refused(demo: ChatProcess, body: bytes, content_type: str, status: int) -> None:
+    answer = http.post(f"{demo.base_url}/playground/markdown", content=body, headers={"Content-Type": content_type})
+    assert answer.status_code == status
+    assert set(answer.json()) == {"code", "message", "request_id"}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["[" * 20_000, "> " * 20_000, "*" * 20_000, "`" * 20_001, "|a" * 5_000 + "\n" + "|-" * 5_000, "1. " * 9_000],
+)
+def test_hostile_markdown_takes_no_long_time(demo: ChatProcess, hostile: str) -> None:
+    answer = http.post(f"{demo.base_url}/playground/markdown", json={"text": hostile}, timeout=20)
+    assert answer.status_code == 200

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Sequence
+from types import MappingProxyType
 
 from chatkit.agents import AgentContext
 from chatkit.types import (
@@ -42,6 +43,10 @@ class Told(BaseModel):
 
 
 class DemoAssistant(AgentAssistant):
+    start_prompts = MappingProxyType(
+        {"What time is it?": "a tool that the model calls"} | {keyword: shows for keyword, (shows, _) in SCENES.items()}
+    )
+
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
     ) -> AsyncGenerator[ThreadStreamEvent, None]:

@@ -107,6 +107,48 @@ async def _shown(context: Context, root: DynamicWidgetRoot, copy_text: str) -> E
         yield event
 
 
+MARKDOWN = """\
+### What Markdown can do here
+
+A paragraph with **strong**, *emphasised* and ~~struck~~ words, `code`, and [a link](https://www.postgresql.org/docs/).
+
+| isolation level | dirty read | phantom |
+|:--|:-:|--:|
+| read committed | no | possible |
+| serializable | no | no |
+
+```python
+def owned(user_id: str) -> str:
+    return f"SELECT * FROM chat_sessions WHERE user_id = {user_id!r}"  # as a parameter, please
+```
+
+```sql
+SELECT item_id, position FROM chat_messages WHERE user_id = $1 ORDER BY position;
+```
+
+> A quotation.
+
+1. one
+2. two
+   - and a half
+
+<b>Markup is shown as it is</b>, and a picture as a link: ![a picture](https://example.com/picture.png)."""
+
+
+@scene("markdown", "text with a table, code, a quotation and lists")
+async def markdown(context: Context) -> Events:
+    async for event in says(context, MARKDOWN):
+        yield event
+
+
+@scene("long", "a long answer, quickly")
+async def long(context: Context) -> Events:
+    paragraph = "This paragraph is one of many: what stands above is not drawn again while the rest is written. " * 4
+    chapters = [f"## Chapter {number}\n\n{paragraph}\n\n```python\nchapter = {number}\n```" for number in range(1, 41)]
+    async for event in says(context, "\n\n".join(chapters), pause=0.001):
+        yield event
+
+
 @scene("card", "a card with a row, a badge and Markdown")
 async def card(context: Context) -> Events:
     async for event in _shown(context, widgets.card(), "Order 4711 is on its way."):
@@ -230,7 +272,7 @@ async def task(context: Context) -> Events:
 async def citation(context: Context) -> Events:
     web = URLSource(url="https://www.rfc-editor.org/rfc/rfc9562", title="RFC 9562", attribution="IETF")
     file = FileSource(filename="handbook.pdf", title="Handbook, page 12")
-    notes = [Annotation(source=web, index=29), Annotation(source=file, index=47)]
+    notes = [Annotation(source=web, index=29), Annotation(source=file, index=55)]
     async for event in says(context, "A UUID of version 5 is a hash. The handbook says so too.", notes):
         yield event
 

@@ -1,10 +1,14 @@
-// Speaks the ChatKit protocol with POST /api/chatkit.
+// Speaks the ChatKit protocol with POST /api/chatkit, as one user.
+
+const WAITS_BEFORE_REPEATING = [400, 1500];
 
 export class ChatError extends Error {
-  constructor(body, status) {
+  constructor(body, status, retryAfter) {
     super(body.message ?? `The server answered ${status}.`);
     this.code = body.code;
     this.status = status;
+    this.retryAfter = retryAfter;
+    this.requestId = body.request_id;
   }
 }
 
@@ -17,48 +21,78 @@ export class ChatClient {
 
   /** The JSON answer of an operation that does not stream. */
   async call(type, params) {
-    const response = await this.#post({ type, params });
-    return response.json();
+    return (await this.#post({ type, params }, {})).json();
   }
 
-  /** The events of an operation that streams. Aborting the signal is how a turn is stopped. */
-  async *stream(type, params, signal) {
-    const response = await this.#post({ type, params }, signal);
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let waiting = "";
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
-      waiting += value;
-      const frames = waiting.split("\n\n");
-      waiting = frames.pop();
-      for (const frame of frames) {
-        // Lines that start with a colon are heartbeats.
-        const data = frame.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
-        if (data.length) yield JSON.parse(data.join("\n"));
+  /**
+   * The events of an operation that streams. Aborting the signal is how a turn is stopped. A connection that breaks is
+   * made again with the same key: the server then tells the same turn once more, from its beginning, and stores nothing
+   * twice.
+   */
+  async *stream(type, params, { signal, key }) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const response = await this.#post({ type, params }, { "Idempotency-Key": key }, signal);
+        yield* eventsOf(response);
+        return;
+      } catch (error) {
+        const isBroken = error instanceof TypeError && !signal.aborted;
+        if (!isBroken || attempt >= WAITS_BEFORE_REPEATING.length) throw error;
+        await new Promise((resolve) => setTimeout(resolve, WAITS_BEFORE_REPEATING[attempt]));
       }
     }
   }
 
-  async #post(body, signal) {
-    let response = await this.#fetch(body, signal);
+  /** A file, in two steps: what it is, then its bytes. */
+  async upload(file, signal) {
+    const mime_type = file.type || "application/octet-stream";
+    const attachment = await this.call("attachments.create", { name: file.name, size: file.size, mime_type });
+    const { url, method, headers } = attachment.upload_descriptor;
+    const response = await fetch(url, { method, headers, body: file, signal });
+    if (!response.ok) throw await errorOf(response);
+    return attachment;
+  }
+
+  async #post(body, headers, signal) {
+    let response = await this.#fetch(body, headers, signal);
     if (response.status === 401) {
       this.#token = null;
-      response = await this.#fetch(body, signal);
+      response = await this.#fetch(body, headers, signal);
     }
-    if (!response.ok) throw new ChatError(await response.json().catch(() => ({})), response.status);
+    if (!response.ok) throw await errorOf(response);
     return response;
   }
 
-  async #fetch(body, signal) {
+  async #fetch(body, headers, signal) {
     this.#token ??= await mintToken(this.user);
     return fetch("/api/chatkit", {
       method: "POST",
-      headers: { "Content-Type": "application/json", Authorization: `Bearer ${this.#token}` },
+      headers: { "Content-Type": "application/json", Authorization: `Bearer ${this.#token}`, ...headers },
       body: JSON.stringify(body),
       signal,
     });
   }
+}
+
+async function* eventsOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let waiting = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const frames = (waiting + value).split("\n\n");
+    waiting = frames.pop();
+    for (const frame of frames) {
+      // Lines that start with a colon are heartbeats.
+      const data = frame.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
+      if (data.length) yield JSON.parse(data.join("\n"));
+    }
+  }
+}
+
+async function errorOf(response) {
+  const body = await response.json().catch(() => ({}));
+  return new ChatError(body, response.status, Number(response.headers.get("Retry-After")) || null);
 }
 
 async function mintToken(user) {
@@ -67,27 +101,6 @@ async function mintToken(user) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ user }),
   });
-  const body = await response.json();
-  if (!response.ok) throw new ChatError(body, response.status);
-  return body.token;
-}
-
-/** The text of a user's or the assistant's message; null for items this page does not draw. */
-export function textOf(item) {
-  if (item.type !== "user_message" && item.type !== "assistant_message") return null;
-  return item.content.map((part) => part.text).join("\n");
-}
-
-/** Apply a thread.item.updated event to an assistant's message. */
-export function applyUpdate(item, update) {
-  const part = () => (item.content[update.content_index] ??= { type: "output_text", text: "", annotations: [] });
-  switch (update.type) {
-    case "assistant_message.content_part.added":
-    case "assistant_message.content_part.done":
-      item.content[update.content_index] = update.content;
-      break;
-    case "assistant_message.content_part.text_delta":
-      part().text += update.delta;
-      break;
-  }
+  if (!response.ok) throw await errorOf(response);
+  return (await response.json()).token;
 }

@@ -1,162 +1,114 @@
-import { applyUpdate, ChatClient, textOf } from "./client.js";
+// Joins the parts: who is here, and what the buttons of the page do.
 
-const at = (id) => document.getElementById(id);
-const state = { client: null, threadId: null, items: new Map(), running: null, olderThreads: null };
+import { ChatClient } from "./client.js";
+import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { ask } from "./dialogs.js";
+import { adorn, at, h, icon } from "./dom.js";
+import { Log } from "./log.js";
+import { Sidebar } from "./sidebar.js";
 
-function showNotice(text) {
-  at("notice").textContent = text ?? "";
-  at("notice").hidden = !text;
-}
+let user = null;
+const client = () => user;
 
-function showItem(item) {
-  let element = document.querySelector(`#items li[data-id="${CSS.escape(item.id)}"]`);
-  if (!element) {
-    element = document.createElement("li");
-    element.dataset.id = item.id;
-    at("items").append(element);
-  }
-  const text = textOf(item);
-  element.className = text === null ? "other" : item.type;
-  // Model output is only ever text here, never markup.
-  element.textContent = text ?? `(${item.type.replaceAll("_", " ")})`;
-  element.scrollIntoView({ block: "end" });
-}
-
-function showItems(items) {
-  at("items").replaceChildren();
-  state.items = new Map(items.map((item) => [item.id, item]));
-  items.filter((item) => item.type !== "end_of_turn").forEach(showItem);
-}
-
-function showTitle(title) {
-  at("title").textContent = title ?? "New conversation";
-}
-
-function setRunning(controller) {
-  state.running = controller;
-  at("send").hidden = controller !== null;
-  at("stop").hidden = controller === null;
-}
-
-async function listThreads(after) {
-  const page = await state.client.call("threads.list", { limit: 20, after });
-  const entries = page.data.map((thread) => {
-    const entry = document.createElement("li");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = thread.title ?? "New conversation";
-    button.setAttribute("aria-current", String(thread.id === state.threadId));
-    button.addEventListener("click", () => guarded(() => openThread(thread.id)));
-    entry.append(button);
-    return entry;
-  });
-  if (after) at("threads").append(...entries);
-  else at("threads").replaceChildren(...entries);
-  state.olderThreads = page.has_more ? page.after : null;
-  at("more-threads").hidden = !page.has_more;
-}
-
-async function openThread(threadId) {
-  state.running?.abort();
-  state.threadId = threadId;
-  location.hash = threadId ? `#${threadId}` : "";
-  showNotice(null);
-  if (!threadId) {
-    showTitle(null);
-    showItems([]);
-  } else {
-    const thread = await state.client.call("threads.get_by_id", { thread_id: threadId });
-    const items = [...thread.items.data];
-    for (let page = thread.items; page.has_more; items.push(...page.data)) {
-      page = await state.client.call("items.list", { thread_id: threadId, order: "asc", limit: 100, after: page.after });
-    }
-    showTitle(thread.title);
-    showItems(items);
-  }
-  await listThreads();
-  at("text").focus();
-}
-
-function handle(event) {
-  switch (event.type) {
-    case "thread.created":
-      state.threadId = event.thread.id;
-      location.hash = `#${event.thread.id}`;
-      return listThreads();
-    case "thread.updated":
-      showTitle(event.thread.title);
-      return listThreads();
-    case "thread.item.added":
-    case "thread.item.done":
-    case "thread.item.replaced":
-      state.items.set(event.item.id, event.item);
-      return showItem(event.item);
-    case "thread.item.updated": {
-      const item = state.items.get(event.item_id);
-      if (item?.type === "assistant_message") {
-        applyUpdate(item, event.update);
-        showItem(item);
-      }
-      return undefined;
-    }
-    case "thread.item.removed":
-      state.items.delete(event.item_id);
-      return document.querySelector(`#items li[data-id="${CSS.escape(event.item_id)}"]`)?.remove();
-    case "notice":
-      return showNotice(event.message);
-    case "error":
-      return showNotice(event.message ?? "The answer could not be finished. Please try again.");
-  }
-  return undefined;
-}
-
-async function send(text) {
-  const input = { content: [{ type: "input_text", text }], attachments: [], inference_options: {} };
-  const controller = new AbortController();
-  setRunning(controller);
-  showNotice(null);
-  try {
-    const events = state.threadId
-      ? state.client.stream("threads.add_user_message", { thread_id: state.threadId, input }, controller.signal)
-      : state.client.stream("threads.create", { input }, controller.signal);
-    for await (const event of events) await handle(event);
-  } catch (error) {
-    if (error.name !== "AbortError") throw error;
-  } finally {
-    if (state.running === controller) setRunning(null);
-  }
-}
-
-async function guarded(work) {
-  try {
-    await work();
-  } catch (error) {
-    showNotice(error.message);
-  }
-}
-
-at("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = at("text").value.trim();
-  if (!text || state.running) return;
-  at("text").value = "";
-  guarded(() => send(text));
+const tell = (message) => log.notice({ level: "danger", message });
+const log = new Log({
+  act: (...about) => conversation.act(...about),
+  answer: (...about) => conversation.answer(...about),
+  callTool: (item) => conversation.callTool(item),
+  rate: (...about) => conversation.rate(...about),
+  retry: (item) => conversation.retry(item),
+  quote: (text) => composer.quote(text),
+  openEntity: (source) => log.notice({ title: source.title, message: JSON.stringify(source.data) }),
 });
-at("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    at("composer").requestSubmit();
-  }
-});
-at("stop").addEventListener("click", () => state.running?.abort());
-at("new-thread").addEventListener("click", () => guarded(() => openThread(null)));
-at("more-threads").addEventListener("click", () => guarded(() => listThreads(state.olderThreads)));
-at("user").addEventListener("change", () => {
-  localStorage.setItem("user", at("user").value);
-  state.client = new ChatClient(at("user").value);
-  guarded(() => openThread(null));
+const composer = new Composer({ client, tell, send: (...message) => conversation.send(...message) });
+const conversation = new Conversation({ client, log, composer, listed: () => sidebar.load().catch(() => {}) });
+const sidebar = new Sidebar({
+  client,
+  tell,
+  current: () => conversation.threadId,
+  left: () => go(null),
+  renamed: (thread) => thread.id === conversation.threadId && conversation.showTitle(thread.title),
 });
 
-at("user").value = localStorage.getItem("user") ?? "alice";
-state.client = new ChatClient(at("user").value);
-await guarded(() => openThread(location.hash.slice(1) || null));
+/** The address names the conversation, so that it can be bookmarked, and Back works. */
+function go(threadId) {
+  history.pushState(null, "", threadId ? `#${threadId}` : location.pathname);
+  return open(threadId);
+}
+
+async function open(threadId) {
+  showSidebar(false);
+  const opened = conversation.open(threadId);
+  sidebar.mark();
+  await opened;
+}
+
+async function be(name) {
+  localStorage.setItem("user", name);
+  if (![...at("user").options].some((option) => option.value === name)) at("user").prepend(h("option", { value: name }, name));
+  at("user").value = name;
+  user = new ChatClient(name);
+  composer.clear();
+  sidebar.clear();
+  await sidebar.load().catch((error) => tell(error.message));
+}
+
+async function chooseUser() {
+  const name = at("user").value || (await ask({ title: "Who are you?", field: "Name", yes: "Continue" }));
+  if (!name) {
+    at("user").value = user.user;
+    return;
+  }
+  conversation.stop();
+  await be(name);
+  await go(null);
+}
+
+async function proposePrompts() {
+  const { prompts } = await (await fetch("/playground/prompts")).json();
+  const say = (text) => conversation.send({ content: [{ type: "input_text", text }], attachments: [], inference_options: {} });
+  at("prompts").replaceChildren(...prompts.map(({ text, shows }) =>
+    h("li", {}, h("button", { type: "button", onclick: () => say(text) }, h("strong", {}, text), h("span", {}, shows)))));
+}
+
+function showTheme() {
+  const isDark = document.documentElement.dataset.theme === "dark";
+  at("theme").replaceChildren(icon(isDark ? "sun" : "moon"));
+  at("theme").setAttribute("aria-label", isDark ? "Light page" : "Dark page");
+}
+
+function toggleTheme() {
+  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  dispatchEvent(new Event("theme"));
+}
+
+/** On a narrow page, where it lies over the conversation. */
+function showSidebar(isShown) {
+  const wasShown = document.body.classList.contains("sidebar-open");
+  document.body.classList.toggle("sidebar-open", isShown);
+  at("menu").setAttribute("aria-expanded", String(isShown));
+  document.querySelector("main").inert = isShown;
+  if (isShown) at("new-thread").focus();
+  else if (wasShown) at("menu").focus();
+}
+
+for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["to-end", "down"]]) adorn(id, name);
+showTheme();
+addEventListener("theme", showTheme);
+at("theme").addEventListener("click", toggleTheme);
+at("stop").addEventListener("click", () => conversation.stop());
+at("new-thread").addEventListener("click", () => go(null));
+at("older").addEventListener("click", () => conversation.readOlder());
+at("user").addEventListener("change", chooseUser);
+at("menu").addEventListener("click", () => showSidebar(true));
+at("shade").addEventListener("click", () => showSidebar(false));
+addEventListener("popstate", () => open(location.hash.slice(1) || null));
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || at("dialog").open) return;
+  if (document.body.classList.contains("sidebar-open")) showSidebar(false);
+  else conversation.stop();
+});
+
+await be(localStorage.getItem("user") ?? "alice");
+await Promise.all([open(location.hash.slice(1) || null), proposePrompts().catch((error) => tell(error.message))]);

@@ -1,0 +1,30 @@
+// One question at a time, in a dialog that the browser keeps the keyboard in.
+
+import { at } from "./dom.js";
+
+/** Resolves to what was typed ("" without a field), or to null if it was cancelled. */
+export function ask({ title, text, yes, field }) {
+  const dialog = at("dialog");
+  at("dialog-title").textContent = title;
+  at("dialog-text").textContent = text ?? "";
+  at("dialog-yes").textContent = yes;
+  at("dialog-label").hidden = !field;
+  at("dialog-field").value = "";
+  at("dialog-label").firstChild.textContent = field ?? "";
+  return new Promise((resolve) => {
+    const done = new AbortController();
+    const { signal } = done;
+    const end = (said) => {
+      done.abort();
+      dialog.close();
+      resolve(said);
+    };
+    const confirm = () => end(at("dialog-field").value.trim());
+    at("dialog-yes").addEventListener("click", confirm, { signal });
+    at("dialog-no").addEventListener("click", () => end(null), { signal });
+    at("dialog-field").addEventListener("keydown", (event) => event.key === "Enter" && confirm(), { signal });
+    dialog.addEventListener("cancel", () => end(null), { signal });
+    dialog.showModal();
+    (field ? at("dialog-field") : at("dialog-no")).focus();
+  });
+}

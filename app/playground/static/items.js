@@ -1,0 +1,129 @@
+// The items of a conversation, one element for each.
+
+import { copy, h, icon, iconButton } from "./dom.js";
+import { MarkdownView } from "./markdown.js";
+import { drawQuestions } from "./questions.js";
+import { drawSource, drawTask, drawWorkflow } from "./tasks.js";
+import { textOf } from "./updates.js";
+import { drawWidget } from "./widgets.js";
+
+/** `handlers` say what happens when something of an item is used: act, answer, callTool, rate, retry, quote, openEntity. */
+export class ItemView {
+  #parts = [];
+
+  constructor(item, handlers) {
+    this.handlers = handlers;
+    this.element = h("li", { class: `item ${item.type}`, data: { id: item.id } });
+  }
+
+  /** Draw it as it is now; `isRunning` while its turn is. Resolves when it is all there. */
+  async show(item, isRunning) {
+    this.element.setAttribute("aria-busy", String(isRunning));
+    if (item.type === "assistant_message") await this.#showAnswer(item, isRunning);
+    else keepingFocus(this.element, () => this.element.replaceChildren(...[DRAWINGS[item.type]?.(item, this, isRunning) ?? []].flat()));
+  }
+
+  /** The text changes many times a second, what stands around it a few times a turn. */
+  async #showAnswer(item, isRunning) {
+    if (!this.#parts.length) this.#parts = [h("h2", { class: "hidden" }, "The assistant says:"), h("div", { class: "around" })];
+    const [name, around, ...views] = this.#parts;
+    const shown = item.content.map((part, place) => {
+      const view = views[place] ?? new MarkdownView();
+      if (!views[place]) this.#parts.push(view);
+      view.drawSource = (number) => mark(part.annotations?.[number]?.source, number, this.handlers);
+      return view.show(part.text, part.annotations ?? []);
+    });
+    const texts = this.#parts.slice(2).map((view) => view.element);
+    if (this.element.children.length !== texts.length + 2) this.element.replaceChildren(name, ...texts, around);
+    const sources = item.content.flatMap((part) => part.annotations ?? []).filter(Boolean).map((annotation) => annotation.source);
+    const state = `${isRunning} ${isRunning && !textOf(item)} ${sources.length}`;
+    if (around.dataset.state !== state) {
+      around.dataset.state = state;
+      around.replaceChildren(...[
+        isRunning && !textOf(item) && typing(),
+        sources.length > 0 && sourceList(sources),
+        !isRunning && this.#tools(item),
+      ].filter(Boolean));
+    }
+    await Promise.all(shown);
+  }
+
+  #tools(item) {
+    const { rate, quote, retry } = this.handlers;
+    const copyButton = iconButton("copy", "Copy the answer", () => copy(textOf(item), copyButton));
+    const thumbs = [["thumb-up", "Good answer", "positive"], ["thumb-down", "Bad answer", "negative"]].map(([name, label, kind]) =>
+      iconButton(name, label, async () => {
+        if (!(await rate(item, kind))) return;
+        item.feedback = kind;
+        thumbs.forEach((thumb) => thumb.setAttribute("aria-pressed", String(thumb.dataset.kind === kind)));
+      }, { "aria-pressed": String(item.feedback === kind), "data-kind": kind }));
+    return h("div", { class: "tools", role: "group", "aria-label": "About this answer" }, copyButton, thumbs,
+      iconButton("quote", "Quote", () => quote(selectionIn(this.element) || textOf(item))),
+      iconButton("retry", "Try again", () => retry(item), { class: "icon-button retry" }));
+  }
+}
+
+const DRAWINGS = {
+  user_message: (item) => [
+    h("h2", { class: "hidden" }, "You said:"),
+    item.quoted_text && h("blockquote", { class: "quoted" }, item.quoted_text),
+    item.attachments.length > 0 && h("ul", { class: "attachments" }, item.attachments.map((file) => h("li", {}, drawAttachment(file)))),
+    textOf(item) && h("p", { class: "bubble" },
+      item.content.map((part) => (part.type === "input_tag" ? h("span", { class: "tag" }, `@${part.text}`) : part.text))),
+  ].filter(Boolean),
+  widget: (item, view) => {
+    const tools = h("div", { class: "tools" });
+    if (item.copy_text) {
+      const button = iconButton("copy", "Copy", () => copy(item.copy_text, button));
+      tools.append(button);
+    }
+    return [drawWidget(item.widget, (action, values) => view.handlers.act(item, action, values, view.element)), tools];
+  },
+  client_tool_call: (item, view, isRunning) =>
+    h("div", { class: "task" }, icon("spark"),
+      h("p", { class: "task-title" }, `${item.name.replaceAll("_", " ")}: `, item.status === "pending" ? "asked of this page" : "done",
+        item.status === "pending" && !isRunning && [" ", h("button", { type: "button", onclick: () => view.handlers.callTool(item) }, "Answer it")])),
+  generated_image: (item, _view, isRunning) =>
+    h("figure", {},
+      item.image ? h("a", { href: item.image.url, target: "_blank", rel: "noopener" }, h("img", { src: item.image.url, alt: "Generated image" })) : typing(),
+      isRunning && h("progress", { max: 1, value: item.progress, "aria-label": "Drawing" })),
+  structured_input: (item, view) => drawQuestions(item, (submission) => view.handlers.answer(item, submission)),
+  task: (item) => drawTask(item.task),
+  workflow: (item, view, isRunning) => drawWorkflow(item, isRunning, isRunning ? view.element.querySelector("details")?.open : undefined),
+};
+
+function drawAttachment(file) {
+  if (file.type === "image") return h("img", { src: file.preview_url, alt: file.name, class: "preview", loading: "lazy" });
+  return h("span", { class: "file" }, icon("file"), file.name);
+}
+
+export function typing() {
+  return h("p", { class: "typing", role: "img", "aria-label": "The assistant is answering" }, h("span"), h("span"), h("span"));
+}
+
+/** The mark of a source in the text. */
+function mark(source, number, handlers) {
+  if (!source) return null;
+  if (source.type !== "entity") return h("sup", { class: "cite", title: source.title }, `[${number + 1}]`);
+  const label = source.inline_label ?? source.label ?? source.title;
+  if (!source.interactive) return h("span", { class: "entity", title: source.title }, label);
+  return h("button", { type: "button", class: "entity", title: source.title, onclick: () => handlers.openEntity(source) }, label);
+}
+
+function sourceList(sources) {
+  return h("div", { class: "sources" }, h("p", { class: "caption" }, "Sources"),
+    h("ol", {}, sources.map((source) => h("li", {}, drawSource(source)))));
+}
+
+function selectionIn(element) {
+  const selection = getSelection();
+  return selection.rangeCount && element.contains(selection.getRangeAt(0).commonAncestorContainer) ? selection.toString().trim() : "";
+}
+
+/** Whoever has the keyboard in an element that is drawn anew keeps it. */
+function keepingFocus(element, redraw) {
+  const stops = () => [...element.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")];
+  const place = stops().indexOf(document.activeElement);
+  redraw();
+  if (place >= 0 && !element.contains(document.activeElement)) stops().at(Math.min(place, stops().length - 1))?.focus();
+}

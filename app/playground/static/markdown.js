@@ -1,0 +1,116 @@
+// Text becomes markup here and nowhere else: the server parses and sanitises it, and this page shows what it says.
+
+import { copy, h, iconButton } from "./dom.js";
+
+const SECONDS_BETWEEN = 0.15;
+const RESTS_FOR = 3;
+// Around the number of a source; no keyboard has them.
+const OPEN = "\uE000", CLOSE = "\uE001";
+
+const policy = window.trustedTypes?.createPolicy("markdown", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
+
+/** A text that may grow. Blocks that do not change are left as they are, so that a long answer stays smooth. */
+export class MarkdownView {
+  #blocks = [];
+  #wanted = null;
+  #isWorking = false;
+  #whole = Promise.resolve();
+
+  constructor(drawSource = () => null) {
+    this.element = h("div", { class: "markdown" });
+    this.drawSource = drawSource;
+  }
+
+  /** Show this text soon: at most every 150 ms, and more seldom when it is long. Resolves when it is shown. */
+  show(text, annotations = []) {
+    this.#wanted = withSources(text, annotations);
+    if (!this.#isWorking) this.#whole = this.#work();
+    return this.#whole;
+  }
+
+  async #work() {
+    this.#isWorking = true;
+    while (this.#wanted !== null) {
+      const text = this.#wanted;
+      this.#wanted = null;
+      const began = performance.now();
+      try {
+        this.#put(await render(text));
+      } catch {
+        // Without the server the text is shown as it is.
+        this.element.replaceChildren(h("p", { class: "plain" }, text));
+        this.#blocks = [];
+      }
+      const took = performance.now() - began;
+      if (this.#wanted === null) await new Promise(requestAnimationFrame);
+      else await new Promise((resolve) => setTimeout(resolve, Math.max(1000 * SECONDS_BETWEEN - took, RESTS_FOR * took)));
+    }
+    this.#isWorking = false;
+  }
+
+  #put(blocks) {
+    blocks.forEach((html, place) => {
+      if (this.#blocks[place] === html) return;
+      const block = this.#drawn(html);
+      if (place < this.element.children.length) this.element.children[place].replaceWith(block);
+      else this.element.append(block);
+    });
+    while (this.element.children.length > blocks.length) this.element.lastElementChild.remove();
+    this.#blocks = blocks;
+  }
+
+  #drawn(html) {
+    const block = h("div", { class: "block" });
+    block.innerHTML = policy.createHTML(html);
+    for (const pre of block.querySelectorAll("pre")) frameCode(pre);
+    for (const table of block.querySelectorAll("table")) {
+      const frame = h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Table" });
+      table.replaceWith(frame);
+      frame.append(table);
+    }
+    this.#placeSources(block);
+    return block;
+  }
+
+  #placeSources(block) {
+    const texts = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) if (texts.currentNode.data.includes(OPEN)) found.push(texts.currentNode);
+    for (const text of found) {
+      const pieces = text.data.split(/\uE000(\d+)\uE001/);
+      text.replaceWith(...pieces.map((piece, place) => (place % 2 ? (this.drawSource(Number(piece)) ?? "") : piece)));
+    }
+  }
+}
+
+/** The text with a mark where each source belongs; those without a place are only listed. */
+function withSources(text, annotations) {
+  const letters = [...text.replaceAll(OPEN, "").replaceAll(CLOSE, "")];
+  const placed = annotations.map((annotation, number) => ({ at: annotation?.index, number })).filter(({ at }) => Number.isInteger(at));
+  for (const { at, number } of placed.toSorted((a, b) => b.at - a.at || b.number - a.number)) {
+    letters.splice(Math.min(at, letters.length), 0, `${OPEN}${number}${CLOSE}`);
+  }
+  return letters.join("");
+}
+
+async function render(text) {
+  const response = await fetch("/playground/markdown", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ text: text.toWellFormed?.() ?? text }),
+  });
+  if (!response.ok) throw new Error(`Markdown: ${response.status}`);
+  return (await response.json()).blocks;
+}
+
+function frameCode(pre) {
+  const language = /language-([\w+#.-]+)/.exec(pre.firstElementChild?.className ?? "")?.[1] ?? "text";
+  const button = iconButton("copy", "Copy the code", () => copy(pre.textContent, button));
+  const frame = h("div", { class: "code" });
+  pre.replaceWith(frame);
+  // It scrolls, so it can be reached by the keyboard.
+  pre.tabIndex = 0;
+  pre.setAttribute("role", "region");
+  pre.setAttribute("aria-label", `Code, ${language}`);
+  frame.append(h("div", { class: "code-head" }, h("span", {}, language), button), pre);
+}

@@ -1,0 +1,130 @@
+// The conversations of a user: a list in pages, to be filtered, renamed and deleted.
+
+import { at, h, iconButton } from "./dom.js";
+import { ask } from "./dialogs.js";
+
+const PAGE = 30, PAGE_WHEN_FILTERING = 100, MOST_PAGES = 20;
+export const UNTITLED = "New conversation";
+
+export class Sidebar {
+  #threads = [];
+  #after = null;
+  #asked = 0;
+
+  /** `client()` is who asks, `current()` the id that is open, `left()` is called when the open one is deleted, `renamed(thread)` when one has a new title. */
+  constructor({ client, current, left, renamed, tell }) {
+    Object.assign(this, { client, current, left, renamed, tell });
+    at("more-threads").addEventListener("click", () => this.#more(PAGE));
+    at("filter").addEventListener("input", () => this.#filter());
+  }
+
+  /** Read the list again, from its beginning. */
+  async load() {
+    const asked = ++this.#asked;
+    const page = await this.client().call("threads.list", { limit: Math.max(PAGE, Math.min(this.#threads.length, 100)) });
+    // Somebody else may have been chosen meanwhile.
+    if (asked !== this.#asked) return;
+    this.#threads = page.data;
+    this.#after = page.has_more ? page.after : null;
+    await this.#filter();
+  }
+
+  clear() {
+    this.#threads = [];
+    this.#after = null;
+    this.#asked++;
+    this.#draw();
+  }
+
+  /** Mark the conversation that is open. */
+  mark() {
+    for (const link of at("threads").querySelectorAll("a")) {
+      if (link.dataset.thread === this.current()) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+  }
+
+  async #filter() {
+    // The protocol has no search, so all titles are read.
+    for (let page = 0; at("filter").value.trim() && this.#after && page < MOST_PAGES; page++) await this.#more(PAGE_WHEN_FILTERING);
+    this.#draw();
+  }
+
+  async #more(limit) {
+    const asked = this.#asked;
+    try {
+      const page = await this.client().call("threads.list", { limit, after: this.#after });
+      if (asked !== this.#asked) return;
+      const known = new Set(this.#threads.map((thread) => thread.id));
+      this.#threads.push(...page.data.filter((thread) => !known.has(thread.id)));
+      this.#after = page.has_more ? page.after : null;
+      this.#draw();
+    } catch (error) {
+      this.#after = null;
+      this.tell(error.message);
+    }
+  }
+
+  #draw() {
+    const wanted = at("filter").value.trim().toLocaleLowerCase();
+    const found = this.#threads.filter((thread) => (thread.title ?? UNTITLED).toLocaleLowerCase().includes(wanted));
+    at("threads").replaceChildren(...found.map((thread) => this.#row(thread)));
+    at("no-threads").hidden = found.length > 0;
+    at("no-threads").textContent = wanted ? `No title has “${wanted}” in it.` : "No conversations yet.";
+    at("more-threads").hidden = !this.#after;
+    this.mark();
+  }
+
+  #row(thread) {
+    const title = thread.title ?? UNTITLED;
+    const row = h("li", {},
+      h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title }, title),
+      iconButton("rename", `Rename ${title}`, () => this.#rename(row, thread)),
+      iconButton("delete", `Delete ${title}`, () => this.#delete(thread)));
+    return row;
+  }
+
+  #rename(row, thread) {
+    const input = h("input", { value: thread.title ?? "", "aria-label": "Title", maxlength: 500 });
+    const end = async (isWanted) => {
+      input.removeEventListener("blur", onblur);
+      const title = input.value.trim();
+      if (isWanted && title && title !== thread.title) {
+        try {
+          const { title: given } = await this.client().call("threads.update", { thread_id: thread.id, title });
+          thread.title = given;
+          this.renamed(thread);
+        } catch (error) {
+          this.tell(error.message);
+        }
+      }
+      this.#draw();
+      at("threads").querySelector(`[data-thread="${CSS.escape(thread.id)}"]`)?.focus();
+    };
+    const onblur = () => end(true);
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") end(true);
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        end(false);
+      }
+    });
+    input.addEventListener("blur", onblur);
+    row.replaceChildren(input);
+    input.select();
+  }
+
+  async #delete(thread) {
+    const said = await ask({ title: "Delete this conversation?", text: `“${thread.title ?? UNTITLED}” goes for good, with its files.`, yes: "Delete" });
+    if (said === null) return;
+    try {
+      await this.client().call("threads.delete", { thread_id: thread.id });
+      this.#threads = this.#threads.filter((one) => one.id !== thread.id);
+      this.#draw();
+      if (thread.id === this.current()) this.left();
+      at("new-thread").focus();
+    } catch (error) {
+      this.tell(error.message);
+    }
+  }
+}

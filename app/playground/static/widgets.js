@@ -1,0 +1,177 @@
+// ChatKit's widgets: a tree of components, each drawn by the function of its type.
+
+import { h, icon } from "./dom.js";
+import { MarkdownView } from "./markdown.js";
+
+const SPACE = 4;
+const COLOURS = new Set(["secondary", "success", "danger", "warning", "info", "discovery", "primary", "caution"]);
+let drawn = 0;
+
+/**
+ * The element of a widget. `act(action, payload)` is called when one of its actions is wanted, with what a form holds
+ * merged into the action's payload.
+ */
+export function drawWidget(root, act) {
+  const context = { act, prefix: `w${++drawn}`, form: null, labelled: labelledFields(root) };
+  const element = h("div", { class: "widget-frame" }, draw(root, context));
+  element.addEventListener("submit", (event) => event.preventDefault());
+  return element;
+}
+
+const COMPONENTS = {
+  Card: (node, context) => {
+    if (node.asForm && !context.form) return formOf(node, node.confirm?.action, "card", context);
+    const card = h("div", { class: `card ${sizeOf(node.size)}` }, status(node), children(node, context));
+    const acts = [
+      node.cancel && button({ label: node.cancel.label, onClickAction: node.cancel.action }, context),
+      node.confirm && button({ label: node.confirm.label, onClickAction: node.confirm.action, style: "primary" }, context),
+    ];
+    if (acts.some(Boolean)) card.append(h("div", { class: "row" }, acts));
+    return card;
+  },
+  Basic: (node, context) => h("div", { class: "col" }, children(node, context)),
+  Box: (node, context) => box(node.direction === "row" ? "row" : "col", node, context),
+  Row: (node, context) => box("row", node, context),
+  Col: (node, context) => box("col", node, context),
+  Transition: (node, context) => h("div", {}, children(node, context)),
+  Form: (node, context) => formOf(node, node.onSubmitAction, node.direction === "row" ? "row" : "col", context),
+  ListView: (node, context) => h("div", { class: "card list" }, status(node), h("ul", {}, children(node, context))),
+  ListViewItem: (node, context) =>
+    h("li", {}, node.onClickAction
+      ? h("button", { type: "button", class: "list-row", onclick: () => context.act(node.onClickAction) }, children(node, context))
+      : h("div", { class: "list-row" }, children(node, context))),
+  Text: (node) => h("p", { class: `text ${weightOf(node)} ${colourOf(node)} ${node.truncate ? "truncate" : ""}` }, node.value),
+  Title: (node) => h("p", { class: `widget-title ${weightOf(node)}` }, node.value),
+  Caption: (node) => h("p", { class: "caption" }, node.value),
+  Markdown: (node) => {
+    const view = new MarkdownView();
+    view.show(node.value);
+    return view.element;
+  },
+  Badge: (node) => h("span", { class: `badge ${colourOf(node)}` }, node.label),
+  Icon: () => icon("spark"),
+  Image: (node) => picture(node),
+  Divider: () => h("hr"),
+  Spacer: () => h("span", { class: "spacer" }),
+  Button: (node, context) => button(node, context),
+  Label: (node, context) => h("label", { for: idOf(node.fieldName, context) }, node.value),
+  Input: (node, context) =>
+    h("input", { ...field(node, context), type: node.inputType ?? "text", value: node.defaultValue, pattern: node.pattern }),
+  Textarea: (node, context) => h("textarea", { ...field(node, context), rows: node.rows ?? 3 }, node.defaultValue ?? ""),
+  DatePicker: (node, context) =>
+    h("input", { ...field(node, context), type: "date", value: day(node.defaultValue), min: day(node.min), max: day(node.max) }),
+  Select: (node, context) =>
+    h("select", field(node, context),
+      node.placeholder && h("option", { value: "" }, node.placeholder),
+      node.options.map((option) =>
+        h("option", { value: option.value, selected: option.value === node.defaultValue, disabled: option.disabled }, option.label))),
+  Checkbox: (node, context) =>
+    h("label", { class: "choice" },
+      h("input", { ...field(node, context), type: "checkbox", checked: node.defaultChecked, placeholder: null }), node.label),
+  RadioGroup: (node, context) =>
+    h("fieldset", { class: node.direction === "row" ? "row" : "col", "aria-label": node.ariaLabel ?? node.name },
+      (node.options ?? []).map((option) =>
+        h("label", { class: "choice" },
+          h("input", { ...field(node, context), id: null, type: "radio", value: option.value, checked: option.value === node.defaultValue }),
+          option.label))),
+  Chart: (node) => chart(node),
+};
+
+function draw(node, context) {
+  const component = COMPONENTS[node.type];
+  if (component) return component(node, context);
+  return h("div", {}, h("p", { class: "caption" }, `(${node.type} is not drawn here)`), children(node, context));
+}
+
+function children(node, context) {
+  return [node.children ?? []].flat().map((child) => draw(child, context));
+}
+
+function box(kind, node, context) {
+  const element = h("div", { class: kind }, children(node, context));
+  // Through the object model, which a strict policy for styles allows.
+  if (node.gap !== undefined) element.style.gap = typeof node.gap === "number" ? `${node.gap * SPACE}px` : node.gap;
+  if (node.justify) element.style.justifyContent = { between: "space-between", around: "space-around" }[node.justify] ?? node.justify;
+  if (node.align) element.style.alignItems = node.align;
+  return element;
+}
+
+function formOf(node, action, kind, context) {
+  const inside = { ...context, form: true };
+  const form = h("form", { class: kind, onsubmit: () => action && context.act(action, valuesOf(form)) }, children(node, inside));
+  if (node.confirm) form.append(h("div", { class: "row" }, button({ label: node.confirm.label, submit: true }, inside)));
+  return form;
+}
+
+/** Dots in the name of a field nest: `a.b` is {a: {b: …}}. */
+function valuesOf(form) {
+  const values = {};
+  for (const control of form.elements) {
+    if (!control.name || (control.type === "radio" && !control.checked)) continue;
+    const path = control.name.split(".");
+    const last = path.pop();
+    let holder = values;
+    for (const part of path) holder = holder[part] ??= {};
+    holder[last] = control.type === "checkbox" ? control.checked : control.value;
+  }
+  return values;
+}
+
+function button(node, context) {
+  const isSubmit = Boolean(node.submit);
+  return h("button", {
+    type: isSubmit ? "submit" : "button",
+    class: isSubmit || node.style === "primary" ? "primary" : "",
+    disabled: node.disabled,
+    "aria-label": node.label ? null : "Button",
+    onclick: () => !isSubmit && node.onClickAction && context.act(node.onClickAction),
+  }, node.iconStart && icon("spark"), node.label ?? "", node.iconEnd && icon("spark"));
+}
+
+function field(node, context) {
+  const onchange = node.onChangeAction && ((event) => {
+    const control = event.target;
+    context.act(node.onChangeAction, { [node.name]: control.type === "checkbox" ? control.checked : control.value });
+  });
+  const listener = onchange ? { onchange } : {};
+  return {
+    id: idOf(node.name, context), name: node.name, required: node.required, disabled: node.disabled,
+    placeholder: node.placeholder, ...listener,
+    "aria-label": node.label || context.labelled.has(node.name) ? null : (node.placeholder ?? node.name),
+  };
+}
+
+function labelledFields(node, found = new Set()) {
+  if (node.type === "Label") found.add(node.fieldName);
+  for (const child of [node.children ?? []].flat()) labelledFields(child, found);
+  return found;
+}
+
+function picture(node) {
+  // A picture of another host would tell it who reads; the page's policy would refuse it anyway.
+  if (!/^(data:image\/|blob:|\/)/.test(node.src) && !node.src.startsWith(location.origin)) {
+    return h("p", { class: "caption" }, `Picture of another host: ${node.alt ?? node.src}`);
+  }
+  const image = h("img", { src: node.src, alt: node.alt ?? "" });
+  for (const [name, value] of [["width", node.width ?? node.size], ["height", node.height ?? node.size]]) {
+    if (value !== undefined) image.style[name] = typeof value === "number" ? `${value}px` : value;
+  }
+  return image;
+}
+
+/** A chart as the table of its figures. */
+function chart(node) {
+  const key = node.xAxis?.dataKey ?? node.xAxis;
+  const names = node.series.map((series) => series.label ?? series.dataKey);
+  return h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Chart" },
+    h("table", {},
+      h("thead", {}, h("tr", {}, [key, ...names].map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, node.data.map((row) => h("tr", {}, [key, ...node.series.map((one) => one.dataKey)].map((name) => h("td", {}, String(row[name] ?? ""))))))));
+}
+
+const status = (node) => node.status && h("p", { class: "caption" }, node.status.text);
+const idOf = (name, context) => `${context.prefix}-${name}`;
+const day = (value) => value?.slice(0, 10);
+const sizeOf = (size) => (["sm", "md", "lg", "full"].includes(size) ? `size-${size}` : "size-md");
+const weightOf = (node) => (["medium", "semibold", "bold"].includes(node.weight) ? "strong" : "");
+const colourOf = (node) => (COLOURS.has(node.color) ? node.color : "");

@@ -1,0 +1,130 @@
+"""A real Chromium, and visitors of the playground who notice whatever goes wrong on it."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from tests.faults.harness import new_user
+from tests.support.processes import ChatProcess
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+expect.set_options(timeout=15_000)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no browser is installed: apt-get install chromium")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Somebody in a browser of their own, and what their browser complained about."""
+
+    def __init__(self, context: BrowserContext, base_url: str, user: str) -> None:
+        self.base_url = base_url
+        self.user = user
+        self.context = context
+        self.complaints: list[str] = []
+        self.expected: list[str] = []
+        """Patterns of complaints that belong to the test."""
+        self.requests: list[Request] = []
+        context.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108 - as the driver wants it
+        context.on("console", self._console)
+        context.on("weberror", lambda error: self.complaints.append(f"error: {error.error}"))
+        self.page = context.new_page()
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    @property
+    def outside(self) -> list[str]:
+        """Requests to anybody but the server."""
+        own = (self.base_url, "data:", "blob:")
+        return [request.url for request in self.requests if not request.url.startswith(own)]
+
+    def check(self) -> None:
+        assert self.outside == []
+        unexpected = [
+            complaint
+            for complaint in self.complaints
+            if not any(re.search(known, complaint) for known in self.expected)
+        ]
+        assert unexpected == []
+
+    def visit(self, thread: str = "") -> Page:
+        self.page.goto(f"{self.base_url}/{f'#{thread}' if thread else ''}")
+        expect(self.page.locator("#prompts button").first).to_be_attached()
+        return self.page
+
+    def say(self, text: str) -> None:
+        """Send a message and wait until its turn is over."""
+        self.page.get_by_label("Message", exact=True).fill(text)
+        self.page.keyboard.press("Enter")
+        self.settle(text)
+
+    def settle(self, said: str | None = None) -> None:
+        if said is not None:
+            expect(self.page.locator(".user_message").last).to_contain_text(said)
+        expect(self.page.locator("#send")).to_be_visible()
+        expect(self.page.locator("#items [aria-busy=true]")).to_have_count(0)
+
+    @property
+    def answer(self) -> Any:
+        return self.page.locator(".assistant_message").last
+
+    @property
+    def thread(self) -> str:
+        return self.page.url.partition("#")[2]
+
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture
+def visit(chromium: Browser, demo: ChatProcess) -> Iterator[Visit]:
+    """``visit()`` is a new user with the page open; keywords are those of a browser context."""
+    made: list[Visitor] = []
+
+    def begin(user: str | None = None, **options: Any) -> Visitor:
+        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 860}, **options})
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=demo.base_url)
+        name = user or new_user()
+        context.add_init_script(f"if (location.protocol === 'http:') localStorage.user ??= {name!r}")
+        visitor = Visitor(context, demo.base_url, name)
+        made.append(visitor)
+        visitor.visit()
+        return visitor
+
+    yield begin
+    for visitor in made:
+        visitor.check()
+        visitor.context.close()
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    chosen = request.config.getoption("--pictures")
+    directory = Path(chosen) if chosen else tmp_path
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

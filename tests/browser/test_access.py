@@ -1,0 +1,157 @@
+"""For everybody: light and dark, wide and narrow, by keyboard alone, with a screen reader."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visit, Visitor
+
+PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
+SCENES = (
+    "markdown",
+    "card",
+    "list",
+    "form",
+    "questions",
+    "workflow",
+    "citation",
+    "entity",
+    "draw",
+    "tool",
+    "notice",
+    "error",
+)
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{rule['id']}: {[node['html'][:150] for node in rule['nodes'][:3]]}" for rule in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_accessibility_is_broken(visit: Visit, scheme: str, pictures: Path) -> None:
+    # What moves is caught in the middle of it otherwise.
+    visitor = visit(color_scheme=scheme, reduced_motion="reduce")
+    assert violations(visitor.page) == []
+    for keyword in SCENES:
+        visitor.say(keyword)
+        assert violations(visitor.page) == [], keyword
+    visitor.page.get_by_role("button", name="Delete markdown").click()
+    assert violations(visitor.page) == []
+    visitor.page.keyboard.press("Escape")
+    visitor.page.get_by_label("Message", exact=True).fill("slow")
+    visitor.page.keyboard.press("Enter")
+    expect(visitor.answer).to_contain_text("This is")
+    assert violations(visitor.page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_page_has_its_list_behind_a_button(visit: Visit, scheme: str) -> None:
+    visitor = visit(color_scheme=scheme, reduced_motion="reduce", **PHONE)
+    page = visitor.page
+    visitor.say("markdown")
+    expect(page.get_by_role("link", name="markdown")).to_be_hidden()
+    width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+    assert violations(page) == []
+    page.get_by_role("button", name="Conversations").click()
+    expect(page.get_by_role("link", name="markdown")).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name="markdown")).to_be_hidden()
+    expect(page.get_by_role("button", name="Conversations")).to_be_focused()
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name="New conversation", exact=True).click()
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.get_by_role("link", name="markdown")).to_be_hidden()
+
+
+def test_light_and_dark_are_chosen_and_remembered(visit: Visit) -> None:
+    visitor = visit(color_scheme="light")
+    page = visitor.page
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.get_by_role("button", name="Dark page").click()
+    assert page.evaluate(background) == "rgb(22, 21, 20)"
+    page.reload()
+    expect(page.get_by_role("button", name="Light page")).to_be_visible()
+    assert page.evaluate(background) == "rgb(22, 21, 20)"
+
+
+def focused(page: Page) -> str:
+    return str(
+        page.evaluate(
+            "(e => e.getAttribute('aria-label') ?? e.labels?.[0]?.textContent ?? e.textContent)(document.activeElement)"
+        )
+    ).strip()
+
+
+def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.page
+    # The field is ready when the page is.
+    assert focused(page) == "Message"
+    page.keyboard.type("buttons")
+    page.keyboard.press("Enter")
+    visitor.settle("buttons")
+    reached: list[str] = []
+    while "Press me" not in reached:
+        page.keyboard.press("Shift+Tab")
+        reached.append(focused(page))
+        assert len(reached) < 20, reached
+    page.keyboard.press("Space")
+    expect(page.locator(".widget")).to_contain_text("Pressed 1 times")
+    assert focused(page) == "Press me"
+    while "New conversation" not in reached:
+        page.keyboard.press("Shift+Tab")
+        reached.append(focused(page))
+        assert len(reached) < 40, reached
+    assert {"Messages", "Delete buttons", "Rename buttons", "Filter by title", "User"} <= set(reached)
+    page.keyboard.press("Enter")
+    expect(page.locator("#welcome")).to_be_visible()
+    assert focused(page) == "Message"
+    # The dialog keeps the keyboard, and gives it back.
+    page.get_by_role("button", name="Delete buttons").focus()
+    page.keyboard.press("Enter")
+    assert focused(page) == "Cancel"
+    page.keyboard.press("Enter")
+    assert focused(page) == "Delete buttons"
+
+
+def test_a_screen_reader_is_told_what_happens(visit: Visit) -> None:
+    visitor = visit()
+    visitor.say("mistake")
+    expect(visitor.page.get_by_role("status").first).to_have_text("The assistant says: Two and two is four.")
+    headings = visitor.page.get_by_role("heading", level=2)
+    expect(headings).to_have_text(["You said:", "The assistant says:"])
+    expect(visitor.page.get_by_role("navigation", name="Conversations")).to_be_visible()
+    visitor.page.get_by_role("button", name="Good answer").click()
+    expect(visitor.page.get_by_role("status").first).to_have_text("Thank you for the feedback.")
+
+
+def test_pictures_of_the_page(visit: Visit, pictures: Path) -> None:
+    light = visit(user="alice", color_scheme="light")
+    for message in ("What time is it?", "workflow", "markdown"):
+        light.page.get_by_role("button", name="New conversation", exact=True).click()
+        light.say(message)
+    dark = visit(user="alice", color_scheme="dark")
+    dark.page.get_by_role("link", name="workflow").click()
+    dark.page.locator(".workflow summary").click()
+    dark.say("citation")
+    dark.say("list")
+    for name, visitor in (("playground-light", light), ("playground-dark", dark)):
+        visitor.page.wait_for_load_state("networkidle")
+        taken = visitor.page.screenshot(path=pictures / f"{name}.png")
+        assert len(taken) > 20_000
+
+
+def test_the_first_thing_a_visitor_sees_proposes_what_to_say(visit: Visit) -> None:
+    visitor: Visitor = visit()
+    prompts = visitor.page.locator("#prompts button")
+    expect(prompts.first).to_contain_text("What time is it?")
+    assert prompts.count() > 15
+    prompts.first.click()
+    expect(visitor.answer).to_contain_text("UTC")
+    expect(visitor.page.locator("#welcome")).to_be_hidden()
