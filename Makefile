@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults mutants canary check bench format lock
+.PHONY: help setup run test faults mutants canary check bench pictures format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,10 +38,13 @@ check: setup ## Format, lint, import contract, types, compose file and Dockerfil
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile examples/nextjs/Dockerfile
 
 bench: setup ## Measure turns, tokens and statements, as ratios on this machine
 	$(BIN)/python -m benchmarks $(ARGS)
+
+pictures: setup ## Take the pictures of the playground that the README shows
+	$(BIN)/python -m pytest tests/browser/test_access.py -k pictures --pictures docs/pictures --numprocesses 0
 
 format: setup ## Rewrite the files as the formatter wants them
 	$(BIN)/ruff format .

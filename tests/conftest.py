@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import pytest
@@ -16,6 +17,8 @@ from app.db import Database, migrations
 from app.db.embedded import EmbeddedPostgres
 from app.store import DatabaseStore
 from tests.support.processes import ChatProcess, ModelServer
+
+T = TypeVar("T")
 
 TEMPLATE = "chat_template"
 _numbers = itertools.count(1)
@@ -37,7 +40,7 @@ def query(url: URL, question: str) -> list[dict[str, Any]]:
         finally:
             await connection.close()
 
-    return asyncio.run(run())
+    return _in_a_loop_of_its_own(run())
 
 
 def execute(url: URL, *commands: str) -> None:
@@ -49,7 +52,13 @@ def execute(url: URL, *commands: str) -> None:
             await connection.execute(command)
         await connection.close()
 
-    asyncio.run(run())
+    _in_a_loop_of_its_own(run())
+
+
+def _in_a_loop_of_its_own(work: Coroutine[Any, Any, T]) -> T:
+    """In another thread: the browser's driver keeps a loop in that of the tests."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,6 +32,8 @@ from app.assistant.attached import Part, contents_of, named
 from app.context import Files
 from app.store.attachments import id_in
 
+NOTE_BEGINS = "<Context>\n"
+"""What is told in the name of the user, who did not say it."""
 STOPPED = "[This answer was stopped here by the user.]"
 
 ResolveTag = Callable[[UserMessageTagContent], Awaitable[str]]
@@ -135,7 +137,9 @@ def _of_task(task: Task) -> str:
 
 
 def _note(text: str, *more: Part) -> EasyInputMessageParam:
-    return EasyInputMessageParam(type="message", role="user", content=[_text(f"<Context>\n{text}\n</Context>"), *more])
+    return EasyInputMessageParam(
+        type="message", role="user", content=[_text(f"{NOTE_BEGINS}{text}\n</Context>"), *more]
+    )
 
 
 def _text(text: str) -> ResponseInputTextParam:

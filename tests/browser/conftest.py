@@ -26,8 +26,9 @@ ARGUMENTS = [
 expect.set_options(timeout=15_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """For one module: while its driver runs, this process can run no asynchronous tests."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no browser is installed: apt-get install chromium")
@@ -47,6 +48,8 @@ class Visitor:
         self.complaints: list[str] = []
         self.expected: list[str] = []
         """Patterns of complaints that belong to the test."""
+        self.answered: list[str] = []
+        """Addresses elsewhere that the test itself answers for."""
         self.requests: list[Request] = []
         context.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108 - as the driver wants it
         context.on("console", self._console)
@@ -60,7 +63,7 @@ class Visitor:
     @property
     def outside(self) -> list[str]:
         """Requests to anybody but the server."""
-        own = (self.base_url, "data:", "blob:")
+        own = (self.base_url, "data:", "blob:", *self.answered)
         return [request.url for request in self.requests if not request.url.startswith(own)]
 
     def check(self) -> None:

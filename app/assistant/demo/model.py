@@ -29,6 +29,8 @@ from openai.types.responses import (
 )
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
+from app.assistant.converter import NOTE_BEGINS
+
 SECONDS_PER_WORD = 0.01
 TOOL = "current_time"
 ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)
@@ -143,7 +145,7 @@ def _said(conversation: Sequence[Any]) -> list[str]:
             content = item.get("content", "")
             parts = content if isinstance(content, list) else [{"text": content}]
             texts.append("".join(str(part.get("text", "")) for part in parts))
-    return texts or [""]
+    return [text for text in texts if not text.startswith(NOTE_BEGINS)] or [""]
 
 
 def _completed(output: list[TResponseOutputItem], conversation: Sequence[Any], words: int) -> ResponseCompletedEvent:

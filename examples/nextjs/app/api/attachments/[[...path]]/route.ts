@@ -1,0 +1,35 @@
+// Files. Uploads and pictures come with links that are their own permission: ChatKit's frame has neither our cookie nor
+// our origin. The rest is for the user who is signed in.
+
+import { forward, refusal } from "@/lib/backend";
+import { isSameOrigin } from "@/lib/same-origin";
+import { currentUser } from "@/lib/session";
+
+export const dynamic = "force-dynamic";
+
+const LINK = /^\/api\/attachments\/[\w-]+\/(content|preview)$/;
+
+async function handle(request: Request): Promise<Response> {
+  const { pathname, search } = new URL(request.url);
+  if (LINK.test(pathname)) return forward(request, pathname + search, null);
+  if (!isSameOrigin(request)) return refusal(403, "origin_not_allowed", "This page may not use these files.");
+  const user = await currentUser();
+  if (!user) return refusal(401, "unauthorized", "Please sign in.");
+  return forward(request, pathname, user);
+}
+
+export { handle as GET, handle as POST, handle as PUT };
+
+/** A link may be used by ChatKit's frame, which asks first. */
+export function OPTIONS(request: Request): Response {
+  if (!LINK.test(new URL(request.url).pathname)) return new Response(null, { status: 204 });
+  return new Response(null, {
+    status: 204,
+    headers: {
+      "access-control-allow-origin": "*",
+      "access-control-allow-methods": "GET, POST, PUT",
+      "access-control-allow-headers": request.headers.get("access-control-request-headers") ?? "content-type",
+      "access-control-max-age": "600",
+    },
+  });
+}

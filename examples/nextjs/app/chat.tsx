@@ -1,0 +1,66 @@
+"use client";
+
+import { ChatKit, useChatKit } from "@openai/chatkit-react";
+import Script from "next/script";
+import { useEffect, useState } from "react";
+import { idempotentFetch } from "@/lib/idempotent-fetch";
+
+const SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js";
+const PATIENCE_MS = 10_000;
+
+export function Chat({ thread }: { thread: string | null }) {
+  const isMissing = useMissingScript();
+  const { control } = useChatKit({
+    api: {
+      url: "/api/chatkit",
+      // Any word will do on localhost; elsewhere, the key of your domain from OpenAI's settings.
+      domainKey: process.env.NEXT_PUBLIC_CHATKIT_DOMAIN_KEY ?? "localhost",
+      fetch: idempotentFetch,
+      uploadStrategy: { type: "two_phase" },
+    },
+    initialThread: thread,
+    history: { enabled: true, showDelete: true, showRename: true },
+    threadItemActions: { feedback: true, retry: true },
+    composer: { attachments: { enabled: true } },
+    startScreen: {
+      greeting: "What can I do for you?",
+      prompts: [
+        { label: "What time is it?", prompt: "What time is it?" },
+        { label: "Show me a form", prompt: "form" },
+      ],
+    },
+    onClientTool: ({ name }) => (name === "get_page_title" ? { title: document.title } : { error: `There is no tool ${name}.` }),
+    // The address names the conversation, so that a reload comes back to it.
+    onThreadChange: ({ threadId }) => history.replaceState(null, "", threadId ? `?thread=${encodeURIComponent(threadId)}` : "/"),
+    onError: ({ error }) => console.error(error),
+  });
+  return (
+    <>
+      <Script src={SCRIPT} strategy="afterInteractive" />
+      {isMissing && (
+        <p role="alert">
+          The chat could not be loaded. Something between you and cdn.platform.openai.com may keep it away.{" "}
+          <button type="button" onClick={() => location.reload()}>
+            Try again
+          </button>
+        </p>
+      )}
+      <ChatKit control={control} className="chatkit" hidden={isMissing} />
+    </>
+  );
+}
+
+/** True when ChatKit's script has not come in time: the component itself would wait for ever. */
+function useMissingScript(): boolean {
+  const [isMissing, setMissing] = useState(false);
+  useEffect(() => {
+    let isHere = false;
+    void customElements.whenDefined("openai-chatkit").then(() => {
+      isHere = true;
+      setMissing(false);
+    });
+    const timer = setTimeout(() => setMissing(!isHere), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  return isMissing;
+}

@@ -1,0 +1,28 @@
+import { Chat } from "./chat";
+import { SignIn, SignOut } from "./sign-in";
+import { DEMO_USERS, currentUser } from "@/lib/session";
+
+export default async function Page({ searchParams }: { searchParams: Promise<{ thread?: string }> }) {
+  const user = await currentUser();
+  const { thread } = await searchParams;
+  if (!user) {
+    return (
+      <main className="sign-in">
+        <h1>Who are you?</h1>
+        <p>Two users of a demo; what one of them says, the other never sees.</p>
+        <SignIn users={DEMO_USERS} />
+      </main>
+    );
+  }
+  return (
+    <main className="chat">
+      <header>
+        <h1>Chat</h1>
+        <span>{user.name}</span>
+        <SignOut />
+      </header>
+      {/* Another user is another chat: nothing of the first one is kept. */}
+      <Chat key={user.id} thread={thread ?? null} />
+    </main>
+  );
+}

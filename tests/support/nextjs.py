@@ -1,0 +1,135 @@
+"""The Next.js example as its users run it: installed, built, started; and a connection that can be cut."""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.processes import ROOT, clean_environment, free_port
+
+APP = ROOT / "examples" / "nextjs"
+SERVER = APP / ".next" / "standalone" / "server.js"
+INSTALLED = APP / "node_modules" / ".package-lock.json"
+START_SECONDS = 30
+
+
+def build() -> None:
+    """Skips where there is no npm; fails where the app cannot be built."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("node and npm are not installed: the Next.js example needs Node 20.9 or newer")
+    lock = APP / "package-lock.json"
+    if not INSTALLED.exists() or INSTALLED.stat().st_mtime < lock.stat().st_mtime:
+        _npm("ci")
+    sources = [
+        path
+        for path in APP.rglob("*")
+        if path.is_file()
+        and not {"node_modules", ".next"} & set(path.relative_to(APP).parts)
+        and "next-env" not in path.name
+    ]
+    if not SERVER.exists() or SERVER.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+        shutil.rmtree(APP / ".next", ignore_errors=True)
+        _npm("run", "build")
+
+
+def _npm(*arguments: str) -> None:
+    done = subprocess.run(
+        ["npm", *arguments],  # noqa: S607 - from the PATH, as its users run it
+        cwd=APP,
+        env=clean_environment(NEXT_TELEMETRY_DISABLED="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+class NextApp:
+    def __init__(self, port: int, backend: str, secret: str, log: Path) -> None:
+        self.port = port
+        self.base_url = f"http://127.0.0.1:{port}"
+        self._log = log.open("wb")
+        self.process = subprocess.Popen(
+            ["node", str(SERVER)],  # noqa: S607
+            cwd=SERVER.parent,
+            env=clean_environment(
+                PORT=str(port),
+                HOSTNAME="127.0.0.1",
+                NEXT_TELEMETRY_DISABLED="1",
+                CHAT_BACKEND_URL=backend,
+                CHAT_JWT_SECRET=secret,
+            ),
+            stdout=self._log,
+            stderr=self._log,
+        )
+        self._wait(log)
+
+    def _wait(self, log: Path) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx2.get(self.base_url, timeout=5).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                time.sleep(0.1)
+        raise AssertionError(f"the app did not start:\n{log.read_text()}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+class Wire:
+    """Passes bytes on to a server on this machine, and cuts the connection in the middle of an answer when told to."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", free_port()))
+        self.port = int(self._listener.getsockname()[1])
+        self._cut_at: bytes | None = None
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_once_at(self, text: bytes) -> None:
+        """The next connection that answers with this is cut there."""
+        self._cut_at = text
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._target))
+            threading.Thread(target=self._pass, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self._pass, args=(far, near, True), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if is_answer and self._cut_at is not None and self._cut_at in data:
+                    self._cut_at = None
+                    self.cuts += 1
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        # Each of the two ends is read by one of the two threads, and closed by it.
+        source.close()
