@@ -21,6 +21,7 @@ TRIES = 3
 
 logger = get_logger(__name__)
 
+SQLALCHEMYS_CACHE = "prepared_statement_cache_size"
 UNIQUE_VIOLATION = "23505"
 
 T = TypeVar("T")
@@ -47,7 +48,18 @@ def normalised_url(url: str | URL) -> URL:
         query["ssl"] = query.pop("sslmode")
     for name in ("channel_binding", "application_name", "connect_timeout", "options"):
         query.pop(name, None)
+    # As providers print it for poolers that give each transaction another connection, which has prepared nothing.
+    if query.pop("pgbouncer", "") == "true":
+        query[SQLALCHEMYS_CACHE] = "0"
     return parsed.set(drivername="postgresql+asyncpg", query=query)
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """What a URL cannot say to asyncpg."""
+    arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS}
+    if url.query.get(SQLALCHEMYS_CACHE) == "0":
+        arguments["statement_cache_size"] = 0
+    return arguments
 
 
 class Database:
@@ -61,15 +73,16 @@ class Database:
         pool: dict[str, Any] = (
             {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 10} if pooled else {"poolclass": NullPool}
         )
+        given = normalised_url(url)
         self.engine: AsyncEngine = create_async_engine(
-            normalised_url(url),
+            given,
             # No ping before each statement, which would be a second round trip: a connection that was lost while it lay
             # in the pool fails, throws all others of its age away, and the statement is tried again.
             # One statement is one transaction and one round trip; `transaction` is the exception.
             isolation_level="AUTOCOMMIT",
             # Errors would print message text otherwise.
             hide_parameters=True,
-            connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS},
+            connect_args=connect_arguments(given),
             **pool,
         )
         self.on_retry: Callable[[str], object] = lambda _: None
