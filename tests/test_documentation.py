@@ -8,9 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from app.errors import ChatError
+from app.settings import Settings, variable_name
 from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
 
 README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PROMISES = (ROOT / "docs" / "promises.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+RUNNABLE = [
+    pytest.param(block, id=f"{path.stem}-{number}")
+    for path in [ROOT / "README.md", *DOCS]
+    for number, block in enumerate(re.findall(r"```bash runnable\n(.*?)```", path.read_text(), re.DOTALL), start=1)
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +32,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) 
     process.stop()
 
 
-@pytest.mark.parametrize("block", re.findall(r"```bash runnable\n(.*?)```", README, re.DOTALL), ids=["talk"])
+@pytest.mark.parametrize("block", RUNNABLE)
 def test_a_runnable_block_runs_when_pasted(server: ChatProcess, block: str, tmp_path: Path) -> None:
-    script = block.replace("http://localhost:8000", server.base_url)
+    output = _pasted(server, block, tmp_path)
+    assert output
+    assert '"code"' not in output
+
+
+def test_the_talk_of_the_quick_start_says_what_it_promises(server: ChatProcess, tmp_path: Path) -> None:
+    (block,) = [param.values[0] for param in RUNNABLE if param.id == "quick-start-1"]
+    output = _pasted(server, str(block), tmp_path)
+    assert "thread.created" in output
+    assert "tool says" in output
+    assert output.rstrip().endswith('"has_more":false}')
+
+
+def _pasted(server: ChatProcess, block: str, directory: Path) -> str:
     done = subprocess.run(
-        ["/bin/bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
+        ["/bin/bash", "-euo", "pipefail", "-c", block.replace("http://localhost:8000", server.base_url)],
+        cwd=directory,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
@@ -34,18 +58,33 @@ def test_a_runnable_block_runs_when_pasted(server: ChatProcess, block: str, tmp_
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "thread.created" in done.stdout
-    assert "tool says" in done.stdout
-    assert '"code"' not in done.stdout
-    assert done.stdout.rstrip().endswith('"has_more":false}')
+    return done.stdout
 
 
-@pytest.mark.parametrize("promise", re.findall(r"`(tests/[^`]+::[^`]+)`", README))
+def test_there_are_promises() -> None:
+    rows = re.findall(r"^\| (?!promise|-)", PROMISES, re.MULTILINE)
+    assert len(rows) > 20
+    # None of them without its test.
+    assert len(rows) == len(re.findall(r"^\| .* \| `tests/[^`]+` \|$", PROMISES, re.MULTILINE))
+
+
+@pytest.mark.parametrize("promise", re.findall(r"`(tests/[^`]+::[^`]+)`", PROMISES))
 def test_a_promise_names_a_test_that_exists(promise: str) -> None:
     path, *names = promise.split("::")
     source = (ROOT / path).read_text()
     for name in names:
         assert re.search(rf"\b(class|def) {name}\b", source), promise
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.stem)
+def test_the_readme_leads_to_every_document(document: Path) -> None:
+    assert f"](docs/{document.name})" in README
+
+
+def test_every_decision_is_listed() -> None:
+    directory = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\]\((\d{4}-[^)]+)\)", (directory / "README.md").read_text())
+    assert listed == sorted(path.name for path in directory.glob("[0-9]*.md"))
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *map(str, (ROOT / "docs").rglob("*.md"))])
@@ -55,12 +94,43 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
         assert (path.parent / target).exists(), target
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_every_command_is_documented() -> None:
     from app.cli import cli  # noqa: PLC0415 - typer's own registry
 
     for command in cli.registered_commands:
         assert command.callback is not None
-        assert f"`chatkit-postgres {command.callback.__name__}" in README
+        assert f"`chatkit-postgres {command.callback.__name__}" in OPERATIONS
+    for group in cli.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            name = command.name or getattr(command.callback, "__name__", "")
+            assert re.search(rf"`(chatkit-postgres )?{group.name} {name}", OPERATIONS), name
+
+
+def kinds_of_errors() -> list[type[ChatError]]:
+    kinds: list[type[ChatError]] = [ChatError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    # Those of the tests' own assistants are not ours.
+    return [kind for kind in kinds if kind.__module__.startswith("app.")]
+
+
+@pytest.mark.parametrize("kind", kinds_of_errors(), ids=lambda kind: kind.__name__)
+def test_every_error_code_is_documented_with_its_status(kind: type[ChatError]) -> None:
+    assert f"\n| `{kind.code}` | {kind.status} |" in TROUBLESHOOTING
+
+
+def test_no_error_code_is_documented_that_does_not_exist() -> None:
+    documented = re.findall(r"^\| `(\w+)` \| \d+ \|", TROUBLESHOOTING, re.MULTILINE)
+    assert set(documented) == {kind.code for kind in kinds_of_errors()}
+    assert len(documented) == len(set(documented))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`(CHAT_[A-Z_]+)`", "".join(path.read_text() for path in DOCS))))
+)
+def test_settings_that_documents_name_exist(name: str) -> None:
+    assert name in {variable_name(field) for field in Settings.model_fields}
 
 
 def test_the_assistant_of_the_document_works(

@@ -1,4 +1,4 @@
-"""What can be configured, and that the README and .env.example know of it."""
+"""What can be configured, and that docs/settings.md and .env.example know of it."""
 
 import re
 from pathlib import Path
@@ -24,8 +24,13 @@ def public_fields() -> list[str]:
 def test_every_setting_is_documented(field: str) -> None:
     assert Settings.model_fields[field].description
     name = re.escape(variable_name(field))
-    assert re.search(rf"^\| `{name}` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert re.search(rf"^\| `{name}` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(variable_name(field) for field in public_fields())
 
 
 def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def test_the_documents_name_every_operation_event_and_keyword() -> None:
     rows = set(re.findall(r"^\| `([\w.]+)` \|", DOCUMENT.read_text(), re.MULTILINE))
     assert rows == set(operations()) | types_of(types.ThreadStreamEvent) | types_of(types.ThreadItemUpdate)
     for keyword, (shows, _) in SCENES.items():
-        assert f"| `{keyword}` | {shows} |" in (ROOT / "README.md").read_text(), keyword
+        assert f"| `{keyword}` | {shows} |" in (ROOT / "docs" / "playground.md").read_text(), keyword
 
 
 def test_only_allowed_models_and_tools_can_be_chosen(recorded: Recorded) -> None:
