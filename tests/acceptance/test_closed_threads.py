@@ -11,7 +11,7 @@ from app.context import RequestContext
 from app.db import Database
 from app.store import DatabaseStore
 from tests.conftest import query
-from tests.faults.harness import SECRET, environment, new_user
+from tests.faults.harness import NO_CHORES, SECRET, environment, new_user
 from tests.isolation.matrix import OWN, TABLES
 from tests.isolation.world import World, built
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
@@ -28,7 +28,7 @@ STATUSES: dict[str, LockedStatus | ClosedStatus] = {
 def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
-    process = ChatProcess(tmp_path_factory.mktemp("closed"), **environment(shared_database, model_server))
+    process = ChatProcess(tmp_path_factory.mktemp("closed"), **environment(shared_database, model_server), **NO_CHORES)
     yield process.wait_until_ready()
     assert process.stop() == 0
 

@@ -54,6 +54,10 @@ def environment(database: URL, model: ModelServer, **more: str) -> dict[str, str
     }
 
 
+NO_CHORES = {"CHAT_TURN_STALE_SECONDS": "3600"}
+"""For tests that compare rows: the clean-up of files changes some of its own accord otherwise."""
+
+
 def start(directory: Path, database: URL, model: ModelServer, *arguments: str, **more: str) -> Replica:
     process = ChatProcess(directory, *arguments, **environment(database, model, **more))
     return Replica(process.wait_until_ready(), database, model)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from app.store.ids import new_id
-from tests.faults.harness import environment, new_user
+from tests.faults.harness import NO_CHORES, environment, new_user
 from tests.isolation.matrix import MALFORMED, RULES, SECRET, TABLES, Matrix, connected
 from tests.isolation.world import World
 from tests.support.files import Uploader, objects_in, picture
@@ -37,7 +37,7 @@ Digest = Callable[[str], Awaitable[str]]
 def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
-    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer)}
+    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer), **NO_CHORES}
     process = ChatProcess(tmp_path_factory.mktemp("files"), **environment(shared_database, model_server) | own)
     yield process.wait_until_ready()
     assert process.stop() == 0

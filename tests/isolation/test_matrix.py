@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from app.db import Database
 from app.store import DatabaseStore
-from tests.faults.harness import environment, new_user
+from tests.faults.harness import NO_CHORES, environment, new_user
 from tests.isolation.matrix import OWN, RULES, SECRET, Matrix, connected, id_fields, id_slots, operations
 from tests.isolation.world import World, built
 from tests.support.processes import ChatProcess, ModelServer
@@ -18,7 +18,7 @@ from tests.support.processes import ChatProcess, ModelServer
 def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
-    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer)}
+    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer), **NO_CHORES}
     process = ChatProcess(tmp_path_factory.mktemp("matrix"), **environment(shared_database, model_server) | own)
     yield process.wait_until_ready()
     assert process.stop() == 0
