@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from app.errors import ChatError
 from app.settings import Settings, variable_name
+from app.store import DatabaseStore
+from tests.conftest import execute, query
+from tests.isolation.matrix import TABLES
+from tests.isolation.world import World, built
 from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
 
 README = (ROOT / "README.md").read_text()
@@ -155,3 +160,24 @@ def test_the_assistant_of_the_document_works(
         assert again.status_code == 422
     finally:
         assert server.stop() == 0
+
+
+async def test_removing_a_user_leaves_nothing_of_them(store: DatabaseStore, database_url: URL) -> None:
+    commands = re.findall(r"^    ((?:DELETE|UPDATE) .*;)$", OPERATIONS, re.MULTILINE)
+    assert len(commands) >= 3
+    gone, other = await built(store, World("gone", "MARK")), await built(store, World("other", "MARK"))
+    assert rows_of(database_url, gone.user)
+    before = rows_of(database_url, other.user)
+    execute(database_url, *(command.replace("'...'", "'gone'") for command in commands))
+    # Rows of files go when their bytes have gone.
+    assert {row.partition("|")[0] for row in rows_of(database_url, gone.user)} == {"attachments deleted"}
+    assert rows_of(database_url, other.user) == before
+
+
+def rows_of(database: URL, user: str) -> list[str]:
+    found = []
+    for table in TABLES:
+        state = "state" if table == "attachments" else "''"
+        rows = query(database, f"SELECT {state} AS state, r::text FROM chat_{table} r WHERE user_id = '{user}'")
+        found += [f"{table} {row['state']}|{row['r']}" for row in rows]
+    return sorted(found)

@@ -1,0 +1,59 @@
+"""The stack of `docker compose up`, as far as it can be known without an engine."""
+
+import re
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from app.settings import Settings
+from tests.support.processes import ROOT
+
+STACK: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
+IMAGES = {"api": ROOT / "Dockerfile", "web": ROOT / "examples" / "nextjs" / "Dockerfile"}
+
+
+def test_each_part_waits_for_what_it_needs() -> None:
+    assert set(STACK) == {"postgres", "secret", "migrate", "api", "web"}
+    waits = {
+        (name, other): how["condition"]
+        for name, service in STACK.items()
+        for other, how in service.get("depends_on", {}).items()
+    }
+    assert waits == {
+        ("migrate", "postgres"): "service_healthy",
+        ("api", "migrate"): "service_completed_successfully",
+        ("api", "secret"): "service_completed_successfully",
+        ("web", "api"): "service_healthy",
+    }
+    assert "healthcheck" in STACK["postgres"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_faces_the_network_can_do_little(name: str) -> None:
+    service, image = STACK[name], IMAGES[name].read_text()
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    stages = image.split("\nFROM ")
+    assert len(stages) == 3, "one stage that builds, one that runs"
+    assert re.search(r"^FROM \S+-slim", image, re.MULTILINE)
+    assert "\nUSER 10001\n" in stages[-1]
+    assert "\nHEALTHCHECK " in stages[-1]
+    # What built it stays behind.
+    assert not re.search(r"pip install|npm ci", stages[-1])
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_stops_is_given_longer_than_the_drain(name: str) -> None:
+    grace = STACK[name]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > Settings.model_fields["drain_seconds"].default
+
+
+def test_both_sides_share_one_secret() -> None:
+    for name in IMAGES:
+        assert STACK[name]["environment"]["CHAT_JWT_SECRET_FILE"] == "/secrets/jwt"
+        assert "secrets:/secrets:ro" in STACK[name]["volumes"]
+    published = STACK["web"]["ports"][0].split(":")[1]
+    assert f"localhost:{published}" in STACK["api"]["environment"]["CHAT_PUBLIC_URL"]
