@@ -53,7 +53,8 @@ def test_what_stops_is_given_longer_than_the_drain(name: str) -> None:
 
 def test_both_sides_share_one_secret() -> None:
     for name in IMAGES:
-        assert STACK[name]["environment"]["CHAT_JWT_SECRET_FILE"] == "/secrets/jwt"
+        assert STACK[name]["environment"]["CHAT_JWT_SECRET"] == "${CHAT_JWT_SECRET:-}"
+        assert STACK[name]["environment"]["CHAT_JWT_SECRET_FILE"] == "${CHAT_JWT_SECRET_FILE-/secrets/jwt}"
         assert "secrets:/secrets:ro" in STACK[name]["volumes"]
     published = STACK["web"]["ports"][0].split(":")[1]
     assert f"localhost:{published}" in STACK["api"]["environment"]["CHAT_PUBLIC_URL"]

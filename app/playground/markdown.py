@@ -1,5 +1,6 @@
 """Markdown of a model as HTML that is safe to show: parsed by markdown-it-py, coloured by Pygments, cleaned by nh3."""
 
+import time
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -7,15 +8,17 @@ from typing import Any
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from pygments import highlight
+from markdown_it.utils import OptionsDict
+from pygments import format as formatted
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
+from pygments.token import Text
 from pygments.util import ClassNotFound
 
 LIGHT, DARK = "xcode", "lightbulb"
 """Of the styles of Pygments, those whose colours can be read on our pages: at least 4.5 to 1."""
-LONGEST_COLOURED = 20_000
-"""Characters of one block of code: a lexer may be slow on a hostile one."""
+COLOURING_SECONDS = 0.3
+"""For all code of one text: a lexer may be slow on what was made for it. The rest stays without colours."""
 
 HIGHEST_HEADING = 3
 """A message of the page has a heading of the second level."""
@@ -42,7 +45,9 @@ def rendered(text: str) -> list[str]:
     """HTML of the blocks of a text, one by one, so that a page that shows a growing text changes the last ones only."""
     tokens = _PARSER.parse(text)
     _fit_headings(tokens)
-    return [_clean(_PARSER.renderer.render(block, _PARSER.options, {})) for block in _blocks(tokens)]
+    options: Any = {**_PARSER.options, "highlight": _Colours(time.monotonic() + COLOURING_SECONDS)}
+    options = OptionsDict(options)
+    return [_clean(_PARSER.renderer.render(block, options, {})) for block in _blocks(tokens)]
 
 
 def code_style() -> str:
@@ -98,13 +103,26 @@ def _clean(html: str) -> str:
     )
 
 
-def _coloured(code: str, language: str, _attributes: str) -> str:
-    if not language or len(code) > LONGEST_COLOURED:
-        return escape(code)
-    try:
-        return str(highlight(code, get_lexer_by_name(language), _FORMATTER))
-    except ClassNotFound:
-        return escape(code)
+class _Colours:
+    def __init__(self, until: float) -> None:
+        self._until = until
+
+    def __call__(self, code: str, language: str, _attributes: str) -> str:
+        if not language:
+            return escape(code)
+        try:
+            return str(formatted(self._tokens(code, language), _FORMATTER))
+        except ClassNotFound:
+            return escape(code)
+
+    def _tokens(self, code: str, language: str) -> Iterator[tuple[Any, str]]:
+        seen = 0
+        for place, kind, text in get_lexer_by_name(language).get_tokens_unprocessed(code):
+            if time.monotonic() > self._until:
+                break
+            yield kind, text
+            seen = place + len(text)
+        yield Text, code[seen:]
 
 
 def _picture(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
@@ -113,5 +131,6 @@ def _picture(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any,
     return f'<a href="{escape(address)}">{escape(tokens[index].content or address)}</a>'
 
 
-_PARSER = MarkdownIt("gfm-like", {"html": False, "linkify": True, "highlight": _coloured})
+# Definitions of links can be repeated without end, by a text that is short itself.
+_PARSER = MarkdownIt("gfm-like", {"html": False, "linkify": True}).disable("reference")
 _PARSER.add_render_rule("image", _picture)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from app.errors import BadRequest, NotFound, Unprocessable, UnsupportedMediaType
+from app.errors import BadRequest, ForeignOrigin, NotFound, RequestTimedOut, Unprocessable, UnsupportedMediaType
 from app.playground.markdown import code_style, rendered
 
 STATIC = Path(__file__).parent / "static"
@@ -20,7 +21,9 @@ CONTENT_SECURITY_POLICY = (
     "require-trusted-types-for 'script'; trusted-types markdown"
 )
 LONGEST_BODY_BYTES = 4096
-LONGEST_MARKDOWN_BYTES = 2**21
+LONGEST_MARKDOWN_BYTES = 256 * 1024
+"""A longer text is shown as it is."""
+BODY_SECONDS = 10
 
 MintToken = Callable[[str], str]
 
@@ -36,6 +39,8 @@ class MarkdownRequest(BaseModel):
 def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIRouter:
     """``prompts`` are what an empty conversation proposes to say: the words, and what they show."""
     router = APIRouter()
+    # One at a time, and not with the threads of the conversations.
+    renderer = ThreadPoolExecutor(1, thread_name_prefix="markdown")
 
     @router.get("/")
     async def page() -> Response:
@@ -63,10 +68,19 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
             text = MarkdownRequest.model_validate_json(body).text
         except ValidationError:
             raise Unprocessable("text: the Markdown to be shown.") from None
-        return JSONResponse({"blocks": await asyncio.to_thread(rendered, text)})
+        return JSONResponse({"blocks": await asyncio.get_running_loop().run_in_executor(renderer, rendered, text)})
 
+    _add_tokens(router, mint_token)
+    return router
+
+
+def _add_tokens(router: APIRouter, mint_token: MintToken) -> None:
     @router.post("/dev/token")
     async def dev_token(request: Request) -> Response:
+        # Pages of other origins may use the server, with a token of their own.
+        origin = request.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+            raise ForeignOrigin
         body = await _json_body(request, LONGEST_BODY_BYTES, "user: too long.")
         try:
             user = DevTokenRequest.model_validate_json(body).user
@@ -75,25 +89,31 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
             raise Unprocessable("user: 1 to 255 printable characters.") from None
         return JSONResponse({"token": token}, headers={"Cache-Control": "no-store"})
 
-    return router
 
-
-HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cache-Control": "no-cache",
+    # Or browsers look up the hosts of links that nobody followed.
+    "X-DNS-Prefetch-Control": "off",
+}
 
 
 async def _json_body(request: Request, most_bytes: int, too_long: str) -> bytes:
     # A form of another site can post text, but not JSON, without being asked first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise UnsupportedMediaType
-    body = b""
+    body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most_bytes:
-                raise Unprocessable(too_long)
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise Unprocessable(too_long)
     except ClientDisconnect:
         raise BadRequest from None
-    return body
+    except TimeoutError:
+        raise RequestTimedOut from None
+    return bytes(body)
 
 
 def _file(name: str) -> Response:

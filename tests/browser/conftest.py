@@ -77,7 +77,7 @@ class Visitor:
 
     def visit(self, thread: str = "") -> Page:
         self.page.goto(f"{self.base_url}/{f'#{thread}' if thread else ''}")
-        expect(self.page.locator("#prompts button").first).to_be_attached()
+        expect(self.page.locator("main:not([aria-busy])")).to_be_attached()
         return self.page
 
     def say(self, text: str) -> None:
@@ -104,17 +104,19 @@ class Visitor:
 Visit = Callable[..., Visitor]
 
 
-@pytest.fixture
-def visit(chromium: Browser, demo: ChatProcess) -> Iterator[Visit]:
-    """``visit()`` is a new user with the page open; keywords are those of a browser context."""
+def visits(chromium: Browser, server: ChatProcess, base_url: str | None = None) -> Iterator[Visit]:
+    """For a fixture: ``visit()`` is a new user with the page open; keywords are those of a browser context."""
     made: list[Visitor] = []
+    address = base_url or server.base_url
 
     def begin(user: str | None = None, **options: Any) -> Visitor:
-        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 860}, **options})
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=demo.base_url)
+        # What moves is caught in the middle of it, and drawn sixty times a second without a graphics card.
+        usual = {"viewport": {"width": 1200, "height": 860}, "reduced_motion": "reduce"}
+        context = chromium.new_context(**{**usual, **options})
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
         name = user or new_user()
         context.add_init_script(f"if (location.protocol === 'http:') localStorage.user ??= {name!r}")
-        visitor = Visitor(context, demo.base_url, name)
+        visitor = Visitor(context, address, name)
         made.append(visitor)
         visitor.visit()
         return visitor
@@ -123,6 +125,11 @@ def visit(chromium: Browser, demo: ChatProcess) -> Iterator[Visit]:
     for visitor in made:
         visitor.check()
         visitor.context.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser, demo: ChatProcess) -> Iterator[Visit]:
+    yield from visits(chromium, demo)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ def build() -> None:
         for path in APP.rglob("*")
         if path.is_file()
         and not {"node_modules", ".next"} & set(path.relative_to(APP).parts)
+        and path.suffix in (".ts", ".tsx", ".css", ".json")
         and "next-env" not in path.name
     ]
     if not SERVER.exists() or SERVER.stat().st_mtime < max(path.stat().st_mtime for path in sources):

@@ -1,6 +1,7 @@
 // Speaks the ChatKit protocol with POST /api/chatkit, as one user.
 
 const WAITS_BEFORE_REPEATING = [400, 1500];
+const BROKEN = "The connection broke on the way, and this may not be the whole answer.";
 
 export class ChatError extends Error {
   constructor(body, status, retryAfter) {
@@ -30,27 +31,35 @@ export class ChatClient {
    * twice.
    */
   async *stream(type, params, { signal, key }) {
+    let isCut = false;
     for (let attempt = 0; ; attempt++) {
       try {
         const response = await this.#post({ type, params }, { "Idempotency-Key": key }, signal);
-        yield* eventsOf(response);
+        let isLive = false;
+        for await (const event of eventsOf(response)) {
+          isCut = true;
+          isLive ||= event.type === "stream_options";
+          yield event;
+        }
+        // What is told again after its end has no options of a stream; the server stops an answer nobody listens to.
+        if (attempt > 0 && isCut && !isLive) yield { type: "error", message: BROKEN, allow_retry: true };
         return;
       } catch (error) {
         const isBroken = error instanceof TypeError && !signal.aborted;
         if (!isBroken || attempt >= WAITS_BEFORE_REPEATING.length) throw error;
-        await new Promise((resolve) => setTimeout(resolve, WAITS_BEFORE_REPEATING[attempt]));
+        await pause(WAITS_BEFORE_REPEATING[attempt], signal);
       }
     }
   }
 
   /** A file, in two steps: what it is, then its bytes. */
-  async upload(file, signal) {
+  async upload(file, { signal, announced }) {
     const mime_type = file.type || "application/octet-stream";
     const attachment = await this.call("attachments.create", { name: file.name, size: file.size, mime_type });
+    announced(attachment);
     const { url, method, headers } = attachment.upload_descriptor;
     const response = await fetch(url, { method, headers, body: file, signal });
     if (!response.ok) throw await errorOf(response);
-    return attachment;
   }
 
   async #post(body, headers, signal) {
@@ -72,6 +81,13 @@ export class ChatClient {
       signal,
     });
   }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
 }
 
 async function* eventsOf(response) {

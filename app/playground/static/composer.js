@@ -5,6 +5,7 @@ import { at, h, icon, iconButton } from "./dom.js";
 export class Composer {
   #files = new Set();
   #quoted = null;
+  #unsent = null;
 
   /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads; `tell(text)` shows an error. */
   constructor({ client, send, tell }) {
@@ -15,7 +16,8 @@ export class Composer {
       this.#submit();
     });
     this.text.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      // 229: some browsers say only so that a word is being composed.
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
         event.preventDefault();
         this.#submit();
       }
@@ -27,12 +29,13 @@ export class Composer {
       at("files").value = "";
     });
     this.text.addEventListener("paste", (event) => {
-      if (event.clipboardData.files.length) {
+      // Tables and documents are copied as a picture, too; who pastes them means the text.
+      if (event.clipboardData.files.length && !event.clipboardData.getData("text/plain")) {
         event.preventDefault();
         this.#add(event.clipboardData.files);
       }
     });
-    this.#takeDrops(document.querySelector("main"));
+    this.#takeDrops(document);
   }
 
   /** Not while a turn is running. */
@@ -57,17 +60,20 @@ export class Composer {
     if (text) this.text.focus();
   }
 
-  /** Put back what could not be sent. */
-  restore({ text, quoted }) {
-    if (!this.text.value) this.text.value = text;
-    this.quote(quoted);
+  /** Put back what could not be sent, before what was written meanwhile. */
+  #restore({ text, quoted }) {
+    this.text.value = [text, this.text.value].filter(Boolean).join("\n");
+    this.quote(this.#quoted ?? quoted);
     this.#fit();
   }
 
   clear() {
     this.text.value = "";
     this.quote(null);
-    for (const entry of [...this.#files]) this.#forget(entry);
+    for (const entry of [...this.#files]) {
+      entry.aborting.abort();
+      this.#forget(entry);
+    }
     this.#fit();
   }
 
@@ -82,13 +88,21 @@ export class Composer {
       inference_options: {},
     };
     const sent = { text, quoted: this.#quoted };
+    // Nobody knows whether a message that got no answer was stored; under its old key it is stored once.
+    const same = JSON.stringify(input);
+    const key = this.#unsent?.same === same ? this.#unsent.key : crypto.randomUUID();
+    this.#unsent = { same, key };
     this.text.value = "";
     this.quote(null);
     this.#fit();
     this.send(input, {
+      key,
       // The files wait here until the message is stored; a refused one keeps them.
-      stored: () => files.forEach((entry) => this.#forget(entry)),
-      refused: () => this.restore(sent),
+      stored: () => {
+        this.#unsent = null;
+        files.forEach((entry) => this.#forget(entry));
+      },
+      refused: () => this.#restore(sent),
     });
   }
 
@@ -120,11 +134,18 @@ export class Composer {
     this.#files.add(entry);
     this.#refresh();
     try {
-      entry.attachment = await this.client().upload(file, aborting.signal);
+      const client = this.client();
+      const announced = (attachment) => {
+        entry.attachment = attachment;
+        // It was taken back before it was known.
+        if (!this.#files.has(entry)) this.#delete(client, entry);
+      };
+      await client.upload(file, { signal: aborting.signal, announced });
       entry.isReady = true;
       entry.element.classList.remove("uploading");
       entry.element.removeAttribute("aria-busy");
     } catch (error) {
+      if (!this.#files.has(entry)) return;
       this.#forget(entry);
       if (error.name !== "AbortError") this.tell(`${file.name}: ${error.message}`);
     }
@@ -135,9 +156,11 @@ export class Composer {
     entry.aborting.abort();
     this.#forget(entry);
     this.text.focus();
-    if (entry.attachment) {
-      await this.client().call("attachments.delete", { attachment_id: entry.attachment.id }).catch((error) => this.tell(error.message));
-    }
+    if (entry.attachment) await this.#delete(this.client(), entry);
+  }
+
+  async #delete(client, { attachment }) {
+    await client.call("attachments.delete", { attachment_id: attachment.id }).catch((error) => this.tell(error.message));
   }
 
   #forget(entry) {
@@ -161,7 +184,7 @@ export class Composer {
       if (!brings(event)) return;
       event.preventDefault();
       show(-depth);
-      this.#add(event.dataTransfer.files);
+      if (!at("composer").hidden) this.#add(event.dataTransfer.files);
     });
   }
 }

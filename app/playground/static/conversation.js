@@ -16,6 +16,7 @@ const CLIENT_TOOLS = {
 export class Conversation {
   threadId = null;
   #items = new Map();
+  #opened = 0;
   #older = null;
   #turn = null;
 
@@ -29,17 +30,20 @@ export class Conversation {
   async open(threadId) {
     this.stop();
     this.#turn = null;
+    this.#opened++;
     this.threadId = threadId;
     this.#items.clear();
     this.log.clear();
     this.log.clearNotices();
+    this.composer.quote(null);
     announce("");
     at("welcome").hidden = Boolean(threadId);
     at("older").hidden = true;
     this.#setRunning(false);
     this.#showThread(null);
-    if (threadId) await this.#guarded(() => this.#read(threadId));
+    // Before it is read: whoever goes elsewhere meanwhile is left there.
     this.composer.text.focus();
+    if (threadId) await this.#guarded(() => this.#read(threadId));
   }
 
   showTitle(title) {
@@ -48,12 +52,17 @@ export class Conversation {
   }
 
   async readOlder() {
+    const opened = this.#opened;
+    at("older").disabled = true;
     await this.#guarded(async () => {
       const params = { thread_id: this.threadId, order: "desc", limit: PAGE, after: this.#older };
-      const items = this.#take(await this.client().call("items.list", params));
+      const page = await this.client().call("items.list", params);
+      if (opened !== this.#opened) return;
+      const items = this.#take(page);
       this.#items = new Map([...items.map((item) => [item.id, item]), ...this.#items]);
       await this.log.prepend(items);
     });
+    at("older").disabled = false;
   }
 
   #showThread(thread) {
@@ -63,20 +72,28 @@ export class Conversation {
   }
 
   async #read(threadId) {
-    const [thread, page] = await Promise.all([
-      this.client().call("threads.get_by_id", { thread_id: threadId }),
-      this.client().call("items.list", { thread_id: threadId, order: "desc", limit: PAGE }),
-    ]).catch((error) => {
-      if (error.status === 404) throw new Error("There is no such conversation here. It may be somebody else's, or deleted.");
-      throw error;
-    });
-    if (this.threadId !== threadId) return;
-    this.#showThread(thread);
-    const items = this.#take(page);
-    this.#items = new Map(items.map((item) => [item.id, item]));
-    this.log.clear();
-    await Promise.all(items.map((item) => this.log.put(item)));
-    this.log.toEnd();
+    const opened = this.#opened;
+    // What was said meanwhile would be drawn over.
+    this.composer.allow(false);
+    try {
+      const [thread, page] = await Promise.all([
+        this.client().call("threads.get_by_id", { thread_id: threadId }),
+        this.client().call("items.list", { thread_id: threadId, order: "desc", limit: PAGE }),
+      ]).catch((error) => {
+        if (error.status === 404) throw new Error("There is no such conversation here. It may be somebody else's, or deleted.");
+        throw error;
+      });
+      // Another conversation, or another user, was chosen meanwhile.
+      if (opened !== this.#opened) return;
+      this.#showThread(thread);
+      const items = this.#take(page);
+      this.#items = new Map(items.map((item) => [item.id, item]));
+      this.log.clear();
+      await Promise.all(items.map((item) => this.log.put(item)));
+      this.log.toEnd();
+    } finally {
+      if (opened === this.#opened) this.composer.allow(!this.#turn);
+    }
   }
 
   /** The items of a page that begins with the newest, in the order they were said. */
@@ -92,13 +109,17 @@ export class Conversation {
     this.#turn?.controller.abort();
   }
 
-  /** Run an operation that streams, to its end. True if it ended well. */
-  async #run(type, params, { key = crypto.randomUUID(), stored = () => {}, refused } = {}) {
+  /**
+   * Run an operation that streams, to its end. True if it ended well. `stored` is called when the server has it; `refused`
+   * if it is not known to have it, and `again` is what "Try again" does once it has.
+   */
+  async #run(type, params, { key = crypto.randomUUID(), stored = () => {}, refused, again, isAutomatic = false } = {}) {
     if (this.#turn) return false;
     const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false };
+    turn.again = again ?? (() => this.#run(type, params, { stored }));
     this.#turn = turn;
     this.#setRunning(true);
-    this.log.clearNotices();
+    if (!isAutomatic) this.log.clearNotices();
     this.log.ended(null);
     this.log.progress("Thinking …");
     try {
@@ -111,33 +132,51 @@ export class Conversation {
     } catch (error) {
       if (this.#turn !== turn) return false;
       turn.hasFailed = true;
-      if (error.name === "AbortError") this.log.ended("Stopped.", this.#lastSaid() && (() => this.retry()));
-      else if (error instanceof ChatError) {
-        // What was written is in its field again, to be sent from there.
-        const canRepeat = !refused && (error.status === 429 || error.status >= 500);
-        this.#fail(error.message, canRepeat && (() => this.#run(type, params)));
-        refused?.();
-      } else this.#fail("The connection was lost.", () => this.#run(type, params, { key, stored, refused }));
+      // The same request once more, under the same key: whatever became of the first one, it is one.
+      const repeat = () => this.#run(type, params, { key, stored, refused, again, isAutomatic });
+      this.#failed(error, turn, repeat, refused);
     } finally {
-      if (this.#turn === turn) {
-        this.#turn = null;
-        for (const id of turn.open) if (this.#items.has(id)) this.log.put(this.#items.get(id));
-        this.log.progress(null);
-        this.#setRunning(false);
-      }
+      if (this.#turn === turn) this.#end(turn);
+      this.listed();
     }
-    this.listed();
     if (turn.hasFailed) return false;
     const last = [...this.#items.values()].findLast((item) => item.type !== "end_of_turn");
-    if (last) announce(`The assistant says: ${textOf(last).slice(0, 400) || last.type.replaceAll("_", " ")}`);
-    if (last?.type === "client_tool_call" && last.status === "pending") await this.callTool(last);
+    if (last && last.type !== "user_message") {
+      announce(`The assistant says: ${textOf(last).slice(0, 400) || last.type.replaceAll("_", " ")}`);
+    }
+    if (last?.type === "client_tool_call" && last.status === "pending") await this.callTool(last, true);
     return true;
   }
 
+  #failed(error, turn, repeat, refused) {
+    const isFinal = error instanceof ChatError && error.status < 500 && error.status !== 429;
+    const message = error.name === "AbortError" ? "Stopped." : error instanceof ChatError ? error.message : "The connection was lost.";
+    if (turn.isStored) return this.#fail(message, error.name === "AbortError" ? turn.again : repeat);
+    // What was written is in its field again, to be sent from there.
+    refused?.();
+    return this.#fail(message, !refused && !isFinal && repeat);
+  }
+
+  #end(turn) {
+    this.#turn = null;
+    for (const id of turn.open) {
+      const item = this.#items.get(id);
+      // Stopped before its first word.
+      if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
+      else if (item) this.log.put(item);
+    }
+    this.log.progress(null);
+    this.#setRunning(false);
+  }
+
   #setRunning(isRunning) {
+    const focused = document.activeElement;
     at("send").hidden = isRunning;
     at("stop").hidden = !isRunning;
     this.composer.allow(!isRunning);
+    // The button that was pressed has gone; the keyboard goes to what is there instead.
+    if (isRunning && (focused === at("send") || focused === document.body)) at("stop").focus();
+    else if (!isRunning && (focused === at("stop") || focused === document.body)) this.composer.text.focus();
   }
 
   #fail(message, again) {
@@ -148,8 +187,9 @@ export class Conversation {
   #handle(event, turn) {
     switch (event.type) {
       case "thread.created":
+        // Once more after a connection broke.
+        if (this.threadId !== event.thread.id) history.pushState(null, "", `#${event.thread.id}`);
         this.threadId = event.thread.id;
-        history.pushState(null, "", `#${event.thread.id}`);
         at("welcome").hidden = true;
         this.#showThread(event.thread);
         return this.listed();
@@ -172,17 +212,16 @@ export class Conversation {
         return this.log.put(item, turn.open.has(item.id));
       }
       case "thread.item.removed":
-        this.#items.delete(event.item_id);
-        return this.log.remove(event.item_id);
+        return this.#remove(event.item_id);
       case "progress_update":
         return this.log.progress(event.text);
       case "notice":
         return this.log.notice(event);
       case "client_effect":
-        return this.log.notice({ title: `Effect ${event.name}`, message: JSON.stringify(event.data) });
+        return this.log.tell(JSON.stringify(event.data), { level: "info", title: `Effect ${event.name}` });
       case "error":
         turn.hasFailed = true;
-        return this.#fail(event.message ?? "The answer could not be finished.", event.allow_retry && this.#lastSaid() && (() => this.retry()));
+        return this.#fail(event.message ?? "The answer could not be finished.", event.allow_retry && turn.again);
     }
     return undefined;
   }
@@ -192,38 +231,49 @@ export class Conversation {
     return this.log.put(item, isRunning);
   }
 
-  #lastSaid() {
-    return [...this.#items.values()].findLast((item) => item.type === "user_message");
+  #remove(id) {
+    this.#items.delete(id);
+    this.log.remove(id);
   }
 
   // What people do
 
-  send(input, ends) {
+  /** `stored` and `refused` as they are called by a turn; `key` is kept with what was written. */
+  send(input, { key, stored, refused } = {}) {
     this.log.toEnd();
+    const how = { key, stored, refused, again: () => this.retry() };
     return this.threadId
-      ? this.#run("threads.add_user_message", { thread_id: this.threadId, input }, ends)
-      : this.#run("threads.create", { input }, ends);
+      ? this.#run("threads.add_user_message", { thread_id: this.threadId, input }, how)
+      : this.#run("threads.create", { input }, how);
   }
 
   /** Answer the message before this item once more, or the last message. */
   async retry(item) {
-    if (this.#turn) return;
     const all = [...this.#items.values()];
     const until = item ? all.findIndex((one) => one.id === item.id) : all.length;
     const said = all.slice(0, until).findLast((one) => one.type === "user_message");
-    if (!said) return;
-    const threadId = this.threadId;
-    for (const old of all.slice(all.indexOf(said) + 1)) {
-      this.#items.delete(old.id);
-      this.log.remove(old.id);
-    }
-    const isAnswered = await this.#run("threads.retry_after_item", { thread_id: threadId, item_id: said.id });
+    if (said) await this.#retryAfter(said.id);
+  }
+
+  async #retryAfter(messageId) {
+    if (this.#isBusy()) return;
+    const opened = this.#opened;
+    const all = [...this.#items.keys()];
+    for (const old of all.slice(all.indexOf(messageId) + 1)) this.#remove(old);
+    const params = { thread_id: this.threadId, item_id: messageId };
+    const how = { again: () => this.#retryAfter(messageId) };
+    if (await this.#run("threads.retry_after_item", params, how)) return;
     // The server keeps the old answer until there is a new one: without a new one it is still there.
-    if (!isAnswered && this.threadId === threadId) {
-      const ending = this.log.ending();
-      await this.#guarded(() => this.#read(threadId));
-      this.log.ended(...ending);
-    }
+    if (opened !== this.#opened) return;
+    const [text, again] = this.log.ending();
+    await this.#guarded(() => this.#read(params.thread_id));
+    if (opened === this.#opened && !this.#turn) this.log.ended(text, again && how.again);
+  }
+
+  /** True, and says so, while an answer is under way. */
+  #isBusy() {
+    if (this.#turn) this.log.tell("Wait until the answer is finished, or stop it.", { level: "info" });
+    return this.#turn !== null;
   }
 
   async rate(item, kind) {
@@ -235,13 +285,14 @@ export class Conversation {
   }
 
   async act(item, action, values, element) {
-    const payload = values ? { ...action.payload, ...values } : action.payload;
+    // As ChatKit does: what the action says itself comes before what a form holds.
+    const payload = values ? { ...values, ...action.payload } : action.payload;
     if (action.handler === "client") {
-      this.log.notice({ title: `For the application: ${action.type}`, message: JSON.stringify(payload ?? {}) });
+      this.log.tell(JSON.stringify(payload ?? {}), { level: "info", title: `For the application: ${action.type}` });
       return;
     }
-    // One at a time, so that a double click is one action.
-    if (element.dataset.isActing || this.#turn) return;
+    // One at a time, so that a double click is one action. An answer under way goes on beside one that does not stream.
+    if (element.dataset.isActing || (action.streaming !== false && this.#isBusy())) return;
     element.dataset.isActing = "yes";
     const params = { thread_id: this.threadId, item_id: item.id, action: { type: action.type, payload } };
     try {
@@ -253,28 +304,33 @@ export class Conversation {
   }
 
   async #actAtOnce(params) {
+    const opened = this.#opened;
     const { updated_item: updated } = await this.client().call("threads.sync_custom_action", params);
-    if (updated) this.#put(updated, false);
+    if (updated && opened === this.#opened) this.#put(updated, false);
   }
 
   async answer(item, submission) {
+    if (this.#isBusy()) return;
     const isStored = () => this.#put({ ...item, status: submission.status, inputs: withAnswers(item, submission) }, false);
     await this.#run("threads.add_structured_input", { thread_id: this.threadId, item_id: item.id, input: submission }, { stored: isStored });
   }
 
-  async callTool(item) {
-    const tool = CLIENT_TOOLS[item.name];
+  /** Automatically, when an answer has ended with the call; or because somebody asks for it. */
+  async callTool(item, isAutomatic = false) {
+    if (this.#isBusy()) return;
+    const tool = Object.hasOwn(CLIENT_TOOLS, item.name) && CLIENT_TOOLS[item.name];
     const result = tool ? tool(item.arguments) : { error: `This page has no tool ${item.name}.` };
     // The stream tells the answer, and not the call again.
     const stored = () => this.#put({ ...item, status: "completed", output: result }, false);
-    await this.#run("threads.add_client_tool_output", { thread_id: this.threadId, result }, { stored });
+    await this.#run("threads.add_client_tool_output", { thread_id: this.threadId, result }, { stored, isAutomatic });
   }
 
   async #guarded(work) {
+    const opened = this.#opened;
     try {
       return await work();
     } catch (error) {
-      this.log.notice({ level: "danger", message: error.message });
+      if (opened === this.#opened) this.log.tell(error.message);
       return undefined;
     }
   }

@@ -22,7 +22,7 @@ export function ask({ title, text, yes, field }) {
     const confirm = () => end(at("dialog-field").value.trim());
     at("dialog-yes").addEventListener("click", confirm, { signal });
     at("dialog-no").addEventListener("click", () => end(null), { signal });
-    at("dialog-field").addEventListener("keydown", (event) => event.key === "Enter" && confirm(), { signal });
+    at("dialog-field").addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && confirm(), { signal });
     dialog.addEventListener("cancel", () => end(null), { signal });
     dialog.showModal();
     (field ? at("dialog-field") : at("dialog-no")).focus();

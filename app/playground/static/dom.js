@@ -68,10 +68,12 @@ export function announce(text) {
 /** Copy, and say on the button that it was done. */
 export async function copy(text, button) {
   const label = button.getAttribute("aria-label");
+  if (label === "Copied") return;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    announce("This browser does not let the page copy.");
+    button.title = "This browser does not let the page copy.";
+    announce(button.title);
     return;
   }
   button.setAttribute("aria-label", "Copied");

@@ -18,9 +18,13 @@ export class ItemView {
 
   /** Draw it as it is now; `isRunning` while its turn is. Resolves when it is all there. */
   async show(item, isRunning) {
-    this.element.setAttribute("aria-busy", String(isRunning));
+    this.item = item;
+    const shown = (this.shown = Symbol("shown"));
+    this.element.setAttribute("aria-busy", "true");
     if (item.type === "assistant_message") await this.#showAnswer(item, isRunning);
     else keepingFocus(this.element, () => this.element.replaceChildren(...[DRAWINGS[item.type]?.(item, this, isRunning) ?? []].flat()));
+    // Not before the last of its text is there; and not by a state that a newer one has replaced.
+    if (shown === this.shown) this.element.setAttribute("aria-busy", String(isRunning));
   }
 
   /** The text changes many times a second, what stands around it a few times a turn. */
@@ -42,24 +46,24 @@ export class ItemView {
       around.replaceChildren(...[
         isRunning && !textOf(item) && typing(),
         sources.length > 0 && sourceList(sources),
-        !isRunning && this.#tools(item),
+        !isRunning && this.#tools(),
       ].filter(Boolean));
     }
     await Promise.all(shown);
   }
 
-  #tools(item) {
+  #tools() {
     const { rate, quote, retry } = this.handlers;
-    const copyButton = iconButton("copy", "Copy the answer", () => copy(textOf(item), copyButton));
+    const copyButton = iconButton("copy", "Copy the answer", () => copy(textOf(this.item), copyButton));
     const thumbs = [["thumb-up", "Good answer", "positive"], ["thumb-down", "Bad answer", "negative"]].map(([name, label, kind]) =>
       iconButton(name, label, async () => {
-        if (!(await rate(item, kind))) return;
-        item.feedback = kind;
+        if (!(await rate(this.item, kind))) return;
+        this.item.feedback = kind;
         thumbs.forEach((thumb) => thumb.setAttribute("aria-pressed", String(thumb.dataset.kind === kind)));
-      }, { "aria-pressed": String(item.feedback === kind), "data-kind": kind }));
+      }, { "aria-pressed": String(this.item.feedback === kind), "data-kind": kind }));
     return h("div", { class: "tools", role: "group", "aria-label": "About this answer" }, copyButton, thumbs,
-      iconButton("quote", "Quote", () => quote(selectionIn(this.element) || textOf(item))),
-      iconButton("retry", "Try again", () => retry(item), { class: "icon-button retry" }));
+      iconButton("quote", "Quote", () => quote(selectionIn(this.element) || textOf(this.item))),
+      iconButton("retry", "Try again", () => retry(this.item), { class: "icon-button retry" }));
   }
 }
 
@@ -85,7 +89,7 @@ const DRAWINGS = {
         item.status === "pending" && !isRunning && [" ", h("button", { type: "button", onclick: () => view.handlers.callTool(item) }, "Answer it")])),
   generated_image: (item, _view, isRunning) =>
     h("figure", {},
-      item.image ? h("a", { href: item.image.url, target: "_blank", rel: "noopener" }, h("img", { src: item.image.url, alt: "Generated image" })) : typing(),
+      item.image ? h("a", { href: item.image.url, target: "_blank", rel: "noopener" }, h("img", { src: item.image.url, alt: "Generated image" })) : isRunning && typing(),
       isRunning && h("progress", { max: 1, value: item.progress, "aria-label": "Drawing" })),
   structured_input: (item, view) => drawQuestions(item, (submission) => view.handlers.answer(item, submission)),
   task: (item) => drawTask(item.task),
@@ -120,10 +124,21 @@ function selectionIn(element) {
   return selection.rangeCount && element.contains(selection.getRangeAt(0).commonAncestorContainer) ? selection.toString().trim() : "";
 }
 
-/** Whoever has the keyboard in an element that is drawn anew keeps it. */
+/** Whoever has the keyboard in an element that is drawn anew keeps it, and what they have typed there. */
 function keepingFocus(element, redraw) {
+  const typed = [...element.querySelectorAll("input, select, textarea")].filter(isChanged);
   const stops = () => [...element.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")];
   const place = stops().indexOf(document.activeElement);
   redraw();
+  for (const old of typed) {
+    const now = [...element.querySelectorAll(old.localName)].find((one) => one.dataset.name === old.dataset.name && one.type === old.type && one.type !== "radio");
+    if (now) Object.assign(now, old.type === "checkbox" ? { checked: old.checked } : { value: old.value });
+  }
   if (place >= 0 && !element.contains(document.activeElement)) stops().at(Math.min(place, stops().length - 1))?.focus();
+}
+
+function isChanged(control) {
+  if (control.type === "checkbox") return control.checked !== control.defaultChecked;
+  if (control.localName === "select") return [...control.options].some((option) => option.selected !== option.defaultSelected);
+  return control.value !== control.defaultValue;
 }

@@ -15,7 +15,9 @@ export class Log {
 
   constructor(handlers) {
     this.handlers = handlers;
-    new ResizeObserver(() => this.#follows && this.toEnd()).observe(this.#list);
+    const sizes = new ResizeObserver(() => this.#follows && this.#views.size > 0 && this.toEnd());
+    // What is in it, notices included, and the room it has, which a growing field takes from it.
+    for (const element of [this.#frame.firstElementChild, this.#frame]) sizes.observe(element);
     let top = 0;
     this.#frame.addEventListener("scroll", () => {
       const isAtEnd = this.#frame.scrollHeight - this.#frame.scrollTop - this.#frame.clientHeight < NEAR_END;
@@ -33,6 +35,7 @@ export class Log {
   }
 
   clear() {
+    this.#follows = true;
     this.#views.clear();
     this.#list.replaceChildren();
     this.ended(null);
@@ -52,16 +55,12 @@ export class Log {
 
   /** Older items, above those that are there; what is being read stays where it is. */
   async prepend(items) {
-    const before = this.#frame.scrollHeight;
+    const views = items.filter((item) => item.type !== "end_of_turn").map((item) => [item, new ItemView(item, this.handlers)]);
+    await Promise.all(views.map(([item, view]) => view.show(item, false)));
     this.#follows = false;
-    const first = this.#list.firstChild;
-    const shown = items.filter((item) => item.type !== "end_of_turn").map((item) => {
-      const view = new ItemView(item, this.handlers);
-      this.#views.set(item.id, view);
-      this.#list.insertBefore(view.element, first);
-      return view.show(item, false);
-    });
-    await Promise.all(shown);
+    const before = this.#frame.scrollHeight;
+    for (const [item, view] of views) this.#views.set(item.id, view);
+    this.#list.prepend(...views.map(([, view]) => view.element));
     this.#frame.scrollTop += this.#frame.scrollHeight - before;
   }
 
@@ -89,13 +88,22 @@ export class Log {
     return this.#ending;
   }
 
-  notice({ level = "info", title, message }) {
+  /** Words of ours or of the server, which are text; those of an assistant's notice may be Markdown. */
+  tell(message, { level = "danger", title } = {}) {
+    this.#box(level, title, h("span", {}, message));
+  }
+
+  notice({ level, title, message }) {
     const view = new MarkdownView();
+    this.#box(level, title, view.element);
+    view.show(message);
+  }
+
+  #box(level, title, content) {
     const box = h("div", { class: `notice ${level}`, role: level === "info" ? "status" : "alert" },
-      h("div", {}, title && h("strong", {}, title, " "), view.element),
+      h("div", {}, title && h("strong", {}, title, " "), content),
       iconButton("close", "Dismiss", () => box.remove()));
     at("notices").append(box);
-    view.show(message);
   }
 
   clearNotices() {

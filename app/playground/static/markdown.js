@@ -38,7 +38,7 @@ export class MarkdownView {
         this.#put(await render(text));
       } catch {
         // Without the server the text is shown as it is.
-        this.element.replaceChildren(h("p", { class: "plain" }, text));
+        this.element.replaceChildren(h("p", { class: "plain" }, text.replaceAll(/\uE000\d+\uE001/g, "")));
         this.#blocks = [];
       }
       const took = performance.now() - began;

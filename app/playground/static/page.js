@@ -11,7 +11,7 @@ import { Sidebar } from "./sidebar.js";
 let user = null;
 const client = () => user;
 
-const tell = (message) => log.notice({ level: "danger", message });
+const tell = (message) => log.tell(message);
 const log = new Log({
   act: (...about) => conversation.act(...about),
   answer: (...about) => conversation.answer(...about),
@@ -19,7 +19,7 @@ const log = new Log({
   rate: (...about) => conversation.rate(...about),
   retry: (item) => conversation.retry(item),
   quote: (text) => composer.quote(text),
-  openEntity: (source) => log.notice({ title: source.title, message: JSON.stringify(source.data) }),
+  openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
 });
 const composer = new Composer({ client, tell, send: (...message) => conversation.send(...message) });
 const conversation = new Conversation({ client, log, composer, listed: () => sidebar.load().catch(() => {}) });
@@ -27,7 +27,11 @@ const sidebar = new Sidebar({
   client,
   tell,
   current: () => conversation.threadId,
-  left: () => go(null),
+  left: () => {
+    // Back would lead to what is no longer there.
+    history.replaceState(null, "", location.pathname);
+    open(null);
+  },
   renamed: (thread) => thread.id === conversation.threadId && conversation.showTitle(thread.title),
 });
 
@@ -60,9 +64,9 @@ async function chooseUser() {
     at("user").value = user.user;
     return;
   }
-  conversation.stop();
-  await be(name);
+  // First this, so that nothing of one user is there under the name of another.
   await go(null);
+  await be(name);
 }
 
 async function proposePrompts() {
@@ -93,7 +97,7 @@ function showSidebar(isShown) {
   else if (wasShown) at("menu").focus();
 }
 
-for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["to-end", "down"]]) adorn(id, name);
+for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["close-sidebar", "close"], ["to-end", "down"]]) adorn(id, name);
 showTheme();
 addEventListener("theme", showTheme);
 at("theme").addEventListener("click", toggleTheme);
@@ -103,12 +107,21 @@ at("older").addEventListener("click", () => conversation.readOlder());
 at("user").addEventListener("change", chooseUser);
 at("menu").addEventListener("click", () => showSidebar(true));
 at("shade").addEventListener("click", () => showSidebar(false));
-addEventListener("popstate", () => open(location.hash.slice(1) || null));
+at("close-sidebar").addEventListener("click", () => showSidebar(false));
+addEventListener("popstate", () => {
+  const threadId = location.hash.slice(1) || null;
+  // A link to what is open already ends no answer.
+  if (threadId === conversation.threadId) showSidebar(false);
+  else open(threadId);
+});
+// On a wide page the list stands beside the conversation.
+matchMedia("(max-width: 46rem)").addEventListener("change", () => showSidebar(false));
 addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || at("dialog").open) return;
+  if (event.key !== "Escape" || event.isComposing || event.target.id === "filter" || at("dialog").open) return;
   if (document.body.classList.contains("sidebar-open")) showSidebar(false);
   else conversation.stop();
 });
 
 await be(localStorage.getItem("user") ?? "alice");
 await Promise.all([open(location.hash.slice(1) || null), proposePrompts().catch((error) => tell(error.message))]);
+document.querySelector("main").removeAttribute("aria-busy");

@@ -3,13 +3,15 @@
 import { at, h, iconButton } from "./dom.js";
 import { ask } from "./dialogs.js";
 
-const PAGE = 30, PAGE_WHEN_FILTERING = 100, MOST_PAGES = 20;
+const PAGE = 30, LARGEST_PAGE = 100, MOST_PAGES = 20;
 export const UNTITLED = "New conversation";
 
 export class Sidebar {
   #threads = [];
   #after = null;
   #asked = 0;
+  #isRenaming = false;
+  #isReading = false;
 
   /** `client()` is who asks, `current()` the id that is open, `left()` is called when the open one is deleted, `renamed(thread)` when one has a new title. */
   constructor({ client, current, left, renamed, tell }) {
@@ -21,11 +23,14 @@ export class Sidebar {
   /** Read the list again, from its beginning. */
   async load() {
     const asked = ++this.#asked;
-    const page = await this.client().call("threads.list", { limit: Math.max(PAGE, Math.min(this.#threads.length, 100)) });
+    const limit = Math.max(PAGE, Math.min(this.#threads.length, LARGEST_PAGE));
+    const page = await this.client().call("threads.list", { limit });
     // Somebody else may have been chosen meanwhile.
     if (asked !== this.#asked) return;
-    this.#threads = page.data;
-    this.#after = page.has_more ? page.after : null;
+    const known = new Set(page.data.map((thread) => thread.id));
+    const older = this.#threads.slice(limit).filter((thread) => !known.has(thread.id));
+    this.#threads = [...page.data, ...older];
+    if (!older.length) this.#after = page.has_more ? page.after : null;
     await this.#filter();
   }
 
@@ -33,6 +38,7 @@ export class Sidebar {
     this.#threads = [];
     this.#after = null;
     this.#asked++;
+    at("filter").value = "";
     this.#draw();
   }
 
@@ -46,26 +52,36 @@ export class Sidebar {
 
   async #filter() {
     // The protocol has no search, so all titles are read.
-    for (let page = 0; at("filter").value.trim() && this.#after && page < MOST_PAGES; page++) await this.#more(PAGE_WHEN_FILTERING);
     this.#draw();
+    for (let page = 0; at("filter").value.trim() && this.#after && page < MOST_PAGES; page++) {
+      if (!(await this.#more(LARGEST_PAGE))) return;
+    }
   }
 
+  /** The next page. True if it came, and was asked for by nobody else already. */
   async #more(limit) {
+    if (this.#isReading) return false;
+    this.#isReading = true;
     const asked = this.#asked;
     try {
       const page = await this.client().call("threads.list", { limit, after: this.#after });
-      if (asked !== this.#asked) return;
+      if (asked !== this.#asked) return false;
       const known = new Set(this.#threads.map((thread) => thread.id));
       this.#threads.push(...page.data.filter((thread) => !known.has(thread.id)));
       this.#after = page.has_more ? page.after : null;
       this.#draw();
+      return true;
     } catch (error) {
-      this.#after = null;
-      this.tell(error.message);
+      if (asked === this.#asked) this.tell(error.message);
+      return false;
+    } finally {
+      this.#isReading = false;
     }
   }
 
   #draw() {
+    // Not under the hands of somebody who types.
+    if (this.#isRenaming) return;
     const wanted = at("filter").value.trim().toLocaleLowerCase();
     const found = this.#threads.filter((thread) => (thread.title ?? UNTITLED).toLocaleLowerCase().includes(wanted));
     at("threads").replaceChildren(...found.map((thread) => this.#row(thread)));
@@ -86,31 +102,38 @@ export class Sidebar {
 
   #rename(row, thread) {
     const input = h("input", { value: thread.title ?? "", "aria-label": "Title", maxlength: 500 });
-    const end = async (isWanted) => {
-      input.removeEventListener("blur", onblur);
+    const end = async (isWanted, isByKeyboard) => {
+      if (!this.#isRenaming) return;
+      this.#isRenaming = false;
+      // Only this row: what is being clicked elsewhere must stay where it is.
+      row.replaceWith(this.#row({ ...thread, title: (isWanted && input.value.trim()) || thread.title }));
+      const focus = () => isByKeyboard && at("threads").querySelector(`[data-thread="${CSS.escape(thread.id)}"]`)?.focus();
+      focus();
       const title = input.value.trim();
       if (isWanted && title && title !== thread.title) {
         try {
           const { title: given } = await this.client().call("threads.update", { thread_id: thread.id, title });
-          thread.title = given;
-          this.renamed(thread);
+          const known = this.#threads.find((one) => one.id === thread.id);
+          if (known) known.title = given;
+          this.renamed({ id: thread.id, title: given });
         } catch (error) {
           this.tell(error.message);
         }
       }
+      const hasFocus = document.activeElement?.dataset.thread === thread.id;
       this.#draw();
-      at("threads").querySelector(`[data-thread="${CSS.escape(thread.id)}"]`)?.focus();
+      if (hasFocus) focus();
     };
-    const onblur = () => end(true);
     input.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") end(true);
+      if (event.key === "Enter" && !event.isComposing) end(true, true);
       if (event.key === "Escape") {
         event.stopPropagation();
-        end(false);
+        end(false, true);
       }
     });
-    input.addEventListener("blur", onblur);
+    input.addEventListener("blur", () => end(true, false));
     row.replaceChildren(input);
+    this.#isRenaming = true;
     input.select();
   }
 

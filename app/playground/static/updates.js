@@ -37,7 +37,8 @@ export function applyUpdate(item, update) {
 }
 
 function part(item, update) {
-  return (item.content[update.content_index] ??= { type: "output_text", text: "", annotations: [] });
+  for (let place = 0; place <= update.content_index; place++) item.content[place] ??= { type: "output_text", text: "", annotations: [] };
+  return item.content[update.content_index];
 }
 
 function withComponent(node, id, change) {

@@ -7,38 +7,51 @@ const SPACE = 4;
 const COLOURS = new Set(["secondary", "success", "danger", "warning", "info", "discovery", "primary", "caution"]);
 let drawn = 0;
 
-/**
- * The element of a widget. `act(action, payload)` is called when one of its actions is wanted, with what a form holds
- * merged into the action's payload.
- */
+/** The element of a widget. `act(action, values)` is called when one of its actions is wanted, with what its form holds. */
 export function drawWidget(root, act) {
-  const context = { act, prefix: `w${++drawn}`, form: null, labelled: labelledFields(root) };
-  const element = h("div", { class: "widget-frame" }, draw(root, context));
+  const element = h("div", { class: "widget-frame" });
   element.addEventListener("submit", (event) => event.preventDefault());
+  const context = {
+    prefix: `w${++drawn}`,
+    isInForm: false,
+    labelled: labelledFields(root),
+    act: (action, control) => act(action, valuesAround(control)),
+  };
+  try {
+    element.append(draw(root, context));
+  } catch (error) {
+    console.warn(error);
+    element.replaceChildren(h("p", { class: "caption" }, "(This widget cannot be drawn.)"));
+  }
   return element;
 }
 
 const COMPONENTS = {
   Card: (node, context) => {
-    if (node.asForm && !context.form) return formOf(node, node.confirm?.action, "card", context);
-    const card = h("div", { class: `card ${sizeOf(node.size)}` }, status(node), children(node, context));
-    const acts = [
-      node.cancel && button({ label: node.cancel.label, onClickAction: node.cancel.action }, context),
-      node.confirm && button({ label: node.confirm.label, onClickAction: node.confirm.action, style: "primary" }, context),
+    const isForm = node.asForm && !context.isInForm;
+    const inside = isForm ? { ...context, isInForm: true } : context;
+    const { cancel, confirm } = node;
+    const content = [
+      status(node),
+      children(node, inside),
+      (cancel || confirm) && h("div", { class: "row" },
+        cancel && button({ label: cancel.label, onClickAction: cancel.action }, inside),
+        confirm && button({ label: confirm.label, onClickAction: confirm.action, submit: isForm, style: "primary" }, inside)),
     ];
-    if (acts.some(Boolean)) card.append(h("div", { class: "row" }, acts));
-    return card;
+    const kind = `card ${sizeOf(node.size)}`;
+    return isForm ? form(kind, confirm?.action, content, context) : h("div", { class: kind }, content);
   },
   Basic: (node, context) => h("div", { class: "col" }, children(node, context)),
   Box: (node, context) => box(node.direction === "row" ? "row" : "col", node, context),
   Row: (node, context) => box("row", node, context),
   Col: (node, context) => box("col", node, context),
   Transition: (node, context) => h("div", {}, children(node, context)),
-  Form: (node, context) => formOf(node, node.onSubmitAction, node.direction === "row" ? "row" : "col", context),
+  Form: (node, context) =>
+    form(node.direction === "row" ? "row" : "col", node.onSubmitAction, children(node, { ...context, isInForm: true }), context),
   ListView: (node, context) => h("div", { class: "card list" }, status(node), h("ul", {}, children(node, context))),
   ListViewItem: (node, context) =>
     h("li", {}, node.onClickAction
-      ? h("button", { type: "button", class: "list-row", onclick: () => context.act(node.onClickAction) }, children(node, context))
+      ? h("button", { type: "button", class: "list-row", onclick: (event) => context.act(node.onClickAction, event.currentTarget) }, children(node, context))
       : h("div", { class: "list-row" }, children(node, context))),
   Text: (node) => h("p", { class: `text ${weightOf(node)} ${colourOf(node)} ${node.truncate ? "truncate" : ""}` }, node.value),
   Title: (node) => h("p", { class: `widget-title ${weightOf(node)}` }, node.value),
@@ -56,7 +69,7 @@ const COMPONENTS = {
   Button: (node, context) => button(node, context),
   Label: (node, context) => h("label", { for: idOf(node.fieldName, context) }, node.value),
   Input: (node, context) =>
-    h("input", { ...field(node, context), type: node.inputType ?? "text", value: node.defaultValue, pattern: node.pattern }),
+    h("input", { ...field(node, context), type: node.inputType ?? "text", value: node.defaultValue }),
   Textarea: (node, context) => h("textarea", { ...field(node, context), rows: node.rows ?? 3 }, node.defaultValue ?? ""),
   DatePicker: (node, context) =>
     h("input", { ...field(node, context), type: "date", value: day(node.defaultValue), min: day(node.min), max: day(node.max) }),
@@ -72,13 +85,16 @@ const COMPONENTS = {
     h("fieldset", { class: node.direction === "row" ? "row" : "col", "aria-label": node.ariaLabel ?? node.name },
       (node.options ?? []).map((option) =>
         h("label", { class: "choice" },
-          h("input", { ...field(node, context), id: null, type: "radio", value: option.value, checked: option.value === node.defaultValue }),
+          h("input", {
+            ...field(node, context), id: null, "aria-label": null, type: "radio", value: option.value,
+            checked: option.value === node.defaultValue, disabled: option.disabled || node.disabled,
+          }),
           option.label))),
   Chart: (node) => chart(node),
 };
 
 function draw(node, context) {
-  const component = COMPONENTS[node.type];
+  const component = Object.hasOwn(COMPONENTS, node.type) && COMPONENTS[node.type];
   if (component) return component(node, context);
   return h("div", {}, h("p", { class: "caption" }, `(${node.type} is not drawn here)`), children(node, context));
 }
@@ -96,22 +112,30 @@ function box(kind, node, context) {
   return element;
 }
 
-function formOf(node, action, kind, context) {
-  const inside = { ...context, form: true };
-  const form = h("form", { class: kind, onsubmit: () => action && context.act(action, valuesOf(form)) }, children(node, inside));
-  if (node.confirm) form.append(h("div", { class: "row" }, button({ label: node.confirm.label, submit: true }, inside)));
-  return form;
+function form(kind, action, content, context) {
+  return h("form", { class: kind, onsubmit: (event) => action && context.act(action, event.currentTarget) }, content);
+}
+
+/** What is in the form around an element, or in the element itself if it is a field outside of any; else nothing. */
+function valuesAround(element) {
+  const around = element?.closest("form");
+  if (around) return valuesOf([...around.querySelectorAll("[data-name]")]);
+  return element?.dataset.name ? valuesOf([element]) : undefined;
 }
 
 /** Dots in the name of a field nest: `a.b` is {a: {b: …}}. */
-function valuesOf(form) {
-  const values = {};
-  for (const control of form.elements) {
-    if (!control.name || (control.type === "radio" && !control.checked)) continue;
-    const path = control.name.split(".");
+function valuesOf(controls) {
+  // Without a prototype, whose members a field could otherwise name.
+  const values = Object.create(null);
+  for (const control of controls) {
+    if (control.type === "radio" && !control.checked) continue;
+    const path = control.dataset.name.split(".");
     const last = path.pop();
     let holder = values;
-    for (const part of path) holder = holder[part] ??= {};
+    for (const part of path) {
+      if (typeof holder[part] !== "object") holder[part] = Object.create(null);
+      holder = holder[part];
+    }
     holder[last] = control.type === "checkbox" ? control.checked : control.value;
   }
   return values;
@@ -124,19 +148,16 @@ function button(node, context) {
     class: isSubmit || node.style === "primary" ? "primary" : "",
     disabled: node.disabled,
     "aria-label": node.label ? null : "Button",
-    onclick: () => !isSubmit && node.onClickAction && context.act(node.onClickAction),
+    onclick: (event) => !isSubmit && node.onClickAction && context.act(node.onClickAction, event.currentTarget),
   }, node.iconStart && icon("spark"), node.label ?? "", node.iconEnd && icon("spark"));
 }
 
 function field(node, context) {
-  const onchange = node.onChangeAction && ((event) => {
-    const control = event.target;
-    context.act(node.onChangeAction, { [node.name]: control.type === "checkbox" ? control.checked : control.value });
-  });
-  const listener = onchange ? { onchange } : {};
+  const changed = node.onChangeAction && { onchange: (event) => context.act(node.onChangeAction, event.currentTarget) };
   return {
-    id: idOf(node.name, context), name: node.name, required: node.required, disabled: node.disabled,
-    placeholder: node.placeholder, ...listener,
+    id: idOf(node.name, context), disabled: node.disabled, required: node.required, placeholder: node.placeholder,
+    // Widgets beside each other may have fields of one name.
+    name: idOf(node.name, context), data: { name: node.name }, ...changed,
     "aria-label": node.label || context.labelled.has(node.name) ? null : (node.placeholder ?? node.name),
   };
 }
@@ -149,7 +170,7 @@ function labelledFields(node, found = new Set()) {
 
 function picture(node) {
   // A picture of another host would tell it who reads; the page's policy would refuse it anyway.
-  if (!/^(data:image\/|blob:|\/)/.test(node.src) && !node.src.startsWith(location.origin)) {
+  if (!isOwn(node.src)) {
     return h("p", { class: "caption" }, `Picture of another host: ${node.alt ?? node.src}`);
   }
   const image = h("img", { src: node.src, alt: node.alt ?? "" });
@@ -169,6 +190,8 @@ function chart(node) {
       h("tbody", {}, node.data.map((row) => h("tr", {}, [key, ...node.series.map((one) => one.dataKey)].map((name) => h("td", {}, String(row[name] ?? ""))))))));
 }
 
+const isOwn = (address) =>
+  /^data:image\//.test(address) || (URL.canParse(address, location.href) && new URL(address, location.href).origin === location.origin);
 const status = (node) => node.status && h("p", { class: "caption" }, node.status.text);
 const idOf = (name, context) => `${context.prefix}-${name}`;
 const day = (value) => value?.slice(0, 10);

@@ -16,7 +16,6 @@ const PASSED_BACK = [
   "content-security-policy",
   "cross-origin-resource-policy",
   "x-content-type-options",
-  "access-control-allow-origin",
   "location",
   "retry-after",
   "x-request-id",
@@ -29,9 +28,9 @@ export async function forward(request: Request, path: string, user: User | null)
     const value = request.headers.get(name);
     if (value) headers.set(name, value);
   }
-  if (user) headers.set("authorization", `Bearer ${await tokenFor(user)}`);
   let upstream: Response;
   try {
+    if (user) headers.set("authorization", `Bearer ${await tokenFor(user)}`);
     upstream = await fetch(new URL(path, BACKEND), {
       method: request.method,
       headers,
@@ -43,7 +42,8 @@ export async function forward(request: Request, path: string, user: User | null)
       // Without it, Stop in the browser never reaches the model.
       signal: request.signal,
     } as RequestInit);
-  } catch {
+  } catch (error) {
+    if (!request.signal.aborted) console.error("the chat server could not be asked:", error);
     return refusal(503, "backend_unavailable", "The chat is not available right now. Please try again.");
   }
   const isStream = upstream.headers.get("content-type")?.startsWith("text/event-stream");

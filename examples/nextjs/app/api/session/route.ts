@@ -2,10 +2,16 @@ import { refusal } from "@/lib/backend";
 import { isSameOrigin } from "@/lib/same-origin";
 import { DEMO_USERS, signIn, signOut } from "@/lib/session";
 
+// A sign-in without a password must not be reached from elsewhere; nor by a page that points a name of its own at us.
+const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
+
 export async function POST(request: Request): Promise<Response> {
+  if (!LOOPBACK.test(request.headers.get("host") ?? "")) {
+    return refusal(403, "forbidden", "The demo's sign-in works on this machine only: put your own into lib/session.ts.");
+  }
   if (!isSameOrigin(request)) return refusal(403, "origin_not_allowed", "Sign in from the page itself.");
-  const { user: id } = (await request.json().catch(() => ({}))) as { user?: unknown };
-  const user = DEMO_USERS.find((one) => one.id === id);
+  const body = (await request.json().catch(() => null)) as { user?: unknown } | null;
+  const user = DEMO_USERS.find((one) => one.id === body?.user);
   if (!user) return refusal(422, "invalid_request", "There is no such user.");
   const protocol = request.headers.get("x-forwarded-proto") ?? new URL(request.url).protocol;
   await signIn(user, protocol.startsWith("https"));

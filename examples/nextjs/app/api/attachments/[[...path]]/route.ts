@@ -8,10 +8,17 @@ import { currentUser } from "@/lib/session";
 export const dynamic = "force-dynamic";
 
 const LINK = /^\/api\/attachments\/[\w-]+\/(content|preview)$/;
+const OWN = /^\/api\/attachments(\/[\w-]+)?$/;
+const ANY_ORIGIN = { "access-control-allow-origin": "*" };
 
 async function handle(request: Request): Promise<Response> {
   const { pathname, search } = new URL(request.url);
-  if (LINK.test(pathname)) return forward(request, pathname + search, null);
+  if (LINK.test(pathname)) {
+    const answer = await forward(request, pathname + search, null);
+    for (const [name, value] of Object.entries(ANY_ORIGIN)) answer.headers.set(name, value);
+    return answer;
+  }
+  if (!OWN.test(pathname)) return refusal(404, "not_found", "There is nothing at this address.");
   if (!isSameOrigin(request)) return refusal(403, "origin_not_allowed", "This page may not use these files.");
   const user = await currentUser();
   if (!user) return refusal(401, "unauthorized", "Please sign in.");
@@ -26,7 +33,7 @@ export function OPTIONS(request: Request): Response {
   return new Response(null, {
     status: 204,
     headers: {
-      "access-control-allow-origin": "*",
+      ...ANY_ORIGIN,
       "access-control-allow-methods": "GET, POST, PUT",
       "access-control-allow-headers": request.headers.get("access-control-request-headers") ?? "content-type",
       "access-control-max-age": "600",

@@ -1,0 +1,259 @@
+"""What happens while something else is under way: nothing of one conversation is ever shown in another."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from app.db.embedded import EmbeddedPostgres
+from tests.browser.conftest import Visit, Visitor, visits
+from tests.conftest import execute
+from tests.support.nextjs import Wire
+from tests.support.processes import ChatProcess
+
+
+@pytest.fixture
+def visitor(visit: Visit) -> Visitor:
+    return visit()
+
+
+def operation(route: Route) -> str:
+    return str(json.loads(route.request.post_data or "{}").get("type"))
+
+
+class Held:
+    """Answers to one operation, which the server gives at once and the page gets when it is told to."""
+
+    def __init__(self, visitor: Visitor, name: str) -> None:
+        self._name = name
+        self._routes: list[Route] = []
+        self._visitor = visitor
+        visitor.page.route("**/api/chatkit", self._take)
+
+    def _take(self, route: Route) -> None:
+        if operation(route) == self._name:
+            self._routes.append(route)
+        else:
+            route.continue_()
+
+    def wait(self) -> None:
+        for _ in range(500):
+            if self._routes:
+                return
+            # The driver takes routes while it is asked for something.
+            self._visitor.page.wait_for_timeout(20)
+        raise AssertionError(f"nobody asked for {self._name}")
+
+    def release(self) -> None:
+        for route in self._routes:
+            route.continue_()
+        self._visitor.page.unroute("**/api/chatkit")
+        self._visitor.page.wait_for_load_state("networkidle")
+
+
+def two_conversations(visitor: Visitor) -> tuple[str, str]:
+    visitor.say("buttons")
+    first = visitor.thread
+    visitor.page.get_by_role("button", name="New conversation", exact=True).click()
+    visitor.say("task")
+    return first, visitor.thread
+
+
+def test_a_slow_conversation_is_not_drawn_into_the_next_one(visitor: Visitor) -> None:
+    two_conversations(visitor)
+    held = Held(visitor, "items.list")
+    visitor.page.get_by_role("link", name="buttons").click()
+    held.wait()
+    # Nothing can be sent into what is not there yet.
+    visitor.page.get_by_label("Message", exact=True).fill("too early")
+    expect(visitor.page.locator("#send")).to_be_disabled()
+    visitor.page.get_by_role("button", name="New conversation", exact=True).click()
+    held.release()
+    expect(visitor.page.locator("#welcome")).to_be_visible()
+    expect(visitor.page.locator(".item")).to_have_count(0)
+
+
+def test_a_slow_action_is_not_drawn_into_the_next_conversation(visitor: Visitor) -> None:
+    two_conversations(visitor)
+    visitor.page.get_by_role("link", name="buttons").click()
+    held = Held(visitor, "threads.sync_custom_action")
+    visitor.page.get_by_role("button", name="Press me").click()
+    held.wait()
+    visitor.page.get_by_role("link", name="task").click()
+    expect(visitor.page.locator(".item")).to_have_count(2)
+    held.release()
+    expect(visitor.page.locator(".item")).to_have_count(2)
+    expect(visitor.page.locator(".item.widget")).to_have_count(0)
+
+
+def test_nothing_of_one_user_comes_late_to_another(visitor: Visitor) -> None:
+    visitor.say("A secret")
+    held = Held(visitor, "items.list")
+    visitor.page.reload()
+    held.wait()
+    visitor.page.get_by_label("User").select_option("bob")
+    held.release()
+    expect(visitor.page.locator(".item")).to_have_count(0)
+    assert "A secret" not in visitor.page.content()
+
+
+def test_the_link_of_what_is_open_does_not_end_its_answer(visitor: Visitor) -> None:
+    visitor.page.get_by_label("Message", exact=True).fill("slow")
+    visitor.page.keyboard.press("Enter")
+    expect(visitor.answer).to_contain_text("This is a slow answer")
+    visitor.page.get_by_role("link", name="slow").click()
+    visitor.page.wait_for_timeout(300)
+    expect(visitor.page.locator("#stop")).to_be_visible()
+    words = len(visitor.answer.inner_text())
+    expect(visitor.answer).to_contain_text(
+        "This is a slow answer: stop it, and what you have read of it stays. This is"
+    )
+    assert len(visitor.answer.inner_text()) > words
+
+
+def test_a_message_that_is_stopped_before_its_first_event_is_in_its_field_again(visitor: Visitor) -> None:
+    visitor.say("task")
+    held = Held(visitor, "threads.add_user_message")
+    field = visitor.page.get_by_label("Message", exact=True)
+    field.fill("Second thoughts")
+    visitor.page.keyboard.press("Enter")
+    held.wait()
+    visitor.page.keyboard.press("Escape")
+    expect(visitor.page.locator("#ended")).to_have_text("Stopped.")
+    expect(field).to_have_value("Second thoughts")
+    visitor.page.unroute("**/api/chatkit")
+    visitor.page.keyboard.press("Enter")
+    expect(visitor.answer).to_contain_text("You said: Second thoughts")
+    expect(visitor.page.locator(".bubble")).to_have_text(["task", "Second thoughts"])
+
+
+def test_a_retry_that_fails_shows_the_old_answer_and_can_be_made_again(visitor: Visitor) -> None:
+    visitor.expected = ["503"]
+    visitor.say("Hello")
+    old = visitor.answer.get_attribute("data-id")
+    away = json.dumps({"code": "unavailable", "message": "Busy. Please try again.", "request_id": "r"})
+    visitor.page.route(
+        "**/api/chatkit",
+        lambda route: (
+            route.fulfill(status=503, body=away)
+            if operation(route) == "threads.retry_after_item"
+            else route.continue_()
+        ),
+    )
+    visitor.answer.get_by_role("button", name="Try again").click()
+    expect(visitor.page.locator("#ended")).to_contain_text("Busy. Please try again.")
+    expect(visitor.page.locator(f'[data-id="{old}"]')).to_have_count(1)
+    visitor.page.unroute("**/api/chatkit")
+    visitor.page.locator("#ended button").click()
+    expect(visitor.page.locator(f'[data-id="{old}"]')).to_have_count(0)
+    visitor.settle()
+    expect(visitor.page.locator(".assistant_message")).to_have_count(1)
+
+
+def test_the_keyboard_is_where_it_is_needed_after_a_click(visitor: Visitor) -> None:
+    visitor.page.get_by_label("Message", exact=True).fill("slow")
+    visitor.page.locator("#send").click()
+    expect(visitor.page.locator("#stop")).to_be_focused()
+    visitor.page.locator("#stop").click()
+    expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
+
+
+def test_escape_in_the_filter_stops_no_answer(visitor: Visitor) -> None:
+    visitor.page.get_by_label("Message", exact=True).fill("slow")
+    visitor.page.keyboard.press("Enter")
+    expect(visitor.answer).to_contain_text("This is")
+    visitor.page.get_by_label("Filter by title").fill("slow")
+    visitor.page.keyboard.press("Escape")
+    expect(visitor.page.locator("#stop")).to_be_visible()
+
+
+def test_a_title_given_while_an_answer_runs_stays_and_costs_no_click(visitor: Visitor) -> None:
+    page = visitor.page
+    page.get_by_label("Message", exact=True).fill("slow")
+    page.keyboard.press("Enter")
+    expect(visitor.answer).to_contain_text("This is")
+    page.get_by_role("button", name="Rename slow").click()
+    page.get_by_label("Title", exact=True).fill("Mine")
+    # Leaving it by a click saves it, and the click does what it should.
+    page.locator("#stop").click()
+    expect(page.locator("#ended")).to_contain_text("Stopped.")
+    expect(page.get_by_role("link", name="Mine")).to_be_visible()
+    expect(page.locator("h1")).to_have_text("Mine")
+    page.reload()
+    expect(page.get_by_role("link", name="Mine")).to_be_visible()
+
+
+def test_a_phone_that_is_turned_with_its_list_open_goes_on(visit: Visit) -> None:
+    visitor = visit(viewport={"width": 390, "height": 780})
+    visitor.page.get_by_role("button", name="Conversations").click()
+    visitor.page.set_viewport_size({"width": 900, "height": 390})
+    visitor.page.get_by_label("Message", exact=True).fill("task")
+    visitor.page.keyboard.press("Enter")
+    visitor.settle("task")
+    visitor.page.set_viewport_size({"width": 390, "height": 780})
+    visitor.page.get_by_role("button", name="Conversations").click()
+    visitor.page.get_by_role("button", name="Close the list").click()
+    expect(visitor.page.get_by_role("button", name="Conversations")).to_be_focused()
+
+
+def test_text_that_is_pasted_with_its_picture_is_text(visitor: Visitor) -> None:
+    visitor.page.evaluate(
+        """() => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File(["x"], "cells.png", { type: "image/png" }));
+          transfer.setData("text/plain", "1\\t2");
+          const given = { clipboardData: transfer, bubbles: true, cancelable: true };
+          window.wasLeft = document.getElementById("text").dispatchEvent(new ClipboardEvent("paste", given));
+        }"""
+    )
+    assert visitor.page.evaluate("window.wasLeft")
+    expect(visitor.page.locator(".chip")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("status", "reason"), [("locked", None), ("closed", "It is solved.")])
+def test_a_conversation_that_takes_nothing_says_why(
+    visitor: Visitor, demo: ChatProcess, status: str, reason: str | None
+) -> None:
+    visitor.say("task")
+    database = EmbeddedPostgres(demo.directory / ".data" / "postgres").running_url()
+    assert database is not None
+    told = json.dumps({"type": status, "reason": reason})
+    execute(database, f"UPDATE chat_sessions SET status = '{told}' WHERE thread_id = '{visitor.thread}'")
+    visitor.page.reload()
+    expect(visitor.page.locator("#closed")).to_have_text(reason or "This conversation is locked.")
+    expect(visitor.page.locator("#composer")).to_be_hidden()
+    visitor.page.get_by_role("button", name="New conversation", exact=True).click()
+    expect(visitor.page.locator("#composer")).to_be_visible()
+
+
+class TestCuts:
+    @pytest.fixture
+    def wire(self, demo: ChatProcess) -> Iterator[Wire]:
+        made = Wire(demo.port)
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def behind(self, chromium: Browser, demo: ChatProcess, wire: Wire) -> Iterator[Visitor]:
+        for begin in visits(chromium, demo, f"http://127.0.0.1:{wire.port}"):
+            visitor = begin()
+            visitor.expected = ["net::ERR"]
+            yield visitor
+
+    def test_a_connection_that_is_cut_in_an_answer_says_that_it_may_not_be_whole(
+        self, behind: Visitor, wire: Wire
+    ) -> None:
+        wire.cut_once_at(b"have")
+        behind.page.get_by_label("Message", exact=True).fill("slow")
+        behind.page.keyboard.press("Enter")
+        expect(behind.page.locator("#ended")).to_contain_text("this may not be the whole answer")
+        assert wire.cuts == 1
+        expect(behind.page.locator(".bubble")).to_have_count(1)
+        expect(behind.answer).to_contain_text("This is a slow answer: stop it, and what you")
+        behind.page.locator("#ended button").click()
+        expect(behind.answer).to_contain_text("have read of it stays. This")
+        behind.page.locator("#stop").click()
+        expect(behind.page.locator("#ended")).to_contain_text("Stopped.")
+        behind.page.reload()
+        expect(behind.page.locator(".item")).to_have_count(2)
