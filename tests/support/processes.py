@@ -26,7 +26,7 @@ STOP_SECONDS = 30
 Event = dict[str, Any]
 
 # Shared, because every client of its own reads all certificates of the machine first.
-http = httpx2.Client(timeout=30)
+http = httpx2.Client(timeout=60)
 
 
 def free_port() -> int:

@@ -1,39 +1,25 @@
-"use client";
+// Plain forms, which work before any script has come.
 
-import { useState } from "react";
 import type { User } from "@/lib/session";
 
 export function SignIn({ users }: { users: readonly User[] }) {
-  const [problem, setProblem] = useState<string | null>(null);
-  async function signIn(user: User) {
-    const response = await fetch("/api/session", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ user: user.id }),
-    });
-    if (response.ok) location.assign("/");
-    else setProblem("That did not work. Please try again.");
-  }
   return (
-    <>
+    <form action="/api/session" method="post">
       {users.map((user) => (
-        <button key={user.id} type="button" onClick={() => void signIn(user)}>
+        <button key={user.id} name="user" value={user.id}>
           {user.name}
         </button>
       ))}
-      {problem && <p role="alert">{problem}</p>}
-    </>
+    </form>
   );
 }
 
 export function SignOut() {
-  async function signOut() {
-    await fetch("/api/session", { method: "DELETE" });
-    location.assign("/");
-  }
   return (
-    <button type="button" onClick={() => void signOut()}>
-      Sign out
-    </button>
+    <form action="/api/session" method="post">
+      <button name="user" value="">
+        Sign out
+      </button>
+    </form>
   );
 }

@@ -5,21 +5,18 @@ import { DEMO_USERS, signIn, signOut } from "@/lib/session";
 // A sign-in without a password must not be reached from elsewhere; nor by a page that points a name of its own at us.
 const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
 
+/** A form with the field `user`: one of the demo's to sign in, nothing to sign out. */
 export async function POST(request: Request): Promise<Response> {
   if (!LOOPBACK.test(request.headers.get("host") ?? "")) {
     return refusal(403, "forbidden", "The demo's sign-in works on this machine only: put your own into lib/session.ts.");
   }
   if (!isSameOrigin(request)) return refusal(403, "origin_not_allowed", "Sign in from the page itself.");
-  const body = (await request.json().catch(() => null)) as { user?: unknown } | null;
-  const user = DEMO_USERS.find((one) => one.id === body?.user);
-  if (!user) return refusal(422, "invalid_request", "There is no such user.");
-  const protocol = request.headers.get("x-forwarded-proto") ?? new URL(request.url).protocol;
-  await signIn(user, protocol.startsWith("https"));
-  return new Response(null, { status: 204 });
-}
-
-export async function DELETE(request: Request): Promise<Response> {
-  if (!isSameOrigin(request)) return refusal(403, "origin_not_allowed", "Sign out from the page itself.");
-  await signOut();
-  return new Response(null, { status: 204 });
+  const id = (await request.formData().catch(() => null))?.get("user");
+  const user = DEMO_USERS.find((one) => one.id === id);
+  if (user) {
+    const protocol = request.headers.get("x-forwarded-proto") ?? new URL(request.url).protocol;
+    await signIn(user, protocol.startsWith("https"));
+  } else if (id === "") await signOut();
+  else return refusal(422, "invalid_request", "There is no such user.");
+  return new Response(null, { status: 303, headers: { location: "/" } });
 }
