@@ -125,5 +125,7 @@ def test_no_token_for_an_impossible_user(demo: ChatProcess, user: Any) -> None:
 def test_a_page_elsewhere_cannot_get_a_token(demo: ChatProcess) -> None:
     rebound = http.post(f"{demo.base_url}/dev/token", json={"user": "alice"}, headers={"Host": "evil.example"})
     assert rebound.status_code == 400
+    page = http.post(f"{demo.base_url}/dev/token", json={"user": "alice"}, headers={"Origin": "http://localhost:3000"})
+    assert (page.status_code, page.json()["code"]) == (403, "foreign_origin")
     form = http.post(f"{demo.base_url}/dev/token", content=b'{"user": "alice"}', headers={"Content-Type": "text/plain"})
     assert form.status_code == 415

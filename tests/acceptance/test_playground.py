@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from app.playground import markdown
+from app.playground.markdown import rendered
 from app.playground.router import STATIC
 from tests.support.processes import ChatProcess, http
 
@@ -63,8 +65,29 @@ def test_markdown_that_is_none_is_refused(demo: ChatProcess, body: bytes, conten
 
 @pytest.mark.parametrize(
     "hostile",
-    ["[" * 20_000, "> " * 20_000, "*" * 20_000, "`" * 20_001, "|a" * 5_000 + "\n" + "|-" * 5_000, "1. " * 9_000],
+    [
+        "[" * 20_000,
+        "> " * 20_000,
+        "*" * 20_000,
+        "`" * 20_001,
+        "|a" * 5_000 + "\n" + "|-" * 5_000,
+        "1. " * 9_000,
+        "[a]: http://x/" + "y" * 20_000 + "\n\n" + "[a]" * 2_000,
+        "```csharp\n" + "x y\n" * 20_000 + "```",
+    ],
+    ids=["brackets", "quotes", "stars", "ticks", "table", "lists", "definitions", "code"],
 )
-def test_hostile_markdown_takes_no_long_time(demo: ChatProcess, hostile: str) -> None:
+def test_hostile_markdown_costs_what_other_markdown_costs(demo: ChatProcess, hostile: str) -> None:
     answer = http.post(f"{demo.base_url}/playground/markdown", json={"text": hostile}, timeout=20)
     assert answer.status_code == 200
+    assert len(answer.content) < 20 * len(hostile)
+
+
+def test_code_keeps_its_text_when_there_is_no_time_for_its_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "def f(x):\n    return x\n" * 3
+    coloured = rendered(f"```python\n{code}```")[0]
+    monkeypatch.setattr(markdown, "COLOURING_SECONDS", -1)
+    plain = rendered(f"```python\n{code}```")[0]
+    assert '<span class="k">def</span>' in coloured
+    assert "<span" not in plain
+    assert code in plain
