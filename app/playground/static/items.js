@@ -1,7 +1,7 @@
 // The items of a conversation, one element for each.
 
 import { copy, h, icon, iconButton } from "./dom.js";
-import { MarkdownView } from "./markdown.js";
+import { drawn, MarkdownView } from "./markdown.js";
 import { drawQuestions } from "./questions.js";
 import { drawSource, drawTask, drawWorkflow } from "./tasks.js";
 import { textOf } from "./updates.js";
@@ -23,6 +23,7 @@ export class ItemView {
     this.element.setAttribute("aria-busy", "true");
     if (item.type === "assistant_message") await this.#showAnswer(item, isRunning);
     else keepingFocus(this.element, () => this.element.replaceChildren(...[DRAWINGS[item.type]?.(item, this, isRunning) ?? []].flat()));
+    await drawn(this.element);
     // Not before the last of its text is there; and not by a state that a newer one has replaced.
     if (shown === this.shown) this.element.setAttribute("aria-busy", String(isRunning));
   }

@@ -9,6 +9,13 @@ const OPEN = "\uE000", CLOSE = "\uE001";
 
 const policy = window.trustedTypes?.createPolicy("markdown", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
 
+const drawing = new WeakMap();
+
+/** Resolves when all Markdown inside of an element is there. */
+export function drawn(element) {
+  return Promise.all([...element.querySelectorAll(".markdown")].map((text) => drawing.get(text)));
+}
+
 /** A text that may grow. Blocks that do not change are left as they are, so that a long answer stays smooth. */
 export class MarkdownView {
   #blocks = [];
@@ -25,6 +32,7 @@ export class MarkdownView {
   show(text, annotations = []) {
     this.#wanted = withSources(text, annotations);
     if (!this.#isWorking) this.#whole = this.#work();
+    drawing.set(this.element, this.#whole);
     return this.#whole;
   }
 
