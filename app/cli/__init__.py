@@ -1,12 +1,14 @@
 """chatkit-postgres: serve, migrate, check, token, user, version."""
 
+import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -49,7 +51,8 @@ def serve(
 ) -> None:
     """Start the server. Without DATABASE_URL it brings its own PostgreSQL and migrates it."""
     settings = load_settings(serve_host=host)
-    if problems := settings.problems():
+    problems = settings.problems() + _port_problems(host, port)
+    if problems:
         raise ConfigurationError(problems)
     from app.observability.logs import configure_logging
 
@@ -159,12 +162,38 @@ def _refuse(problems: list[str]) -> NoReturn:
     raise SystemExit(CONFIGURATION_PROBLEM)
 
 
+def _port_problems(host: str, port: int) -> list[str]:
+    """Found before anything is started; otherwise the address that is printed is somebody else's.
+
+    What else may be wrong with an address uvicorn says itself.
+    """
+    with suppress(OSError):
+        for family, kind, _, _, address in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                # As uvicorn does: connections of a server that has just ended are no server.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if _is_taken(probe, address):
+                    return [
+                        f'--port: {port} is taken by another server. Choose one: make run ARGS="--port {port + 10}"'
+                    ]
+    return []
+
+
+def _is_taken(probe: socket.socket, address: Any) -> bool:
+    try:
+        probe.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
 def _greeting(settings: Settings, host: str, port: int) -> str:
     shown = "localhost" if is_loopback(host) else host
     database = f"embedded PostgreSQL in {settings.data_dir}" if settings.is_embedded else "DATABASE_URL"
     model = "the built-in demo model" if settings.uses_demo_model else settings.model or "the default model"
     what = f"http://{shown}:{port}" if settings.is_dev else f"http://{shown}:{port}/api/chatkit"
-    return f"\n  chatkit-postgres {__version__}  {what}\n  {database}, {model}\n"
+    page = "" if settings.is_dev else "\n  no playground: there is a key, so this is not development mode"
+    return f"\n  chatkit-postgres {__version__}  {what}\n  {database}, {model}{page}\n"
 
 
 @contextmanager

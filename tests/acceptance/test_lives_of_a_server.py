@@ -28,6 +28,14 @@ from tests.support.processes import (
 SECRET = "s" * 48
 
 
+def test_a_port_that_is_taken_is_noticed_before_anything_is_started(demo: ChatProcess, tmp_path: Path) -> None:
+    second = run_cli(tmp_path, "serve", "--port", str(demo.port))
+    assert second.returncode == 2
+    assert f"--port: {demo.port} is taken by another server." in second.stderr
+    assert "Traceback" not in second.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_yesterdays_conversation_is_there_after_a_restart(
     tmp_path: Path, embedded_settings: dict[str, str], end: signal.Signals

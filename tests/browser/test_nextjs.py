@@ -272,16 +272,31 @@ def test_the_same_words_after_a_stop_are_another_message(sign_in: SignIn, shared
     assert stored(shared_database, "ada", "user_message") == ["task", "slow", "slow"]
 
 
-def test_without_the_script_the_page_says_so(sign_in: SignIn) -> None:
+def test_without_the_script_the_page_says_so_at_once(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
     ada.page.unroute(CDN)
     ada.page.route(CDN, lambda route: route.abort())
     ada.expected = ["net::ERR_FAILED"]
-    ada.page.clock.install()
     ada.page.reload()
+    expect(ada.page.get_by_role("alert").filter(has_text="The chat could not be loaded.")).to_be_visible(timeout=5_000)
+
+
+def test_a_script_that_never_comes_is_given_up(sign_in: SignIn) -> None:
+    ada = sign_in("Ada")
+    ada.page.unroute(CDN)
+    ada.page.route(CDN, lambda _: None)
+    ada.page.clock.install()
+    ada.page.reload(wait_until="commit")
     expect(ada.page.get_by_role("button", name="Sign out")).to_be_visible()
-    ada.page.clock.run_for(11_000)
-    expect(ada.page.get_by_role("alert").filter(has_text="The chat could not be loaded.")).to_be_visible()
+    missing = ada.page.get_by_role("alert").filter(has_text="The chat could not be loaded.")
+    ada.page.clock.run_for(1_000)
+    expect(missing).to_be_hidden()
+    # The clock of the page, from whenever its scripts have begun.
+    for _ in range(20):
+        ada.page.clock.run_for(3_000)
+        if missing.is_visible():
+            return
+    raise AssertionError("the page waits for ever")
 
 
 @pytest.mark.parametrize(

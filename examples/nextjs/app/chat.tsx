@@ -9,7 +9,7 @@ const SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js";
 const PATIENCE_MS = 10_000;
 
 export function Chat({ thread }: { thread: string | null }) {
-  const isMissing = useMissingScript();
+  const [isMissing, setMissing] = useMissingScript();
   const { control } = useChatKit({
     api: {
       url: "/api/chatkit",
@@ -36,7 +36,7 @@ export function Chat({ thread }: { thread: string | null }) {
   });
   return (
     <>
-      <Script src={SCRIPT} strategy="afterInteractive" />
+      <Script src={SCRIPT} strategy="afterInteractive" onError={() => setMissing(true)} />
       {isMissing && (
         <p role="alert">
           The chat could not be loaded. Something between you and cdn.platform.openai.com may keep it away.{" "}
@@ -51,7 +51,7 @@ export function Chat({ thread }: { thread: string | null }) {
 }
 
 /** True when ChatKit's script has not come in time: the component itself would wait for ever. */
-function useMissingScript(): boolean {
+function useMissingScript() {
   const [isMissing, setMissing] = useState(false);
   useEffect(() => {
     let isHere = false;
@@ -62,5 +62,5 @@ function useMissingScript(): boolean {
     const timer = setTimeout(() => setMissing(!isHere), PATIENCE_MS);
     return () => clearTimeout(timer);
   }, []);
-  return isMissing;
+  return [isMissing, setMissing] as const;
 }
