@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from agents import Agent
+from agents.mcp import MCPServer
 from sqlalchemy import URL
 
 from app.assistant import mcp_servers
@@ -77,6 +78,15 @@ class Equipped:
         raise AssertionError("no tool has answered")
 
 
+async def connected(servers: McpServers) -> MCPServer:
+    """The only one of them, once it is there."""
+    async with asyncio.timeout(20):
+        while not servers.connected:  # noqa: ASYNC110 - as a turn looks, which waits for nothing
+            await asyncio.sleep(0.05)
+    (connection,) = servers.connected
+    return connection
+
+
 @pytest.fixture(scope="module")
 def http_server() -> Iterator[HttpServer]:
     server = HttpServer()
@@ -140,10 +150,7 @@ async def test_calls_of_one_connection_do_not_wait_for_each_other(http_server: H
     servers = McpServers({server: given if server == "here" else McpServer(url=http_server.url)})
     servers.start()
     try:
-        async with asyncio.timeout(20):
-            while not servers.connected:  # noqa: ASYNC110 - as a turn looks, which waits for nothing
-                await asyncio.sleep(0.05)
-        (connection,) = servers.connected
+        connection = await connected(servers)
         order: list[str] = []
 
         async def call(tool: str, arguments: dict[str, int]) -> None:
@@ -262,10 +269,7 @@ async def test_a_connection_outlives_the_looks_at_it(monkeypatch: pytest.MonkeyP
     servers = McpServers({"here": McpServer(command=STDIO["command"], args=STDIO["args"], cwd=ROOT)})
     servers.start()
     try:
-        async with asyncio.timeout(20):
-            while not servers.connected:  # noqa: ASYNC110 - as a turn looks, which waits for nothing
-                await asyncio.sleep(0.05)
-        (connection,) = servers.connected
+        connection = await connected(servers)
         slow = asyncio.create_task(connection.call_tool("slowly", {}))
         await asyncio.sleep(1)
         assert list(servers.connected) == [connection]
