@@ -45,7 +45,7 @@ def test_yesterdays_conversation_is_there_after_a_restart(
     first.client("alice").say(thread_id, "And this")
     before = first.client("alice").items(thread_id)
     first.stop(end)
-    second = ColdProcess(tmp_path, **embedded_settings).wait_until_ready()
+    second = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
     try:
         assert second.client("alice").items(thread_id) == before
         assert second.client("bob").call("threads.list")["data"] == []
@@ -84,7 +84,7 @@ def test_a_second_server_on_the_same_directory_says_who_is_there(
 def test_strange_and_long_paths_work(tmp_path: Path, embedded_settings: dict[str, str], name: str) -> None:
     directory = tmp_path / name
     directory.mkdir()
-    server = ColdProcess(directory, **embedded_settings).wait_until_ready()
+    server = ChatProcess(directory, **embedded_settings).wait_until_ready()
     try:
         assert len(done_items(server.client("alice").create("Hello"))) == 2
     finally:
