@@ -36,7 +36,8 @@ export class Log {
 
   clear() {
     this.#follows = true;
-    this.#views.clear();
+    // A map of its own for each conversation: what was on its way to the last one sees that it is gone.
+    this.#views = new Map();
     this.#list.replaceChildren();
     this.ended(null);
     this.progress(null);
@@ -56,7 +57,9 @@ export class Log {
   /** Older items, above those that are there; what is being read stays where it is. */
   async prepend(items) {
     const views = items.filter((item) => item.type !== "end_of_turn").map((item) => [item, new ItemView(item, this.handlers)]);
+    const there = this.#views;
     await Promise.all(views.map(([item, view]) => view.show(item, false)));
+    if (there !== this.#views) return;
     this.#follows = false;
     const before = this.#frame.scrollHeight;
     for (const [item, view] of views) this.#views.set(item.id, view);
