@@ -55,6 +55,9 @@ def pressing(action_type: str, **more: Any) -> dict[str, Any]:
 
 
 class Shop(Assistant):
+    def __init__(self) -> None:
+        self.is_acting, self.may_go_on = asyncio.Event(), asyncio.Event()
+
     async def respond(self, history: Sequence[ThreadItem], context: Context) -> AsyncGenerator[ThreadStreamEvent, None]:
         yield ThreadItemDoneEvent(item=message("m", "unused"))
 
@@ -98,7 +101,8 @@ class Shop(Assistant):
 
     @action("slowly")
     async def slowly(self, _payload: object, _sender: WidgetItem | None, _context: Context) -> Outcome:
-        await asyncio.sleep(0.2)
+        self.is_acting.set()
+        await self.may_go_on.wait()
         return widget_of({"type": "Text", "value": "late"})
 
     @action("explain", Amount)
@@ -128,7 +132,12 @@ class Shop(Assistant):
 
 
 @pytest.fixture
-async def chat(store: DatabaseStore) -> Chat:
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture
+async def chat(store: DatabaseStore, shop: Shop) -> Chat:
     await store.save_thread(thread("t"), alice())
     await store.add_thread_item("t", user_message("t", "u"), alice())
     await store.add_thread_item(
@@ -149,7 +158,7 @@ async def chat(store: DatabaseStore) -> Chat:
         ),
         alice(),
     )
-    return Chat(store, Shop())
+    return Chat(store, shop)
 
 
 def params(action_type: str, payload: Any = None, item_id: str | None = "w") -> ThreadCustomActionParams:
@@ -231,9 +240,9 @@ async def test_a_change_goes_on_from_what_is_stored_and_brings_nothing_back(
 
 
 @pytest.mark.parametrize("meanwhile", ["locked", "gone", "being written"])
-async def test_an_action_at_once_brings_nothing_back(chat: Chat, meanwhile: str) -> None:
+async def test_an_action_at_once_brings_nothing_back(chat: Chat, shop: Shop, meanwhile: str) -> None:
     acting = asyncio.create_task(at_once(chat, "slowly"))
-    await asyncio.sleep(0.05)
+    await shop.is_acting.wait()
     if meanwhile == "locked":
         context = RequestContext(user_id="alice")
         thread_now = await chat.store.load_thread("t", context)
@@ -245,6 +254,7 @@ async def test_an_action_at_once_brings_nothing_back(chat: Chat, meanwhile: str)
         async with chat.store.database.connection() as connection:
             await connection.exec_driver_sql("UPDATE chat_messages SET is_partial = true WHERE item_id = 'w'")
     before = await stored(chat.store, "SELECT item_id, item::text FROM chat_messages ORDER BY position")
+    shop.may_go_on.set()
     with pytest.raises({"locked": ThreadLocked, "gone": NotFound, "being written": Conflict}[meanwhile]):
         await acting
     assert await stored(chat.store, "SELECT item_id, item::text FROM chat_messages ORDER BY position") == before

@@ -40,20 +40,29 @@ Context = AgentContext[RequestContext]
 
 
 class Entitled(Assistant):
-    """Needs a moment for its title, and a moment for its answer."""
+    """Answers in three parts when it may, and has its title after so many of them."""
 
-    def __init__(self, title: str | Exception | None, title_after: float = 0, answer_after: float = 0) -> None:
+    def __init__(self, title: str | Exception | None, after: int = 0) -> None:
         self._title = title
-        self._title_after = title_after
-        self._answer_after = answer_after
+        self._after = after
+        self._title_is_due, self._has_title = asyncio.Event(), asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def respond(self, history: Sequence[ThreadItem], context: Context) -> AsyncGenerator[ThreadStreamEvent, None]:
+        await self.may_answer.wait()
         for number in range(3):
-            await asyncio.sleep(self._answer_after)
             yield ThreadItemDoneEvent(item=message(f"m{number}", "answer"))
+            if number + 1 == self._after:
+                self._title_is_due.set()
+                if number < 2:  # The next part comes when the title is there.
+                    await self._has_title.wait()
+                    await asyncio.sleep(0.01)
 
     async def title(self, message: UserMessageItem, context: Context) -> str | None:
-        await asyncio.sleep(self._title_after)
+        if self._after:
+            await self._title_is_due.wait()
+        self._has_title.set()
         if isinstance(self._title, Exception):
             raise self._title
         return self._title
@@ -64,14 +73,14 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
 
 
 async def test_a_slow_title_comes_between_the_parts_of_the_answer(store: DatabaseStore) -> None:
-    events = await Chat(store, Entitled("Slow", title_after=0.08, answer_after=0.05)).events(create("Hello"))
+    events = await Chat(store, Entitled("Slow", after=1)).events(create("Hello"))
     titled = kinds(events).index("updated")
     assert 3 < titled < len(events) - 1
     assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == ["Slow"]
 
 
 async def test_a_title_that_takes_longer_than_the_answer_comes_after_it(store: DatabaseStore) -> None:
-    events = await Chat(store, Entitled("Late", title_after=0.1)).events(create("Hello"))
+    events = await Chat(store, Entitled("Late", after=3)).events(create("Hello"))
     assert kinds(events)[-1] == "updated"
 
 
@@ -113,14 +122,15 @@ async def test_a_title_that_fails_costs_only_the_title(store: DatabaseStore) -> 
 
 
 async def test_a_users_own_title_is_not_overwritten(store: DatabaseStore) -> None:
-    chat = Chat(store, Entitled("The assistant's", title_after=0.15, answer_after=0.1))
-    turn = await chat.start(create("Hello"))
-    await asyncio.sleep(0.05)
+    assistant = Entitled("The assistant's", after=2)
+    assistant.may_answer.clear()
+    turn = await Chat(store, assistant).start(create("Hello"))
     context = RequestContext(user_id="alice")
     assert turn.turn.thread_id is not None
     renamed = await store.load_thread(turn.turn.thread_id, context)
     renamed.title = "The user's"
     await store.save_thread(renamed, context)
+    assistant.may_answer.set()
     await turn.task
     assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == ["The user's"]
 

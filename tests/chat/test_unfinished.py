@@ -21,11 +21,11 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
-from app.chat.running_turn import no_readers
+from app.chat.running_turn import RunningTurn, no_readers
 from app.chat.unfinished import followed
 from app.context import RequestContext
 from app.store import DatabaseStore
-from tests.support.chat import Chat, Scripted, create, message
+from tests.support.chat import Chat, Scripted, create, message, said
 from tests.support.items import NAIVE
 
 
@@ -88,6 +88,18 @@ def test_a_workflow_is_not_loading_for_ever() -> None:
     assert after(workflow()) is None
 
 
+async def newest(store: DatabaseStore, turn: RunningTurn) -> ThreadItem:
+    assert turn.turn.thread_id is not None
+    page = await store.load_thread_items(turn.turn.thread_id, None, 10, "desc", RequestContext(user_id="alice"))
+    return page.data[0]
+
+
+async def checkpointed(store: DatabaseStore, turn: RunningTurn, words: str) -> None:
+    async with asyncio.timeout(10):
+        while words not in (await newest(store, turn)).model_dump_json():  # noqa: ASYNC110 - the event is in another task
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("item", "update", "kept"),
     [
@@ -107,10 +119,11 @@ async def test_a_stopped_turn_keeps_what_was_shown(
             Scripted(ThreadItemAddedEvent(item=item), ThreadItemUpdatedEvent(item_id=item.id, update=update), silence),
         )
         turn = await chat.start(create("Hello"))
-        await asyncio.sleep(0.3 if is_checkpointed else 0.03)
+        await said(turn, kept.encode())
+        if is_checkpointed:
+            await checkpointed(store, turn, kept)
         turn.stop(no_readers())
         await turn.task
-        assert turn.turn.thread_id is not None
-        page = await store.load_thread_items(turn.turn.thread_id, None, 10, "desc", RequestContext(user_id="alice"))
-        assert page.data[0].type == item.type
-        assert kept in page.data[0].model_dump_json()
+        shown = await newest(store, turn)
+        assert shown.type == item.type
+        assert kept in shown.model_dump_json()
