@@ -53,10 +53,16 @@ class ConfiguredModels(OpenAIProvider):
 
     def __init__(self, options: ModelOptions, client: AsyncOpenAI) -> None:
         super().__init__(openai_client=client, use_responses=options.api == "responses")
+        self._client_of_its_own = client
         self._model_name = options.model
 
     def get_model(self, model_name: str | None) -> Model:
         return super().get_model(model_name or self._model_name)
+
+    async def aclose(self) -> None:
+        """The SDK leaves the client open, which others might use."""
+        await super().aclose()
+        await self._client_of_its_own.close()
 
 
 def name_default_model(options: ModelOptions) -> None:

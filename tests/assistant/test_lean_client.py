@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from openai import APIError, AsyncOpenAI
+from openai._models import construct_type
 from openai.types.chat import ChatCompletionChunk
-from openai.types.responses import ResponseTextDeltaEvent
+from openai.types.responses import ResponseStreamEvent, ResponseTextDeltaEvent
+from polyfactory.factories.pydantic_factory import ModelFactory
 
+from app.assistant import lean_client
 from app.assistant.lean_client import LeanClient
+from app.assistant.models import ConfiguredModels, ModelOptions
 from tests.support.processes import ModelServer
 
 TOOL = {
@@ -89,6 +93,27 @@ async def test_the_events_are_the_same(model_server: ModelServer, ask: Any, step
     assert told[0]
 
 
+class Made(ModelFactory[Any]):
+    """Events with something in every field."""
+
+    __is_base_factory__ = True
+    __random_seed__ = 20
+
+
+Made.add_provider(object, lambda: {"any": "thing"})
+
+
+@pytest.mark.parametrize("name", sorted(lean_client._EVENTS))
+def test_each_event_there_is_becomes_what_the_client_makes_of_it(name: str) -> None:
+    kind = lean_client._EVENTS[name]
+    for event in Made.create_factory(kind).batch(2):
+        data = event.model_dump_json(by_alias=True)
+        quick = lean_client._validated(kind, data)
+        slow = construct_type(value=json.loads(data), type_=ResponseStreamEvent)
+        assert (type(quick), quick) == (type(slow), slow)
+        assert type(quick) is kind
+
+
 async def test_frequent_events_have_their_types(client: AsyncOpenAI) -> None:
     assert sum(isinstance(event, ResponseTextDeltaEvent) for event in await responses(client, words=3)) == 3
     assert all(isinstance(chunk, ChatCompletionChunk) for chunk in await chunks(client, words=3))
@@ -105,9 +130,14 @@ async def test_a_connection_is_used_again(model_server: ModelServer) -> None:
     for _ in range(3):
         await chunks(client, words=1)
         await responses(client, words=1)
-    pool: Any = client._client._transport._pool  # type: ignore[attr-defined] # nobody else knows
-    assert len(pool.connections) == 1
     await client.close()
+    assert len({call["port"] for call in model_server.calls()[-6:]}) == 1
+
+
+async def test_the_models_close_their_client() -> None:
+    client = LeanClient(api_key="none", base_url="http://127.0.0.1:9/v1")
+    await ConfiguredModels(ModelOptions(), client).aclose()
+    assert client.is_closed()
 
 
 class Sse:

@@ -19,6 +19,7 @@ from chatkit.types import (
     ThreadsRetryAfterItemReq,
 )
 
+from app.chat import running_turn
 from app.chat.running_turn import TurnLimits, no_readers
 from app.context import RequestContext
 from app.errors import NotFound, ThreadNotActive
@@ -48,6 +49,11 @@ async def demo(store: DatabaseStore) -> AsyncIterator[Chat]:
 
 
 class TestStatements:
+    @pytest.fixture(autouse=True)
+    def without_checkpoints(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A turn that takes long enough has them."""
+        monkeypatch.setattr(running_turn, "FIRST_CHECKPOINT_SECONDS", 60)
+
     async def test_an_ordinary_turn_is_six_statements(self, demo: Chat) -> None:
         thread_id = (await demo.events(create("Hello")))[0]["thread"]["id"]
         seen = Statements(demo.store.database)

@@ -37,10 +37,12 @@ CHAT_USAGE |= {"prompt_tokens_details": {"cached_tokens": 20}, "completion_token
 
 
 class Call:
-    """The log of one request: when each piece of text left, and whether the client stayed to the end."""
+    """The log of one request: by which connection it came, when each piece of text left, and whether the client stayed
+    to the end."""
 
-    def __init__(self, api: str, body: dict[str, Any]) -> None:
+    def __init__(self, api: str, request: Request, body: dict[str, Any]) -> None:
         self.log: dict[str, Any] = {"api": api, "body": body, "sent": [], "ended": None, "finished": False}
+        self.log["port"] = request.client.port if request.client is not None else None
         calls.append(self.log)
 
     async def pieces(self, script: Script) -> AsyncIterator[str]:
@@ -66,7 +68,7 @@ def _refused(script: Script) -> Response | None:
 
 async def chat_completions(request: Request) -> Response:
     body = await request.json()
-    call, script = Call("chat_completions", body), script_of(body["messages"])
+    call, script = Call("chat_completions", request, body), script_of(body["messages"])
     return _refused(script) or StreamingResponse(_chat_chunks(call, script), media_type="text/event-stream")
 
 
@@ -100,7 +102,7 @@ async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
 
 async def responses(request: Request) -> Response:
     body = await request.json()
-    call, last = Call("responses", body), said(body["input"])[-1]
+    call, last = Call("responses", request, body), said(body["input"])[-1]
     if last.startswith("DRAW "):
         drawn = _drawing_events(call, **json.loads(last.removeprefix("DRAW ")))
         return StreamingResponse(_framed(drawn), media_type="text/event-stream")
