@@ -28,7 +28,7 @@ _BY_STATUS: dict[int, type[ChatError]] = {
     431: HeadersTooLarge,
 }
 
-_UNREAD = frozenset({408, 413, 431})
+_UNREAD = frozenset({408, 431})
 
 
 def error_response(error: ChatError, request_id: str) -> Response:
@@ -38,7 +38,8 @@ def error_response(error: ChatError, request_id: str) -> Response:
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if error.status in _UNREAD:
-        # What is left of the request would otherwise be taken for as long as somebody sends it.
+        # What is left of the request would otherwise be taken for as long as somebody sends it. Not with 413: who is
+        # still sending would see a broken connection instead of the answer, and http_protocol.py ends it in time.
         headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

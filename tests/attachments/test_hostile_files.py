@@ -91,7 +91,7 @@ class TestSizes:
             response = http.put(described["upload_descriptor"]["url"], content=endless())
             assert (response.status_code, response.json()["code"]) == (413, "file_too_large")
         except httpx2.TransportError:
-            # The server hangs up on those who go on.
+            # The server hangs up on those who go on for long.
             pass
         assert sent < 32 * 1024 * 1024
         assert user.describe(described["id"]).json().get("download_url") is None
