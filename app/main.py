@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from obstore.exceptions import BaseError
-from sqlalchemy import text
 
 from app import __version__
 from app.api.attachments import FileEndpoint, attachments_router
@@ -49,7 +48,7 @@ from app.chat.runner import TurnRunner
 from app.chat.running_turn import TurnLimits
 from app.chat.server import ChatServer
 from app.db import Database
-from app.db.maintenance import maintain
+from app.db.maintenance import READ_SETTINGS, maintain
 from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 from app.observability.logs import configure_logging, failure, get_logger
 from app.observability.metrics import Metrics
@@ -325,13 +324,12 @@ def _settle_memory() -> None:
 async def _look_at_database(database: Database) -> None:
     """Say in the log what would otherwise show only later: no schema, or commits that a crash takes back."""
     try:
-        async with database.connection() as connection:
-            setting = await connection.scalar(text("SHOW synchronous_commit"))
+        (server,) = await database.run_for_all_owners(READ_SETTINGS)
         seen = await seen_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
         logger.warning("database_unreachable_at_start", **failure(error))
         return
     if not is_served_by_this_code(seen):
         logger.warning("database_not_migrated", seen=seen, wanted=wanted_revision(), cure="chatkit-postgres migrate")
-    if setting == "off":
+    if not server["is_durable"]:
         logger.warning("synchronous_commit_is_off", cure="ALTER DATABASE ... SET synchronous_commit = on")

@@ -8,12 +8,12 @@ Both sides run in turn on one machine and one PostgreSQL, so only the ratio mean
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 from agents.extensions.memory import SQLAlchemySession
-from sqlalchemy import URL, TextClause, event
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.context import RequestContext
@@ -42,8 +42,6 @@ def store_turn(store: DatabaseStore, thread_id: str) -> Turn:
 
 
 def raw_turn(connection: asyncpg.Connection, thread_id: str) -> Turn:
-    append, append_names = _compiled(sql.APPEND_ITEM.clause)
-    listing, listing_names = _compiled(sql.LIST_ITEMS_NEWEST_FIRST.clause)
     session = session_uuid(thread_id)
 
     async def turn() -> None:
@@ -68,16 +66,12 @@ def raw_turn(connection: asyncpg.Connection, thread_id: str) -> Turn:
                 "request_hash": None,
                 "opens": False,
             }
-            await connection.fetch(append, *(values[name] for name in append_names))
+            await connection.fetch(sql.APPEND_ITEM.driver_sql, *sql.APPEND_ITEM.values(values))
         values = {"owner": "bench", "session": session, "after": None, "page": 21, "turn": None, "retry_from": None}
-        await connection.fetch(listing, *(values[name] for name in listing_names))
+        listing = sql.LIST_ITEMS_NEWEST_FIRST
+        await connection.fetch(listing.driver_sql, *listing.values(values))
 
     return turn
-
-
-def _compiled(clause: TextClause) -> tuple[str, list[str]]:
-    compiled = clause.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call] # SQLAlchemy's
-    return str(compiled), list(getattr(compiled, "positiontup", None) or [])
 
 
 async def turns_per_second(turn: Turn, seconds: float) -> float:
@@ -100,17 +94,24 @@ def session_turn(engine: AsyncEngine, thread_id: str) -> Turn:
 
 
 class Statements:
-    """What an engine sends, with what begins and ends a transaction."""
+    """What an engine sends: through SQLAlchemy, with what begins and ends a transaction, and past it."""
 
-    def __init__(self, engine: AsyncEngine, *, has_transactions: bool) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self.count = 0
-        event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: self._add())
-        if has_transactions:
-            event.listen(engine.sync_engine, "begin", lambda *_: self._add())
-            event.listen(engine.sync_engine, "commit", lambda *_: self._add())
+        for name in ("before_cursor_execute", "begin", "commit"):
+            event.listen(engine.sync_engine, name, self._add)
 
-    def _add(self) -> None:
+    def _add(self, *_: object) -> None:
         self.count += 1
+
+
+class DirectStatements(Statements):
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        event.listen(engine.sync_engine, "connect", self._listen)
+
+    def _listen(self, connection: Any, *_: Any) -> None:
+        connection.driver_connection.add_query_logger(self._add)
 
 
 async def measure(url: URL, seconds: float) -> None:
@@ -118,9 +119,8 @@ async def measure(url: URL, seconds: float) -> None:
     sessions = create_async_engine(store.database.engine.url)
     connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
     counted = {
-        # Each statement of ours commits itself.
-        "this store": Statements(store.database.engine, has_transactions=False),
-        "SQLAlchemySession": Statements(sessions, has_transactions=True),
+        "this store": DirectStatements(store.database.engine),
+        "SQLAlchemySession": Statements(sessions),
     }
     speeds: dict[str, list[float]] = {"this store": [], "asyncpg alone": [], "SQLAlchemySession": []}
     statements, written = dict.fromkeys(speeds, 3.0), dict.fromkeys(speeds, 0.0)

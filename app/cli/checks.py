@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from app.cli.databases import any_database
+from app.cli.databases import any_database, explained
 from app.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
@@ -46,37 +46,34 @@ def _check_assistant(settings: Settings) -> Result:
 
 
 def _check_database(settings: Settings) -> Result:
-    from sqlalchemy import text
-    from sqlalchemy.exc import SQLAlchemyError
-
     from app.db import Database
+    from app.db.maintenance import READ_SETTINGS
     from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
-    from app.errors import ChatError
 
     async def look(url: "URL") -> tuple[bool, str]:
         database = Database(url, pooled=False)
+        # Past the store's retries, whose warnings would stand between these lines.
         async with database.connection() as connection:
-            server = await connection.scalar(text("SHOW server_version"))
-            durable = await connection.scalar(text("SHOW synchronous_commit")) != "off"
+            found = await connection.exec_driver_sql(READ_SETTINGS.driver_sql)
+            server = found.mappings().one()
         seen, wanted = await seen_revision(database), wanted_revision()
-        if not durable:
+        if not server["is_durable"]:
             return (
                 False,
-                f"PostgreSQL {server} has synchronous_commit off: a crash loses acknowledged messages",
+                f"PostgreSQL {server['version']} has synchronous_commit off: a crash loses acknowledged messages",
             )
         if not is_served_by_this_code(seen) and not settings.is_embedded:
             return (
                 False,
-                f"PostgreSQL {server} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
+                f"PostgreSQL {server['version']} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
             )
-        return True, f"PostgreSQL {server} at revision {seen or 'none yet; serve migrates it'}"
+        return True, f"PostgreSQL {server['version']} at revision {seen or 'none yet; serve migrates it'}"
 
     try:
-        with any_database(settings) as url:
+        with explained(), any_database(settings) as url:
             return ("database", *asyncio.run(look(url)))
-    except (SQLAlchemyError, OSError, ChatError, ConfigurationError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0] or type(error).__name__
-        return "database", False, reason
+    except ConfigurationError as error:
+        return "database", False, str(error)
 
 
 def _check_storage(settings: Settings) -> Result:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.databases import any_database
-from app.settings import ConfigurationError, load_settings
+from app.cli.databases import any_database, explained
+from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import RowMapping
-
-    from app.db.statement import Statement
+    from app.db import Row, Statement
 
 users = typer.Typer(help="List users, lock them out, let them in again.", no_args_is_help=True)
 
@@ -59,19 +57,11 @@ def enable(name: Name) -> None:
     typer.echo(f"{name} is enabled.")
 
 
-def _run(statement: "Statement", **parameters: Any) -> "Sequence[RowMapping]":
-    from sqlalchemy.exc import SQLAlchemyError
-
+def _run(statement: "Statement", **parameters: Any) -> "Sequence[Row]":
     from app.db import Database
-    from app.errors import ChatError
 
-    async def ask(url: Any) -> "Sequence[RowMapping]":
+    async def ask(url: Any) -> "Sequence[Row]":
         return await Database(url, pooled=False).run_for_all_owners(statement, **parameters)
 
-    try:
-        with any_database(load_settings()) as url:
-            return asyncio.run(ask(url))
-    except (SQLAlchemyError, OSError, ChatError) as error:
-        cause = error.__cause__ if isinstance(error, ChatError) and error.__cause__ is not None else error
-        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0] or type(cause).__name__
-        raise ConfigurationError([f"DATABASE_URL: {reason}"]) from None
+    with explained(), any_database(load_settings()) as url:
+        return asyncio.run(ask(url))

@@ -1,4 +1,4 @@
-from app.db.database import Database
+from app.db.database import Database, Row
 from app.db.statement import Statement
 
-__all__ = ["Database", "Statement"]
+__all__ = ["Database", "Row", "Statement"]

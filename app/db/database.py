@@ -1,13 +1,18 @@
-"""The connection to PostgreSQL. Retries and time-outs live here and nowhere else."""
+"""The connection to PostgreSQL. Retries and time-outs live here and nowhere else.
+
+SQLAlchemy knows the URL, opens connections and keeps them in its pool; statements go to asyncpg directly, because
+executing them through SQLAlchemy costs several times the processor time (see docs/decisions/0013).
+"""
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, NullPool, QueuePool, RowMapping, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError
+import asyncpg
+from sqlalchemy import URL, NullPool, QueuePool, event, make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -22,13 +27,26 @@ TRIES = 3
 logger = get_logger(__name__)
 
 SQLALCHEMYS_CACHE = "prepared_statement_cache_size"
+DRIVERS_CACHE = "statement_cache_size"
 UNIQUE_VIOLATION = "23505"
 
+_DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
 T = TypeVar("T")
+
+Row = Mapping[str, Any]
 
 
 class UniqueViolation(Exception):
     """Somebody else's row has that key."""
+
+
+class _ConnectionLost(Exception):
+    """It broke under a statement, and nobody knows whether that was committed."""
+
+    def __init__(self, orig: Exception) -> None:
+        super().__init__(str(orig))
+        self.orig = orig
 
 
 def normalised_url(url: str | URL) -> URL:
@@ -58,7 +76,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
     """What a URL cannot say to asyncpg."""
     arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS}
     if url.query.get(SQLALCHEMYS_CACHE) == "0":
-        arguments["statement_cache_size"] = 0
+        arguments[DRIVERS_CACHE] = 0
     return arguments
 
 
@@ -74,41 +92,45 @@ class Database:
             {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 10} if pooled else {"poolclass": NullPool}
         )
         given = normalised_url(url)
+        arguments = connect_arguments(given)
+        self._is_behind_pooler = arguments.get(DRIVERS_CACHE) == 0
         self.engine: AsyncEngine = create_async_engine(
             given,
             # No ping before each statement, which would be a second round trip: a connection that was lost while it lay
-            # in the pool fails, throws all others of its age away, and the statement is tried again.
-            # One statement is one transaction and one round trip; `transaction` is the exception.
+            # in the pool is not handed out, or fails and the statement is tried again.
+            # One statement is one transaction and one round trip; `run_transaction` is the exception.
             isolation_level="AUTOCOMMIT",
             # Errors would print message text otherwise.
             hide_parameters=True,
-            connect_args=connect_arguments(given),
+            connect_args=arguments,
             **pool,
         )
         self.on_retry: Callable[[str], object] = lambda _: None
-        self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
+        event.listen(self.engine.sync_engine, "checkout", _not_closed)
 
-    async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[RowMapping]:
+    async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """Run one statement for its owner, committed when this returns, and return its rows.
 
         The statement must be safe to repeat: after a lost connection nobody knows whether it was committed,
         and it is tried again. Raises DatabaseUnavailable when the tries are used up.
         """
+        return await self._run(statement, {"owner": owner, **parameters})
 
-        async def attempt() -> Sequence[RowMapping]:
-            async with self.engine.connect() as connection:
-                result = await connection.execute(statement.clause, {"owner": owner, **parameters})
-                return result.mappings().all() if result.returns_rows else []
-
-        return await self._retried(statement.name, attempt)
-
-    async def run_for_all_owners(self, statement: Statement, **parameters: Any) -> Sequence[RowMapping]:
+    async def run_for_all_owners(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """For maintenance alone: a statement that names no owner."""
+        return await self._run(statement, parameters)
 
-        async def attempt() -> Sequence[RowMapping]:
-            async with self.engine.connect() as connection:
-                result = await connection.execute(statement.clause, parameters)
-                return result.mappings().all() if result.returns_rows else []
+    async def _run(self, statement: Statement, parameters: Row) -> Sequence[Row]:
+        values = statement.values(parameters)
+        if self._is_behind_pooler:
+            # Where nothing stays prepared, asyncpg prepares and executes in two steps, and only a transaction keeps
+            # both on one connection.
+            return await self.run_transaction(statement.name, lambda transaction: transaction.fetch(statement, values))
+
+        async def attempt() -> Sequence[Row]:
+            async with self._driver() as driver:
+                rows: Sequence[Row] = await driver.fetch(statement.driver_sql, *values)
+                return rows
 
         return await self._retried(statement.name, attempt)
 
@@ -116,14 +138,41 @@ class Database:
         """Run several statements as one short transaction, all of it again after a transient failure."""
 
         async def attempt() -> T:
-            async with self._transactional.begin() as connection:
-                return await work(Transaction(connection))
+            async with self._driver() as driver:
+                transaction = driver.transaction(isolation="read_committed")
+                await transaction.start()
+                try:
+                    done = await work(Transaction(driver))
+                except Exception:  # When it is cancelled, the connection goes, and with it the transaction.
+                    if not driver.is_closed():
+                        await transaction.rollback()
+                    raise
+                await transaction.commit()
+                return done
 
         return await self._retried(name, attempt)
 
     @asynccontextmanager
+    async def _driver(self) -> AsyncGenerator[Any]:
+        """A connection of the pool, as asyncpg has it. One that is in the middle of something does not go back."""
+        async with self.engine.connect() as connection:
+            # Not by get_raw_connection(), which would cost a greenlet.
+            driver: Any = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr]
+            try:
+                yield driver
+            except Exception as error:
+                if driver.is_closed() or isinstance(error, TimeoutError):
+                    await connection.invalidate(error)
+                if driver.is_closed() and isinstance(error, _DRIVERS_ERRORS):
+                    raise _ConnectionLost(error) from error
+                raise
+            except BaseException as cancelled:
+                await connection.invalidate(cancelled)
+                raise
+
+    @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
-        """A plain connection for start-up checks; no statement about an owner goes through it."""
+        """SQLAlchemy's own, which commits each statement: for what is no Statement, in scripts and tests."""
         async with self.engine.connect() as connection:
             yield connection
 
@@ -141,14 +190,14 @@ class Database:
             tries_left -= 1
             try:
                 return await attempt()
-            except (DBAPIError, OSError, PoolTimeoutError) as error:
+            except (DBAPIError, _ConnectionLost, asyncpg.PostgresError, OSError, PoolTimeoutError) as error:
                 if _sqlstate(error) == UNIQUE_VIOLATION:
                     raise UniqueViolation from error
                 if not _is_transient(error):
                     raise
                 reason = _sqlstate(error) or type(error).__name__
                 self.on_retry(reason)
-                if not was_stale and isinstance(error, DBAPIError) and error.connection_invalidated:
+                if not was_stale and isinstance(error, _ConnectionLost):
                     # It was lost while it lay in the pool, perhaps long ago: that says nothing of the server.
                     was_stale, tries_left = True, TRIES
                     continue
@@ -159,16 +208,25 @@ class Database:
 
 
 class Transaction:
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
 
-    async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[RowMapping]:
-        result = await self._connection.execute(statement.clause, {"owner": owner, **parameters})
-        return result.mappings().all() if result.returns_rows else []
+    async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
+        return await self.fetch(statement, statement.values({"owner": owner, **parameters}))
+
+    async def fetch(self, statement: Statement, values: Sequence[Any]) -> Sequence[Row]:
+        rows: Sequence[Row] = await self._driver.fetch(statement.driver_sql, *values)
+        return rows
+
+
+def _not_closed(connection: Any, *_: Any) -> None:
+    """The pool opens another one instead."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _sqlstate(error: BaseException) -> str | None:
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
@@ -180,10 +238,8 @@ def _is_transient(error: BaseException) -> bool:
     """
     state = _sqlstate(error)
     if state is None:
-        return (
-            isinstance(error, OSError | PoolTimeoutError | InterfaceError)
-            or (isinstance(error, DBAPIError) and error.connection_invalidated)
-            or isinstance(getattr(error, "orig", None), OSError | TimeoutError)
+        return isinstance(error, _ConnectionLost | OSError | PoolTimeoutError | InterfaceError) or isinstance(
+            getattr(error, "orig", None), OSError | TimeoutError
         )
     return state in {"40001", "40P01", "57P01", "57P02", "57P03"} or state[:2] in {"08", "53"}
 

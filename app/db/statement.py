@@ -4,12 +4,16 @@ The name travels as a comment at the head of the SQL, so ``pg_stat_activity``, t
 all call a statement by the same name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Float, Integer, Text, TextClause, Uuid, bindparam, text
+from sqlalchemy import BigInteger, Boolean, Float, Integer, Text, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.types import TypeEngine
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's
 
 # Parameters are sent with their types, because PostgreSQL cannot guess the type of a NULL. Whatever is not
 # listed is text; JSON is sent as text and cast in the statement.
@@ -50,9 +54,17 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 class Statement:
     name: str
     sql: str
-    clause: TextClause = field(init=False, repr=False, compare=False)
+    driver_sql: str = field(init=False, repr=False, compare=False)
+    """As asyncpg takes it, with a number and a type for each parameter."""
+    _names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         clause = text(f"/* chatkit:{self.name} */ {self.sql}")
         typed = [bindparam(name, type_=_TYPES.get(name, Text())) for name in clause.compile().params]
-        object.__setattr__(self, "clause", clause.bindparams(*typed))
+        compiled: Any = clause.bindparams(*typed).compile(dialect=_DIALECT)
+        object.__setattr__(self, "driver_sql", compiled.string)
+        object.__setattr__(self, "_names", tuple(compiled.positiontup or ()))
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """In the order of ``driver_sql``. Raises KeyError for one that is missing."""
+        return [parameters[name] for name in self._names]

@@ -6,10 +6,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from chatkit.types import Attachment, GeneratedImageItem, ThreadItem, UserMessageItem
-from sqlalchemy import RowMapping
 
 from app.context import Turn
-from app.db import Database
+from app.db import Database, Row
 from app.errors import NotFound, TooManyAttachments
 from app.store import rows
 from app.store.ids import session_uuid
@@ -151,6 +150,6 @@ def id_in(url: str) -> str | None:
     return url.removeprefix(SCHEME) if url.startswith(SCHEME) else None
 
 
-def _file(row: RowMapping) -> StoredFile:
+def _file(row: Row) -> StoredFile:
     fields = {name: value for name, value in row.items() if name not in {"attachment_id", "attachment"}}
     return StoredFile(attachment=rows.load_attachment(row["attachment"]), **fields)

@@ -24,8 +24,8 @@ from chatkit.types import (
     WorkflowItem,
 )
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import RowMapping
 
+from app.db import Row
 from app.store.ids import message_uuid
 
 SenderType = Literal["user", "assistant", "tool", "system"]
@@ -89,7 +89,7 @@ def load_attachment(text: str) -> Attachment:
     return _attachments.validate_json(text)
 
 
-def load_thread(row: RowMapping) -> ThreadMetadata:
+def load_thread(row: Row) -> ThreadMetadata:
     """A fresh ThreadMetadata from the columns ``thread_id, title, status, domains, metadata, created_at``."""
     return ThreadMetadata(
         id=row["thread_id"],

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatkit.types import Page, ThreadMetadata
-from sqlalchemy import RowMapping
 
-from app.db import Database
+from app.db import Database, Row
 from app.db.database import Transaction
 from app.errors import AttachmentUnavailable, NotFound
 from app.store import rows
@@ -124,7 +123,7 @@ class ThreadRows:
             thread.metadata = stored.metadata
 
     @staticmethod
-    def _remembered(row: RowMapping, context: Any) -> ThreadMetadata:
+    def _remembered(row: Row, context: Any) -> ThreadMetadata:
         thread = rows.load_thread(row)
         bases = bases_of(context)
         if bases is not None:

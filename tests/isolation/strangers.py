@@ -27,7 +27,6 @@ from chatkit.types import (
     ThreadStreamEvent,
     UserMessageItem,
 )
-from sqlalchemy.dialects import postgresql
 
 from app.assistant import Assistant, action
 from app.context import RequestContext
@@ -135,9 +134,7 @@ class Strangers:
 
     async def _seen(self, statement: Statement, parameters: Params) -> str:
         """What a stranger gets. Nothing of it is committed, and nothing of the owner's may have changed."""
-        compiled = statement.clause.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call] # SQLAlchemy's
-        names = getattr(compiled, "positiontup", None) or []
-        values = {"owner": self._matrix.own.user} | parameters
+        values = statement.values({"owner": self._matrix.own.user} | parameters)
         # Its own snapshot: the owner goes on meanwhile.
         transaction = self._connection.transaction(isolation="repeatable_read")
         await transaction.start()
@@ -147,7 +144,7 @@ class Strangers:
             before = await self._digest()
             try:
                 async with self._connection.transaction():
-                    rows = await self._connection.fetch(str(compiled), *(values[name] for name in names))
+                    rows = await self._connection.fetch(statement.driver_sql, *values)
                     assert await self._digest() == before, f"{statement.name}: a stranger changed the owner's rows"
             except asyncpg.LockNotAvailableError:
                 raise AssertionError(f"{statement.name}: a stranger waits for the owner's rows") from None

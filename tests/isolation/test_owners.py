@@ -3,10 +3,10 @@
 import re
 from collections.abc import AsyncIterator
 
+import asyncpg
 import httpx2
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
 
 from app.db import Statement
 from app.errors import ChatError
@@ -85,11 +85,11 @@ async def test_a_statement_that_forgets_its_owner_is_noticed(
         # It only inserts: its owner is a value.
         forgetful, inserted = _INSERTED.subn(r"\1 concat('nobody', left(:owner, 0))", statement.sql)
         assert inserted, f"{name} has no owner"
-    original = statement.clause
-    object.__setattr__(statement, "clause", Statement(name, forgetful).clause)
+    original = statement.driver_sql
+    object.__setattr__(statement, "driver_sql", Statement(name, forgetful).driver_sql)
     try:
-        with pytest.raises((AssertionError, DBAPIError, ChatError)) as noticed:
+        with pytest.raises((AssertionError, asyncpg.PostgresError, ChatError)) as noticed:
             await look_everywhere(matrix, store, database_url)
     finally:
-        object.__setattr__(statement, "clause", original)
+        object.__setattr__(statement, "driver_sql", original)
     print(f"{name}: {str(noticed.value)[:150]}")  # noqa: T201 - for people who look

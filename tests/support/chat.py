@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from asyncpg.connection import LoggedQuery
 from chatkit.agents import AgentContext
 from chatkit.types import (
     AssistantMessageContent,
@@ -49,11 +50,14 @@ class Statements:
 
     def __init__(self, database: Database) -> None:
         self.names: list[str] = []
-        event.listen(database.engine.sync_engine, "before_cursor_execute", self._note)
+        event.listen(database.engine.sync_engine, "checkout", self._listen)
 
-    def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        named = re.match(r"/\* chatkit:(\w+) \*/", statement)
-        self.names.append(named[1] if named else statement)
+    def _listen(self, connection: Any, *_: Any) -> None:
+        connection.driver_connection.add_query_logger(self._note)
+
+    def _note(self, logged: LoggedQuery) -> None:
+        named = re.match(r"/\* chatkit:(\w+) \*/", logged.query)
+        self.names.append(named[1] if named else logged.query)
 
 
 def file_store(store: DatabaseStore) -> Attachments:
