@@ -12,14 +12,23 @@ from agents import (
     RunErrorHandlerInput,
     RunErrorHandlerResult,
     Runner,
+    RunResultStreaming,
+    StreamEvent,
     Usage,
 )
 from agents.mcp import MCPServer
 from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
-from chatkit.types import InferenceOptions, ThreadItem, ThreadStreamEvent, UserMessageItem
+from chatkit.types import (
+    AssistantMessageContentPartTextDelta,
+    InferenceOptions,
+    ThreadItem,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+    UserMessageItem,
+)
 
 from app.assistant.actions import RegisteredAction, rules_of
-from app.assistant.base import Assistant, Choices
+from app.assistant.base import Assistant, Choices, Say
 from app.assistant.converter import HistoryConverter
 from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
@@ -77,8 +86,20 @@ class AgentAssistant(Assistant):
             said=said_by_client(context.request_context),
         )
 
-    async def respond(
+    def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        return self._answer(history, context)
+
+    def stream(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """A subclass that answers in its own way sees all that is yielded."""
+        is_own_way = getattr(self.respond, "__func__", None) is not AgentAssistant.respond
+        return self.respond(history, context) if is_own_way else self._answer(history, context, say)
+
+    async def _answer(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say | None = None
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         turn = context.request_context.turn
         if turn is not None:
@@ -108,7 +129,8 @@ class AgentAssistant(Assistant):
             hooks=tasks,
         )
         try:
-            async for event in stream_agent_response(running, result, converter=self._images(context)):
+            shown: Any = result if say is None else _SaidAtOnce(result, say)
+            async for event in stream_agent_response(running, shown, converter=self._images(context)):
                 yield event
         except TRIPPED as tripped:
             raise refusal_of(tripped) from None
@@ -151,6 +173,24 @@ class AgentAssistant(Assistant):
             await self.mcp.close()
         if self.models is not None:
             await self.models.aclose()
+
+
+class _SaidAtOnce:
+    """A run whose pieces of text are said before the SDK sees them: it makes a task for each of a run's events, and
+    would hand these on as they are."""
+
+    def __init__(self, run: RunResultStreaming, say: Say) -> None:
+        self._run = run
+        self._say = say
+
+    async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
+        async for event in self._run.stream_events():
+            piece = event.data if event.type == "raw_response_event" else None
+            if piece is None or piece.type != "response.output_text.delta":
+                yield event
+                continue
+            update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)
+            await self._say(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
 
 
 def with_servers(

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -23,6 +23,8 @@ from app.assistant.titles import title_of
 from app.context import RequestContext
 from app.db import Database
 from app.errors import NotSupported
+
+Say = Callable[[ThreadStreamEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class Assistant(ABC):
         ``await`` the assistant is in: end the model's stream in a ``finally``.
         """
         ...
+
+    def stream(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """What the server calls: ``respond``, unless there is a shorter way for pieces of text than to be yielded.
+
+        ``say`` tells one after everything that was yielded before, and after whatever was said before.
+        """
+        return self.respond(history, context)
 
     def prepare(self, models: ModelProvider, choices: Choices) -> None:
         """Called once after loading, with the configured models and what the settings allow to choose."""

@@ -39,10 +39,11 @@ from pydantic import BaseModel
 from app.assistant import Assistant
 from app.attachments import Attachments
 from app.attachments.references import with_links
-from app.chat.actions import CheckedAction, LiveContext, checked
+from app.chat.actions import CheckedAction, checked
 from app.chat.clean import clean_model
 from app.chat.history import HistoryLimits, recent_items
 from app.chat.keeping import AnswerKeeper
+from app.chat.live import LiveContext
 from app.chat.pictures import holds_picture
 from app.chat.preflight import preflight
 from app.chat.speech import transcribed
@@ -172,7 +173,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             await self.store.add_thread_item(thread.id, message, context)
         history = await recent_items(self.store, thread.id, context, self._history)
         live = LiveContext.of(thread, self.store, context)
-        told = live.merged(self.assistant.respond(history, live))
+        told = live.telling.merged(self.assistant.stream(history, live, live.telling.say))
         async with (
             entitled(thread, self.assistant, message, live) as look_for_title,
             aclosing(self._keeper.kept(told, thread, context)) as answer,

@@ -6,10 +6,11 @@ If one of these fails after an upgrade of openai-chatkit, the upper bound in pyp
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from chatkit.agents import AgentContext, _AsyncQueueIterator
+from chatkit.agents import AgentContext, _AsyncQueueIterator, stream_agent_response
 from chatkit.server import ChatKitServer
 from chatkit.types import (
     StructuredInputAnswer,
@@ -96,3 +97,9 @@ async def test_completing_an_agent_context_ends_the_wait_for_its_queue(store: Da
     context._complete()  # type: ignore[no-untyped-call]
     await asyncio.wait({waiting}, timeout=5)
     assert isinstance(waiting.exception(), StopAsyncIteration)
+
+
+def test_an_agents_run_is_asked_for_its_events_and_nothing_else() -> None:
+    """So what stands before it, in AgentAssistant, needs no more."""
+    used = re.findall(r"\bresult\.\w+", inspect.getsource(stream_agent_response))
+    assert used == ["result.stream_events"]

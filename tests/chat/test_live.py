@@ -1,0 +1,163 @@
+"""What an assistant yields and what it streams beside that is told in one order, and nobody waits for ever."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from chatkit.agents import AgentContext
+from chatkit.types import ProgressUpdateEvent, ThreadItem, ThreadItemUpdatedEvent, ThreadStreamEvent
+
+from app.assistant import AgentAssistant, Assistant, Choices
+from app.assistant.default import build
+from app.assistant.models import DemoModels
+from app.chat.live import MOST_WAITING, NobodyListens, Telling
+from app.context import RequestContext
+from app.store import DatabaseStore
+from tests.support.chat import Chat, create, delta, demo_assistant
+
+Context = AgentContext[RequestContext]
+Events = AsyncGenerator[ThreadStreamEvent, None]
+
+
+def word(number: int) -> ThreadStreamEvent:
+    return delta("m", f"{number} ")
+
+
+async def silence() -> Events:
+    await asyncio.Event().wait()
+    yield word(0)
+
+
+class TestTelling:
+    async def test_words_do_not_wait_and_everything_else_does(self) -> None:
+        telling, order = Telling(), list[str]()
+
+        async def events() -> Events:
+            for number in range(3):
+                order.append(f"says {number}")
+                yield word(number)
+            yield ProgressUpdateEvent(text="between")
+            order.append("goes on")
+            yield word(3)
+
+        async for event in telling.merged(events()):
+            order.append(f"told {event.type}")
+            await asyncio.sleep(0)
+        assert order[:3] == ["says 0", "says 1", "says 2"]
+        assert order.index("told progress_update") < order.index("goes on")
+        assert sum(entry.startswith("told") for entry in order) == 5
+
+    async def test_an_assistant_is_ahead_of_a_slow_reader_by_so_many_words_and_no_more(self) -> None:
+        telling, said = Telling(), 0
+
+        async def events() -> Events:
+            nonlocal said
+            for number in range(1000):
+                said += 1
+                yield word(number)
+
+        told = []
+        async for event in telling.merged(events()):
+            await asyncio.sleep(0)
+            told.append(event)
+            assert said - len(told) <= MOST_WAITING + 1
+        assert told == [word(number) for number in range(1000)]
+
+    async def test_whoever_waits_is_released_when_the_reader_leaves(self) -> None:
+        telling = Telling()
+        async with aclosing(telling.merged(silence())) as merged:
+            waiting = [asyncio.create_task(telling.tell(word(number))) for number in range(3)]
+            saying = [asyncio.create_task(telling.say(word(number))) for number in range(2 * MOST_WAITING)]
+            # The first is in the reader's hands when it leaves.
+            assert await anext(merged) == word(0)
+        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        assert [type(result) for result in ended] == [NobodyListens] * 3
+        # A word that nobody hears is no error.
+        assert await asyncio.wait_for(asyncio.gather(*saying), 5) == [None] * 2 * MOST_WAITING
+        await telling.say(word(0))
+        with pytest.raises(NobodyListens):
+            await telling.tell(word(0))
+
+    async def test_what_the_assistant_raises_comes_after_what_it_said(self) -> None:
+        async def events() -> Events:
+            yield word(0)
+            yield word(1)
+            raise ValueError("broken")
+
+        merged = Telling().merged(events())
+        assert [await anext(merged), await anext(merged)] == [word(0), word(1)]
+        with pytest.raises(ValueError, match="broken"):
+            await anext(merged)
+
+
+def loud(event: ThreadStreamEvent) -> ThreadStreamEvent:
+    if isinstance(event, ThreadItemUpdatedEvent) and hasattr(event.update, "delta"):
+        return delta(event.item_id, event.update.delta.upper())
+    return event
+
+
+class Loud(AgentAssistant):
+    async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
+        async for event in super().respond(history, context):
+            yield loud(event)
+
+
+class Around(Assistant):
+    """Has another assistant answer."""
+
+    def __init__(self, inner: AgentAssistant) -> None:
+        self._inner = inner
+
+    async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
+        async for event in self._inner.respond(history, context):
+            yield loud(event)
+
+
+def words(events: list[dict[str, Any]]) -> str:
+    return "".join(event.get("update", {}).get("delta", "") for event in events)
+
+
+def own_way() -> Loud:
+    assistant = Loud(build())
+    assistant.prepare(DemoModels(seconds_per_word=0), Choices())
+    return assistant
+
+
+@pytest.mark.parametrize("kind", ["itself", "a subclass", "another assistant", "a method of its own"])
+async def test_who_changes_what_an_agent_says_sees_all_of_it(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    agent = (Loud if kind == "a subclass" else AgentAssistant)(build())
+    agent.prepare(DemoModels(seconds_per_word=0), Choices())
+    if kind == "a method of its own":
+        plain = AgentAssistant(build())
+        plain.prepare(DemoModels(seconds_per_word=0), Choices())
+        monkeypatch.setattr(agent, "respond", Around(plain).respond)
+    assistant: Assistant = Around(agent) if kind == "another assistant" else agent
+    events = await Chat(store, assistant).events(create("Hello"))
+    done = events[-1]["item"]["content"][0]["text"]
+    assert words(events) == (done if kind == "itself" else done.upper())
+    assert "hello" in done.lower()
+
+
+async def test_a_word_costs_no_task(store: DatabaseStore) -> None:
+    """The SDK makes one for each event of a run that it sees."""
+    created: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def counting(_: object, *given: Any, **more: Any) -> asyncio.Task[Any]:
+        created[-1] += 1
+        return asyncio.Task(*given, loop=loop, **more)
+
+    loop.set_task_factory(counting)
+    try:
+        for assistant in (demo_assistant(), own_way()):
+            created.append(0)
+            events = await Chat(store, assistant).events(create("Hello"))
+            said = len(events[-1]["item"]["content"][0]["text"].split())
+    finally:
+        loop.set_task_factory(None)
+    assert said > 70
+    assert created[0] < said < created[1] - 100
