@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=["store", "servers", "all"])
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each side of the store runs in a round")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each server is measured")
     parser.add_argument("--scale", type=float, default=1.0, help="of the load on the servers")
     parser.add_argument("--quick", action="store_true", help="two figures of the servers only")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Our server beside one as OpenAI's samples build it, on the same scripted model, one after the other.
+"""Our server beside one as OpenAI's samples build it, on the same scripted model, in turn.
 
 What is counted is the processor time of the server's process, as Linux has it, and the tokens and turns it was for.
 The database, the model and the clients run beside it and are not counted; the sample has no database.
@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ async def running(name: str, database: URL, model: ModelServer, directory: Path,
 
 async def tokens_per_cpu_second(side: Side, scale: float) -> float:
     """Long answers at fifty words a second, many at once."""
-    streams, words = max(4, round(40 * scale)), max(40, round(200 * scale))
+    streams, words = max(4, round(40 * scale)), 200
     before = side.processor_seconds()
     await asyncio.gather(*(side.say(user, script(words, 0.02)) for user in range(streams)))
     return streams * words / (side.processor_seconds() - before)
@@ -170,35 +170,58 @@ async def streams_per_megabyte(side: Side, scale: float) -> float:
     return streams / max(grown / 2**20, 0.1)
 
 
-Measure = Callable[[Side, float], Awaitable[float]]
-MEASURES: list[tuple[str, Measure, int]] = [
-    ("tokens per CPU second", tokens_per_cpu_second, 0),
-    ("bare turns per CPU second", turns_per_cpu_second, 0),
-    ("turns with 10 tools and 20 items", long_turns_per_cpu_second, 10),
-    ("first words per second, idle", first_word, 0),
-    ("first words per second, many streams", first_word_under_load, 0),
-    ("open streams per MB", streams_per_megabyte, 0),
+@dataclass(frozen=True)
+class Measure:
+    title: str
+    of: Callable[[Side, float], Awaitable[float]]
+    tools: int = 0
+    is_fresh: bool = False
+    """Each figure needs a process of its own: memory that was given back is used again."""
+
+
+MEASURES = [
+    Measure("tokens per CPU second", tokens_per_cpu_second),
+    Measure("bare turns per CPU second", turns_per_cpu_second),
+    Measure("turns with 10 tools and 20 items", long_turns_per_cpu_second, tools=10),
+    Measure("first words per second, idle", first_word),
+    Measure("first words per second, many streams", first_word_under_load),
+    Measure("open streams per MB", streams_per_megabyte, is_fresh=True),
 ]
+NAMES = ("this server", "the sample")
 
 
-async def measure(
-    database: URL, directory: Path, measures: Sequence[tuple[str, Measure, int]], *, rounds: int, scale: float
-) -> None:
+async def measure(database: URL, directory: Path, measures: Sequence[Measure], *, rounds: int, scale: float) -> None:
+    """The median of each side, and the median of the ratios between figures taken one directly after the other."""
     model = ModelServer()
     try:
-        print(f"{'':38}{'this server':>14}{'the sample':>14}{'ratio':>8}")
-        for title, how, tools in measures:
-            found: dict[str, list[float]] = {"this server": [], "the sample": []}
-            for _ in range(rounds):
-                for name, figures in found.items():
-                    async with running(name, database, model, directory, tools) as side:
+        print(f"{'':38}{NAMES[0]:>14}{NAMES[1]:>14}{'ratio':>8}")
+        for what in measures:
+            pairs: list[tuple[float, float]] = []
+            while len(pairs) < rounds:
+                async with AsyncExitStack() as stack:
+                    sides = [
+                        await stack.enter_async_context(running(name, database, model, directory, what.tools))
+                        for name in NAMES
+                    ]
+                    for side in sides:
                         # Whatever is imported or compiled at the first request.
                         await _several_at_once(8, lambda number, side=side: side.say(number, script(3)))  # type: ignore[misc]
-                        figures.append(await how(side, scale))
-            ours, theirs = (statistics.median(figures) for figures in found.values())
-            print(f"{title:38}{ours:14.1f}{theirs:14.1f}{ours / theirs:8.2f}")
+                    while len(pairs) < rounds:
+                        pairs.append(await _pair(what, sides, scale, is_turned=len(pairs) % 2 == 1))
+                        if what.is_fresh:
+                            break
+            ours, theirs = (statistics.median(figures) for figures in zip(*pairs, strict=True))
+            ratio = statistics.median(one / other for one, other in pairs)
+            print(f"{what.title:38}{ours:14.1f}{theirs:14.1f}{ratio:8.2f}")
     finally:
         model.close()
+
+
+async def _pair(what: Measure, sides: Sequence[Side], scale: float, *, is_turned: bool) -> tuple[float, float]:
+    """The machine gets slower and faster as it likes, so they take turns at being first."""
+    found = {side.name: await what.of(side, scale) for side in (reversed(sides) if is_turned else sides)}
+    ours, theirs = (found[name] for name in NAMES)
+    return ours, theirs
 
 
 async def _several_at_once(count: int, act: Callable[[int], Awaitable[object]], at_once: int = 8) -> None:

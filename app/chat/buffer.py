@@ -115,6 +115,8 @@ class Reader:
             if frames or ended:
                 return frames
             try:
-                await asyncio.wait_for(self.news.wait(), seconds)
+                # Not wait_for, which makes a task.
+                async with asyncio.timeout(seconds):
+                    await self.news.wait()
             except TimeoutError:
                 return None
