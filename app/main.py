@@ -324,7 +324,9 @@ def _settle_memory() -> None:
 async def _look_at_database(database: Database) -> None:
     """Say in the log what would otherwise show only later: no schema, or commits that a crash takes back."""
     try:
-        (server,) = await database.run_for_all_owners(READ_SETTINGS)
+        # Past the retries: a start does not wait for a database that does not answer.
+        async with database.connection() as connection:
+            server = (await connection.exec_driver_sql(READ_SETTINGS.driver_sql)).mappings().one()
         seen = await seen_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
         logger.warning("database_unreachable_at_start", **failure(error))

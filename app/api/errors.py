@@ -51,7 +51,11 @@ def install_error_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> Response:
         # Starlette calls a handler with its own kind of exception only, but declares any.
         refusal = error if isinstance(error, ChatError) else InternalError()
-        return error_response(refusal, request_id_of(request.scope))
+        response = error_response(refusal, request_id_of(request.scope))
+        if refusal.status == 413 and "expect" in request.headers:
+            # Such a body never comes, and what comes next would be taken for it.
+            response.headers["Connection"] = "close"
+        return response
 
     async def not_found(request: Request, _: Exception) -> Response:
         return error_response(NotFound(), request_id_of(request.scope))

@@ -129,7 +129,7 @@ class AgentAssistant(Assistant):
             hooks=tasks,
         )
         try:
-            shown: Any = result if say is None else _SaidAtOnce(result, say)
+            shown: Any = result if say is None else _SaidAtOnce(result, running, say)
             async for event in stream_agent_response(running, shown, converter=self._images(context)):
                 yield event
         except TRIPPED as tripped:
@@ -177,16 +177,17 @@ class AgentAssistant(Assistant):
 
 class _SaidAtOnce:
     """A run whose pieces of text are said before the SDK sees them: it makes a task for each of a run's events, and
-    would hand these on as they are."""
+    would hand these on as they are. What a tool has streamed is in the SDK's hands, and text does not overtake it."""
 
-    def __init__(self, run: RunResultStreaming, say: Say) -> None:
+    def __init__(self, run: RunResultStreaming, context: AgentContext[RequestContext], say: Say) -> None:
         self._run = run
+        self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._say = say
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
         async for event in self._run.stream_events():
             piece = event.data if event.type == "raw_response_event" else None
-            if piece is None or piece.type != "response.output_text.delta":
+            if piece is None or piece.type != "response.output_text.delta" or not self._streamed.empty():
                 yield event
                 continue
             update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)

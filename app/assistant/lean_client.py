@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cached_property
 from typing import Any, get_args
 
-from openai import APIError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
+from openai import APIError, AsyncOpenAI, AsyncStream
 from openai._streaming import ServerSentEvent
 from openai._streaming_cleanup import drain_response_async
 from openai.resources.chat import AsyncChat
@@ -20,6 +20,8 @@ from openai.resources.responses import AsyncResponses
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import BaseModel, ValidationError
+
+from app.assistant.transport import AiohttpClient
 
 _EVENTS: Mapping[str, type[BaseModel]] = {
     name: kind
@@ -79,7 +81,7 @@ async def _quick(
             data = event.json()
             if isinstance(data, dict) and (error := data.get("error")):
                 said = error.get("message") if isinstance(error, dict) else error
-                message = said if isinstance(said, str) else "An error occurred during streaming"
+                message = said if isinstance(said, str) and said else "An error occurred during streaming"
                 raise APIError(message, response.request, body=error)
             own_way = stream._client._process_response_data  # noqa: SLF001 - see docs/decisions/0006
             yield own_way(data=data, cast_to=stream._cast_to, response=response)  # noqa: SLF001
@@ -103,7 +105,7 @@ class LeanClient(AsyncOpenAI):
     """Takes what AsyncOpenAI takes; to be closed, as aiohttp complains otherwise."""
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**{"http_client": DefaultAioHttpClient()} | given)
+        super().__init__(**{"http_client": AiohttpClient()} | given)
 
     @cached_property
     def responses(self) -> _Responses:

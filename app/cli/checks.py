@@ -91,8 +91,9 @@ def _check_storage(settings: Settings) -> Result:
 
 
 def _check_model(settings: Settings) -> Result:
-    from openai import AsyncOpenAI, OpenAIError
+    from openai import OpenAIError
 
+    from app.assistant.lean_client import LeanClient
     from app.main import model_options
 
     options = model_options(settings)
@@ -100,7 +101,7 @@ def _check_model(settings: Settings) -> Result:
         return "model", True, "the built-in demo model, nothing to reach"
 
     async def look() -> int:
-        async with AsyncOpenAI(
+        async with LeanClient(
             api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
         ) as client:
             return len((await client.models.list()).data)

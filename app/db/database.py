@@ -6,9 +6,9 @@ executing them through SQLAlchemy costs several times the processor time (see do
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 from sqlalchemy import URL, NullPool, QueuePool, event, make_url
@@ -34,7 +34,14 @@ _DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 T = TypeVar("T")
 
-Row = Mapping[str, Any]
+
+class Row(Protocol):
+    """Of a result, as asyncpg has it: read by name. Iterating over it gives its values."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+    def keys(self) -> Iterable[str]: ...
+    def values(self) -> Iterable[Any]: ...
+    def items(self) -> Iterable[tuple[str, Any]]: ...
 
 
 class UniqueViolation(Exception):
@@ -120,7 +127,7 @@ class Database:
         """For maintenance alone: a statement that names no owner."""
         return await self._run(statement, parameters)
 
-    async def _run(self, statement: Statement, parameters: Row) -> Sequence[Row]:
+    async def _run(self, statement: Statement, parameters: Mapping[str, Any]) -> Sequence[Row]:
         values = statement.values(parameters)
         if self._is_behind_pooler:
             # Where nothing stays prepared, asyncpg prepares and executes in two steps, and only a transaction keeps
@@ -139,15 +146,15 @@ class Database:
 
         async def attempt() -> T:
             async with self._driver() as driver:
-                transaction = driver.transaction(isolation="read_committed")
-                await transaction.start()
+                # Not driver.transaction(), which goes by what it did last and not by what the server says.
+                await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                 try:
                     done = await work(Transaction(driver))
                 except Exception:  # When it is cancelled, the connection goes, and with it the transaction.
-                    if not driver.is_closed():
-                        await transaction.rollback()
+                    with suppress(Exception):
+                        await driver.execute("ROLLBACK")
                     raise
-                await transaction.commit()
+                await driver.execute("COMMIT")
                 return done
 
         return await self._retried(name, attempt)
@@ -161,9 +168,10 @@ class Database:
             try:
                 yield driver
             except Exception as error:
-                if driver.is_closed() or isinstance(error, TimeoutError):
+                is_lost = driver.is_closed()
+                if is_lost or isinstance(error, TimeoutError) or driver.is_in_transaction():
                     await connection.invalidate(error)
-                if driver.is_closed() and isinstance(error, _DRIVERS_ERRORS):
+                if is_lost and isinstance(error, _DRIVERS_ERRORS):
                     raise _ConnectionLost(error) from error
                 raise
             except BaseException as cancelled:
@@ -195,7 +203,7 @@ class Database:
                     raise UniqueViolation from error
                 if not _is_transient(error):
                     raise
-                reason = _sqlstate(error) or type(error).__name__
+                reason = _sqlstate(error) or type(getattr(error, "orig", None) or error).__name__
                 self.on_retry(reason)
                 if not was_stale and isinstance(error, _ConnectionLost):
                     # It was lost while it lay in the pool, perhaps long ago: that says nothing of the server.
@@ -236,6 +244,8 @@ def _is_transient(error: BaseException) -> bool:
     40001 and 40P01: lost a race. 08xxx and 57P01 to 57P03: the connection or the server went away. 53xxx: out
     of resources. No SQLSTATE: the connection broke, timed out, or could not be had.
     """
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # The schema has changed under it.
+        return True
     state = _sqlstate(error)
     if state is None:
         return isinstance(error, _ConnectionLost | OSError | PoolTimeoutError | InterfaceError) or isinstance(

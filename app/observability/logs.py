@@ -94,7 +94,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def failure(error: BaseException) -> dict[str, object]:
-    """What a log may say of an exception: its type, where it came from, a provider's status and code; not its
+    """What a log may say of an exception: its type, where it came from, a provider's or a driver's code; not its
     message, which may quote a conversation."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     told: dict[str, object] = {
@@ -103,7 +103,7 @@ def failure(error: BaseException) -> dict[str, object]:
     }
     # A driver's error inside SQLAlchemy's, whose own `code` only names a page of its documentation.
     inner = getattr(error, "orig", None)
-    told |= _codes(error, "status_code", "code") if inner is None else _codes(inner, "sqlstate")
+    told |= _codes(error, "status_code", "code", "sqlstate") if inner is None else _codes(inner, "sqlstate")
     return told
 
 

@@ -87,6 +87,20 @@ def test_who_is_still_sending_too_much_can_read_that_it_is(demo: ChatProcess) ->
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_who_waits_to_be_asked_for_too_much_is_hung_up_on(demo: ChatProcess) -> None:
+    """The body never comes, so what comes next must not be taken for it."""
+    token = demo.client("patient").headers["Authorization"]
+    head = f"POST /api/chatkit HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n"
+    head += "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as client:
+        client.sendall(head.encode())
+        answer = b""
+        while received := client.recv(65536):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
+
+
 def test_unknown_members_of_a_body_are_ignored(demo: ChatProcess) -> None:
     body = json.dumps(CREATE | {"user_id": "somebody-else", "stream": False, "metadata": {"userInfo": {"id": "admin"}}})
     client = demo.client("plain")

@@ -2,12 +2,15 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import URL, text
 
 from app.db import Database, Statement
-from app.db.database import normalised_url
+from app.db import database as database_module
+from app.db.database import Transaction, normalised_url
 from app.db.embedded import EmbeddedPostgres
 from app.errors import DatabaseUnavailable
 
@@ -79,3 +82,70 @@ async def test_more_callers_than_connections_wait_for_their_turn(database_url: U
     answers = await asyncio.gather(*(database.run(f"user{n}", ONE) for n in range(50)))
     assert [rows[0]["owner"] for rows in answers] == [f"user{n}" for n in range(50)]
     await database.close()
+
+
+async def sleeping(transaction: Transaction) -> None:
+    await transaction.run("alice", Statement("sleep", "SELECT pg_sleep(60), :owner"))
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_what_is_cancelled_leaves_no_connection_behind(database_url: URL, in_transaction: bool) -> None:
+    database = Database(database_url, pool_size=1)
+    sleep = Statement("sleep", "SELECT pg_sleep(60), :owner")
+    for _ in range(3):
+        running = database.run_transaction("t", sleeping) if in_transaction else database.run("alice", sleep)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await running
+        async with asyncio.timeout(10):
+            assert (await database.run("alice", ONE))[0]["one"] == 1
+        assert database.connections_in_use() == 0
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_is_tried_three_times(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    database, reasons = Database(database_url), list[str]()
+    database.on_retry = reasons.append
+    with pytest.raises(DatabaseUnavailable):
+        await database.run("alice", Statement("sleep", "SELECT pg_sleep(60), :owner"))
+    assert reasons == ["TimeoutError"] * 3
+    await database.close()
+
+
+@pytest.mark.parametrize("refused", ["BEGIN", "ROLLBACK", "COMMIT"])
+async def test_a_transaction_that_cannot_be_ended_does_not_go_back_to_the_pool(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """As poolers do it: an error, and the connection stays open."""
+    database, original = Database(database_url, pool_size=1), asyncpg.Connection.execute
+
+    async def execute(connection: Any, query: str, *given: Any, **more: Any) -> Any:
+        return await original(connection, "SELECT 1 / 0" if query.startswith(refused) else query, *given, **more)
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.run("alice", ONE)
+        if refused == "ROLLBACK":
+            raise KeyError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "execute", execute)
+        with pytest.raises(KeyError if refused == "ROLLBACK" else asyncpg.DivisionByZeroError):
+            await database.run_transaction("work", work)
+    for _ in range(2):
+        assert (await database.run("alice", ONE))[0]["one"] == 1
+        await database.run_transaction("works", lambda transaction: transaction.run("alice", ONE))
+    await database.close()
+
+
+async def test_a_schema_that_changes_under_a_prepared_statement_is_noticed_by_nobody(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute(text("CREATE TABLE changing (a int)"))
+        every = Statement("every", "SELECT *, :owner AS owner FROM changing")
+        await database.run("alice", every)
+        await database.run_transaction("t", lambda transaction: transaction.run("alice", every))
+        await connection.execute(text("ALTER TABLE changing ADD COLUMN b int"))
+    await database.run_transaction("t", lambda transaction: transaction.run("alice", every))
+    await database.run("alice", every)

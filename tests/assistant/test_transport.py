@@ -1,0 +1,161 @@
+"""What a model's server can do to a connection: every kind of it ends, in time, as an error the client knows."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from openai import APIConnectionError, APITimeoutError, Timeout
+
+from app.assistant import provider_errors
+from app.assistant.lean_client import LeanClient
+from app.assistant.transport import AiohttpClient
+from app.errors import ModelUnavailable
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+SECONDS = 0.5
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def piece(number: int) -> bytes:
+    choice = {"index": 0, "delta": {"content": f"{number} "}}
+    data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return f"data: {json.dumps(data)}\n\n".encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+@asynccontextmanager
+async def served(behave: Behaviour) -> AsyncIterator[str]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await behave(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    server.close()
+
+
+async def asked(reader: asyncio.StreamReader) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+
+
+async def words(url: str, *, content: str = "Hello", heard: list[str] | None = None, pause: float = 0) -> list[str]:
+    heard = heard if heard is not None else []
+    timeout = Timeout(SECONDS, connect=5)
+    async with LeanClient(api_key="none", base_url=url, max_retries=0, timeout=timeout) as client:
+        given: Any = [{"role": "user", "content": content}]
+        async for part in await client.chat.completions.create(model="m", messages=given, stream=True):
+            heard.append(part.choices[0].delta.content or "")
+            await asyncio.sleep(pause)
+    return heard
+
+
+async def test_what_is_no_http_in_the_middle_of_an_answer_ends_it() -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(CHUNKED + chunk(piece(0)))
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.write(b"upstream connect error or disconnect\r\n")
+        await asyncio.sleep(30)
+
+    heard: list[str] = []
+    async with served(behave) as url, asyncio.timeout(10):
+        with pytest.raises((APIConnectionError, APITimeoutError)):
+            await words(url, heard=heard)
+    assert heard == ["0 "]
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body")
+async def test_a_server_that_reads_nothing_is_given_up() -> None:
+    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(30)
+
+    async with served(behave) as url, asyncio.timeout(15):
+        with pytest.raises(APITimeoutError):
+            await words(url, content="x" * 20_000_000)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        HEAD + b"x-large: " + b"x" * 20_000 + b"\r\n\r\n",
+        HEAD + b"x-many: x\r\n" * 1000 + b"\r\n",
+        b"",
+    ],
+    ids=["no http", "a long header", "many headers", "nothing"],
+)
+async def test_an_answer_that_is_none_is_the_models_trouble(said: bytes) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(said)
+        await writer.drain()
+
+    async with served(behave) as url, asyncio.timeout(10):
+        with pytest.raises(APIConnectionError) as failed:
+            await words(url)
+    assert isinstance(provider_errors.told_of(failed.value), ModelUnavailable)
+
+
+async def test_what_came_before_a_connection_broke_is_not_lost() -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        # Without the last chunk, as careless servers end an answer.
+        writer.write(CHUNKED + b"".join(chunk(piece(number)) for number in range(400)))
+        await writer.drain()
+
+    heard: list[str] = []
+    async with served(behave) as url, asyncio.timeout(20):
+        with pytest.raises(APIConnectionError):
+            await words(url, heard=heard, pause=0.001)
+    assert heard == [f"{number} " for number in range(400)]
+
+
+async def test_silence_ends_an_answer_and_slowness_does_not() -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(CHUNKED)
+        for number in range(8):
+            writer.write(chunk(piece(number)))
+            await writer.drain()
+            await asyncio.sleep(SECONDS / 4)
+        await asyncio.sleep(30)
+
+    heard: list[str] = []
+    async with served(behave) as url, asyncio.timeout(15):
+        with pytest.raises(APITimeoutError):
+            await words(url, heard=heard)
+    assert len(heard) == 8
+
+
+async def test_a_proxy_that_is_none_for_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(ValueError, match="socks5"):
+        AiohttpClient()
+
+
+async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(CHUNKED + chunk(piece(0)) + b"0\r\n\r\n")
+        await writer.drain()
+
+    async with served(behave) as url:
+        monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
+        assert await words("http://model.invalid/v1") == ["0 "]
+    assert seen[0].startswith(b"POST http://model.invalid/v1/chat/completions HTTP/1.1\r\n")
