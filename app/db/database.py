@@ -30,7 +30,8 @@ SQLALCHEMYS_CACHE = "prepared_statement_cache_size"
 DRIVERS_CACHE = "statement_cache_size"
 UNIQUE_VIOLATION = "23505"
 
-_DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+# The last of them, where the server's farewell was read and the end of the connection was not yet.
+_DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncpg.InternalClientError)
 
 T = TypeVar("T")
 
@@ -168,7 +169,7 @@ class Database:
             try:
                 yield driver
             except Exception as error:
-                is_lost = driver.is_closed()
+                is_lost = driver.is_closed() or isinstance(error, asyncpg.InternalClientError)
                 if is_lost or isinstance(error, TimeoutError) or driver.is_in_transaction():
                     await connection.invalidate(error)
                 if is_lost and isinstance(error, _DRIVERS_ERRORS):

@@ -45,17 +45,20 @@ async def test_a_wrong_statement_is_not_repeated_and_does_not_print_its_values(d
 
 
 async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(database: Database) -> None:
-    await asyncio.gather(*(database.run("alice", ONE) for _ in range(5)))
     other = Database(database.engine.url, pooled=False)
-    async with other.connection() as connection:
-        await connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    # At whichever moment of its end it is met.
+    for number in range(20):
+        await asyncio.gather(*(database.run("alice", ONE) for _ in range(5)))
+        async with other.connection() as connection:
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
             )
-        )
-    for _ in range(6):
-        assert (await database.run("alice", ONE))[0]["one"] == 1
+        await asyncio.sleep(0.0005 * number)
+        for _ in range(6):
+            assert (await database.run("alice", ONE))[0]["one"] == 1
 
 
 async def test_a_restart_of_the_server_is_survived(tmp_path: Path, postgres_bin: Path | None) -> None:
