@@ -66,7 +66,7 @@ def test_a_reader_that_stalls_and_hangs_up_while_the_server_is_blocked_in_send(
 ) -> None:
     user = new_user()
     client = first.client(user)
-    said = script(words=1500, delay=0.001, size=10_000)
+    said = script(words=1500, delay=0.003, size=10_000)
     connection = raw_post(client, "threads.create", receive_buffer=4096, input=message(said))
     received = b""
     while received.count(b"text_delta") < 2:
