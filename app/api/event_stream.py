@@ -13,7 +13,7 @@ from app.observability.logs import failure, get_logger
 # One newline: a blank line would end an event, and common parsers would dispatch an empty one.
 HEARTBEAT = b": ping\n"
 SLICE_BYTES = 64 * 1024
-PAUSE_SECONDS = 0.0025
+PAUSE_SECONDS = 0.001
 """For each open stream."""
 LONGEST_PAUSE_SECONDS = 0.04
 

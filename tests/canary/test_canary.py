@@ -192,6 +192,8 @@ async def flown(server: ChatProcess, seed: int, requests: int) -> Flock:
     return flock
 
 
+# CI makes tens of thousands of requests beside other work.
+@pytest.mark.timeout(600)
 def test_no_mark_reaches_anybody_else(
     server: ChatProcess, shared_database: URL, request: pytest.FixtureRequest
 ) -> None:
