@@ -181,7 +181,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
-        """SQLAlchemy's own, which commits each statement: for what is no Statement, in scripts and tests."""
+        """SQLAlchemy's own, which commits each statement and tries none again: for a start, scripts and tests."""
         async with self.engine.connect() as connection:
             yield connection
 
