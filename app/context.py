@@ -9,6 +9,9 @@ from uuid import UUID, uuid4
 
 from chatkit.types import Attachment, ThreadItem, ThreadItemUpdate
 
+CREATE = "threads.create"
+"""The operation that makes the thread it runs in."""
+
 
 @dataclass(slots=True)
 class RetryWindow:

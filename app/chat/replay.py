@@ -18,13 +18,12 @@ from chatkit.types import (
 )
 
 from app.chat.buffer import Encode
-from app.context import RequestContext
+from app.context import CREATE, RequestContext
 from app.errors import ChatError, Draining, InternalError, NotFound, error_of
 from app.store import DatabaseStore
 from app.store.turns import LedgerEntry
 
 LOOK_EVERY_SECONDS = 0.5
-CREATE = "threads.create"
 
 
 class Replay:

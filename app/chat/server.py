@@ -1,6 +1,6 @@
 """What happens with a thread: the SDK's server, with every item saved before it is told."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode, StreamError
@@ -48,7 +48,7 @@ from app.chat.pictures import holds_picture
 from app.chat.preflight import preflight
 from app.chat.speech import transcribed
 from app.chat.title import entitled
-from app.context import RequestContext
+from app.context import CREATE, RequestContext
 from app.errors import (
     AssistantRefused,
     AttachmentUnavailable,
@@ -171,7 +171,7 @@ class ChatServer(ChatKitServer[RequestContext]):
         # statement for each.
         if message is not None:
             await self.store.add_thread_item(thread.id, message, context)
-        history = await recent_items(self.store, thread.id, context, self._history)
+        history = await self._history_of(thread, message, context)
         live = LiveContext.of(thread, self.store, context)
         told = live.telling.merged(self.assistant.stream(history, live, live.telling.say))
         async with (
@@ -181,6 +181,15 @@ class ChatServer(ChatKitServer[RequestContext]):
             async for event in answer:
                 look_for_title()
                 yield event
+
+    async def _history_of(
+        self, thread: ThreadMetadata, message: UserMessageItem | None, context: RequestContext
+    ) -> Sequence[ThreadItem]:
+        turn = context.turn
+        if message is not None and turn is not None and turn.operation == CREATE:
+            # There is nothing else in a thread that this turn has made.
+            return [message]
+        return await recent_items(self.store, thread.id, context, self._history)
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext

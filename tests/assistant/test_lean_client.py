@@ -12,8 +12,9 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent, ResponseTextDeltaEvent
 from polyfactory.factories.pydantic_factory import ModelFactory
 
-from app.assistant import lean_client
+from app.assistant import model_stream
 from app.assistant.lean_client import LeanClient
+from app.assistant.model_stream import joined
 from app.assistant.models import ConfiguredModels, ModelOptions
 from tests.support.processes import ModelServer
 
@@ -86,7 +87,7 @@ async def test_the_request_is_the_same(model_server: ModelServer, ask: Any) -> N
 )
 async def test_the_events_are_the_same(model_server: ModelServer, ask: Any, steps: dict[str, Any]) -> None:
     told = [
-        [(type(event).__name__, event.model_dump()) for event in await ask(client, **steps)]
+        [(type(event).__name__, event.model_dump()) for event in joined(await ask(client, **steps))]
         async for client in both(model_server)
     ]
     assert told[0] == told[1]
@@ -103,19 +104,20 @@ class Made(ModelFactory[Any]):
 Made.add_provider(object, lambda: {"any": "thing"})
 
 
-@pytest.mark.parametrize("name", sorted(lean_client._EVENTS))
+@pytest.mark.parametrize("name", sorted(model_stream.EVENTS))
 def test_each_event_there_is_becomes_what_the_client_makes_of_it(name: str) -> None:
-    kind = lean_client._EVENTS[name]
+    kind = model_stream.EVENTS[name]
     for event in Made.create_factory(kind).batch(2):
         data = event.model_dump_json(by_alias=True)
-        quick = lean_client._validated(kind, data)
+        quick = model_stream.validated(kind, data)
         slow = construct_type(value=json.loads(data), type_=ResponseStreamEvent)
         assert (type(quick), quick) == (type(slow), slow)
         assert type(quick) is kind
 
 
 async def test_frequent_events_have_their_types(client: AsyncOpenAI) -> None:
-    assert sum(isinstance(event, ResponseTextDeltaEvent) for event in await responses(client, words=3)) == 3
+    pieces = [event.delta for event in await responses(client, words=3) if isinstance(event, ResponseTextDeltaEvent)]
+    assert "".join(pieces) == "w0 w1 w2 "
     assert all(isinstance(chunk, ChatCompletionChunk) for chunk in await chunks(client, words=3))
 
 

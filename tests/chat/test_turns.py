@@ -67,13 +67,12 @@ class TestStatements:
             "finish_turn",
         ]
 
-    async def test_a_new_thread_costs_its_insert_and_its_title_more(self, demo: Chat) -> None:
+    async def test_a_new_thread_costs_its_insert_and_its_title_and_has_no_history(self, demo: Chat) -> None:
         seen = Statements(demo.store.database)
         await demo.events(create("Hello"))
         assert Counter(seen.names) == {
             "insert_thread": 1,
             "append_item": 2,
-            "load_newest_items": 1,
             "list_items_newest_first": 1,
             "update_thread": 1,
             "finish_turn": 1,
