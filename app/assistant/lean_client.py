@@ -9,7 +9,8 @@ five times as much as through aiohttp, which it offers as well (``transport.py``
 from functools import cached_property
 from typing import Any
 
-from openai import AsyncOpenAI, AsyncStream
+import httpx2
+from openai import APIConnectionError, AsyncOpenAI, AsyncStream, Omit, omit
 from openai.resources.chat import AsyncChat
 from openai.resources.chat.completions import AsyncCompletions
 from openai.resources.responses import AsyncResponses
@@ -34,6 +35,9 @@ class _Responses(AsyncResponses):
 
 class _Completions(AsyncCompletions):
     async def create(self, **given: Any) -> Any:
+        if given.get("stream") is True and isinstance(given.get("stream_options", omit), Omit):
+            # The Agents SDK asks OpenAI alone; the others do not count tokens unless they are asked either.
+            given["stream_options"] = {"include_usage": True}
         # It insists on messages; those of the extra body take their place.
         return await super().create(**{"messages": []} | _as_extra_body(given))
 
@@ -65,4 +69,8 @@ class LeanClient(AsyncOpenAI):
         for usual, quick in _QUICK:
             if given.get("stream_cls") == usual:
                 given["stream_cls"] = quick
-        return await super().post(path, **given)
+        try:
+            return await super().post(path, **given)
+        except httpx2.TransportError as error:
+            # While the words of a refusal were read; everywhere else the client does this itself.
+            raise APIConnectionError(request=httpx2.Request("POST", self.base_url)) from error

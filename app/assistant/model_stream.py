@@ -7,10 +7,12 @@ And the more texts are streamed at once, the longer a read waits for more of the
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from json import JSONDecodeError
 from typing import Any, ClassVar, Self, get_args
 
-from openai import APIError, AsyncStream
+from agents.exceptions import _mark_error_to_drain_stream_events
+from openai import APIConnectionError, APIError, AsyncStream
 from openai._streaming import ServerSentEvent, SSEDecoder, _SSELineDecoder
 from openai._streaming_cleanup import drain_response_async
 from openai.types.chat import ChatCompletionChunk
@@ -24,6 +26,9 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel, ValidationError
 
+CUT_OFF = frozenset({"length", "content_filter"})
+"""Reasons for which a chat completion ends before its end."""
+
 EVENTS: Mapping[str, type[BaseModel]] = {
     name: kind
     for kind in get_args(get_args(ResponseStreamEvent)[0])
@@ -31,20 +36,46 @@ EVENTS: Mapping[str, type[BaseModel]] = {
 }
 
 
-class QuickEvents(AsyncStream[ResponseStreamEvent]):
+class _Quick(AsyncStream[Any]):
     def __stream__(self) -> AsyncIterator[Any]:
-        return _quick(self, lambda event: EVENTS.get(event.event or ""))
+        return _quick(self)
+
+    def type_of(self, _: ServerSentEvent, /) -> type[BaseModel] | None:
+        """What an event says it is."""
+        raise NotImplementedError
+
+    def note(self, event: Any) -> None:
+        """Raises APIError if it was the end of an answer that is not whole."""
+
+    def note_end(self) -> None:
+        """Raises APIError if nothing has said that this is the end."""
 
 
-class QuickChunks(AsyncStream[ChatCompletionChunk]):
-    def __stream__(self) -> AsyncIterator[Any]:
-        return _quick(self, lambda _: ChatCompletionChunk)
+class QuickEvents(_Quick):
+    def type_of(self, event: ServerSentEvent, /) -> type[BaseModel] | None:
+        return EVENTS.get(event.event or "")
 
 
-TypeOf = Callable[[ServerSentEvent], type[BaseModel] | None]
+class QuickChunks(_Quick):
+    """The Agents SDK takes an answer that was cut for a whole one, unless nothing at all was said."""
+
+    _is_ended = False
+
+    def type_of(self, _: ServerSentEvent, /) -> type[BaseModel] | None:
+        return ChatCompletionChunk
+
+    def note(self, event: Any) -> None:
+        reasons = [choice.finish_reason for choice in event.choices or () if choice.finish_reason]
+        self._is_ended = self._is_ended or bool(reasons)
+        for reason in CUT_OFF.intersection(reasons):
+            raise APIError("the answer was cut off", self.response.request, body={"code": reason})
+
+    def note_end(self) -> None:
+        if not self._is_ended:
+            raise APIConnectionError(message="the answer broke off", request=self.response.request)
 
 
-async def _quick(stream: AsyncStream[Any], type_of: TypeOf) -> AsyncIterator[Any]:
+async def _quick(stream: _Quick) -> AsyncIterator[Any]:
     response = stream.response
     by_read: Any = _ByRead()
     stream._decoder = by_read  # noqa: SLF001 - see docs/decisions/0006
@@ -52,16 +83,23 @@ async def _quick(stream: AsyncStream[Any], type_of: TypeOf) -> AsyncIterator[Any
         try:
             async for read in _reads(stream):
                 is_text = False
-                for event in joined(_understood(stream, read, type_of)):
+                for event in joined(_understood(stream, read)):
                     is_text = _text_of(event) is not None
                     yield event
                 if any(event.data.startswith("[DONE]") for event in read):
                     if response.http_version == "HTTP/1.1":
                         # So that the connection can be used again.
                         await drain_response_async(response)
-                    break
+                    return
                 if is_text:
                     await pace.pause()
+            stream.note_end()
+        except APIError as error:
+            # What was said in the same moment is told before it; the Agents SDK would drop it.
+            _mark_error_to_drain_stream_events(error)
+            raise
+        except (UnicodeDecodeError, JSONDecodeError):
+            raise APIError("the answer was no text", response.request, body=None) from None
         finally:
             await response.aclose()
 
@@ -88,21 +126,22 @@ async def _reads(stream: AsyncStream[Any]) -> AsyncIterator[list[ServerSentEvent
         yield read
 
 
-def _understood(stream: AsyncStream[Any], read: Iterable[ServerSentEvent], type_of: TypeOf) -> Iterator[Any]:
+def _understood(stream: _Quick, read: Iterable[ServerSentEvent]) -> Iterator[Any]:
     for event in read:
         if event.data.startswith("[DONE]"):
             return
-        kind = type_of(event)
-        if kind is not None and (quick := validated(kind, event.data)) is not None:
-            yield quick
-            continue
-        data = event.json()
-        if isinstance(data, dict) and (error := data.get("error")):
-            said = error.get("message") if isinstance(error, dict) else error
-            message = said if isinstance(said, str) and said else "An error occurred during streaming"
-            raise APIError(message, stream.response.request, body=error)
-        own_way = stream._client._process_response_data  # noqa: SLF001 - see docs/decisions/0006
-        yield own_way(data=data, cast_to=stream._cast_to, response=stream.response)  # noqa: SLF001
+        kind = stream.type_of(event)
+        understood: Any = validated(kind, event.data) if kind is not None else None
+        if understood is None:
+            data = event.json()
+            if isinstance(data, dict) and (error := data.get("error")):
+                said = error.get("message") if isinstance(error, dict) else error
+                message = said if isinstance(said, str) and said else "An error occurred during streaming"
+                raise APIError(message, stream.response.request, body=error)
+            own_way = stream._client._process_response_data  # noqa: SLF001 - see docs/decisions/0006
+            understood = own_way(data=data, cast_to=stream._cast_to, response=stream.response)  # noqa: SLF001
+        yield understood
+        stream.note(understood)
 
 
 def validated(kind: type[BaseModel], data: str) -> BaseModel | None:

@@ -25,6 +25,13 @@ from app.errors import (
 _BY_CODE: dict[str, type[ChatError]] = {
     "context_length_exceeded": ContextTooLong,
     "string_above_max_length": ContextTooLong,
+    "exceed_context_size_error": ContextTooLong,
+    "request_too_large": ContextTooLong,
+    # The reasons for which answers end early, by the two APIs.
+    "max_output_tokens": AnswerTooLong,
+    "length": AnswerTooLong,
+    "invalid_prompt": ContentRefused,
+    "image_content_policy_violation": ContentRefused,
     "content_filter": ContentRefused,
     "content_policy_violation": ContentRefused,
     "moderation_blocked": ContentRefused,
@@ -35,11 +42,24 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "model_not_found": ModelMisconfigured,
     "invalid_api_key": ModelMisconfigured,
 }
-_BY_STATUS: dict[int, type[ChatError]] = {401: ModelMisconfigured, 403: ModelMisconfigured, 404: ModelMisconfigured}
+_BY_STATUS: dict[int, type[ChatError]] = {
+    401: ModelMisconfigured,
+    402: ModelQuotaUsedUp,
+    403: ModelMisconfigured,
+    404: ModelMisconfigured,
+    408: ModelUnavailable,
+    409: ModelUnavailable,
+    413: ContextTooLong,
+    425: ModelUnavailable,
+    499: ModelUnavailable,
+}
 _TOO_LONG = re.compile(
-    r"maximum context length|context (window|length|size) (is )?(exceeded|of|limit)|exceeds? the (model's )?context"
+    r"maximum context length|maximum model length|context (window|length|size) (is )?(exceeded|of|limit)"
+    r"|exceeds? (the )?((model's|available) )?context"
     r"|prompt is too long|input is too long|exceeds the maximum number of (input )?tokens|contextwindowexceeded"
 )
+# One request of more tokens than a minute may have: OpenAI gives it the code of too many requests.
+_NEVER_FITS = re.compile(r"request too large")
 _QUOTA = re.compile(r"insufficient[_ ]quota|credit balance is too low|payment required")
 _BUSY = re.compile(r"overloaded|at capacity|rate limit|too many requests")
 # As the Agents SDK writes what ended a stream of the responses API.
@@ -67,11 +87,13 @@ def told_of(error: Exception) -> ChatError | None:
 
 
 def _of_api(error: APIError) -> type[ChatError]:
-    by_code = next((_BY_CODE[code] for code in (error.code, error.type) if code in _BY_CODE), None)
+    codes, said = _words_of(error)
+    status = error.status_code if isinstance(error, APIStatusError) else None
+    if status == 429 and _NEVER_FITS.match(said):
+        return ContextTooLong
+    by_code = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
     if by_code is not None:
         return by_code
-    said = _message_of(error)
-    status = error.status_code if isinstance(error, APIStatusError) else None
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 429:
@@ -88,7 +110,18 @@ def _by_words(said: str, *, is_refusal: bool) -> type[ChatError]:
     return ModelBusy if _BUSY.search(said) else ModelUnavailable
 
 
-def _message_of(error: APIError) -> str:
+def _words_of(error: APIError) -> tuple[list[str], str]:
+    """The codes and the message, in lower case, wherever a server has put them: OpenAI in ``error``, which the client
+    takes off; Gemini in a list; others in ``error`` or ``detail`` as a text, or in no JSON at all."""
     body: Any = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    return (said if isinstance(said, str) else error.message).lower()
+    if isinstance(body, list):
+        body = body[0] if body else None
+    if isinstance(body, dict) and isinstance(body.get("error"), dict | str):
+        body = body["error"]
+    if isinstance(body, str):
+        return [], body.lower()
+    if not isinstance(body, dict):
+        return [], error.message.lower()
+    codes = [code for code in (body.get("code"), body.get("type")) if isinstance(code, str)]
+    said = next((said for said in (body.get("message"), body.get("detail")) if isinstance(said, str)), error.message)
+    return codes, said.lower()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from openai import APIError, AsyncOpenAI
+from openai import APIError, AsyncOpenAI, omit
 from openai._models import construct_type
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent, ResponseTextDeltaEvent
@@ -65,7 +65,10 @@ async def responses(client: Any, **steps: Any) -> list[Any]:
 async def chunks(client: AsyncOpenAI, **steps: Any) -> list[Any]:
     tool: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     given: Any = [{"role": "system", "content": "Answer."}, script(**steps)]
-    stream = await client.chat.completions.create(model="m", messages=given, tools=[tool], stream=True)
+    counted: Any = {"include_usage": True}
+    stream = await client.chat.completions.create(
+        model="m", messages=given, tools=[tool], stream=True, stream_options=counted
+    )
     return [chunk async for chunk in stream]
 
 
@@ -125,6 +128,17 @@ async def test_an_error_in_the_stream_is_the_same(client: AsyncOpenAI) -> None:
     with pytest.raises(APIError) as failed:
         await chunks(client, words=1, then="fail", code="rate_limit_exceeded")
     assert (failed.value.code, failed.value.message) == ("rate_limit_exceeded", "as the script says")
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(omit, True), ({"include_usage": False}, False)])
+async def test_tokens_are_asked_for_unless_somebody_says_no(model_server: ModelServer, asked: Any, sent: bool) -> None:
+    async with LeanClient(api_key="none", base_url=model_server.url) as client:
+        given: Any = [script(words=1)]
+        stream = await client.chat.completions.create(model="m", messages=given, stream=True, stream_options=asked)
+        used = [chunk.usage async for chunk in stream if chunk.usage is not None]
+        await client.chat.completions.create(model="m", messages=given, extra_body={"stream": None})
+    assert len(used) == sent
+    assert [call["body"].get("stream_options") for call in model_server.calls()[-2:]] == [{"include_usage": sent}, None]
 
 
 async def test_a_connection_is_used_again(model_server: ModelServer) -> None:

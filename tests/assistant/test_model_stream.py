@@ -33,6 +33,7 @@ async def saying(*frames: dict[str, Any], seconds_between: float = 0.0) -> Async
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         written = [f"event: {f.get('type', '')}\ndata: {json.dumps(f)}\n\n".encode() for f in frames]
+        written.append(b"data: [DONE]\n\n")
         for data in [HEAD, *written] if seconds_between else [HEAD + b"".join(written)]:
             writer.write(data)
             await writer.drain()

@@ -43,10 +43,42 @@ SAID: dict[str, tuple[Exception, str]] = {
     ),
     "too long for anthropic": (answered(400, "prompt is too long: 210000 tokens > 200000"), "context_too_long"),
     "too long for llama.cpp": (
-        answered(400, "the request exceeds the context size (4096)"),
+        answered(400, "the request exceeds the available context size, try increasing it"),
         "context_too_long",
     ),
     "too long for litellm": (answered(400, "ContextWindowExceededError: ..."), "context_too_long"),
+    "too long for llama.cpp, by its kind": (answered(400, "n", kind="exceed_context_size_error"), "context_too_long"),
+    "too long for vllm": (answered(400, "The prompt is longer than the maximum model length"), "context_too_long"),
+    "too long for a proxy": (answered(413, "Request Entity Too Large"), "context_too_long"),
+    "more tokens than a minute may ever have": (
+        answered(
+            429, "Request too large for m on tokens per min (TPM): Limit 30000, Requested 41000.", "rate_limit_exceeded"
+        ),
+        "context_too_long",
+    ),
+    "gemini's list": (
+        APIStatusError(
+            "Error code: 400",
+            response=httpx2.Response(400, request=REQUEST),
+            body=[{"error": {"code": 400, "message": "The input token count exceeds the maximum number of tokens"}}],
+        ),
+        "context_too_long",
+    ),
+    "a text for an error": (
+        APIStatusError("x", response=httpx2.Response(400, request=REQUEST), body={"error": "prompt is too long"}),
+        "context_too_long",
+    ),
+    "a page of a gateway": (
+        APIStatusError("x", response=httpx2.Response(502, request=REQUEST), body="<html>Bad gateway</html>"),
+        "model_unavailable",
+    ),
+    "an empty list": (
+        APIStatusError("x", response=httpx2.Response(400, request=REQUEST), body=[]),
+        "model_misconfigured",
+    ),
+    "a prompt that is refused": (answered(400, "Invalid prompt", "invalid_prompt"), "content_refused"),
+    "no credit, by status": (answered(402, "Insufficient Balance"), "model_quota_used_up"),
+    "too slow for the server": (answered(408, "Request timeout"), "model_unavailable"),
     "no credit": (answered(400, "Your credit balance is too low."), "model_quota_used_up"),
     "overloaded": (answered(529, "Overloaded", kind="overloaded_error"), "model_busy"),
     "a gateway": (answered(502, "Bad gateway"), "model_unavailable"),
@@ -74,6 +106,13 @@ SAID: dict[str, tuple[Exception, str]] = {
             "incomplete_details=IncompleteDetails(reason='content_filter')."
         ),
         "content_refused",
+    ),
+    "a response that was cut off": (
+        ModelBehaviorError(
+            "Responses stream ended with terminal event `response.incomplete`. status=incomplete; "
+            "incomplete_details=IncompleteDetails(reason='max_output_tokens')."
+        ),
+        "answer_too_long",
     ),
     "too many calls": (MaxTurnsExceeded("20"), "answer_too_long"),
 }

@@ -123,8 +123,21 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
         "context_too_long",
     ),
     "too long for gemini": (
-        {"status": 400, "code": "", "message": "The input token count exceeds the maximum number of tokens allowed."},
+        {
+            "status": 400,
+            "code": "",
+            "message": "The input token count exceeds the maximum number of tokens allowed.",
+            "shape": "list",
+        },
         "context_too_long",
+    ),
+    "too long, in a detail": (
+        {"status": 400, "message": "The prompt is longer than the maximum model length of 8192", "shape": "detail"},
+        "context_too_long",
+    ),
+    "overloaded, in plain words": (
+        {"status": 503, "message": "Service is at capacity", "shape": "text"},
+        "model_busy",
     ),
     "refused": ({"status": 400, "code": "content_filter"}, "content_refused"),
     "key": ({"status": 401, "code": "invalid_api_key"}, "model_misconfigured"),
@@ -133,6 +146,11 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "server": ({"status": 500}, "model_unavailable"),
     "gateway": ({"status": 502, "code": "", "message": "Bad gateway"}, "model_unavailable"),
     "broken off": ({"words": 2, "then": "cut"}, "model_unavailable"),
+    "ended without an end": ({"words": 2, "then": "close"}, "model_unavailable"),
+    "cut off": ({"words": 2, "then": "length"}, "answer_too_long"),
+    "cut off before the first word": ({"then": "length"}, "answer_too_long"),
+    "filtered": ({"words": 2, "then": "filter"}, "content_refused"),
+    "filtered before the first word": ({"then": "filter"}, "content_refused"),
     "silent": ({"words": 2, "then": "hang"}, "model_unavailable"),
     "failed on the way": ({"words": 2, "then": "fail"}, "model_unavailable"),
     "too fast on the way": ({"words": 2, "then": "fail", "code": "rate_limit_exceeded"}, "model_busy"),
@@ -155,11 +173,11 @@ def test_every_failure_is_one_truthful_sentence(talk: Talk, failure: str) -> Non
     assert "as the script says" not in talk.process.log
 
 
-def test_what_a_content_filter_cut_off_is_said_so(talk: Talk) -> None:
-    events = talk.client().create(script(words=2, then="filter"))
-    errors = [event["message"] for event in events if event["type"] == "error"]
-    said = answers(events)
-    assert errors == [error_of("content_refused").message] or said == ["w0 w1 "]
+@pytest.mark.parametrize("then", ["filter", "length", "close", "cut"])
+def test_what_was_said_before_an_answer_ended_early_is_kept(talk: Talk, then: str) -> None:
+    client = talk.client()
+    thread_id = thread_id_of(client.create(script(words=2, then=then)))
+    assert texts([item for item in client.items(thread_id) if item["type"] == "assistant_message"]) == ["w0 w1 "]
 
 
 def test_stop_ends_the_models_stream(talk: Talk) -> None:

@@ -152,7 +152,7 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(CHUNKED + chunk(piece(0)) + b"0\r\n\r\n")
+        writer.write(CHUNKED + chunk(piece(0) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
         await writer.drain()
 
     async with served(behave) as url:

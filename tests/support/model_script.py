@@ -22,12 +22,14 @@ class Script:
     """Letters in each."""
     then: str = "stop"
     """``stop``, ``cut`` (the connection breaks), ``hang`` (for ever), ``fail`` (an error event), ``filter`` (cut off by
-    a content filter), ``500`` (at once)."""
+    a content filter), ``length`` (cut off), ``close`` (no end is said), ``500`` (at once)."""
     status: int = 0
     """Of an error answer, at once."""
     code: str = "server_error"
     message: str = "as the script says"
     """Of an error, at once or in the stream."""
+    shape: str = "openai"
+    """Of an error at once: ``openai``, ``list`` (Gemini), ``detail`` (FastAPI's), ``text``."""
     reasoning: str = ""
     """Thought aloud before the answer."""
     refusal: str = ""

@@ -63,7 +63,17 @@ class Call:
 def _refused(script: Script) -> Response | None:
     """An error at once."""
     status = script.status or (500 if script.then == "500" else 0)
-    return JSONResponse({"error": script.error}, status_code=status) if status else None
+    if not status:
+        return None
+    match script.shape:
+        case "list":
+            return JSONResponse([{"error": script.error}], status_code=status)
+        case "detail":
+            return JSONResponse({"detail": script.message}, status_code=status)
+        case "text":
+            return Response(script.message, status_code=status, media_type="text/plain")
+        case _:
+            return JSONResponse({"error": script.error}, status_code=status)
 
 
 async def chat_completions(request: Request) -> Response:
@@ -87,16 +97,20 @@ async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
     if script.then == "fail":
         yield _sse({"error": script.error})
         return
+    if script.then == "close":
+        return
     for number, (name, arguments) in enumerate(script.tools):
-        function = {"name": name, "arguments": arguments}
+        function = {"name": name, "arguments": arguments[:1]}
         yield chunk(
             {"tool_calls": [{"index": number, "id": f"call_{number}", "type": "function", "function": function}]}
         )
-    finish = {"filter": "content_filter"}.get(script.then, "tool_calls" if script.tools else "stop")
-    yield chunk({}, finish)
-    yield _sse(
-        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": CHAT_USAGE}
-    )
+        # In pieces, as most servers send them.
+        yield chunk({"tool_calls": [{"index": number, "function": {"arguments": arguments[1:]}}]})
+    usual = "tool_calls" if script.tools else "stop"
+    yield chunk({}, {"filter": "content_filter", "length": "length"}.get(script.then, usual))
+    if (call.log["body"].get("stream_options") or {}).get("include_usage"):
+        used = {"object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": CHAT_USAGE}
+        yield _sse({"id": "c"} | used)
     yield b"data: [DONE]\n\n"
 
 
@@ -161,6 +175,8 @@ async def _response_events(call: Call, script: Script) -> AsyncIterator[dict[str
         failed = BASE | {"status": "failed", "error": {"code": script.code, "message": script.message}}
         yield {"type": "response.failed", "response": failed}
         return
+    if script.then == "close":
+        return
     if script.refusal:
         yield {"type": "response.refusal.delta", "delta": script.refusal, **at}
         yield {"type": "response.refusal.done", "refusal": script.refusal, **at}
@@ -173,10 +189,16 @@ async def _response_events(call: Call, script: Script) -> AsyncIterator[dict[str
     for number, (name, arguments) in enumerate(script.tools):
         used = {"id": f"fc_{number}", "type": "function_call", "call_id": f"call_{number}", "name": name}
         output.append(used | {"arguments": arguments, "status": "completed"})
-        yield {"type": "response.output_item.added", "output_index": len(output) - 1, "item": output[-1]}
+        at = {"item_id": f"fc_{number}", "output_index": len(output) - 1}
+        started = used | {"arguments": "", "status": "in_progress"}
+        yield {"type": "response.output_item.added", "output_index": len(output) - 1, "item": started}
+        for piece in (arguments[:1], arguments[1:]):
+            yield {"type": "response.function_call_arguments.delta", "delta": piece, **at}
+        yield {"type": "response.function_call_arguments.done", "arguments": arguments, "name": name, **at}
         yield {"type": "response.output_item.done", "output_index": len(output) - 1, "item": output[-1]}
-    if script.then == "filter":
-        incomplete = {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
+    if script.then in {"filter", "length"}:
+        reason = {"filter": "content_filter", "length": "max_output_tokens"}[script.then]
+        incomplete = {"status": "incomplete", "incomplete_details": {"reason": reason}}
         yield {"type": "response.incomplete", "response": BASE | {"output": output} | incomplete}
         return
     yield {"type": "response.completed", "response": BASE | {"output": output, "status": "completed", "usage": USAGE}}
