@@ -116,6 +116,43 @@ class TestGuardrails:
         client.say(thread_id, f"And then? {name}")
         assert "POTION second" in json.dumps(guarded.seen(f"And then? {name}"))
 
+    def test_a_message_without_a_verdict_does_not_poison_for_good(self, guarded: Guarded) -> None:
+        name = new_user()
+        client = guarded.client(name)
+        thread_id = thread_id_of(client.create("Hello"))
+        client.say(thread_id, "POISON in time")
+        # As if it had been stopped before the guardrail came to its end.
+        execute(
+            guarded.database,
+            "UPDATE chat_turns SET state = 'stopped', error_code = NULL"
+            f" WHERE user_id = '{name}' AND error_code = '{InputGuardrailTripped.code}'",
+        )
+        judged = client.say(thread_id, "And bread?")
+        assert [event["message"] for event in judged if event["type"] == "error"] == ["We do not talk about poison."]
+        assert answers(client.say(thread_id, "Or butter?")) == [
+            "You said 'Or butter?', and that is message 2 of yours."
+        ]
+
+    @pytest.mark.parametrize("kind", ["structured_input", "client_tool_call"])
+    def test_so_it_is_with_what_a_user_says_in_another_way(self, guarded: Guarded, kind: str) -> None:
+        name = new_user()
+        client = guarded.client(name)
+        thread_id = thread_id_of(client.create("POISON elsewhere"))
+        # As if it had been an answer to a question, or the output of a client tool.
+        said = {
+            "client_tool_call": {"call_id": "c", "name": "look", "arguments": {}, "output": "POISON"},
+            "structured_input": {"inputs": [{"id": "q", "type": "freeform", "question": "POISON?"}]},
+        }[kind] | {"type": kind, "status": {"client_tool_call": "completed", "structured_input": "answered"}[kind]}
+        execute(
+            guarded.database,
+            f"UPDATE chat_messages SET item_type = '{kind}', item = item || '{json.dumps(said)}'::jsonb"
+            f" WHERE user_id = '{name}'",
+        )
+        assert answers(client.say(thread_id, "And bread?")) == [
+            "You said 'And bread?', and that is message 1 of yours."
+        ]
+        assert "POISON" not in json.dumps(guarded.seen("And bread?"))
+
     def test_an_answer_that_is_refused_is_taken_back(self, guarded: Guarded) -> None:
         client = guarded.client()
         events = client.create("Say SECRET")

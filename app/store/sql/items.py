@@ -31,12 +31,21 @@ SELECT c.position AS cursor, m.*
 LIST_ITEMS_NEWEST_FIRST = _list_items("list_items_newest_first", "DESC", "<", "9223372036854775807")
 LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0")
 
-# The last turn that was to answer this message was ended by a guardrail: what it says must not reach a model again. A
-# retry that passed, or the one that asks, comes after it.
+# What was said here was refused by a guardrail and must not reach a model again: the last turn that was to answer it
+# was ended by one; or the turn that was came to nothing before a verdict, and the next verdict, which was on both, was
+# no. A retry that passed, or the one that asks, comes after it.
 _REFUSED = """EXISTS (
              SELECT 1 FROM chat_turns t
               WHERE t.user_id = :owner AND t.session_id = :session AND t.error_code = 'input_guardrail_tripped'
-                AND (t.turn_id = m.turn_id OR t.retry_from = m.position)
+                AND (t.turn_id = m.turn_id OR t.retry_from = m.position
+                     OR EXISTS (SELECT 1 FROM chat_turns own
+                                 WHERE own.user_id = :owner AND own.session_id = :session AND own.turn_id = m.turn_id
+                                   AND own.state NOT IN ('completed', 'running') AND own.started_at < t.started_at
+                                   AND NOT EXISTS (SELECT 1 FROM chat_turns passed
+                                                    WHERE passed.user_id = :owner AND passed.session_id = :session
+                                                      AND passed.state = 'completed'
+                                                      AND passed.started_at > own.started_at
+                                                      AND passed.started_at < t.started_at)))
                 AND NOT EXISTS (SELECT 1 FROM chat_turns later
                                  WHERE later.user_id = :owner AND later.session_id = :session
                                    AND later.retry_from = m.position AND later.started_at > t.started_at
@@ -60,7 +69,7 @@ SELECT item, is_partial, is_last
                     THEN octet_length(content) + 200 ELSE octet_length(item::text) END AS weight
           FROM chat_messages m
          WHERE user_id = :owner AND session_id = :session AND {_VISIBLE}
-           AND NOT (item_type = 'user_message' AND {_REFUSED})
+           AND NOT (item_type IN ('user_message', 'structured_input', 'client_tool_call') AND {_REFUSED})
          ORDER BY position DESC
          LIMIT :page
       ) newest
