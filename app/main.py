@@ -31,6 +31,7 @@ from app.api.usage import usage_router
 from app.assistant import Assistant, AssistantError, load_assistant
 from app.assistant.mcp_servers import McpError
 from app.assistant.models import ModelOptions
+from app.assistant.transport import ProxyRefused
 from app.attachments import Attachments
 from app.attachments.cleanup import clean_up_for_ever
 from app.attachments.intake import FileLimits
@@ -75,6 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     try:
         assistant = load_assistant(settings.assistant, model_options(settings))
+    except ProxyRefused as error:
+        problems.append(f"HTTPS_PROXY, HTTP_PROXY, ALL_PROXY: {error}.")
     except McpError as error:
         problems.append(f"CHAT_MCP_FILE: {error}.")
     except AssistantError as error:

@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from agents import Agent, RunContextWrapper
@@ -23,6 +24,7 @@ from chatkit.types import (
     ThreadStreamEvent,
     UserMessageItem,
 )
+from markdown_it import MarkdownIt
 
 from app.assistant import AgentAssistant
 from app.context import RequestContext
@@ -38,10 +40,10 @@ MAKE = Statement(
     f"""
 DO $$ BEGIN
   PERFORM pg_advisory_xact_lock({LOCK});
-  CREATE TABLE IF NOT EXISTS example_handbook (
-    page text, heading text, body text,
+  CREATE TABLE IF NOT EXISTS example_handbook_sections (
+    page text, number int, heading text, body text,
     words tsvector GENERATED ALWAYS AS (to_tsvector('english', heading || ' ' || body)) STORED,
-    PRIMARY KEY (page, heading));
+    PRIMARY KEY (page, number));
 END $$
 """,
 )
@@ -50,20 +52,21 @@ FILL = Statement(
     "fill_handbook",
     """
 WITH given AS (
-  SELECT page, heading, body FROM jsonb_to_recordset(CAST(:sections AS jsonb)) s(page text, heading text, body text)
+  SELECT page, number, heading, body
+    FROM jsonb_to_recordset(CAST(:sections AS jsonb)) s(page text, number int, heading text, body text)
 ), gone AS (
-  DELETE FROM example_handbook h
-   WHERE NOT EXISTS (SELECT 1 FROM given WHERE (given.page, given.heading) = (h.page, h.heading))
+  DELETE FROM example_handbook_sections h
+   WHERE NOT EXISTS (SELECT 1 FROM given WHERE (given.page, given.number) = (h.page, h.number))
 )
-INSERT INTO example_handbook (page, heading, body) SELECT page, heading, body FROM given
-ON CONFLICT (page, heading) DO UPDATE SET body = excluded.body
+INSERT INTO example_handbook_sections (page, number, heading, body) SELECT page, number, heading, body FROM given
+ON CONFLICT (page, number) DO UPDATE SET heading = excluded.heading, body = excluded.body
 """,
 )
 FIND = Statement(
     "find_in_handbook",
     """
 SELECT page, heading, body
-  FROM example_handbook, websearch_to_tsquery('english', :asked) query
+  FROM example_handbook_sections, websearch_to_tsquery('english', :asked) query
  WHERE words @@ query
  ORDER BY ts_rank(words, query) DESC
  LIMIT :page
@@ -123,19 +126,26 @@ class Handbook(AgentAssistant):
     async def _fill(self) -> None:
         assert self.database is not None  # noqa: S101 - looked at by the caller
         given = [
-            {"page": page.name, "heading": heading, "body": body}
+            {"page": page.name, "number": number, "heading": heading, "body": body}
             for page in sorted(FOLDER.glob("*.md"))
-            for heading, body in sections(page.read_text())
+            for number, (heading, body) in enumerate(sections(page.read_text(encoding="utf-8"), page.stem))
         ]
         await self.database.run_for_all_owners(MAKE)
         await self.database.run_for_all_owners(FILL, sections=json.dumps(given))
 
 
-def sections(markdown: str) -> list[tuple[str, str]]:
-    """Headings and what stands under them."""
-    parts = re.split(r"^#+ (.+)$", markdown, flags=re.MULTILINE)
-    pairs = zip(parts[1::2], parts[2::2], strict=True)
-    return [(heading.strip(), body.strip()) for heading, body in pairs if body.strip()]
+def sections(markdown: str, title: str) -> list[tuple[str, str]]:
+    """Headings and what stands under them; what stands before the first one is under the title."""
+    lines = markdown.splitlines()
+    tokens = MarkdownIt().parse(markdown)
+    heads = [(0, 0, title)] + [
+        (token.map[0], token.map[1], inline.content)
+        for token, inline in pairwise(tokens)
+        if token.type == "heading_open" and token.level == 0 and token.map is not None
+    ]
+    ends = [start for start, _, _ in heads[1:]] + [len(lines)]
+    bodies = ("\n".join(lines[begin:end]).strip() for (_, begin, _), end in zip(heads, ends, strict=True))
+    return [(heading, body) for (_, _, heading), body in zip(heads, bodies, strict=True) if body]
 
 
 def cited(answer: str, found: Sequence[Passage]) -> list[Annotation]:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
+from examples.handbook import sections
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
     ROOT,
@@ -89,6 +90,18 @@ def test_the_handbook_answers_with_its_sources(tmp_path: Path, shared_database: 
         assert client.items(thread_id_of(events))[1] == answer
         nothing = client.create("xyzzy? [1]")
         assert done_items(nothing)[1]["content"][0]["annotations"] == []
+
+
+def test_any_markdown_can_be_a_handbook() -> None:
+    page = "Before.\n\n# Same\none\n\n```sh\n# no heading\n```\n\nSame\n====\ntwo\n\n## Nothing\n\n> # quoted\n"
+    assert sections(page, "page") == [
+        ("page", "Before."),
+        ("Same", "one\n\n```sh\n# no heading\n```"),
+        ("Same", "two"),
+        ("Nothing", "> # quoted"),
+    ]
+    assert sections("", "page") == []
+    assert sections("no heading", "page") == [("page", "no heading")]
 
 
 @pytest.mark.parametrize(

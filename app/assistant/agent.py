@@ -8,6 +8,7 @@ from typing import Any
 from agents import (
     Agent,
     ModelProvider,
+    ModelSettings,
     RunConfig,
     RunErrorHandlerInput,
     RunErrorHandlerResult,
@@ -17,6 +18,7 @@ from agents import (
     Usage,
 )
 from agents.mcp import MCPServer
+from agents.models import get_default_model_settings
 from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
@@ -104,7 +106,7 @@ class AgentAssistant(Assistant):
         turn = context.request_context.turn
         if turn is not None:
             turn.sender_name = self.agent.name
-        wanted = _options_of(history)
+        wanted = self._wanted(history)
         # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
         running: AgentContext[RequestContext] = AgentContext(
             thread=context.thread,
@@ -154,12 +156,30 @@ class AgentAssistant(Assistant):
             return ResponseStreamConverter()
         return StoredImages(files, partial_images=partial_images_of(self.agent))
 
+    def _wanted(self, history: Sequence[ThreadItem]) -> InferenceOptions:
+        """What the user asked for in the message that is being answered, as far as it can still be chosen. A tool is
+        demanded once: not again when a client tool, or a question, has been answered."""
+        newest = next((item for item in reversed(history) if isinstance(item, UserMessageItem)), None)
+        if newest is None:
+            return InferenceOptions()
+        model, tool = newest.inference_options.model, newest.inference_options.tool_choice
+        is_asked = tool is not None and tool.id in self.choices.tools and history[-1] is newest
+        return InferenceOptions(
+            model=model if model in self.choices.models else None, tool_choice=tool if is_asked else None
+        )
+
+    def _settings_for(self, model: str | None) -> ModelSettings:
+        """The agent's, or what fits a chosen model where the agent has none of its own."""
+        own = self.agent.model if isinstance(self.agent.model, str) else None
+        is_implicit = model is not None and self.agent.model_settings == get_default_model_settings(own)
+        return get_default_model_settings(model) if is_implicit else self.agent.model_settings
+
     def _equipped(self, wanted: InferenceOptions) -> Agent[AgentContext[RequestContext]]:
         """The agent with the tool that a message demands, and with the tools of MCP servers that are there."""
         changes: dict[str, Any] = {}
         if wanted.tool_choice is not None:
             # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
-            changes["model_settings"] = replace(self.agent.model_settings, tool_choice=wanted.tool_choice.id)
+            changes["model_settings"] = replace(self._settings_for(wanted.model), tool_choice=wanted.tool_choice.id)
         if self.mcp is not None:
             return with_servers(self.agent, self.mcp.connected, {}, **changes)
         return self.agent.clone(**changes) if changes else self.agent
@@ -221,12 +241,6 @@ def _refused(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
     """What a model says instead of an answer was told as one, and is no failure."""
     logger.info("model_refused")
     return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)
-
-
-def _options_of(history: Sequence[ThreadItem]) -> InferenceOptions:
-    """What the user asked for in the message that is being answered."""
-    messages = (item.inference_options for item in reversed(history) if isinstance(item, UserMessageItem))
-    return next(messages, InferenceOptions())
 
 
 def _tokens(usage: Usage) -> dict[str, int]:

@@ -9,7 +9,7 @@ from app.assistant.agent import AgentAssistant
 from app.assistant.base import Assistant, Choices
 from app.assistant.demo.assistant import DemoAssistant
 from app.assistant.mcp_servers import McpServers, read_servers
-from app.assistant.models import ModelOptions, model_provider, name_default_model, transcriber
+from app.assistant.models import ModelOptions, for_all_runs, model_provider, transcriber
 
 DEFAULT_ASSISTANT = "app.assistant.default:build"
 
@@ -20,9 +20,10 @@ class AssistantError(Exception):
 
 def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
     """``package.module:attribute``, where the attribute is an ``agents.Agent``, an Assistant, or a function of
-    no arguments that returns one of them. Raises AssistantError; McpError for the file of
-    MCP servers."""
-    name_default_model(options)
+    no arguments that returns one of them. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for
+    the environment's proxy."""
+    models = model_provider(options)
+    for_all_runs(options, models)
     module_name, _, attribute = import_string.partition(":")
     try:
         found: Any = import_module(module_name)
@@ -42,6 +43,6 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
             found.is_traced = options.is_traced
         if options.mcp_file is not None and isinstance(found, AgentAssistant):
             found.mcp = McpServers(read_servers(options.mcp_file))
-        found.prepare(model_provider(options), Choices(options.allowed_models, options.allowed_tools))
+        found.prepare(models, Choices(options.allowed_models, options.allowed_tools))
         return found
     raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")

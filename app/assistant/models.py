@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agents import Model, ModelProvider, OpenAIProvider
+from agents import (
+    Model,
+    ModelProvider,
+    OpenAIProvider,
+    set_default_openai_api,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 from openai import AsyncOpenAI, Timeout
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
@@ -53,7 +60,7 @@ class ConfiguredModels(OpenAIProvider):
 
     def __init__(self, options: ModelOptions, client: AsyncOpenAI) -> None:
         super().__init__(openai_client=client, use_responses=options.api == "responses")
-        self._client_of_its_own = client
+        self.client = client
         self._model_name = options.model
 
     def get_model(self, model_name: str | None) -> Model:
@@ -62,14 +69,23 @@ class ConfiguredModels(OpenAIProvider):
     async def aclose(self) -> None:
         """The SDK leaves the client open, which others might use."""
         await super().aclose()
-        await self._client_of_its_own.close()
+        await self.client.close()
 
 
-def name_default_model(options: ModelOptions) -> None:
-    """Tell the SDK which model is the default, before any agent is made: an agent without a model takes settings
-    (reasoning effort, verbosity) that fit the default, and a server for another model may refuse them."""
+def for_all_runs(options: ModelOptions, models: ModelProvider) -> None:
+    """Tell the SDK, before any agent is made, what holds for every run of this process: also for one that a guardrail,
+    an action or a title begins by itself, whose text would otherwise go to OpenAI, as a question and as a trace.
+
+    The default model is among it: an agent without a model takes settings (reasoning effort, verbosity) that fit the
+    default, and a server for another model may refuse them.
+    """
     if options.model is not None:
         os.environ["OPENAI_DEFAULT_MODEL"] = options.model
+    set_tracing_disabled(not options.is_traced)
+    if isinstance(models, ConfiguredModels):
+        # A key is for the server that it belongs to; traces go to OpenAI.
+        set_default_openai_client(models.client, use_for_tracing=options.is_traced and options.base_url is None)
+        set_default_openai_api(options.api)
 
 
 def model_provider(options: ModelOptions) -> ModelProvider:

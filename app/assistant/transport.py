@@ -12,6 +12,10 @@ from openai import DefaultAioHttpClient
 from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport, map_aiohttp_exceptions
 
 
+class ProxyRefused(ValueError):
+    """The environment names a proxy that cannot be used."""
+
+
 class _Pieces(AiohttpResponseStream):
     def __init__(self, response: aiohttp.ClientResponse, seconds: float | None) -> None:
         super().__init__(response)
@@ -64,7 +68,7 @@ class AiohttpClient(DefaultAioHttpClient):
     def _init_proxy_transport(self, proxy: httpx2.Proxy, *_: Any, **given: Any) -> httpx2.AsyncBaseTransport:
         if proxy.url.scheme not in {"http", "https"}:
             # aiohttp would send it HTTP, with the key in it.
-            raise ValueError(
+            raise ProxyRefused(
                 f"a proxy of the kind {proxy.url.scheme}:// cannot be used for models, only http and https"
             )
         return _Transport(proxy=proxy, **given)

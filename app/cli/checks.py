@@ -36,11 +36,12 @@ def _check_keys(settings: Settings) -> Result:
 def _check_assistant(settings: Settings) -> Result:
     from app.assistant import AssistantError, load_assistant
     from app.assistant.mcp_servers import McpError
+    from app.assistant.transport import ProxyRefused
     from app.main import model_options
 
     try:
         load_assistant(settings.assistant, model_options(settings))
-    except (AssistantError, McpError) as error:
+    except (AssistantError, McpError, ProxyRefused) as error:
         return "assistant", False, str(error)
     return "assistant", True, settings.assistant
 
@@ -94,6 +95,7 @@ def _check_model(settings: Settings) -> Result:
     from openai import OpenAIError
 
     from app.assistant.lean_client import LeanClient
+    from app.assistant.transport import ProxyRefused
     from app.main import model_options
 
     options = model_options(settings)
@@ -112,5 +114,7 @@ def _check_model(settings: Settings) -> Result:
             True,
             f"{options.base_url or 'OpenAI'} answers and offers {asyncio.run(look())} models",
         )
+    except ProxyRefused as error:
+        return "model", False, str(error)
     except OpenAIError as error:
         return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__}"

@@ -12,6 +12,19 @@ import structlog
 
 LogFormat = Literal["json", "console"]
 
+QUIET = (
+    "alembic.runtime.plugins",
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "openai",
+    "openai.agents",
+    "mcp",
+    # One of MCP's, too.
+    "client",
+)
+
 
 def configure_logging(*, level: str, log_format: LogFormat) -> None:
     """Send our own events and those of the libraries through one handler. May be called again."""
@@ -58,8 +71,8 @@ def configure_logging(*, level: str, log_format: LogFormat) -> None:
     # The SDK logs what a client sent and whole exceptions; what matters of them is logged by us.
     logging.getLogger("chatkit").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").addFilter(_is_worth_reading)
-    # At INFO these print every call to the model; at DEBUG its text.
-    for name in ("alembic.runtime.plugins", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "openai.agents"):
+    # At INFO these print every call to the model; at DEBUG its text, and what MCP servers are told.
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

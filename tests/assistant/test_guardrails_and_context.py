@@ -139,10 +139,14 @@ class TestGuardrails:
         client = guarded.client(name)
         thread_id = thread_id_of(client.create("POISON elsewhere"))
         # As if it had been an answer to a question, or the output of a client tool.
-        said = {
+        answered: dict[str, dict[str, Any]] = {
             "client_tool_call": {"call_id": "c", "name": "look", "arguments": {}, "output": "POISON"},
             "structured_input": {"inputs": [{"id": "q", "type": "freeform", "question": "POISON?"}]},
-        }[kind] | {"type": kind, "status": {"client_tool_call": "completed", "structured_input": "answered"}[kind]}
+        }
+        said = answered[kind] | {
+            "type": kind,
+            "status": {"client_tool_call": "completed", "structured_input": "answered"}[kind],
+        }
         execute(
             guarded.database,
             f"UPDATE chat_messages SET item_type = '{kind}', item = item || '{json.dumps(said)}'::jsonb"

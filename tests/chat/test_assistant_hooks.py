@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from agents.models.interface import Model
 from chatkit.agents import AgentContext
 from chatkit.types import (
     AudioInput,
+    ClientToolCallItem,
     CustomTask,
     InferenceOptions,
     InputTranscribeParams,
@@ -18,7 +20,9 @@ from chatkit.types import (
     ProgressUpdateEvent,
     ThreadItem,
     ThreadItemDoneEvent,
+    ThreadRetryAfterItemParams,
     ThreadsCreateReq,
+    ThreadsRetryAfterItemReq,
     ThreadStreamEvent,
     ToolChoice,
     TranscriptionResult,
@@ -31,10 +35,12 @@ from chatkit.widgets import DynamicWidgetRoot
 from app.assistant import AgentAssistant, Assistant, Choices
 from app.assistant.default import current_time
 from app.assistant.demo.model import DemoModel
+from app.chat.live import LiveContext
 from app.context import RequestContext
 from app.errors import NotSupported, Unprocessable
 from app.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, create, message, stored
+from tests.support.items import NAIVE, thread, user_message
 
 Context = AgentContext[RequestContext]
 
@@ -192,6 +198,46 @@ async def test_the_chosen_model_and_tool_are_used(store: DatabaseStore) -> None:
     assert [settings.tool_choice for _, settings in models.model.asked] == ["current_time", None]
     await chat.events(wanting())
     assert models.names[-1] is None
+
+
+async def test_a_tool_is_not_demanded_again_for_what_it_brought(store: DatabaseStore) -> None:
+    """A client tool's output continues the same message: demanded again, it would be called for ever."""
+    assistant, models = prepared(AgentAssistant(Agent(name="A", tools=[current_time])))
+    alice = RequestContext(user_id="alice")
+    asked = user_message("t", "u").model_copy(
+        update={"inference_options": InferenceOptions(model="small", tool_choice=ToolChoice(id="current_time"))}
+    )
+    brought = ClientToolCallItem(
+        id="c", thread_id="t", created_at=NAIVE, call_id="c", name="look", arguments={}, status="completed", output=1
+    )
+    await store.save_thread(thread("t"), alice)
+    context = LiveContext.of(thread("t"), store, alice)
+    async with aclosing(assistant.respond([asked, brought], context)) as events:
+        _ = [event async for event in events]
+    assert [settings.tool_choice for _, settings in models.model.asked] == [None]
+    assert set(models.names) == {"small"}
+
+
+async def test_what_cannot_be_chosen_any_more_is_not_used_by_a_retry(store: DatabaseStore) -> None:
+    assistant, models = prepared(AgentAssistant(Agent(name="A", tools=[current_time])))
+    chat = Chat(store, assistant)
+    events = await chat.events(wanting(model="small", tool_choice=ToolChoice(id="current_time")))
+    params = ThreadRetryAfterItemParams(thread_id=events[0]["thread"]["id"], item_id=events[1]["item"]["id"])
+    assistant.choices = Choices()
+    models.names.clear()
+    await chat.events(ThreadsRetryAfterItemReq(params=params))
+    assert set(models.names) == {None}
+    assert models.model.asked[-1][1].tool_choice is None
+
+
+async def test_a_chosen_model_gets_no_settings_of_the_default_one(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_DEFAULT_MODEL", "gpt-5")
+    assistant, models = prepared(AgentAssistant(Agent(name="A", tools=[current_time])))
+    assert assistant.agent.model_settings.reasoning is not None
+    await Chat(store, assistant).events(wanting(model="small", tool_choice=ToolChoice(id="current_time")))
+    assert [settings.reasoning for _, settings in models.model.asked] == [None, None]
 
 
 @pytest.mark.parametrize("options", [{"model": "large"}, {"tool_choice": ToolChoice(id="rm")}, {"model": ""}])

@@ -11,6 +11,7 @@ from agents import (
     GuardrailFunctionOutput,
     ImageGenerationTool,
     RunContextWrapper,
+    Runner,
     StopAtTools,
     function_tool,
     input_guardrail,
@@ -103,6 +104,31 @@ def build_guarded() -> Agent[AgentContext[RequestContext]]:
         input_guardrails=[no_poison],
         output_guardrails=[no_secrets],
     )
+
+
+@input_guardrail
+async def judged(
+    _context: RunContextWrapper[Any], _agent: Agent[Any], given: str | list[Any]
+) -> GuardrailFunctionOutput:
+    """Asks a model, as guardrails do."""
+    verdict = await _run_of_its_own(f"Is this fine? {json.dumps(given)}")
+    return GuardrailFunctionOutput(None, tripwire_triggered="You said" not in verdict)
+
+
+class RunsOfItsOwn(AgentAssistant):
+    async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+        return await _run_of_its_own(f"Title of {context.request_context.user_id}")
+
+
+async def _run_of_its_own(words: str) -> str:
+    run = Runner.run_streamed(Agent(name="Another", instructions="Answer."), words)
+    async for _ in run.stream_events():
+        pass
+    return str(run.final_output)
+
+
+def build_with_runs_of_its_own() -> AgentAssistant:
+    return RunsOfItsOwn(Agent(name="Main", instructions="Answer.", input_guardrails=[judged]))
 
 
 class Brief(Assistant):
