@@ -140,7 +140,9 @@ class AgentAssistant(Assistant):
             told = told_of(error)
             if told is None:
                 raise
-            logger.warning("model_failed", told=told.code, **failure(error))
+            # What its people ask for first, when one asks them why.
+            request_id = getattr(error, "request_id", None)
+            logger.warning("model_failed", told=told.code, provider_request_id=request_id, **failure(error))
             raise told from None
         finally:
             if turn is not None:

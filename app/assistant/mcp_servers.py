@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from agents import RunContextWrapper
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPToolMetaContext
@@ -40,6 +40,8 @@ class McpServer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    type: Literal["stdio", "http", "streamable-http"] | None = None
+    """As other programs write it. What it is follows from the rest."""
     command: str | None = None
     args: list[str] = Field(default_factory=list)
     env: dict[str, str] = Field(default_factory=dict)

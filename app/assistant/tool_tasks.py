@@ -6,7 +6,7 @@ from typing import Any
 from agents import Agent, RunContextWrapper, RunHooks, Tool
 from agents.tool import FunctionTool, ToolOriginType, get_function_tool_origin
 from chatkit.agents import AgentContext
-from chatkit.types import CustomTask, ProgressUpdateEvent
+from chatkit.types import CustomTask, ProgressUpdateEvent, ThreadItemUpdatedEvent, WorkflowTaskUpdated
 
 from app.assistant.mcp_servers import shown_title
 from app.context import RequestContext
@@ -56,11 +56,15 @@ class ToolTasks(RunHooks[AgentContext[RequestContext]]):
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool, _result: object
     ) -> None:
         workflow_id, place = self._running.pop(_call_id(context), ("", 0))
-        workflow = context.context.workflow_item
-        # It may have been ended by something that was shown meanwhile.
-        if workflow is not None and workflow.id == workflow_id:
-            task = CustomTask(title=_title_of(tool), status_indicator="complete")
-            await context.context.update_workflow_task(task, place)
+        if not workflow_id:
+            return
+        chat, task = context.context, CustomTask(title=_title_of(tool), status_indicator="complete")
+        if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
+            await chat.update_workflow_task(task, place)
+            return
+        # It was ended by something that was shown meanwhile, and says that this is still under way.
+        update = WorkflowTaskUpdated(task=task, task_index=place)
+        await chat.stream(ThreadItemUpdatedEvent(item_id=workflow_id, update=update))
 
 
 def _title_of(tool: Tool) -> str | None:

@@ -47,7 +47,7 @@ class ModelQuotaUsedUp(ChatError):
 
 
 class ModelMisconfigured(ChatError):
-    """The provider does not know the key or the model, or refuses what we send; the log says what it said."""
+    """The provider does not know the key or the model, or refuses what we send; the log has its code."""
 
     status = 502
     code = "model_misconfigured"

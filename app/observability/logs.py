@@ -12,6 +12,8 @@ import structlog
 
 LogFormat = Literal["json", "console"]
 
+LONGEST_CODE = 100
+
 QUIET = (
     "alembic.runtime.plugins",
     "httpx",
@@ -116,10 +118,19 @@ def failure(error: BaseException) -> dict[str, object]:
     }
     # A driver's error inside SQLAlchemy's, whose own `code` only names a page of its documentation.
     inner = getattr(error, "orig", None)
-    told |= _codes(error, "status_code", "code", "sqlstate") if inner is None else _codes(inner, "sqlstate")
+    told |= (
+        _codes(error, "status_code", "code", "type", "param", "sqlstate")
+        if inner is None
+        else _codes(inner, "sqlstate")
+    )
     return told
 
 
 def _codes(error: object, *names: str) -> dict[str, object]:
     found = {name: getattr(error, name, None) for name in names}
-    return {name: value for name, value in found.items() if isinstance(value, str | int)}
+    return {name: value for name, value in found.items() if isinstance(value, int) or _is_short(value)}
+
+
+def _is_short(value: object) -> bool:
+    """A code is; a text that somebody has put in its place may not be."""
+    return isinstance(value, str) and len(value) <= LONGEST_CODE

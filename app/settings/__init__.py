@@ -97,10 +97,10 @@ class Settings(FileSettings):
         description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
     )
     model_timeout_seconds: float = Field(
-        120, gt=0, description="silence of the model server after which it is given up"
+        120, gt=0, description="silence of the model server after which a call is given up"
     )
     model_retries: int = Field(
-        2, ge=0, le=10, description="how often a call is repeated that failed before its first word"
+        2, ge=0, le=10, description="how often a call is repeated that failed before its answer began"
     )
     allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="models that a message may choose, comma-separated"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
-from app.errors import InputGuardrailTripped, OutputGuardrailTripped
+from app.errors import InputGuardrailTripped, OutputGuardrailTripped, ToolGuardrailTripped
 from tests.conftest import execute, query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
@@ -167,6 +167,19 @@ class TestGuardrails:
         shown = [event["item"]["id"] for event in events if event["type"] == "thread.item.added"]
         taken_back = [event["item_id"] for event in events if event["type"] == "thread.item.removed"]
         assert set(shown) <= set(taken_back)
+
+    def test_what_a_tool_may_not_be_given_is_one_sentence_and_the_thread_goes_on(self, guarded: Guarded) -> None:
+        name = new_user()
+        client = guarded.client(name)
+        events = client.create('use the tool look_up {"what": "FORBIDDEN things"}')
+        (error,) = [event for event in events if event["type"] == "error"]
+        assert (error["message"], error["allow_retry"]) == ("That is not looked up.", False)
+        (turn,) = query(guarded.database, f"SELECT state, error_code FROM chat_turns WHERE user_id = '{name}'")
+        assert (turn["state"], turn["error_code"]) == ("failed", ToolGuardrailTripped.code)
+        assert answers(client.say(thread_id_of(events), "And bread?"))
+        assert answers(client.say(thread_id_of(events), 'use the tool look_up {"what": "bread"}'))[-1:] == [
+            "The tool has answered."
+        ]
 
 
 class TestContext:

@@ -28,6 +28,7 @@ from tests.support.processes import (
     eventually,
     free_port,
     texts,
+    thread_id_of,
 )
 
 STDIO: dict[str, Any] = {
@@ -101,12 +102,13 @@ def equipped(
     directory = tmp_path_factory.mktemp("equipped")
     servers = {
         "here": STDIO | {"cwd": str(ROOT)},
-        "there": {"url": http_server.url, "headers": {"X-Test": "1"}},
+        "there": {"type": "http", "url": http_server.url, "headers": {"X-Test": "1"}},
         "away": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
         "wrong": {"command": "/nowhere/at/all"},
     }
     (directory / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
     settings = environment(shared_database, model_server) | {"CHAT_MCP_FILE": "mcp.json"}
+    settings["CHAT_ASSISTANT"] = "tests.support.assistants:build_with_card"
     process = ChatProcess(directory, **settings).wait_until_ready()
     made = Equipped(process, model_server)
     for name in ("here", "there"):
@@ -128,6 +130,17 @@ def test_a_tool_answers_and_its_call_is_shown_as_a_task(equipped: Equipped, serv
     assert updates[-1:] == ["complete"]
     assert f"{server}: add" in [event.get("text") for event in events if event["type"] == "progress_update"]
     assert texts([done_items(events)[-1]]) == ["The tool has answered."]
+
+
+def test_a_call_that_outlasts_its_workflow_is_not_shown_as_running_for_ever(equipped: Equipped) -> None:
+    """A widget that another tool shows meanwhile ends the workflow."""
+    client = equipped.client()
+    script = {"words": 1, "tools": [["mcp_here__slowly", "{}"], ["show_card", "{}"]], "note": new_user()}
+    thread_id = thread_id_of(client.create(f"SCRIPT {json.dumps(script)}"))
+    items = {item["type"]: item for item in client.items(thread_id)}
+    assert "widget" in items
+    (task,) = items["workflow"]["workflow"]["tasks"]
+    assert (task["title"], task["status_indicator"]) == ("here: slowly", "complete")
 
 
 @pytest.mark.parametrize("server", ["here", "there"])

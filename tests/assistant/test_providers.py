@@ -173,6 +173,19 @@ def test_every_failure_is_one_truthful_sentence(talk: Talk, failure: str) -> Non
     assert "as the script says" not in talk.process.log
 
 
+def test_the_log_says_what_a_provider_can_be_asked_about(talk: Talk) -> None:
+    talk.client().create(script(status=400, code="unsupported_parameter", message="what nobody may read"))
+    line = next(json.loads(line) for line in reversed(talk.process.log.splitlines()) if '"model_failed"' in line)
+    told = {name: line[name] for name in ("told", "status_code", "code", "provider_request_id")}
+    assert told == {
+        "told": "model_misconfigured",
+        "status_code": 400,
+        "code": "unsupported_parameter",
+        "provider_request_id": "req_scripted",
+    }
+    assert "what nobody may read" not in talk.process.log
+
+
 @pytest.mark.parametrize("then", ["filter", "length", "close", "cut"])
 def test_what_was_said_before_an_answer_ended_early_is_kept(talk: Talk, then: str) -> None:
     client = talk.client()

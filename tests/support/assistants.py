@@ -13,9 +13,12 @@ from agents import (
     RunContextWrapper,
     Runner,
     StopAtTools,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrailData,
     function_tool,
     input_guardrail,
     output_guardrail,
+    tool_input_guardrail,
 )
 from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import (
@@ -53,6 +56,17 @@ async def press(_payload: object, _sender: WidgetItem | None, _context: AgentCon
 def build() -> AgentAssistant:
     """What the model server says, and a button."""
     return AgentAssistant(Agent(name="Scripted", instructions="Answer."), actions=[press])
+
+
+@function_tool
+async def show_card(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
+    """Show a button."""
+    await ctx.context.stream_widget(DynamicWidgetRoot.model_validate(BUTTON))
+    return "shown"
+
+
+def build_with_card() -> Agent[AgentContext[RequestContext]]:
+    return Agent(name="Showing", instructions="Show.", tools=[show_card])
 
 
 @function_tool
@@ -96,11 +110,24 @@ async def who_am_i(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
     )
 
 
+@tool_input_guardrail
+def nothing_forbidden(data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
+    if "FORBIDDEN" in data.context.tool_arguments:
+        return ToolGuardrailFunctionOutput.raise_exception(Refusal("That is not looked up."))
+    return ToolGuardrailFunctionOutput.allow()
+
+
+@function_tool(tool_input_guardrails=[nothing_forbidden])
+def look_up(what: str) -> str:
+    """Look something up."""
+    return f"Looked up {what}."
+
+
 def build_guarded() -> Agent[AgentContext[RequestContext]]:
     return Agent(
         name="Guarded",
         instructions="Answer.",
-        tools=[who_am_i],
+        tools=[who_am_i, look_up],
         input_guardrails=[no_poison],
         output_guardrails=[no_secrets],
     )

@@ -73,7 +73,7 @@ def _refused(script: Script) -> Response | None:
         case "text":
             return Response(script.message, status_code=status, media_type="text/plain")
         case _:
-            return JSONResponse({"error": script.error}, status_code=status)
+            return JSONResponse({"error": script.error}, status_code=status, headers={"x-request-id": "req_scripted"})
 
 
 async def chat_completions(request: Request) -> Response:
