@@ -210,16 +210,18 @@ def test_stop_ends_the_models_stream(talk: Talk) -> None:
     assert len(call["sent"]) < 400
 
 
-def test_a_call_that_failed_before_its_first_word_is_repeated(
-    tmp_path: Any, shared_database: URL, model_server: ModelServer
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(("failures", "calls"), [(2, 3), (3, 3)], ids=["twice", "too often"])
+def test_a_call_that_failed_before_its_answer_began_is_repeated(
+    tmp_path: Any, shared_database: URL, model_server: ModelServer, api: str, failures: int, calls: int
 ) -> None:
-    settings = environment(shared_database, model_server, CHAT_MODEL_RETRIES="2")
+    settings = environment(shared_database, model_server, CHAT_MODEL_RETRIES="2", CHAT_MODEL_API=api)
     process = ChatProcess(tmp_path, **settings).wait_until_ready()
     try:
         client = ChatClient(process.base_url, mint(SECRET, new_user(), seconds=60))
-        asked = script(status=500)
-        client.create(asked)
+        asked = script(status=500, failures=failures, words=1)
+        assert answers(client.create(asked)) == (["w0 "] if failures < calls else [])
         note = json.loads(asked[7:])["note"]
-        assert len([call for call in model_server.calls() if note in json.dumps(call["body"])]) == 3
+        assert len([call for call in model_server.calls() if note in json.dumps(call["body"])]) == calls
     finally:
         process.stop()

@@ -25,6 +25,8 @@ class Script:
     a content filter), ``length`` (cut off), ``close`` (no end is said), ``500`` (at once)."""
     status: int = 0
     """Of an error answer, at once."""
+    failures: int = 0
+    """How many calls get it, before one is answered; 0 for all of them. They are told apart by their note."""
     code: str = "server_error"
     message: str = "as the script says"
     """Of an error, at once or in the stream."""

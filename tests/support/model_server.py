@@ -11,6 +11,7 @@ import asyncio
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from starlette.routing import Route
 from tests.support.model_script import Script, said, script_of
 
 calls: list[dict[str, Any]] = []
+_failed: Counter[str] = Counter()
 
 # Of every answer, by both APIs.
 USED = {"input": 70, "cached": 20, "output": 50, "reasoning": 5}
@@ -63,8 +65,9 @@ class Call:
 def _refused(script: Script) -> Response | None:
     """An error at once."""
     status = script.status or (500 if script.then == "500" else 0)
-    if not status:
+    if not status or (script.failures and _failed[script.note] >= script.failures):
         return None
+    _failed[script.note] += 1
     match script.shape:
         case "list":
             return JSONResponse([{"error": script.error}], status_code=status)
