@@ -63,10 +63,10 @@ class ChatEndpoint:
         thread_id = getattr(operation.params, "thread_id", None)
         if thread_id is not None:
             bind_contextvars(thread_id=thread_id[:100])
+        context.client_says = told_by_client(operation, self._limits.request)
         if not is_streaming_req(operation):
             answer = await self._server.answer(operation, context)
             return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
-        context.client_says = told_by_client(operation, self._limits.request)
         key = idempotency_key(request)
         if key is None:
             return self._follow(await self._run(operation, Turn(operation.type), context))

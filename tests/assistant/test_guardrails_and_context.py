@@ -1,11 +1,13 @@
 """Guardrails that trip, what a model is told of who asks, and what it cost them: over a socket, by both APIs."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from jose import jwt
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
@@ -47,6 +49,7 @@ def guarded(
     model_server: ModelServer,
 ) -> Iterator[Guarded]:
     own = {"CHAT_MODEL_API": request.param, "CHAT_ASSISTANT": "tests.support.assistants:build_guarded"}
+    own["CHAT_USER_CLAIMS"] = "plan"
     settings = environment(shared_database, model_server) | own
     process = ChatProcess(tmp_path_factory.mktemp("guarded"), **settings).wait_until_ready()
     yield Guarded(process, shared_database, model_server)
@@ -209,6 +212,25 @@ class TestContext:
         output = json.dumps(guarded.seen(name)[-1])
         assert f'\\"user\\": \\"{name}\\"' in output.replace("\\\\", "\\")
         assert "de-CH" in output
+
+    def test_a_tool_knows_what_the_token_says_of_its_user_and_the_model_does_not(self, guarded: Guarded) -> None:
+        name = new_user()
+        claims = {"sub": name, "exp": int(time.time()) + 60, "plan": "PLATINUM", "email": "UNWANTED"}
+        client = ChatClient(guarded.process.base_url, jwt.encode(claims, SECRET, algorithm="HS256"))
+        self.ask(guarded, client, f"Hello {name}")
+        assert "PLATINUM" not in json.dumps(guarded.seen(name))
+        self.ask(guarded, client, f"use the tool who_am_i {{}} {name}")
+        output = json.dumps(guarded.seen(name)[-1])
+        assert "PLATINUM" in output
+        assert "UNWANTED" not in output
+
+    def test_an_action_that_is_answered_at_once_knows_the_page_too(self, guarded: Guarded) -> None:
+        client = guarded.client()
+        thread_id = thread_id_of(client.create("Hello"))
+        params = {"thread_id": thread_id, "item_id": None, "action": {"type": "where", "payload": {}}}
+        body = {"type": "threads.sync_custom_action", "params": params, "metadata": {"pageContext": "Page 7"}}
+        told = http.post(client.url, json=body, headers=client.headers).json()
+        assert json.loads(told["message"]) == {"pageContext": "Page 7"}
 
     @pytest.mark.parametrize("metadata", [{"pageContext": "x" * 5000}, {"userInfo": {"a": "ä" * 4001}}])
     def test_too_much_of_it_is_refused(self, guarded: Guarded, metadata: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from agents import (
     tool_input_guardrail,
 )
 from chatkit.agents import AgentContext, ClientToolCall
+from chatkit.errors import CustomStreamError
 from chatkit.types import (
     AssistantMessageContent,
     AssistantMessageContentPartTextDelta,
@@ -123,14 +124,20 @@ def look_up(what: str) -> str:
     return f"Looked up {what}."
 
 
-def build_guarded() -> Agent[AgentContext[RequestContext]]:
-    return Agent(
+@action("where", free=True)
+async def where(_payload: object, _sender: WidgetItem | None, context: AgentContext[RequestContext]) -> Outcome:
+    raise CustomStreamError(json.dumps(context.request_context.client_says), allow_retry=False)
+
+
+def build_guarded() -> AgentAssistant:
+    agent: Agent[AgentContext[RequestContext]] = Agent(
         name="Guarded",
         instructions="Answer.",
         tools=[who_am_i, look_up],
         input_guardrails=[no_poison],
         output_guardrails=[no_secrets],
     )
+    return AgentAssistant(agent, actions=[where])
 
 
 @input_guardrail
