@@ -29,6 +29,9 @@ from pydantic import BaseModel, ValidationError
 CUT_OFF = frozenset({"length", "content_filter"})
 """Reasons for which a chat completion ends before its end."""
 
+ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
+"""Events after which nothing more comes of a response."""
+
 EVENTS: Mapping[str, type[BaseModel]] = {
     name: kind
     for kind in get_args(get_args(ResponseStreamEvent)[0])
@@ -37,6 +40,8 @@ EVENTS: Mapping[str, type[BaseModel]] = {
 
 
 class _Quick(AsyncStream[Any]):
+    _is_ended = False
+
     def __stream__(self) -> AsyncIterator[Any]:
         return _quick(self)
 
@@ -46,20 +51,24 @@ class _Quick(AsyncStream[Any]):
 
     def note(self, event: Any) -> None:
         """Raises APIError if it was the end of an answer that is not whole."""
+        raise NotImplementedError
 
     def note_end(self) -> None:
         """Raises APIError if nothing has said that this is the end."""
+        if not self._is_ended:
+            raise APIConnectionError(message="the answer broke off", request=self.response.request)
 
 
 class QuickEvents(_Quick):
     def type_of(self, event: ServerSentEvent, /) -> type[BaseModel] | None:
         return EVENTS.get(event.event or "")
 
+    def note(self, event: Any) -> None:
+        self._is_ended = self._is_ended or event.type in ENDS
+
 
 class QuickChunks(_Quick):
     """The Agents SDK takes an answer that was cut for a whole one, unless nothing at all was said."""
-
-    _is_ended = False
 
     def type_of(self, _: ServerSentEvent, /) -> type[BaseModel] | None:
         return ChatCompletionChunk
@@ -69,10 +78,6 @@ class QuickChunks(_Quick):
         self._is_ended = self._is_ended or bool(reasons)
         for reason in CUT_OFF.intersection(reasons):
             raise APIError("the answer was cut off", self.response.request, body={"code": reason})
-
-    def note_end(self) -> None:
-        if not self._is_ended:
-            raise APIConnectionError(message="the answer broke off", request=self.response.request)
 
 
 async def _quick(stream: _Quick) -> AsyncIterator[Any]:

@@ -26,7 +26,8 @@ STOP_SECONDS = 30
 Event = dict[str, Any]
 
 # Shared, because every client of its own reads all certificates of the machine first.
-http = httpx2.Client(timeout=60)
+# A connection is given up before the server does so after five seconds, and not at the same moment.
+http = httpx2.Client(timeout=60, limits=httpx2.Limits(keepalive_expiry=2))
 
 
 def free_port() -> int:
