@@ -55,6 +55,8 @@ class Turn:
     """Why it failed, once it has."""
     usage: dict[str, int] | None = None
     """Tokens, as the provider counted them."""
+    answered: ThreadItem | None = None
+    """The questions, or the client tool's call, whose answer this turn goes on from."""
     found_fence_of: UUID | None = None
     """The turn that held the thread when this one took it over."""
     unfinished: dict[str, Unfinished] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from agents import Agent, RunContextWrapper
 from chatkit.agents import AgentContext
@@ -91,6 +92,8 @@ def instructions(_context: RunContextWrapper[AgentContext[RequestContext]], _age
 
 
 class Handbook(AgentAssistant):
+    start_prompts = MappingProxyType({"How many days of holiday do I have?": "an answer with its source"})
+
     def __init__(self) -> None:
         super().__init__(Agent(name="Handbook", instructions=instructions))
         self._is_filled = False

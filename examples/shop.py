@@ -77,4 +77,6 @@ def build() -> AgentAssistant:
         tools=[list_orders, show_order],
         handoffs=[returns],
     )
-    return AgentAssistant(front, actions=[cancel])
+    assistant = AgentAssistant(front, actions=[cancel])
+    assistant.start_prompts = {"Show order 7": "a card with a button", "List orders": "what a tool knows of this user"}
+    return assistant

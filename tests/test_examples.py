@@ -28,8 +28,11 @@ EXAMPLES = re.findall(r"CHAT_ASSISTANT=(examples\.\w+:\w+) make run", (ROOT / "R
 
 
 @contextmanager
-def running(name: str, directory: Path, database: URL, model: ModelServer) -> Iterator[ChatClient]:
-    process = ChatProcess(directory, **environment(database, model, CHAT_ASSISTANT=name)).wait_until_ready()
+def running(name: str, directory: Path, database: URL, model: ModelServer | None) -> Iterator[ChatClient]:
+    """Without a model's server the demo model answers."""
+    own = {"DATABASE_URL": database.render_as_string(hide_password=False), "CHAT_JWT_SECRET": SECRET}
+    settings = (own if model is None else environment(database, model)) | {"CHAT_ASSISTANT": name}
+    process = ChatProcess(directory, **settings).wait_until_ready()
     try:
         yield ChatClient(process.base_url, mint(SECRET, new_user(), seconds=600))
     finally:
@@ -90,6 +93,27 @@ def test_the_handbook_answers_with_its_sources(tmp_path: Path, shared_database: 
         assert client.items(thread_id_of(events))[1] == answer
         nothing = client.create("xyzzy? [1]")
         assert done_items(nothing)[1]["content"][0]["annotations"] == []
+
+
+def test_the_shop_can_be_tried_without_a_key(tmp_path: Path, shared_database: URL) -> None:
+    with running("examples.shop:build", tmp_path, shared_database, None) as client:
+        events = client.create("Show order 7")
+        assert [item["type"] for item in done_items(events)] == ["user_message", "widget", "assistant_message"]
+        assert answers(events) == ["The `show_order` tool says: **shown**."]
+        listed = client.say(thread_id_of(events), "Please list my orders")
+        assert answers(listed) == ["The `list_orders` tool says: **7: on its way; 8: delivered**."]
+        # It names what can be said, and an order without its number is none.
+        (said,) = answers(client.say(thread_id_of(events), "Show order"))
+        assert "- Say *show order*, and I call a tool." in said
+
+
+def test_the_handbook_can_be_tried_without_a_key(tmp_path: Path, shared_database: URL) -> None:
+    with running("examples.handbook:build", tmp_path, shared_database, None) as client:
+        events = client.create("How many days of holiday do I have?")
+        (answer,) = [item for item in done_items(events) if item["type"] == "assistant_message"]
+        assert "28 days of holiday" in answer["content"][0]["text"]
+        (annotation,) = answer["content"][0]["annotations"]
+        assert annotation["source"]["filename"] == "holidays.md"
 
 
 def test_any_markdown_can_be_a_handbook() -> None:

@@ -135,7 +135,7 @@ class Attachments(AttachmentStore[RequestContext]):
         if size < 1:
             raise Unprocessable("size: the file is empty.")
         if size > self.limits.most_bytes:
-            raise FileTooLarge(f"Files may have up to {self.limits.most_bytes} bytes.")
+            raise FileTooLarge(f"Files may have up to {self.limits.most_bytes / 2**20:.3g} MB.")
         name = kinds.shown_name(given_name)
         content_type = kinds.declared_type(given_type, name)
         self.limits.accepted.check(content_type)

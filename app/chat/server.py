@@ -189,7 +189,12 @@ class ChatServer(ChatKitServer[RequestContext]):
         if message is not None and turn is not None and turn.operation == CREATE:
             # There is nothing else in a thread that this turn has made.
             return [message]
-        return await recent_items(self.store, thread.id, context, self._history)
+        history = await recent_items(self.store, thread.id, context, self._history)
+        answered = turn.answered if turn is not None else None
+        if answered is None:
+            return history
+        # It may have been asked long ago, and answered now.
+        return [*(item for item in history if item.id != answered.id), answered]
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext

@@ -68,7 +68,8 @@ def _check_database(settings: Settings) -> Result:
                 False,
                 f"PostgreSQL {server['version']} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
             )
-        return True, f"PostgreSQL {server['version']} at revision {seen or 'none yet; serve migrates it'}"
+        where = f" of its own in {settings.data_dir.resolve()}" if settings.is_embedded else ""
+        return True, f"PostgreSQL {server['version']}{where} at revision {seen or 'none yet; serve migrates it'}"
 
     try:
         with explained(), any_database(settings) as url:

@@ -114,6 +114,7 @@ class TurnRows:
         turn.thread_id = thread_id
         turn.known_item_ids.add(item.id)
         turn.committed[item.id] = row.digest
+        turn.answered = item
 
     async def heartbeat(self, context: RequestContext) -> None:
         """Show that the turn's process lives. Raises Superseded if a newer turn has its thread, Interrupted

@@ -121,7 +121,7 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
         reached.append(focused(page))
         assert len(reached) < 20, reached
     page.keyboard.press("Space")
-    expect(page.locator(".widget")).to_contain_text("Pressed 1 times")
+    expect(page.locator(".widget")).to_contain_text("Pressed once")
     assert focused(page) == "Press me"
     while "New conversation" not in reached:
         page.keyboard.press("Shift+Tab")

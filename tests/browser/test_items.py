@@ -50,7 +50,7 @@ def test_buttons_count_and_are_answered(visitor: Visitor) -> None:
     visitor.say("buttons")
     press = visitor.page.get_by_role("button", name="Press me")
     press.click()
-    expect(visitor.page.locator(".widget")).to_contain_text("Pressed 1 times")
+    expect(visitor.page.locator(".widget")).to_contain_text("Pressed once")
     press.click()
     expect(visitor.page.locator(".widget")).to_contain_text("Pressed 2 times")
     visitor.page.get_by_role("button", name="Tell me more").click()

@@ -1,5 +1,6 @@
 """The output of a client tool finds its call, whatever stands behind it."""
 
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -10,10 +11,17 @@ from chatkit.types import (
     GeneratedImageItem,
     HiddenContextItem,
     SDKHiddenContextItem,
+    StructuredInputAnswerSubmission,
+    StructuredInputFreeform,
+    StructuredInputItem,
+    StructuredInputSubmission,
     ThreadAddClientToolOutputParams,
+    ThreadAddStructuredInputParams,
     ThreadItem,
     ThreadItemDoneEvent,
     ThreadsAddClientToolOutputReq,
+    ThreadsAddStructuredInputReq,
+    ThreadStreamEvent,
     WorkflowItem,
 )
 
@@ -73,6 +81,29 @@ async def test_a_newer_message_makes_a_call_void(store: DatabaseStore) -> None:
     await asked(store, call(), user_message("t", "never mind"))
     with pytest.raises(NothingPending):
         await answered(store, 1)
+
+
+class Watching(Scripted):
+    """Notes the kinds of what it is to answer."""
+
+    seen: Sequence[str] = ()
+
+    def respond(self, history: Sequence[ThreadItem], context: Any) -> AsyncGenerator[ThreadStreamEvent, None]:
+        self.seen = [f"{item.type} {item.id}" for item in history]
+        return super().respond(history, context)
+
+
+async def test_questions_that_are_answered_late_are_what_there_is_to_answer(store: DatabaseStore) -> None:
+    """Their place in the thread is where they were asked."""
+    asking = StructuredInputItem(
+        id="q", thread_id="t", created_at=NAIVE, inputs=[StructuredInputFreeform(id="a", question="Which?")]
+    )
+    await asked(store, asking, user_message("t", "never mind"), assistant_message("t", "a", "As you like"))
+    given = StructuredInputSubmission(answers={"a": StructuredInputAnswerSubmission(values=["this one"])})
+    params = ThreadAddStructuredInputParams(thread_id="t", item_id="q", input=given)
+    watching = Watching(ThreadItemDoneEvent(item=message("m", "Thank you")))
+    await Chat(store, watching).events(ThreadsAddStructuredInputReq(params=params))
+    assert watching.seen == ["user_message u", "user_message never mind", "assistant_message a", "structured_input q"]
 
 
 async def test_the_newest_of_several_calls_is_answered(store: DatabaseStore) -> None:

@@ -118,7 +118,7 @@ def act(made: Recorded, client: ChatClient) -> None:
         made.told[keyword].append({"type": "thread.item.replaced", "item": answer["updated_item"]})
         return answer
 
-    assert "Pressed 1 times" in str(press("threads.sync_custom_action", "buttons", "demo.press", {"count": 0}))
+    assert "Pressed once" in str(press("threads.sync_custom_action", "buttons", "demo.press", {"count": 0}))
     assert "chosen" in str(press("threads.sync_custom_action", "list", "demo.choose", {"name": "Oslo"}))
     assert "Sent for Ada" in str(press("threads.custom_action", "form", "demo.submit", {"name": "Ada"}))
     assert "to say about" in str(press("threads.custom_action", "buttons", "demo.tell", {"about": "buttons"}))

@@ -1,7 +1,7 @@
 """A model that needs no network and no key, so that the whole path can be tried on a laptop.
 
 It answers through the same interface as a real one: it streams Markdown word by word, sees the whole
-conversation, and calls one of the agent's tools when it is asked for the time.
+conversation, and calls the agent's tools when a message names them (replies.py).
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from uuid import uuid4
 from agents import ModelResponse, TResponseInputItem, Usage
 from agents.items import TResponseOutputItem, TResponseStreamEvent
 from agents.models.interface import Model
-from agents.tool import FunctionTool
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
@@ -29,27 +28,9 @@ from openai.types.responses import (
 )
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
-from app.assistant.converter import NOTE_BEGINS
+from app.assistant.demo.replies import answer_to, call_for
 
 SECONDS_PER_WORD = 0.01
-TOOL = "current_time"
-ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)
-
-WELCOME = """\
-You said: **{said}**
-
-I am the built-in demo model: no key, no network. The rest is real: this answer is streamed, and it was saved to \
-PostgreSQL before you saw it as done.
-
-- Reload, or restart the server: the conversation is still here.
-- Switch to another user: it is not there.
-- Ask *what time is it*, and I call a tool.
-
-```bash
-export OPENAI_API_KEY=...   # and a real model answers
-```
-
-This is message number {number} of yours."""
 
 
 class DemoModel(Model):
@@ -72,11 +53,10 @@ class DemoModel(Model):
         **__: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         conversation = [{"role": "user", "content": input}] if isinstance(input, str) else list(input)
-        can_tell_time = any(isinstance(tool, FunctionTool) and tool.name == TOOL for tool in tools)
-        said = _said(conversation)
-        if _output_of_tool(conversation) is None and can_tell_time and ASKS_FOR_TIME.search(said[-1]):
+        if (wanted := call_for(conversation, tools)) is not None:
+            name, arguments = wanted
             call = ResponseFunctionToolCall(
-                id=_id("fc"), call_id=_id("call"), type="function_call", name=TOOL, arguments="{}"
+                id=_id("fc"), call_id=_id("call"), type="function_call", name=name, arguments=arguments
             )
             yield ResponseOutputItemAddedEvent(
                 type="response.output_item.added", item=call, output_index=0, sequence_number=0
@@ -86,7 +66,7 @@ class DemoModel(Model):
             )
             yield _completed([call], conversation, 0)
             return
-        async for event in self._message(_answer(conversation, said), conversation):
+        async for event in self._message(answer_to(conversation, system_instructions, tools), conversation):
             yield event
 
     async def _message(self, text: str, conversation: Sequence[Any]) -> AsyncIterator[TResponseStreamEvent]:
@@ -122,30 +102,6 @@ class DemoModel(Model):
             type="response.output_item.done", item=done, output_index=0, sequence_number=len(words) + 2
         )
         yield _completed([done], conversation, len(words))
-
-
-def _answer(conversation: Sequence[Any], said: list[str]) -> str:
-    told = _output_of_tool(conversation)
-    if told is not None:
-        return f"The `{TOOL}` tool says: **{told}**."
-    quoted = said[-1] if len(said[-1]) <= 200 else f"{said[-1][:200]}…"
-    return WELCOME.format(said=quoted.replace("\n", " "), number=len(said))
-
-
-def _output_of_tool(conversation: Sequence[Any]) -> str | None:
-    last = conversation[-1] if conversation else {}
-    return str(last.get("output")) if last.get("type") == "function_call_output" else None
-
-
-def _said(conversation: Sequence[Any]) -> list[str]:
-    """The texts of the user's messages, oldest first; never empty."""
-    texts = []
-    for item in conversation:
-        if item.get("role") == "user":
-            content = item.get("content", "")
-            parts = content if isinstance(content, list) else [{"text": content}]
-            texts.append("".join(str(part.get("text", "")) for part in parts))
-    return [text for text in texts if not text.startswith(NOTE_BEGINS)] or [""]
 
 
 def _completed(output: list[TResponseOutputItem], conversation: Sequence[Any], words: int) -> ResponseCompletedEvent:

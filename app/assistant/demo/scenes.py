@@ -282,7 +282,7 @@ async def entity(context: Context) -> Events:
     order = EntitySource(
         id="order-4711", title="Order 4711", icon="cube", interactive=True, data={"number": 4711}, inline_label="4711"
     )
-    async for event in says(context, "See order 4711 for it.", [Annotation(source=order, index=14)]):
+    async for event in says(context, "See this order for it.", [Annotation(source=order, index=14)]):
         yield event
 
 
@@ -318,7 +318,7 @@ async def error(context: Context) -> Events:
     async for event in says(context, "This answer will not get to its end, because the demo was asked for an error."):
         count += 1
         if count > 10:
-            raise CustomStreamError("The demo was asked for an error. Try again.", allow_retry=True)
+            raise CustomStreamError("The demo was asked for an error.", allow_retry=True)
         yield event
 
 

@@ -62,7 +62,7 @@ def form(said: str | None = None) -> DynamicWidgetRoot:
 
 
 def buttons(count: int = 0) -> DynamicWidgetRoot:
-    pressed = text(f"Pressed {count} times" if count else "Not pressed yet", id="count")
+    pressed = text({0: "Not pressed yet", 1: "Pressed once"}.get(count, f"Pressed {count} times"), id="count")
     more = button("Press me", action("demo.press", {"count": count}, streaming=False), style="primary")
     tell = button("Tell me more", action("demo.tell", {"about": "buttons"}))
     return widget({"type": "Card", "children": [pressed, {"type": "Row", "children": [more, tell]}]})

@@ -80,7 +80,11 @@ export class Composer {
   #submit() {
     const text = this.text.value.trim();
     const files = [...this.#files];
-    if (!this.isAllowed || files.some((entry) => !entry.isReady) || (!text && !files.length)) return;
+    if (files.some((entry) => !entry.isReady) || (!text && !files.length)) return;
+    if (!this.isAllowed) {
+      this.tell("Wait until the answer is finished, or stop it.", { level: "info" });
+      return;
+    }
     const input = {
       content: text ? [{ type: "input_text", text }] : [],
       attachments: files.map((entry) => entry.attachment.id),

@@ -38,6 +38,7 @@ export class Conversation {
     this.composer.quote(null);
     announce("");
     at("welcome").hidden = Boolean(threadId);
+    if (!threadId) this.log.toStart();
     at("older").hidden = true;
     this.#setRunning(false);
     this.#showThread(null);
@@ -174,9 +175,9 @@ export class Conversation {
     at("send").hidden = isRunning;
     at("stop").hidden = !isRunning;
     this.composer.allow(!isRunning);
-    // The button that was pressed has gone; the keyboard goes to what is there instead.
-    if (isRunning && (focused === at("send") || focused === document.body)) at("stop").focus();
-    else if (!isRunning && (focused === at("stop") || focused === document.body)) this.composer.text.focus();
+    // The button that was pressed has gone, perhaps so lately that it still counts; the keyboard goes to what is there.
+    const isLost = focused === document.body || focused.closest("[hidden]") !== null;
+    if (isLost) (isRunning ? at("stop") : this.composer.text).focus();
   }
 
   #fail(message, again) {

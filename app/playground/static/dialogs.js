@@ -3,11 +3,12 @@
 import { at } from "./dom.js";
 
 /** Resolves to what was typed ("" without a field), or to null if it was cancelled. */
-export function ask({ title, text, yes, field }) {
+export function ask({ title, text, yes, field, isDestructive = false }) {
   const dialog = at("dialog");
   at("dialog-title").textContent = title;
   at("dialog-text").textContent = text ?? "";
   at("dialog-yes").textContent = yes;
+  at("dialog-yes").classList.toggle("destructive", isDestructive);
   at("dialog-label").hidden = !field;
   at("dialog-field").value = "";
   at("dialog-label").firstChild.textContent = field ?? "";
@@ -22,7 +23,12 @@ export function ask({ title, text, yes, field }) {
     const confirm = () => end(at("dialog-field").value.trim());
     at("dialog-yes").addEventListener("click", confirm, { signal });
     at("dialog-no").addEventListener("click", () => end(null), { signal });
-    at("dialog-field").addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && confirm(), { signal });
+    at("dialog-field").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      // Where the keyboard is after that, it would be a new line.
+      event.preventDefault();
+      confirm();
+    }, { signal });
     dialog.addEventListener("cancel", () => end(null), { signal });
     dialog.showModal();
     (field ? at("dialog-field") : at("dialog-no")).focus();

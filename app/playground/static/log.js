@@ -34,6 +34,15 @@ export class Log {
     this.#frame.scrollTop = this.#frame.scrollHeight;
   }
 
+  toStart() {
+    this.#frame.scrollTop = 0;
+  }
+
+  /** What is told where nothing has been said yet stands below all that is proposed. */
+  #showNews() {
+    if (!this.#views.size) this.toEnd();
+  }
+
   clear() {
     this.#follows = true;
     // A map of its own for each conversation: what was on its way to the last one sees that it is gone.
@@ -85,6 +94,7 @@ export class Log {
     line.hidden = !text;
     line.replaceChildren(...(text ? [h("span", {}, text)] : []));
     if (again) line.append(" ", h("button", { type: "button", onclick: again }, "Try again"));
+    if (text) this.#showNews();
   }
 
   ending() {
@@ -107,6 +117,7 @@ export class Log {
       h("div", {}, title && h("strong", {}, title, " "), content),
       iconButton("close", "Dismiss", () => box.remove()));
     at("notices").append(box);
+    this.#showNews();
   }
 
   clearNotices() {

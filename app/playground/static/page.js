@@ -11,7 +11,7 @@ import { Sidebar } from "./sidebar.js";
 let user = null;
 const client = () => user;
 
-const tell = (message) => log.tell(message);
+const tell = (...about) => log.tell(...about);
 const log = new Log({
   act: (...about) => conversation.act(...about),
   answer: (...about) => conversation.answer(...about),
@@ -71,6 +71,7 @@ async function chooseUser() {
 
 async function proposePrompts() {
   const { prompts } = await (await fetch("/playground/prompts")).json();
+  if (!Object.keys(prompts).length) at("welcome-title").textContent = "What would you like to say?";
   const say = (text) => conversation.send({ content: [{ type: "input_text", text }], attachments: [], inference_options: {} });
   at("prompts").replaceChildren(...prompts.map(({ text, shows }) =>
     h("li", {}, h("button", { type: "button", onclick: () => say(text) }, h("strong", {}, text), h("span", {}, shows)))));

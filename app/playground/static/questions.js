@@ -9,10 +9,14 @@ export function drawQuestions(item, answer) {
   if (item.status !== "pending") return answered(item);
   const prefix = `q${++drawn}`;
   const fields = item.inputs.map((question, number) => drawQuestion(question, `${prefix}-${number}`));
+  const submit = h("button", { type: "submit", class: "primary", disabled: true }, "Answer");
   const form = h("form", { class: "card questions" }, fields.map((field) => field.element),
     h("div", { class: "row" },
-      h("button", { type: "submit", class: "primary" }, "Answer"),
+      submit,
       h("button", { type: "button", onclick: () => answer({ status: "skipped", answers: {} }) }, "Skip")));
+  // Whoever has nothing to say skips.
+  const refresh = () => (submit.disabled = !fields.some((field) => field.values().length));
+  for (const kind of ["input", "change"]) form.addEventListener(kind, refresh);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const answers = {};

@@ -138,7 +138,7 @@ export class Sidebar {
   }
 
   async #delete(thread) {
-    const said = await ask({ title: "Delete this conversation?", text: `“${thread.title ?? UNTITLED}” goes for good, with its files.`, yes: "Delete" });
+    const said = await ask({ title: "Delete this conversation?", text: `“${thread.title ?? UNTITLED}” goes for good, with its files.`, yes: "Delete", isDestructive: true });
     if (said === null) return;
     try {
       await this.client().call("threads.delete", { thread_id: thread.id });

@@ -39,7 +39,8 @@ export function Chat({ thread }: { thread: string | null }) {
       <Script src={SCRIPT} strategy="afterInteractive" onError={() => setMissing(true)} />
       {isMissing && (
         <p role="alert">
-          The chat could not be loaded. Something between you and cdn.platform.openai.com may keep it away.{" "}
+          The chat could not be loaded. Something between you and cdn.platform.openai.com may keep it away; your conversations are
+          safe on the server.
           <button type="button" onClick={() => location.reload()}>
             Try again
           </button>

@@ -1,0 +1,70 @@
+"""What a person stumbles over when nobody has thought of it."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit, Visitor
+
+
+@pytest.fixture
+def visitor(visit: Visit) -> Visitor:
+    return visit()
+
+
+def test_enter_in_a_dialog_types_nothing_elsewhere(visitor: Visitor) -> None:
+    page = visitor.page
+    page.get_by_label("User").focus()
+    page.get_by_label("User").select_option("Somebody else …")
+    page.get_by_label("Name").fill(f"{visitor.user}-eve")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("User")).to_have_value(f"{visitor.user}-eve")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("")
+
+
+def test_a_new_conversation_is_seen_from_its_beginning(visitor: Visitor) -> None:
+    visitor.say("long")
+    visitor.page.get_by_role("button", name="New conversation").click()
+    expect(visitor.page.get_by_role("heading", name="What would you like to try?")).to_be_in_viewport()
+
+
+def test_an_error_is_seen_where_nothing_has_been_said_yet(visitor: Visitor) -> None:
+    visitor.expected += ["Failed to load resource"]
+    visitor.page.set_viewport_size({"width": 1000, "height": 500})
+    visitor.page.route("**/api/chatkit", lambda route: route.abort())
+    visitor.page.get_by_label("Message", exact=True).fill("Hello")
+    visitor.page.keyboard.press("Enter")
+    expect(visitor.page.locator("#ended")).to_contain_text("The connection was lost.")
+    expect(visitor.page.locator("#ended")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("keyword", ["card", "What time is it?"])
+def test_the_keyboard_is_in_the_message_field_after_a_proposed_prompt(visitor: Visitor, keyword: str) -> None:
+    visitor.page.locator("#prompts button").filter(has_text=keyword).first.press("Enter")
+    visitor.settle(keyword)
+    expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
+
+
+def test_who_sends_while_an_answer_is_under_way_is_told_to_wait(visitor: Visitor) -> None:
+    field = visitor.page.get_by_label("Message", exact=True)
+    field.fill("slow")
+    field.press("Enter")
+    expect(visitor.answer).to_contain_text("This is a slow answer")
+    field.fill("And another thing")
+    field.press("Enter")
+    expect(visitor.page.get_by_role("status").filter(has_text="Wait until the answer is finished")).to_be_visible()
+    expect(field).to_have_value("And another thing")
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.settle()
+
+
+def test_questions_without_any_answer_are_skipped_and_not_answered(visitor: Visitor) -> None:
+    visitor.say("questions")
+    form = visitor.page.locator("form.questions")
+    expect(form.get_by_role("button", name="Answer")).to_be_disabled()
+    form.get_by_role("textbox").last.fill("Ring twice")
+    expect(form.get_by_role("button", name="Answer")).to_be_enabled()
+    form.get_by_role("textbox").last.fill("")
+    expect(form.get_by_role("button", name="Answer")).to_be_disabled()
+    form.get_by_role("button", name="Skip").click()
+    visitor.settle()
+    expect(visitor.answer).to_contain_text("You skipped the questions.")
