@@ -26,9 +26,10 @@ def list_users(
     """A line for each user: name, since when, threads, whether disabled, what is kept of their token."""
     from app.db.users import LIST_USERS
 
+    rows = _run(LIST_USERS, after_user=after, page=limit, only_disabled=disabled)
     # Beside what a program would read.
     typer.echo("user\tsince\tthreads\tstate\tclaims", err=True)
-    for row in _run(LIST_USERS, after_user=after, page=limit, only_disabled=disabled):
+    for row in rows:
         state = f"disabled {row['disabled_at']:%Y-%m-%d %H:%M}Z" if row["disabled_at"] else "enabled"
         typer.echo(
             f"{row['user_id']}\t{row['created_at']:%Y-%m-%d %H:%M}Z\t{row['threads']}\t{state}\t{row['metadata']}"

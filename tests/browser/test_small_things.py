@@ -68,3 +68,31 @@ def test_questions_without_any_answer_are_skipped_and_not_answered(visitor: Visi
     form.get_by_role("button", name="Skip").click()
     visitor.settle()
     expect(visitor.answer).to_contain_text("You skipped the questions.")
+
+
+DRAWN = """async ([text, at]) => {
+  const { MarkdownView } = await import("/playground/markdown.js");
+  const mark = (number) => Object.assign(document.createElement("sup"), { textContent: `[${number}]` });
+  const view = new MarkdownView(mark);
+  await view.show(text, [{ index: at }]);
+  return view.element.innerHTML;
+}"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ("See https://example.com/a", " for it.", 'href="https://example.com/a"'),
+        ("**Note.**", " And more.", "<strong>Note.</strong> <sup>[0]</sup>"),
+        ("```\nx = 1\n```", "\n\nAfter **it**.", "<strong>it</strong>"),
+        ("|a|b|\n|-|-|\n|1|2|", "\n\nAfter.", "2<sup>[0]</sup>"),
+        ("|a|b|\n|-|-|\n|1|2|", "\n|3|4|", "<td>4</td>"),
+        ("A word", " more.", "A word<sup>[0]</sup> more."),
+    ],
+    ids=["address", "emphasis", "fence", "last row", "row", "word"],
+)
+def test_a_citation_breaks_no_markdown(visitor: Visitor, before: str, after: str, shown: str) -> None:
+    html = visitor.page.evaluate(DRAWN, [before + after, len(before)])
+    assert shown in html
+    assert html.count("<sup>[0]</sup>") == 1
+    assert "\ue000" not in html

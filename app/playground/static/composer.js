@@ -7,9 +7,9 @@ export class Composer {
   #quoted = null;
   #unsent = null;
 
-  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads; `tell(text)` shows an error. */
-  constructor({ client, send, tell }) {
-    Object.assign(this, { client, send, tell });
+  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads, `where()` the conversation; `tell(text)` shows an error. */
+  constructor({ client, where, send, tell }) {
+    Object.assign(this, { client, where, send, tell });
     this.text = at("text");
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -93,9 +93,10 @@ export class Composer {
     };
     const sent = { text, quoted: this.#quoted };
     // Nobody knows whether a message that got no answer was stored; under its old key it is stored once.
-    const same = JSON.stringify(input);
+    const same = JSON.stringify([this.client().user, this.where(), input]);
     const key = this.#unsent?.same === same ? this.#unsent.key : crypto.randomUUID();
     this.#unsent = { same, key };
+    for (const entry of files) entry.mayBeSent = true;
     this.text.value = "";
     this.quote(null);
     this.#fit();
@@ -160,7 +161,8 @@ export class Composer {
     entry.aborting.abort();
     this.#forget(entry);
     this.text.focus();
-    if (entry.attachment) await this.#delete(this.client(), entry);
+    // One that may have been stored with a message is that message's.
+    if (entry.attachment && !entry.mayBeSent) await this.#delete(this.client(), entry);
   }
 
   async #delete(client, { attachment }) {

@@ -48,6 +48,7 @@ export class Log {
     // A map of its own for each conversation: what was on its way to the last one sees that it is gone.
     this.#views = new Map();
     this.#list.replaceChildren();
+    at("to-end").hidden = true;
     this.ended(null);
     this.progress(null);
   }

@@ -91,12 +91,22 @@ export class MarkdownView {
   }
 }
 
+/** Put a mark where it is in no address, keeps no emphasis or fence open, and is no cell of its own. */
+function put(mark, letters, at) {
+  const place = Math.min(at, letters.length);
+  const before = letters.slice(Math.max(0, place - 2000), place).join("");
+  const line = before.slice(before.lastIndexOf("\n") + 1);
+  if (/^\s*(```|~~~)\s*$/.test(line)) letters.splice(place, 0, `\n\n${mark}\n\n`);
+  else if (/^\s*\|.*\|$/.test(line)) letters.splice(place - 1, 0, mark);
+  else letters.splice(place, 0, /[*_~`]$|:\/\/\S*$|www\.\S*$/.test(line) ? ` ${mark}` : mark);
+}
+
 /** The text with a mark where each source belongs; those without a place are only listed. */
 function withSources(text, annotations) {
   const letters = [...text.replaceAll(OPEN, "").replaceAll(CLOSE, "")];
   const placed = annotations.map((annotation, number) => ({ at: annotation?.index, number })).filter(({ at }) => Number.isInteger(at));
   for (const { at, number } of placed.toSorted((a, b) => b.at - a.at || b.number - a.number)) {
-    letters.splice(Math.min(at, letters.length), 0, `${OPEN}${number}${CLOSE}`);
+    put(`${OPEN}${number}${CLOSE}`, letters, at);
   }
   return letters.join("");
 }

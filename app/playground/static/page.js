@@ -21,7 +21,7 @@ const log = new Log({
   quote: (text) => composer.quote(text),
   openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
 });
-const composer = new Composer({ client, tell, send: (...message) => conversation.send(...message) });
+const composer = new Composer({ client, tell, where: () => conversation.threadId, send: (...message) => conversation.send(...message) });
 const conversation = new Conversation({ client, log, composer, listed: () => sidebar.load().catch(() => {}) });
 const sidebar = new Sidebar({
   client,

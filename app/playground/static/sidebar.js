@@ -28,7 +28,9 @@ export class Sidebar {
     // Somebody else may have been chosen meanwhile.
     if (asked !== this.#asked) return;
     const known = new Set(page.data.map((thread) => thread.id));
-    const older = this.#threads.slice(limit).filter((thread) => !known.has(thread.id));
+    // What has moved on to the next page meanwhile is still known.
+    const last = page.has_more ? page.data.at(-1).created_at : null;
+    const older = this.#threads.filter((thread) => last !== null && thread.created_at <= last && !known.has(thread.id));
     this.#threads = [...page.data, ...older];
     if (!older.length) this.#after = page.has_more ? page.after : null;
     await this.#filter();
@@ -134,6 +136,7 @@ export class Sidebar {
     input.addEventListener("blur", () => end(true, false));
     row.replaceChildren(input);
     this.#isRenaming = true;
+    input.focus();
     input.select();
   }
 
