@@ -7,19 +7,27 @@ with ``--http app.api.http_protocol:BoundedHttpProtocol``.
 
 import asyncio
 import json
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import BadRequest, ChatError, HeadersTooLarge, RequestTimedOut
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 MOST_HEADER_BYTES = 64 * 1024
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Ends a connection whose headers grow beyond ``h11_max_incomplete_event_size`` bytes or take too long, that asks
-    for another protocol, or that goes on sending what nobody reads; gives up on clients that read nothing."""
+    for another protocol, or that goes on sending what nobody reads; gives up on clients that read nothing.
+
+    An answer that comes before so much of its request's body says that it is the last one of its connection (RFC 9112,
+    9.3). The connection is closed when the body has come, not before: closing it while the client sends could destroy
+    the answer."""
 
     header_seconds: float = 15
     linger_seconds: float = 2
@@ -31,7 +39,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _stage: Literal["between", "head", "body"] = "between"
     _refused = False
+    _is_last = False
     _unread_bytes = 0
+    _rest_bytes: float = 0
     _waiting_bytes = 0
     _stalled = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -75,6 +85,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._refused:
+            return
         self._stage, self._unread_bytes = "body", 0
         self._forget_deadline()
         if self.parser.should_upgrade():
@@ -82,8 +94,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(BadRequest("Upgrade: this server speaks no other protocol."))
         else:
             super().on_headers_complete()
+            lengths = [int(value) for name, value in self.headers if name == b"content-length"]
+            self._rest_bytes = lengths[0] if lengths else float("inf")
+            self.cycle.send = partial(self._send, self.cycle)  # type: ignore[method-assign] # asked for when the task begins
 
     def on_body(self, body: bytes) -> None:
+        self._rest_bytes -= len(body)
         if not self._refused:
             if not self._is_answered:
                 self._unread_bytes = 0
@@ -94,6 +110,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._stage = "between"
             self._forget_deadline()
             super().on_message_complete()
+            if self._is_last and self._is_answered:
+                self._hang_up()
 
     def on_response_complete(self) -> None:
         is_unread = self.cycle is not None and self.cycle.more_body
@@ -105,6 +123,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._deadline = self.loop.call_later(self.header_seconds, self._give_up)
         elif is_unread and not self.pipeline:
             self._set_deadline(self.linger_seconds)
+        elif self._is_last:
+            self._hang_up()
 
     def timeout_keep_alive_handler(self) -> None:
         """Closing would wait for an answer to be read that nobody may ever read."""
@@ -120,6 +140,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    async def _send(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
+        if (
+            message["type"] == "http.response.start"
+            and cycle.keep_alive
+            and cycle.more_body
+            and self._rest_bytes > self.linger_bytes
+        ):
+            self._is_last = True
+            message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            await RequestResponseCycle.send(cycle, message)
+            cycle.keep_alive = True  # as far as uvicorn is to know, which would close at once
+        else:
+            await RequestResponseCycle.send(cycle, message)
 
     @property
     def _most_header_bytes(self) -> int:
@@ -146,6 +180,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(RequestTimedOut())
         else:
             self.transport.close()
+
+    def _hang_up(self) -> None:
+        """Whatever follows in the piece that is being read is no request any more."""
+        self._refused = True
+        self.transport.close()
 
     def _give_up(self) -> None:
         self._deadline = None

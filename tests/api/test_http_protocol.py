@@ -150,11 +150,35 @@ async def test_the_rest_of_a_refused_body_may_still_arrive(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(2):
         writer.write(head)
-        await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+        assert b"connection" not in await asyncio.wait_for(reader.readuntil(b"hello"), 5)
         writer.write(b"x" * 100_000)
         await asyncio.sleep(0.1)
     writer.close()
     assert len(SEEN) == 2
+
+
+@pytest.mark.parametrize(
+    ("framing", "rest"),
+    [
+        (b"Content-Length: 300000\r\n\r\n", b"x" * 300_000),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"4\r\nabcd\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n" % 300_000 + b"x" * 300_000 + b"\r\n0\r\n\r\n"),
+    ],
+)
+async def test_an_answer_before_too_much_of_a_body_says_that_it_is_the_last(
+    port: int, framing: bytes, rest: bytes
+) -> None:
+    """What a client would send next on this connection might be lost, so it must not try."""
+    head = b"POST /at-once HTTP/1.1\r\nHost: x\r\n" + framing
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    answer = await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+    assert b"connection: close" in answer
+    with contextlib.suppress(ConnectionError):
+        writer.write(rest + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert [path for path, _ in SEEN] == ["/at-once"]
 
 
 async def test_headers_too_large_in_the_middle_of_an_answer_only_end_the_connection(port: int) -> None:
