@@ -19,7 +19,7 @@ from chatkit.types import (
 
 from app.chat.buffer import Encode
 from app.context import CREATE, RequestContext
-from app.errors import ChatError, Draining, InternalError, NotFound, error_of
+from app.errors import AnswerStopped, ChatError, Draining, InternalError, NotFound, error_of
 from app.store import DatabaseStore
 from app.store.turns import LedgerEntry
 
@@ -99,6 +99,9 @@ class Replay:
             events.append(ThreadUpdatedEvent(thread=shown))
         if entry.error_code is not None:
             events.append(_error(entry.error_code))
+        elif entry.state == "stopped":
+            # Its readers had gone, so that none was told; who asks again lost the connection and wants the rest.
+            events.append(_error(AnswerStopped.code))
         return events
 
 

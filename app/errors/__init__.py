@@ -5,6 +5,7 @@ event of a stream and an ``error`` event with a truthful ``allow_retry`` after i
 """
 
 from app.errors.assistants import (
+    AnswerStopped,
     AnswerTooLong,
     AssistantRefused,
     ContentRefused,
@@ -65,6 +66,7 @@ from app.errors.services import (
 
 __all__ = [
     "AlreadyUploaded",
+    "AnswerStopped",
     "AnswerTooLong",
     "AssistantRefused",
     "AttachmentUnavailable",

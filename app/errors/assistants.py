@@ -12,6 +12,15 @@ class TranscriptionFailed(ChatError):
     retry = True
 
 
+class AnswerStopped(ChatError):
+    """Nobody was reading any more: somebody stopped it, or the connection was lost. What was said is kept."""
+
+    status = 409
+    code = "answer_stopped"
+    sentence = "This answer was stopped before its end."
+    retry = True
+
+
 class AssistantRefused(ChatError):
     """An assistant's own error that does not invite another try; its sentence is not kept."""
 

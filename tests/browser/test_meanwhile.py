@@ -241,13 +241,13 @@ class TestCuts:
             visitor.expected = ["net::ERR"]
             yield visitor
 
-    def test_a_connection_that_is_cut_in_an_answer_says_that_it_may_not_be_whole(
+    def test_a_connection_that_is_cut_in_an_answer_says_that_it_is_not_whole(
         self, behind: Visitor, wire: Wire
     ) -> None:
         wire.cut_once_at(b"have")
         behind.page.get_by_label("Message", exact=True).fill("slow")
         behind.page.keyboard.press("Enter")
-        expect(behind.page.locator("#ended")).to_contain_text("this may not be the whole answer")
+        expect(behind.page.locator("#ended")).to_contain_text("This answer was stopped before its end.")
         assert wire.cuts == 1
         expect(behind.page.locator(".bubble")).to_have_count(1)
         expect(behind.answer).to_contain_text("This is a slow answer: stop it, and what you")

@@ -17,8 +17,9 @@ from tests.faults.harness import (
     new_user,
     script,
     start,
+    state_of,
 )
-from tests.support.processes import ModelServer, done_items, message, texts
+from tests.support.processes import ModelServer, done_items, eventually, message, texts
 
 
 def test_equal_requests_under_one_key_are_one_turn(
@@ -48,6 +49,28 @@ def test_equal_requests_under_one_key_are_one_turn(
     later = next(clients).stream("threads.create", key=key, input=message(said))
     assert done_items(later.wait()) == done_items(streams[0].events)
     check_invariants(first.database, witness, next(clients))
+    record_property("acknowledged", witness.acknowledged)
+
+
+def test_a_repeated_request_is_told_that_its_answer_was_stopped(
+    first: Replica, second: Replica, run: int, record_property: Report
+) -> None:
+    user, key = new_user(), new_user()
+    said = script(words=2000, delay=0.004, size=run)
+    stream = first.client(user).stream("threads.create", key=key, input=message(said))
+    stream.wait_for_text(20)
+    stream.leave()
+    eventually(lambda: state_of(first.database, user) == ["stopped"])
+    for client in (first.client(user), second.client(user)):
+        again = client.stream("threads.create", key=key, input=message(said))
+        again.wait()
+        assert [(error["message"], error["allow_retry"]) for error in again.errors] == [
+            ("This answer was stopped before its end.", True)
+        ]
+        assert texts(done_items(again.events))[1].startswith(stream.seen), "INVARIANT: what was read is kept"
+    witness = Witness(user, again.thread_id)
+    witness.saw(again.events)
+    check_invariants(first.database, witness, first.client(user))
     record_property("acknowledged", witness.acknowledged)
 
 

@@ -1,7 +1,6 @@
 // Speaks the ChatKit protocol with POST /api/chatkit, as one user.
 
 const WAITS_BEFORE_REPEATING = [400, 1500];
-const BROKEN = "The connection broke on the way, and this may not be the whole answer.";
 
 export class ChatError extends Error {
   constructor(body, status, retryAfter) {
@@ -27,22 +26,14 @@ export class ChatClient {
 
   /**
    * The events of an operation that streams. Aborting the signal is how a turn is stopped. A connection that breaks is
-   * made again with the same key: the server then tells the same turn once more, from its beginning, and stores nothing
-   * twice.
+   * made again with the same key: the server then tells the same turn once more, from its beginning, stores nothing
+   * twice, and says so if the turn was stopped meanwhile.
    */
   async *stream(type, params, { signal, key }) {
-    let isCut = false;
     for (let attempt = 0; ; attempt++) {
       try {
         const response = await this.#post({ type, params }, { "Idempotency-Key": key }, signal);
-        let isLive = false;
-        for await (const event of eventsOf(response)) {
-          isCut = true;
-          isLive ||= event.type === "stream_options";
-          yield event;
-        }
-        // What is told again after its end has no options of a stream; the server stops an answer nobody listens to.
-        if (attempt > 0 && isCut && !isLive) yield { type: "error", message: BROKEN, allow_retry: true };
+        yield* eventsOf(response);
         return;
       } catch (error) {
         const isBroken = error instanceof TypeError && !signal.aborted;
