@@ -33,8 +33,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     linger_seconds: float = 2
     linger_bytes = 1024 * 1024
     """What may still come of a body after its request was answered."""
-    stalled_looks = 6
-    """Keep-alive periods in which a client may take nothing of an answer."""
+    stalled_seconds: float = 30
+    """How long a client may take nothing of an answer that is complete."""
 
     _head_bytes = 0
     _stage: Literal["between", "head", "body"] = "between"
@@ -42,9 +42,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _is_last = False
     _unread_bytes = 0
     _rest_bytes: float = 0
-    _waiting_bytes = 0
-    _stalled = 0
     _deadline: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -52,6 +51,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
+        if self._stall is not None:
+            self._stall.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -116,7 +117,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         is_unread = self.cycle is not None and self.cycle.more_body
         super().on_response_complete()
-        self._unread_bytes = self._stalled = self._waiting_bytes = 0
+        self._unread_bytes = 0
+        if self._stall is None:
+            self._watch_reader()
         if self.transport.is_closing():
             # Closing waits until everything is sent, however long the client takes.
             self._forget_deadline()
@@ -127,19 +130,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._hang_up()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Closing would wait for an answer to be read that nobody may ever read."""
-        waiting = self.transport.get_write_buffer_size()
-        if waiting == 0:
-            super().timeout_keep_alive_handler()
-            return
-        self._stalled = self._stalled + 1 if waiting == self._waiting_bytes else 0
-        self._waiting_bytes = waiting
-        if self._stalled >= self.stalled_looks:
-            self.transport.abort()
-        else:
+        if self.transport.get_write_buffer_size():
+            # Not idle: its answer is being read. Closing would wait for that, however long it takes.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+        else:
+            super().timeout_keep_alive_handler()
 
     async def _send(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
         if (
@@ -185,6 +182,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Whatever follows in the piece that is being read is no request any more."""
         self._refused = True
         self.transport.close()
+
+    def _watch_reader(self, waited: int | None = None) -> None:
+        """Hang up on a client that has taken nothing of the ``waited`` bytes that lay here at the look before."""
+        waiting = self.transport.get_write_buffer_size()
+        self._stall = None
+        if waiting and waiting == waited:
+            self.transport.abort()
+        elif waiting:
+            self._stall = self.loop.call_later(self.stalled_seconds, self._watch_reader, waiting)
 
     def _give_up(self) -> None:
         self._deadline = None

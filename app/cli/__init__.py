@@ -89,6 +89,7 @@ def serve(
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
                 http=HTTP_PROTOCOL,
                 h11_max_incomplete_event_size=settings.max_header_bytes,

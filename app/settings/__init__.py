@@ -132,6 +132,9 @@ class Settings(FileSettings):
     drain_seconds: float = Field(30, ge=0, description="what running turns get to end after SIGTERM")
     max_body_bytes: int = Field(256 * 1024, ge=1024, description="largest accepted chat request")
     body_seconds: float = Field(30, gt=0, description="what a request's body may take to arrive")
+    keep_alive_seconds: int = Field(
+        75, ge=1, le=3600, description="how long `serve` keeps a connection without a request open"
+    )
     max_header_bytes: int = Field(32 * 1024, ge=1024, le=1024 * 1024, description="largest accepted headers")
     max_json_depth: int = Field(32, ge=8, le=100, description="deepest accepted JSON")
     max_json_values: int = Field(10_000, ge=100, description="most values in one JSON document")

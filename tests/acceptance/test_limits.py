@@ -23,6 +23,7 @@ TIGHT = {
     "CHAT_MAX_BODY_BYTES": "20000",
     "CHAT_BODY_SECONDS": "0.7",
     "CHAT_MAX_HEADER_BYTES": "9000",
+    "CHAT_KEEP_ALIVE_SECONDS": "4",
     "CHAT_MAX_JSON_DEPTH": "10",
     "CHAT_MAX_JSON_VALUES": "300",
     "CHAT_MAX_MESSAGE_CHARACTERS": "500",
@@ -60,6 +61,17 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
         received += piece
     head, _, body = received.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
+
+
+def test_a_connection_without_a_request_is_kept_as_long_as_was_said(tight: ChatProcess) -> None:
+    """And `curl` may use one again after a while."""
+    with connect(tight) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while b'"ok"' not in connection.recv(65536):
+                pass
+            time.sleep(0.5)
+        assert connection.recv(65536) == b""
 
 
 def nested(depth: int) -> bytes:

@@ -194,7 +194,7 @@ async def test_headers_too_large_in_the_middle_of_an_answer_only_end_the_connect
 
 
 async def test_a_client_that_reads_nothing_of_its_answer_is_given_up(port: int) -> None:
-    Impatient.stalled_looks, before = 1, Impatient.stalled_looks
+    Impatient.stalled_seconds, before = 1, Impatient.stalled_seconds
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -206,4 +206,4 @@ async def test_a_client_that_reads_nothing_of_its_answer_is_given_up(port: int) 
         assert received < HUGE
         writer.close()
     finally:
-        Impatient.stalled_looks = before
+        Impatient.stalled_seconds = before
