@@ -20,6 +20,9 @@ from openai.types.responses import ResponseStreamEvent
 from app.assistant.model_stream import QuickChunks, QuickEvents
 from app.assistant.transport import AiohttpClient
 
+MOST_WAITING_SECONDS = 20
+"""A person waits: a provider that wants to be left alone for longer is busy. The client itself waits two minutes."""
+
 _LARGE = ("input", "messages", "tools")
 
 
@@ -64,6 +67,10 @@ class LeanClient(AsyncOpenAI):
     @cached_property
     def chat(self) -> _Chat:
         return _Chat(self)
+
+    def _should_retry(self, response: httpx2.Response) -> bool:
+        wait = self._parse_retry_after_header(response.headers)
+        return (wait is None or wait <= MOST_WAITING_SECONDS) and super()._should_retry(response)
 
     async def post(self, path: str, **given: Any) -> Any:
         for usual, quick in _QUICK:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,16 +212,35 @@ def test_stop_ends_the_models_stream(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-@pytest.mark.parametrize(("failures", "calls"), [(2, 3), (3, 3)], ids=["twice", "too often"])
+@pytest.mark.parametrize(
+    ("failure", "failures", "calls", "told"),
+    [
+        ({"status": 500}, 2, 3, []),
+        ({"status": 500}, 3, 3, ["The assistant cannot be reached right now. Please try again."]),
+        ({"status": 429, "retry_after": "0.1"}, 1, 2, []),
+        # Nobody sits in front of a silent page for that long.
+        ({"status": 429, "retry_after": "60"}, 1, 1, ["The assistant is very busy. Please try again in a moment."]),
+    ],
+    ids=["twice", "too often", "soon", "in a minute"],
+)
 def test_a_call_that_failed_before_its_answer_began_is_repeated(
-    tmp_path: Any, shared_database: URL, model_server: ModelServer, api: str, failures: int, calls: int
+    tmp_path: Path,
+    shared_database: URL,
+    model_server: ModelServer,
+    api: str,
+    failure: dict[str, Any],
+    failures: int,
+    calls: int,
+    told: list[str],
 ) -> None:
     settings = environment(shared_database, model_server, CHAT_MODEL_RETRIES="2", CHAT_MODEL_API=api)
     process = ChatProcess(tmp_path, **settings).wait_until_ready()
     try:
         client = ChatClient(process.base_url, mint(SECRET, new_user(), seconds=60))
-        asked = script(status=500, failures=failures, words=1)
-        assert answers(client.create(asked)) == (["w0 "] if failures < calls else [])
+        asked = script(**failure, failures=failures, words=1)
+        events = client.create(asked)
+        assert answers(events) == ([] if told else ["w0 "])
+        assert [event["message"] for event in events if event["type"] == "error"] == told
         note = json.loads(asked[7:])["note"]
         assert len([call for call in model_server.calls() if note in json.dumps(call["body"])]) == calls
     finally:

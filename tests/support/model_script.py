@@ -27,6 +27,8 @@ class Script:
     """Of an error answer, at once."""
     failures: int = 0
     """How many calls get it, before one is answered; 0 for all of them. They are told apart by their note."""
+    retry_after: str = ""
+    """Seconds, in its ``Retry-After``."""
     code: str = "server_error"
     message: str = "as the script says"
     """Of an error, at once or in the stream."""

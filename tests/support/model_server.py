@@ -76,7 +76,10 @@ def _refused(script: Script) -> Response | None:
         case "text":
             return Response(script.message, status_code=status, media_type="text/plain")
         case _:
-            return JSONResponse({"error": script.error}, status_code=status, headers={"x-request-id": "req_scripted"})
+            headers = {"x-request-id": "req_scripted"} | (
+                {"retry-after": script.retry_after} if script.retry_after else {}
+            )
+            return JSONResponse({"error": script.error}, status_code=status, headers=headers)
 
 
 async def chat_completions(request: Request) -> Response:
