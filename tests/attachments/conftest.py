@@ -37,7 +37,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 def started(directory: Path, database: URL, model: ModelServer, bucket: S3Server | None = None, **more: str) -> Place:
-    own = {"CHAT_TURN_STALE_SECONDS": "1", **more} | (bucket.settings() if bucket is not None else {})
+    own = {"CHAT_TURN_STALE_SECONDS": "5", **more} | (bucket.settings() if bucket is not None else {})
     process = ChatProcess(directory, **environment(database, model) | own).wait_until_ready()
     files = bucket.bucket / "some" / "prefix" if bucket is not None else directory / ".data" / "attachments"
     return Place(process, files, database, model)

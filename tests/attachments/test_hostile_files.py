@@ -204,7 +204,8 @@ def test_nobodys_files_hold_up_everybody(local: Place) -> None:
         assert other.direct(picture(), "a.png", "image/png").status_code == 200
         assert other.direct(pdf("Hello"), "b.pdf", "application/pdf").status_code == 200
         assert not all(each.done() for each in slow)
-        assert {each.result().status_code for each in slow} == {200}
+        # Who waits too long for their own is told to come again.
+        assert {each.result().status_code for each in slow} <= {200, 503}
 
 
 class TestTypes:

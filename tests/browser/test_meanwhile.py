@@ -241,9 +241,7 @@ class TestCuts:
             visitor.expected = ["net::ERR"]
             yield visitor
 
-    def test_a_connection_that_is_cut_in_an_answer_says_that_it_is_not_whole(
-        self, behind: Visitor, wire: Wire
-    ) -> None:
+    def test_a_connection_that_is_cut_in_an_answer_says_that_it_is_not_whole(self, behind: Visitor, wire: Wire) -> None:
         wire.cut_once_at(b"have")
         behind.page.get_by_label("Message", exact=True).fill("slow")
         behind.page.keyboard.press("Enter")

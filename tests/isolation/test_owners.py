@@ -29,7 +29,7 @@ def settings(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
         "CHAT_JWT_ISSUER": str(RULES.issuer),
         "CHAT_ASSISTANT": "tests.isolation.strangers:build",
         "CHAT_REQUESTS_PER_MINUTE": "100000",
-        "CHAT_TURN_STALE_SECONDS": "1",
+        "CHAT_TURN_STALE_SECONDS": "3",
         "CHAT_LOG_LEVEL": "ERROR",
     }.items():
         monkeypatch.setenv(name, value)

@@ -240,7 +240,7 @@ class ChatClient:
         return list(self.call("items.list", thread_id=thread_id, order="asc", limit=100)["data"])
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 15, what: str = "it happens") -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 30, what: str = "it happens") -> None:
     """Wait for something another process does."""
     deadline = time.monotonic() + seconds
     while not holds():
