@@ -3,7 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
+from app.db.embedded import EmbeddedPostgres
 from tests.browser.conftest import Visit, Visitor
+from tests.conftest import execute
+from tests.support.processes import ChatProcess
 
 
 @pytest.fixture
@@ -55,6 +58,58 @@ def test_who_sends_while_an_answer_is_under_way_is_told_to_wait(visitor: Visitor
     expect(field).to_have_value("And another thing")
     visitor.page.get_by_role("button", name="Stop").click()
     visitor.settle()
+
+
+def test_the_keyboard_stays_in_the_list_while_titles_come(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.say("Hello")
+    old = page.locator(f'#threads a[data-thread="{visitor.thread}"]')
+    page.get_by_role("button", name="New conversation").click()
+    field = page.get_by_label("Message", exact=True)
+    field.fill("long")
+    field.press("Enter")
+    expect(visitor.answer).to_be_visible()
+    old.focus()
+    before = old.element_handle()
+    visitor.settle()
+    expect(page.locator("#threads li").first).to_contain_text("long")
+    expect(old).to_be_focused()
+    assert page.evaluate("([a, b]) => a === b", [before, old.element_handle()])
+
+
+def test_each_page_keeps_its_own_user(visitor: Visitor) -> None:
+    other = visitor.context.new_page()
+    other.goto(f"{visitor.base_url}/")
+    expect(other.get_by_label("User")).to_have_value(visitor.user)
+    other.get_by_label("User").select_option("bob")
+    for page, name in ((other, "bob"), (visitor.page, visitor.user)):
+        page.reload()
+        expect(page.get_by_label("User")).to_have_value(name)
+
+
+def test_a_message_without_an_answer_can_be_tried_again_later(visitor: Visitor, demo: ChatProcess) -> None:
+    visitor.say("Hello")
+    database = EmbeddedPostgres(demo.directory / ".data" / "postgres").running_url()
+    assert database is not None
+    execute(database, f"DELETE FROM chat_messages WHERE user_id = '{visitor.user}' AND item_type = 'assistant_message'")
+    visitor.page.reload()
+    expect(visitor.page.locator("#ended")).to_contain_text("There is no answer to this yet.")
+    visitor.page.locator("#ended button").click()
+    visitor.settle()
+    expect(visitor.page.locator(".assistant_message")).to_have_count(1)
+    visitor.page.reload()
+    expect(visitor.page.locator(".assistant_message")).to_have_count(1)
+    expect(visitor.page.locator("#ended")).to_be_hidden()
+
+
+def test_a_server_that_is_away_is_told_in_our_words_and_once(visitor: Visitor) -> None:
+    visitor.expected += ["Failed to load resource"]
+    visitor.say("Hello")
+    visitor.page.route("**/api/chatkit", lambda route: route.abort())
+    for _ in range(2):
+        visitor.answer.get_by_role("button", name="Good answer").click()
+        expect(visitor.page.locator(".notice")).to_have_text("The server cannot be reached. Please try again.")
+    expect(visitor.page.locator(".notice")).to_have_count(1)
 
 
 def test_questions_without_any_answer_are_skipped_and_not_answered(visitor: Visitor) -> None:

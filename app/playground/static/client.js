@@ -4,7 +4,8 @@ const WAITS_BEFORE_REPEATING = [400, 1500];
 
 export class ChatError extends Error {
   constructor(body, status, retryAfter) {
-    super(body.message ?? `The server answered ${status}.`);
+    // By its id a fault of ours is found in the log.
+    super((body.message ?? `The server answered ${status}.`) + (status === 500 && body.request_id ? ` (request ${body.request_id})` : ""));
     this.code = body.code;
     this.status = status;
     this.retryAfter = retryAfter;
@@ -21,7 +22,7 @@ export class ChatClient {
 
   /** The JSON answer of an operation that does not stream. */
   async call(type, params) {
-    return (await this.#post({ type, params }, {})).json();
+    return reached(async () => (await this.#post({ type, params }, {})).json());
   }
 
   /**
@@ -49,7 +50,7 @@ export class ChatClient {
     const attachment = await this.call("attachments.create", { name: file.name, size: file.size, mime_type });
     announced(attachment);
     const { url, method, headers } = attachment.upload_descriptor;
-    const response = await fetch(url, { method, headers, body: file, signal });
+    const response = await reached(() => fetch(url, { method, headers, body: file, signal }));
     if (!response.ok) throw await errorOf(response);
   }
 
@@ -71,6 +72,15 @@ export class ChatClient {
       body: JSON.stringify(body),
       signal,
     });
+  }
+}
+
+/** Each browser has its own words for it. */
+async function reached(request) {
+  try {
+    return await request();
+  } catch (error) {
+    throw error instanceof TypeError ? new Error("The server cannot be reached. Please try again.") : error;
   }
 }
 

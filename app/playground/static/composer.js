@@ -138,8 +138,8 @@ export class Composer {
     at("chips").append(entry.element);
     this.#files.add(entry);
     this.#refresh();
+    const client = this.client();
     try {
-      const client = this.client();
       const announced = (attachment) => {
         entry.attachment = attachment;
         // It was taken back before it was known.
@@ -152,7 +152,9 @@ export class Composer {
     } catch (error) {
       if (!this.#files.has(entry)) return;
       this.#forget(entry);
-      if (error.name !== "AbortError") this.tell(`${file.name}: ${error.message}`);
+      this.tell(`${file.name}: ${error.message}`);
+      // What will not come is not waited for; whatever becomes of this, a clean-up comes by.
+      if (entry.attachment) await client.call("attachments.delete", { attachment_id: entry.attachment.id }).catch(() => {});
     }
     this.#refresh();
   }

@@ -92,6 +92,9 @@ export class Conversation {
       this.log.clear();
       await Promise.all(items.map((item) => this.log.put(item)));
       this.log.toEnd();
+      const last = items.findLast((item) => item.type !== "end_of_turn");
+      // As after a connection that was lost before the first word, or while another page waits for it.
+      if (last?.type === "user_message" && !at("composer").hidden) this.log.ended("There is no answer to this yet.", () => this.retry());
     } finally {
       if (opened === this.#opened) this.composer.allow(!this.#turn);
     }
@@ -215,6 +218,7 @@ export class Conversation {
       case "thread.item.removed":
         return this.#remove(event.item_id);
       case "progress_update":
+        announce(event.text);
         return this.log.progress(event.text);
       case "notice":
         return this.log.notice(event);

@@ -104,17 +104,20 @@ export class Log {
 
   /** Words of ours or of the server, which are text; those of an assistant's notice may be Markdown. */
   tell(message, { level = "danger", title } = {}) {
-    this.#box(level, title, h("span", {}, message));
+    this.#box(level, title, message, h("span", {}, message));
   }
 
   notice({ level, title, message }) {
     const view = new MarkdownView();
-    this.#box(level, title, view.element);
+    this.#box(level, title, message, view.element);
     view.show(message);
   }
 
-  #box(level, title, content) {
-    const box = h("div", { class: `notice ${level}`, role: level === "info" ? "status" : "alert" },
+  #box(level, title, message, content) {
+    const says = [title, message].filter(Boolean).join(": ");
+    // Said once more, it stands there once.
+    for (const box of [...at("notices").children]) if (box.dataset.says === says) box.remove();
+    const box = h("div", { class: `notice ${level}`, data: { says }, role: level === "info" ? "status" : "alert" },
       h("div", {}, title && h("strong", {}, title, " "), content),
       iconButton("close", "Dismiss", () => box.remove()));
     at("notices").append(box);

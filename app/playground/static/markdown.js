@@ -30,7 +30,7 @@ export class MarkdownView {
 
   /** Show this text soon: at most every 150 ms, and more seldom when it is long. Resolves when it is shown. */
   show(text, annotations = []) {
-    this.#wanted = withSources(text, annotations);
+    this.#wanted = [text, annotations];
     if (!this.#isWorking) this.#whole = this.#work();
     drawing.set(this.element, this.#whole);
     return this.#whole;
@@ -39,7 +39,7 @@ export class MarkdownView {
   async #work() {
     this.#isWorking = true;
     while (this.#wanted !== null) {
-      const text = this.#wanted;
+      const text = withSources(...this.#wanted);
       this.#wanted = null;
       const began = performance.now();
       try {

@@ -49,7 +49,8 @@ async function open(threadId) {
 }
 
 async function be(name) {
-  localStorage.setItem("user", name);
+  // Of this page, over a reload; and of the next one that is opened.
+  for (const storage of [sessionStorage, localStorage]) storage.setItem("user", name);
   if (![...at("user").options].some((option) => option.value === name)) at("user").prepend(h("option", { value: name }, name));
   at("user").value = name;
   user = new ChatClient(name);
@@ -123,6 +124,6 @@ addEventListener("keydown", (event) => {
   else conversation.stop();
 });
 
-await be(localStorage.getItem("user") ?? "alice");
-await Promise.all([open(location.hash.slice(1) || null), proposePrompts().catch((error) => tell(error.message))]);
+await be(sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice");
+await Promise.all([open(location.hash.slice(1) || null), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
 document.querySelector("main").removeAttribute("aria-busy");

@@ -8,10 +8,11 @@ export const UNTITLED = "New conversation";
 
 export class Sidebar {
   #threads = [];
+  #rows = new Map();
   #after = null;
   #asked = 0;
   #isRenaming = false;
-  #isReading = false;
+  #reading = 0;
 
   /** `client()` is who asks, `current()` the id that is open, `left()` is called when the open one is deleted, `renamed(thread)` when one has a new title. */
   constructor({ client, current, left, renamed, tell }) {
@@ -38,6 +39,7 @@ export class Sidebar {
 
   clear() {
     this.#threads = [];
+    this.#rows.clear();
     this.#after = null;
     this.#asked++;
     at("filter").value = "";
@@ -62,9 +64,9 @@ export class Sidebar {
 
   /** The next page. True if it came, and was asked for by nobody else already. */
   async #more(limit) {
-    if (this.#isReading) return false;
-    this.#isReading = true;
     const asked = this.#asked;
+    if (this.#reading === asked) return false;
+    this.#reading = asked;
     try {
       const page = await this.client().call("threads.list", { limit, after: this.#after });
       if (asked !== this.#asked) return false;
@@ -77,7 +79,7 @@ export class Sidebar {
       if (asked === this.#asked) this.tell(error.message);
       return false;
     } finally {
-      this.#isReading = false;
+      if (this.#reading === asked) this.#reading = 0;
     }
   }
 
@@ -86,19 +88,32 @@ export class Sidebar {
     if (this.#isRenaming) return;
     const wanted = at("filter").value.trim().toLocaleLowerCase();
     const found = this.#threads.filter((thread) => (thread.title ?? UNTITLED).toLocaleLowerCase().includes(wanted));
-    at("threads").replaceChildren(...found.map((thread) => this.#row(thread)));
+    this.#place(found.map((thread) => this.#row(thread)));
     at("no-threads").hidden = found.length > 0;
     at("no-threads").textContent = wanted ? `No title has “${wanted}” in it.` : "No conversations yet.";
     at("more-threads").hidden = !this.#after;
     this.mark();
   }
 
+  /** Rows that stay where they are are not touched: somebody may be about to click there, or be there with the keyboard. */
+  #place(rows) {
+    const list = at("threads"), staying = new Set(rows), focused = document.activeElement;
+    const held = list.contains(focused) && focused.closest("li").dataset.id;
+    for (const row of [...list.children]) if (!staying.has(row)) row.remove();
+    rows.forEach((row, place) => list.children[place] !== row && list.insertBefore(row, list.children[place] ?? null));
+    if (!held || focused === document.activeElement) return;
+    (list.contains(focused) ? focused : this.#rows.get(held)?.querySelector("a"))?.focus({ preventScroll: true });
+  }
+
   #row(thread) {
     const title = thread.title ?? UNTITLED;
-    const row = h("li", {},
+    const known = this.#rows.get(thread.id);
+    if (known?.dataset.title === title) return known;
+    const row = h("li", { data: { id: thread.id, title } },
       h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title }, title),
       iconButton("rename", `Rename ${title}`, () => this.#rename(row, thread)),
       iconButton("delete", `Delete ${title}`, () => this.#delete(thread)));
+    this.#rows.set(thread.id, row);
     return row;
   }
 
@@ -135,6 +150,7 @@ export class Sidebar {
     });
     input.addEventListener("blur", () => end(true, false));
     row.replaceChildren(input);
+    this.#rows.delete(thread.id);
     this.#isRenaming = true;
     input.focus();
     input.select();
