@@ -223,8 +223,8 @@ def test_the_stream_is_not_buffered(sign_in: SignIn) -> None:
     arrivals = ada.page.evaluate("window.arrivals")
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
     # Each word comes when the source sends it; words that were collected would have no gaps between them.
-    assert 0.7 < statistics.median(gaps) / SLOW_GAP_MS < 1.5
-    assert sum(gap > SLOW_GAP_MS / 4 for gap in gaps) / len(gaps) > 0.8
+    assert statistics.median(gaps) / SLOW_GAP_MS > 0.6
+    assert sum(gap > SLOW_GAP_MS / 4 for gap in gaps) / len(gaps) > 0.7
 
 
 def test_a_repeated_post_after_a_cut_connection_stores_one_message(

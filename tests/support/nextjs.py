@@ -1,5 +1,6 @@
 """The Next.js example as its users run it: installed, built, started; and a connection that can be cut."""
 
+import fcntl
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,13 @@ def build() -> None:
     """Skips where there is no npm; fails where the app cannot be built."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed: the Next.js example needs Node 20.9 or newer")
+    with (APP / "package.json").open() as alone:
+        # One of the test processes does it.
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        _install_and_build()
+
+
+def _install_and_build() -> None:
     lock = APP / "package-lock.json"
     if not INSTALLED.exists() or INSTALLED.stat().st_mtime < lock.stat().st_mtime:
         _npm("ci")

@@ -2,6 +2,7 @@
 // for it has ended properly, so that the server tells the same turn again instead of storing the message twice.
 
 const SECONDS = 60; // Who says the same again later than that after a failure means it.
+const LONGEST_SECONDS = 900; // An answer takes less; one that nobody reads to its end keeps its key no longer.
 
 const keys = new Map<string, { key: string; until: number }>();
 
@@ -39,7 +40,7 @@ export const idempotentFetch: typeof fetch = async (input, init) => {
 function keyFor(body: string): string {
   for (const [old, { until }] of keys) if (until < Date.now()) keys.delete(old);
   const key = keys.get(body)?.key ?? crypto.randomUUID();
-  keys.set(body, { key, until: Infinity });
+  keys.set(body, { key, until: Date.now() + LONGEST_SECONDS * 1000 });
   return key;
 }
 
