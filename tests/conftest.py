@@ -27,7 +27,16 @@ _numbers = itertools.count(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
+    parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Where a browser, npm or a pooler is missing, the tests that need it are skipped.
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--complete") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def query(url: URL, question: str) -> list[dict[str, Any]]:

@@ -45,10 +45,21 @@ def test_what_faces_the_network_can_do_little(name: str) -> None:
     assert not re.search(r"pip install|npm ci", stages[-1])
 
 
+@pytest.mark.parametrize("name", ["secret", "migrate"])
+def test_what_runs_once_can_do_what_it_is_for(name: str) -> None:
+    service = STACK[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service.get("cap_add", []) == (["CHOWN", "DAC_OVERRIDE"] if name == "secret" else [])
+    assert (service.get("network_mode") == "none") is (name == "secret")
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_what_stops_is_given_longer_than_the_drain(name: str) -> None:
-    grace = STACK[name]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) > Settings.model_fields["drain_seconds"].default
+    grace = re.fullmatch(r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", STACK[name]["stop_grace_period"])
+    assert grace is not None
+    assert int(grace[1]) > Settings.model_fields["drain_seconds"].default
 
 
 def test_both_sides_share_one_secret() -> None:

@@ -232,7 +232,7 @@ def test_a_repeated_post_after_a_cut_connection_stores_one_message(
 ) -> None:
     wire = Wire(app.port)
     ada = sign_in("Ada", f"http://127.0.0.1:{wire.port}")
-    ada.expected = ["net::ERR"]
+    ada.expected = ["net::ERR", "This answer was stopped before its end."]
     wire.cut_once_at(b"built-in")
     posts: list[str | None] = []
     ada.page.on(
@@ -246,6 +246,7 @@ def test_a_repeated_post_after_a_cut_connection_stores_one_message(
     say(ada.page, "Only once")
     eventually(lambda: wire.cuts == 1, what="the connection is cut")
     expect(ada.page.locator(".assistant_message")).to_contain_text("built-in")
+    expect(ada.page.get_by_role("alert").filter(has_text="This answer was stopped before its end.")).to_be_visible()
     assert len(posts) == 2
     assert posts[0] == posts[1] is not None
     eventually(lambda: "running" not in turns(shared_database, "ada"))
