@@ -4,6 +4,7 @@ A server that is away takes its tools with it, and nothing else: the chat goes o
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from agents import RunContextWrapper
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPToolMetaContext
-from mcp.types import CallToolResult
+from mcp.types import CallToolResult, ContentBlock, TextContent, Tool
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from app.observability.logs import failure, get_logger
@@ -26,6 +27,9 @@ HTTP_LOOK_SECONDS = 10
 STDIO_LOOK_SECONDS = CALL_SECONDS + 10
 """A program that does one thing at a time answers when its tool has ended; one that has ended is noticed at once."""
 CLOSE_SECONDS = 5
+MOST_RESULT_CHARACTERS = 100_000
+"""Of what a tool answers, to be read by the model: a server says as much as it likes."""
+MOST_PICTURE_CHARACTERS = 4_000_000
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
 
 logger = get_logger(__name__)
@@ -92,9 +96,9 @@ class _Stdio(MCPServerStdio):
     async def list_tools(self, *given: Any, **named: Any) -> Any:
         return await _tools_of(super().list_tools(*given, **named), self.name)
 
-    async def look(self) -> int:
-        """How many tools it has. Raises if it does not answer."""
-        return len(await super().list_tools())
+    async def look(self) -> list[Tool]:
+        """The tools it has. Raises if it does not answer."""
+        return await super().list_tools()
 
 
 class _Http(MCPServerStreamableHttp):
@@ -104,9 +108,9 @@ class _Http(MCPServerStreamableHttp):
     async def list_tools(self, *given: Any, **named: Any) -> Any:
         return await _tools_of(super().list_tools(*given, **named), self.name)
 
-    async def look(self) -> int:
-        """How many tools it has. Raises if it does not answer."""
-        return len(await super().list_tools())
+    async def look(self) -> list[Tool]:
+        """The tools it has. Raises if it does not answer."""
+        return await super().list_tools()
 
 
 async def _tools_of(listed: Any, name: str) -> Any:
@@ -134,7 +138,26 @@ async def _answer_of(
         if told is not None and call is not None:
             await told.progress(call, progress, total, message)
 
-    return await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta)
+    return bounded(await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta))
+
+
+def bounded(result: CallToolResult) -> CallToolResult:
+    """What of it goes to the model, with a word about what does not."""
+    left = MOST_RESULT_CHARACTERS
+    content: list[ContentBlock] = []
+    for block in result.content:
+        size = len(block.text) if isinstance(block, TextContent) else len(block.model_dump_json())
+        if isinstance(block, TextContent) and size > left:
+            content.append(TextContent(type="text", text=f"{block.text[:left]}\n[{size - left} characters left out]"))
+        elif size > MOST_PICTURE_CHARACTERS:
+            content.append(TextContent(type="text", text=f"[{block.type} of {size} characters left out]"))
+        else:
+            content.append(block)
+        left = max(0, left - size) if isinstance(block, TextContent) else left
+    structured = result.structured_content
+    if structured is not None and len(json.dumps(structured)) > MOST_RESULT_CHARACTERS:
+        structured = None
+    return result.model_copy(update={"content": content, "structured_content": structured})
 
 
 def _note_call(asked: MCPToolMetaContext) -> None:
@@ -192,9 +215,9 @@ class McpServers:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await connection.connect()  # type: ignore[no-untyped-call]
                     tools = await connection.look()
-                logger.info("mcp_connected", server=name, tools=tools)
+                logger.info("mcp_connected", server=name, tools=len(tools))
                 self._connected[name], wait = connection, FIRST_WAIT_SECONDS
-                await _until_lost(connection)
+                await _until_lost(connection, tools)
             except Exception as error:  # noqa: BLE001 - whatever a server does
                 logger.warning("mcp_not_connected", server=name, **failure(error))
             finally:
@@ -206,8 +229,8 @@ class McpServers:
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
-async def _until_lost(connection: Connection) -> None:
-    """Raises when it no longer answers."""
+async def _until_lost(connection: Connection, known: list[Tool]) -> None:
+    """Raises when it no longer answers. Tools that have come or gone meanwhile are asked for anew."""
     seconds = STDIO_LOOK_SECONDS if isinstance(connection, _Stdio) else HTTP_LOOK_SECONDS
     while True:
         await asyncio.sleep(LOOK_SECONDS)
@@ -215,7 +238,10 @@ async def _until_lost(connection: Connection) -> None:
             raise ConnectionError("the session is gone")
         # Not a ping, which newer servers do not know.
         async with asyncio.timeout(seconds):
-            await connection.session.list_tools()
+            found = (await connection.session.list_tools()).tools
+        if found != known:
+            connection.invalidate_tools_cache()  # type: ignore[no-untyped-call]
+        known = found
 
 
 def shown_title(tool_name: str, server_name: str | None) -> str:

@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 from agents import Agent
 from agents.mcp import MCPServer
+from mcp.types import CallToolResult, ImageContent, TextContent
 from sqlalchemy import URL
 
 from app.assistant import mcp_servers
 from app.assistant.agent import with_servers
-from app.assistant.mcp_servers import McpError, McpServer, McpServers, connection_to, read_servers, shown_title
+from app.assistant.mcp_servers import (
+    McpError,
+    McpServer,
+    McpServers,
+    bounded,
+    connection_to,
+    read_servers,
+    shown_title,
+)
 from app.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
@@ -155,6 +164,38 @@ def test_what_a_server_says_of_its_progress_is_shown_and_not_too_often(equipped:
     assert any(task.get("content", "").startswith("page ") for task in tasks)
     assert tasks[-1]["status_indicator"] == "complete"
     assert "content" not in tasks[-1]
+
+
+@pytest.mark.parametrize("server", ["here", "there"])
+def test_of_an_endless_answer_the_model_reads_the_beginning(equipped: Equipped, server: str) -> None:
+    equipped.use(f"mcp_{server}__much")
+    output = equipped.output()
+    assert "[900000 characters left out]" in output
+    assert len(output) < 110_000
+
+
+def test_of_an_answer_in_pieces_the_first_ones_are_kept() -> None:
+    texts = [TextContent(type="text", text=letter * 60_000) for letter in "abc"]
+    picture = ImageContent(type="image", data="A" * 5_000_000, mime_type="image/png")
+    result = bounded(CallToolResult(content=[*texts, picture], structured_content={"all": "x" * 200_000}))
+    told = [block.text for block in result.content if isinstance(block, TextContent)]
+    assert told[0] == "a" * 60_000
+    assert told[1] == "b" * 40_000 + "\n[20000 characters left out]"
+    assert told[2] == "\n[60000 characters left out]"
+    assert told[3].startswith("[image of 5000")
+    assert result.structured_content is None
+
+
+@pytest.mark.parametrize("server", ["here", "there"])
+def test_a_tool_that_a_server_has_learned_is_there_for_the_next_turns(equipped: Equipped, server: str) -> None:
+    name = f"learned_{new_user().replace('-', '_')}"
+    equipped.use(f"mcp_{server}__learn", json.dumps({"name": name}))
+
+    def is_known() -> bool:
+        equipped.client().create("Hello")
+        return any(name in tool["function"]["name"] for tool in equipped.model.calls()[-1]["body"]["tools"])
+
+    eventually(is_known, what="the tool is there")
 
 
 @pytest.mark.parametrize("server", ["here", "there"])

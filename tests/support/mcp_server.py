@@ -38,6 +38,23 @@ def fail() -> str:
 
 
 @server.tool()
+def much() -> str:
+    """Answers with a megabyte."""
+    return "x" * 1_000_000
+
+
+@server.tool()
+def learn(name: str) -> str:
+    """Has one more tool from now on."""
+
+    def learned() -> str:
+        return "learned"
+
+    server.add_tool(learned, name=name)
+    return "there is one more"
+
+
+@server.tool()
 def environment() -> str:
     """The names of the variables this server was started with."""
     return " ".join(sorted(os.environ))
