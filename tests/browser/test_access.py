@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visit, Visitor
+from tests.support.files import picture
 
 # As narrow as one; as high as it takes to have all of a page in sight.
 PHONE = {"viewport": {"width": 390, "height": 2400}, "has_touch": True, "is_mobile": True}
@@ -26,8 +27,8 @@ SCENES = (
 )
 
 
-def violations(page: Page) -> list[str]:
-    results = Axe().run(page).response
+def violations(page: Page, within: str | None = None) -> list[str]:
+    results = Axe().run(page, context=within).response
     # Contrast that cannot be judged is as bad: something lies over the text, or it is out of sight.
     found = results["violations"] + [rule for rule in results["incomplete"] if rule["id"] == "color-contrast"]
     return [f"{rule['id']}: {[node['html'][:150] for node in rule['nodes'][:3]]}" for rule in found]
@@ -52,6 +53,34 @@ def test_no_rule_of_accessibility_is_broken(visit: Visit, scheme: str) -> None:
     visitor.page.keyboard.press("Enter")
     expect(visitor.answer).to_contain_text("This is")
     assert violations(visitor.page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nor_by_what_is_being_written(visit: Visit, scheme: str, tmp_path: Path) -> None:
+    visitor = visit(color_scheme=scheme)
+    page = visitor.page
+    visitor.say("Hello")
+    (tmp_path / "tree.png").write_bytes(picture())
+    (tmp_path / "notes.txt").write_text("some")
+    page.locator("#files").set_input_files([tmp_path / "tree.png", tmp_path / "notes.txt"])
+    expect(page.locator(".chip:not(.uploading)")).to_have_count(2)
+    visitor.answer.get_by_role("button", name="Quote").click()
+    expect(page.locator("#quote")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("button", name="Rename Hello").click()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.evaluate("document.getElementById('drop').hidden = false")
+    # What lies under it is veiled on purpose.
+    assert violations(page, "#drop") == []
+    page.evaluate("document.getElementById('drop').hidden = true")
+    page.get_by_label("User").select_option("Somebody else …")
+    expect(page.get_by_role("textbox", name="Name", exact=True)).to_be_focused()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_label("Filter by title").fill("nothing has this title")
+    expect(page.locator("#no-threads")).to_be_visible()
+    assert violations(page) == []
 
 
 def test_a_broken_rule_would_be_noticed(visit: Visit) -> None:
@@ -85,6 +114,22 @@ def test_a_narrow_page_has_its_list_behind_a_button(visit: Visit, scheme: str) -
     page.get_by_role("button", name="New conversation", exact=True).click()
     expect(page.locator("#welcome")).to_be_visible()
     expect(page.get_by_role("link", name="markdown")).to_be_hidden()
+
+
+def test_nothing_is_wider_than_a_phone(visit: Visit) -> None:
+    visitor = visit(**PHONE)
+    page = visitor.page
+    for keyword in SCENES:
+        visitor.say(keyword)
+    visitor.say("w" * 300)
+    # Tables and code scroll in frames of their own; a list that hides what sticks out would still cut it off.
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll("body *:not(.hidden)")]
+          .filter((element) => !element.closest("#sidebar, .table, pre, svg, .hidden"))
+          .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+          .map((element) => element.outerHTML.slice(0, 80))"""
+    )
+    assert outside == []
 
 
 def test_light_and_dark_are_chosen_and_remembered(visit: Visit) -> None:

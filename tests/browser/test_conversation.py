@@ -108,6 +108,19 @@ def test_stop_keeps_what_was_read(visitor: Visitor) -> None:
     eventually(is_kept)
 
 
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_read(visitor: Visitor) -> None:
+    visitor.page.get_by_label("Message", exact=True).fill("slow")
+    visitor.page.keyboard.press("Enter")
+    expect(visitor.answer).to_contain_text("This is a slow answer")
+    seen = visitor.answer.locator(".markdown").inner_text()
+    visitor.page.reload()
+    expect(visitor.answer).to_contain_text(seen)
+    expect(visitor.page.locator(".item")).to_have_count(2)
+    # And it can be gone on with.
+    visitor.say("Hello")
+    expect(visitor.answer).to_contain_text("You said: Hello")
+
+
 def test_escape_stops_too_and_trying_again_answers_once_more(visitor: Visitor) -> None:
     visitor.page.get_by_label("Message", exact=True).fill("slow")
     visitor.page.keyboard.press("Enter")

@@ -129,6 +129,20 @@ def test_stop_reaches_the_backend_and_a_reload_shows_what_was_read(sign_in: Sign
     assert len(kept) < len(SLOW)
 
 
+def test_a_reload_in_the_middle_of_an_answer_ends_it_and_keeps_what_was_read(
+    sign_in: SignIn, shared_database: URL
+) -> None:
+    ada = sign_in("Ada")
+    say(ada.page, "slow")
+    answer = ada.page.locator(".assistant_message")
+    expect(answer).to_contain_text("This is a slow")
+    seen = answer.inner_text().strip()
+    ada.page.reload()
+    eventually(lambda: turns(shared_database, "ada") == ["stopped"], 5, "the turn is stopped")
+    expect(answer).to_contain_text(seen)
+    expect(ada.page.locator(".user_message")).to_have_text("slow")
+
+
 def test_a_second_user_sees_nothing(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
     say(ada.page, "A secret")
