@@ -80,7 +80,7 @@ def test_who_is_still_sending_too_much_can_read_that_it_is(demo: ChatProcess) ->
     head = (
         f"POST /api/chatkit HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\nContent-Type: application/json\r\n"
     )
-    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=30) as client:
         client.sendall(f"{head}Content-Length: 300000\r\n\r\n".encode() + b"x" * 100_000)
         answers = client.makefile("rb")
         assert _status_of(answers) == 413
@@ -106,7 +106,7 @@ def test_who_waits_to_be_asked_for_too_much_is_hung_up_on(demo: ChatProcess) -> 
     token = demo.client("patient").headers["Authorization"]
     head = f"POST /api/chatkit HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n"
     head += "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=30) as client:
         client.sendall(head.encode())
         answer = b""
         while received := client.recv(65536):

@@ -49,8 +49,8 @@ def client_of(server: ChatProcess, user: str) -> ChatClient:
 
 def connect(server: ChatProcess) -> socket.socket:
     address = urlsplit(server.base_url)
-    connection = socket.create_connection((address.hostname or "", address.port or 80), timeout=20)
-    connection.settimeout(20)
+    connection = socket.create_connection((address.hostname or "", address.port or 80), timeout=40)
+    connection.settimeout(40)
     return connection
 
 

@@ -120,7 +120,7 @@ def test_stop_reaches_the_backend_and_a_reload_shows_what_was_read(sign_in: Sign
     expect(answer).to_contain_text("This is a slow")
     assert turns(shared_database, "ada") == ["running"]
     ada.page.get_by_role("button", name="Stop").click()
-    eventually(lambda: turns(shared_database, "ada") == ["stopped"], 5, "the turn is stopped")
+    eventually(lambda: turns(shared_database, "ada") == ["stopped"], 15, "the turn is stopped")
     seen = answer.inner_text().strip()
     ada.page.reload()
     expect(answer).to_contain_text(seen)
@@ -138,7 +138,7 @@ def test_a_reload_in_the_middle_of_an_answer_ends_it_and_keeps_what_was_read(
     expect(answer).to_contain_text("This is a slow")
     seen = answer.inner_text().strip()
     ada.page.reload()
-    eventually(lambda: turns(shared_database, "ada") == ["stopped"], 5, "the turn is stopped")
+    eventually(lambda: turns(shared_database, "ada") == ["stopped"], 15, "the turn is stopped")
     expect(answer).to_contain_text(seen)
     expect(ada.page.locator(".user_message")).to_have_text("slow")
 

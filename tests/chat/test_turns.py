@@ -223,7 +223,7 @@ class TestTelling:
         chat = Chat(store, Scripted(ThreadItemAddedEvent(item=message("m")), delta("m", "so far"), asyncio.Event()))
         turn = await chat.start(create("Hello"))
         partial = "SELECT content FROM chat_messages WHERE is_partial"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not await stored(store, partial):  # noqa: ASYNC110 - the event is in another task
                 await asyncio.sleep(0.05)
         assert [row["content"] for row in await stored(store, partial)] == ["so far"]
@@ -343,6 +343,6 @@ class TestTelling:
             turn = await demo.start(create("Hello"))
             turn.stop(no_readers())
             await turn.task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while asyncio.all_tasks() - before:  # noqa: ASYNC110 - the tasks are the SDK's
                 await asyncio.sleep(0.01)
