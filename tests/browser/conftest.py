@@ -1,4 +1,4 @@
-"""A real Chromium, and visitors of the playground who notice whatever goes wrong on it."""
+"""A real Chromium, visitors who notice whatever goes wrong on a page, and the Next.js example as it is built."""
 
 import re
 import shutil
@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from sqlalchemy import URL
 
-from tests.faults.harness import new_user
-from tests.support.processes import ChatProcess
+from tests.faults.harness import SECRET, new_user
+from tests.support.nextjs import NextApp, build
+from tests.support.processes import ChatProcess, free_port
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -138,3 +140,28 @@ def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     directory = Path(chosen) if chosen else tmp_path
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, app_port: int) -> Iterator[ChatProcess]:
+    server = ChatProcess(
+        tmp_path_factory.mktemp("backend"),
+        DATABASE_URL=shared_database.render_as_string(hide_password=False),
+        CHAT_JWT_SECRET=SECRET,
+        CHAT_PUBLIC_URL=f"http://127.0.0.1:{app_port}",
+    )
+    yield server.wait_until_ready()
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def app_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def app(backend: ChatProcess, app_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NextApp]:
+    build()
+    started = NextApp(app_port, backend.base_url, SECRET, tmp_path_factory.mktemp("next") / "next.log")
+    yield started
+    started.stop()
