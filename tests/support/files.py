@@ -145,3 +145,9 @@ class Uploader:
 
     def content(self, attachment_id: str) -> httpx2.Response:
         return http.get(self.describe(attachment_id).json()["download_url"])
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes, as Linux counts them."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
