@@ -79,7 +79,7 @@ def _shown(tool_name: str) -> str:
 
 def _arguments(tool: FunctionTool, said: str) -> dict[str, Any] | None:
     """Numbers in the order they were said, everything that was said for a text; None if something else is wanted."""
-    numbers = iter(re.findall(r"\d+", said))
+    numbers = iter(re.findall(r"\d{1,15}", said))
     given: dict[str, Any] = {}
     properties = tool.params_json_schema.get("properties", {})
     for name in tool.params_json_schema.get("required", []):
