@@ -1,11 +1,13 @@
 """The page of development mode: it is there, it is ours alone, and its parts load."""
 
 import re
+from html.parser import HTMLParser
+from urllib.parse import urlsplit
 
 import pytest
 
 from app.playground import markdown
-from app.playground.markdown import rendered
+from app.playground.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
 from app.playground.router import STATIC
 from tests.support.processes import ChatProcess, http
 
@@ -91,3 +93,66 @@ def test_code_keeps_its_text_when_there_is_no_time_for_its_colours(monkeypatch: 
     assert '<span class="k">def</span>' in coloured
     assert "<span" not in plain
     assert code in plain
+
+
+class Inspector(HTMLParser):
+    """What a browser would find that it should not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in TAGS:
+            self.found.append(tag)
+        for name, value in attrs:
+            if name not in ATTRIBUTES.get(tag, set()) | ({"rel", "target"} if tag == "a" else set()):
+                self.found.append(f"{tag} {name}")
+            if name == "href" and urlsplit(value or "").scheme not in SCHEMES | {""}:
+                self.found.append(f"href {value}")
+
+    def handle_comment(self, data: str) -> None:
+        self.found.append(f"comment {data}")
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
+    "<a href='java\tscript:alert(1)' onclick=alert(1) style='position:fixed'>x</a>",
+    "<a href='data:text/html,<script>alert(1)</script>'>x</a>",
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe><base href='//evil.example'>",
+    "<form action='//evil.example'><input name=q><button>go</button></form>",
+    "<style>*{display:none}</style><link rel=stylesheet href='//evil.example'>",
+    "<!--><img src=x onerror=alert(1)>-->",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+    "[x](javascript:alert(1)) [y](vbscript:x) [z](data:text/html;base64,PHNjcmlwdD4=) <javascript:alert(1)>",
+    "[x](jAvAsCrIpT&colon;alert(1)) [y](&#106;avascript:alert(1)) ![p](javascript:alert(1))",
+    '[x](https://h/"onmouseover="alert(1)) ![p](https://h/x.png "" onerror=alert(1)")',
+    '```html" onmouseover="alert(1)\n<script>alert(1)</script>\n```',
+    "| <img src=x onerror=alert(1)> |\n|-|\n| `<script>` |",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_nothing_but_text_comes_of_hostile_markdown(hostile: str) -> None:
+    inspector = Inspector()
+    inspector.feed("".join(rendered(hostile)))
+    assert inspector.found == []
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_the_cleaning_holds_without_the_parser(hostile: str) -> None:
+    """As if a parser, or a lexer that colours code, had let markup through."""
+    inspector = Inspector()
+    inspector.feed(markdown._clean(hostile))
+    assert inspector.found == []
+
+
+def test_what_is_harmful_would_be_found() -> None:
+    inspector = Inspector()
+    inspector.feed("".join(HOSTILE[:6]))
+    assert {"script", "img", "svg", "a onclick", "href data:text/html,<script>alert(1)</script>"} <= set(
+        inspector.found
+    )
