@@ -12,6 +12,9 @@ from tests.faults.harness import SECRET, environment, new_user
 from tests.support.files import S3Server, Uploader
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
 
+MOST_UNSENT = 20
+LOCAL = {"CHAT_MAX_IMAGE_PIXELS": "1000000", "CHAT_MAX_UNSENT_ATTACHMENTS": str(MOST_UNSENT)}
+
 
 @dataclass
 class Place:
@@ -37,7 +40,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 def started(directory: Path, database: URL, model: ModelServer, bucket: S3Server | None = None, **more: str) -> Place:
-    own = {"CHAT_TURN_STALE_SECONDS": "5", **more} | (bucket.settings() if bucket is not None else {})
+    own = {"CHAT_TURN_STALE_SECONDS": "4", **more} | (bucket.settings() if bucket is not None else {})
     process = ChatProcess(directory, **environment(database, model) | own).wait_until_ready()
     files = bucket.bucket / "some" / "prefix" if bucket is not None else directory / ".data" / "attachments"
     return Place(process, files, database, model)
@@ -60,6 +63,6 @@ def place(
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer) -> Iterator[Place]:
     """For what does not depend on the storage."""
-    made = started(tmp_path_factory.mktemp("local"), shared_database, model_server, CHAT_MAX_IMAGE_PIXELS="1000000")
+    made = started(tmp_path_factory.mktemp("local"), shared_database, model_server, None, **LOCAL)
     yield made
     assert made.process.stop() == 0

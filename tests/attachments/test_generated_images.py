@@ -22,6 +22,7 @@ from PIL import Image
 from sqlalchemy import URL
 
 from app.assistant import Assistant
+from app.attachments import files
 from app.context import RequestContext
 from app.store import DatabaseStore
 from tests.attachments.conftest import Place, started
@@ -156,10 +157,14 @@ async def test_a_data_url_that_is_no_picture_is_left_out(store: DatabaseStore, u
     assert "data:" not in json.dumps(events).replace("data: ", "")
 
 
-async def test_a_model_that_does_not_stop_drawing_is_stopped(store: DatabaseStore) -> None:
-    chat = Chat(store, DataUrls(*[data_url(SKETCHES[0])] * 101))
+@pytest.mark.parametrize(("sketches", "is_stopped"), [(6, True), (4, False)])
+async def test_a_model_that_does_not_stop_drawing_is_stopped(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, sketches: int, is_stopped: bool
+) -> None:
+    monkeypatch.setattr(files, "MOST_PICTURES", 5)
+    chat = Chat(store, DataUrls(*[data_url(SKETCHES[0])] * sketches))
     events = await chat.events(create("Draw"))
-    assert "too long" in events[-1]["message"]
+    assert ("too long" in events[-1].get("message", "")) is is_stopped
 
 
 async def test_a_picture_the_user_sent_stays_the_users_whatever_an_assistant_shows(store: DatabaseStore) -> None:

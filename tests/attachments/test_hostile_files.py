@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.attachments.conftest import Place
+from tests.attachments.conftest import MOST_UNSENT, Place
 from tests.conftest import execute, query
 from tests.support.files import objects_in, pdf, picture
 from tests.support.processes import http
@@ -113,8 +113,8 @@ class TestSizes:
 
     def test_too_many_that_were_not_sent(self, local: Place) -> None:
         user = local.user()
-        codes = [user.announce(b"abc").get("code") for _ in range(52)]
-        assert codes == [None] * 50 + ["too_many_attachments"] * 2
+        codes = [user.announce(b"abc").get("code") for _ in range(MOST_UNSENT + 2)]
+        assert codes == [None] * MOST_UNSENT + ["too_many_attachments"] * 2
         attachment_id = query(
             local.database, "SELECT attachment_id FROM chat_attachments ORDER BY created_at DESC LIMIT 1"
         )[0]["attachment_id"]
@@ -164,7 +164,7 @@ def test_of_many_uploads_to_one_link_one_is_kept_and_the_others_leave_nothing(lo
 
 def test_what_is_refused_does_not_count_as_waiting_to_be_sent(local: Place) -> None:
     user = local.user()
-    for _ in range(55):
+    for _ in range(MOST_UNSENT + 1):
         assert user.direct(b"abc", "a.png", "image/png").status_code == 415
     assert user.direct(b"abc").status_code == 200
 
@@ -175,8 +175,8 @@ def test_nobodys_files_hold_up_everybody(local: Place) -> None:
     heavy = pdf(") Tj (x" * 2_000_000)
     small = zlib.compress(heavy)
     assert len(small) < 100_000
-    with ThreadPoolExecutor(3) as pool:
-        slow = [pool.submit(busy.direct, heavy, "a.pdf", "application/pdf") for _ in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(busy.direct, heavy, "a.pdf", "application/pdf") for _ in range(2)]
         time.sleep(1)
         assert other.direct(picture(), "a.png", "image/png").status_code == 200
         assert other.direct(pdf("Hello"), "b.pdf", "application/pdf").status_code == 200
