@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.errors import BadRequest, ChatError, HeadersTooLarge, RequestTimedOut
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGISendEvent
+    from uvicorn._types import ASGI3Application, ASGISendEvent
 
 MOST_HEADER_BYTES = 64 * 1024
 
@@ -34,7 +34,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     linger_bytes = 1024 * 1024
     """What may still come of a body after its request was answered."""
     stalled_seconds: float = 30
-    """How long a client may take nothing of an answer that is complete."""
+    """How long a client may take nothing of what waits for it."""
 
     _head_bytes = 0
     _stage: Literal["between", "head", "body"] = "between"
@@ -115,19 +115,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._hang_up()
 
     def on_response_complete(self) -> None:
-        is_unread = self.cycle is not None and self.cycle.more_body
+        is_unread = not self.pipeline and self.cycle is not None and self.cycle.more_body
+        if self._is_last:
+            # Not to be begun after an answer that says it is the last one.
+            self.pipeline.clear()
         super().on_response_complete()
         self._unread_bytes = 0
-        if self._stall is None:
-            self._watch_reader()
+        self._watch_reader()
         if self.transport.is_closing():
-            # Closing waits until everything is sent, however long the client takes.
             self._forget_deadline()
-            self._deadline = self.loop.call_later(self.header_seconds, self._give_up)
-        elif is_unread and not self.pipeline:
+        elif is_unread:
             self._set_deadline(self.linger_seconds)
         elif self._is_last:
             self._hang_up()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        before = set(self.tasks)
+        super()._start_asgi_task(cycle, app)
+        for task in self.tasks - before:
+            # However it ended: an answer that was broken off is never complete.
+            task.add_done_callback(lambda _: self._watch_reader())
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
@@ -173,7 +184,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self._stage == "head":
+        if not self._is_answered:
+            # What comes next waits for an answer of ours.
+            self._set_deadline(self.header_seconds)
+        elif self._stage == "head":
             self._refuse(RequestTimedOut())
         else:
             self.transport.close()
@@ -183,18 +197,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refused = True
         self.transport.close()
 
-    def _watch_reader(self, waited: int | None = None) -> None:
-        """Hang up on a client that has taken nothing of the ``waited`` bytes that lay here at the look before."""
-        waiting = self.transport.get_write_buffer_size()
-        self._stall = None
-        if waiting and waiting == waited:
-            self.transport.abort()
-        elif waiting:
-            self._stall = self.loop.call_later(self.stalled_seconds, self._watch_reader, waiting)
+    def _watch_reader(self) -> None:
+        """Hang up on a client that takes nothing for too long of what lies here for it."""
+        if self._stall is None and (waiting := self.transport.get_write_buffer_size()):
+            self._stall = self.loop.call_later(self.stalled_seconds, self._look_at_reader, waiting)
 
-    def _give_up(self) -> None:
-        self._deadline = None
-        self.transport.abort()
+    def _look_at_reader(self, waited: int) -> None:
+        self._stall = None
+        if self.transport.get_write_buffer_size() == waited:
+            self.transport.abort()
+        else:
+            self._watch_reader()
 
     def _refuse(self, error: ChatError) -> None:
         """In the usual shape; the application never sees the request."""

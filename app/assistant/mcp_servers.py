@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from agents import RunContextWrapper
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPToolMetaContext
-from mcp.types import CallToolResult, ContentBlock, TextContent, Tool
+from mcp import ClientSession
+from mcp.types import CallToolResult, ContentBlock, ImageContent, PaginatedRequestParams, TextContent, Tool
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from app.observability.logs import failure, get_logger
@@ -30,6 +31,8 @@ CLOSE_SECONDS = 5
 MOST_RESULT_CHARACTERS = 100_000
 """Of what a tool answers, to be read by the model: a server says as much as it likes."""
 MOST_PICTURE_CHARACTERS = 4_000_000
+MOST_PAGES = 100
+"""Of a list of tools."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
 
 logger = get_logger(__name__)
@@ -142,18 +145,26 @@ async def _answer_of(
 
 
 def bounded(result: CallToolResult) -> CallToolResult:
-    """What of it goes to the model, with a word about what does not."""
-    left = MOST_RESULT_CHARACTERS
+    """What of it goes to the model, with a word about what does not. All but pictures is text to the model."""
+    text_left, pictures_left, left_out = MOST_RESULT_CHARACTERS, MOST_PICTURE_CHARACTERS, 0
     content: list[ContentBlock] = []
     for block in result.content:
-        size = len(block.text) if isinstance(block, TextContent) else len(block.model_dump_json())
-        if isinstance(block, TextContent) and size > left:
-            content.append(TextContent(type="text", text=f"{block.text[:left]}\n[{size - left} characters left out]"))
-        elif size > MOST_PICTURE_CHARACTERS:
-            content.append(TextContent(type="text", text=f"[{block.type} of {size} characters left out]"))
+        if isinstance(block, ImageContent):
+            pictures_left -= len(block.data)
+            fits, size = pictures_left >= 0, len(block.data)
         else:
+            size = len(block.text) if isinstance(block, TextContent) else len(block.model_dump_json())
+            fits = size <= text_left
+            if not fits and isinstance(block, TextContent) and text_left:
+                content.append(TextContent(type="text", text=block.text[:text_left]))
+                size -= text_left
+            text_left = text_left - size if fits else 0
+        if fits:
             content.append(block)
-        left = max(0, left - size) if isinstance(block, TextContent) else left
+        else:
+            left_out += size
+    if left_out:
+        content.append(TextContent(type="text", text=f"[{left_out} characters left out]"))
     structured = result.structured_content
     if structured is not None and len(json.dumps(structured)) > MOST_RESULT_CHARACTERS:
         structured = None
@@ -238,10 +249,22 @@ async def _until_lost(connection: Connection, known: list[Tool]) -> None:
             raise ConnectionError("the session is gone")
         # Not a ping, which newer servers do not know.
         async with asyncio.timeout(seconds):
-            found = (await connection.session.list_tools()).tools
-        if found != known:
-            connection.invalidate_tools_cache()  # type: ignore[no-untyped-call]
+            found = await _all_tools(connection.session)
+            if found != known:
+                connection.invalidate_tools_cache()  # type: ignore[no-untyped-call]
+                await connection.look()
         known = found
+
+
+async def _all_tools(session: ClientSession) -> list[Tool]:
+    found: list[Tool] = []
+    cursor: str | None = None
+    for _ in range(MOST_PAGES):
+        page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor) if cursor else None)
+        found += page.tools
+        if not (cursor := page.next_cursor):
+            break
+    return found
 
 
 def shown_title(tool_name: str, server_name: str | None) -> str:

@@ -166,13 +166,14 @@ def version() -> None:
 
 def _leave(code: str | int | None) -> NoReturn:
     """Without the interpreter's tear-down: a thread of obstore that wants to tell Python something meanwhile aborts the
-    process (PyO3 before Python 3.13; two in a hundred runs of `check` ended with SIGABRT)."""
+    process (PyO3 before Python 3.13; two in a hundred runs of `check` ended with SIGABRT). The processes of --workers
+    and --reload are uvicorn's, and end as it ends them."""
     if isinstance(code, str):
         typer.echo(code, err=True)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        # Nobody may be reading any more.
-        with suppress(OSError, ValueError):
+        # None if it was closed from the beginning; and nobody may be reading any more.
+        with suppress(AttributeError, OSError, ValueError):
             stream.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from agents import Agent
 from agents.mcp import MCPServer
-from mcp.types import CallToolResult, ImageContent, TextContent
+from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, TextResourceContents
 from sqlalchemy import URL
 
 from app.assistant import mcp_servers
@@ -176,14 +176,29 @@ def test_of_an_endless_answer_the_model_reads_the_beginning(equipped: Equipped, 
 
 def test_of_an_answer_in_pieces_the_first_ones_are_kept() -> None:
     texts = [TextContent(type="text", text=letter * 60_000) for letter in "abc"]
-    picture = ImageContent(type="image", data="A" * 5_000_000, mime_type="image/png")
-    result = bounded(CallToolResult(content=[*texts, picture], structured_content={"all": "x" * 200_000}))
-    told = [block.text for block in result.content if isinstance(block, TextContent)]
-    assert told[0] == "a" * 60_000
-    assert told[1] == "b" * 40_000 + "\n[20000 characters left out]"
-    assert told[2] == "\n[60000 characters left out]"
-    assert told[3].startswith("[image of 5000")
+    result = bounded(CallToolResult(content=[*texts], structured_content={"all": "x" * 200_000}))
+    assert [block.text for block in result.content if isinstance(block, TextContent)] == [
+        "a" * 60_000,
+        "b" * 40_000,
+        "[80000 characters left out]",
+    ]
     assert result.structured_content is None
+
+
+def test_pictures_are_bounded_all_together() -> None:
+    pictures = [ImageContent(type="image", data="A" * 1_500_000, mime_type="image/png") for _ in range(30)]
+    result = bounded(CallToolResult(content=[*pictures]))
+    assert [block.type for block in result.content] == ["image", "image", "text"]
+
+
+def test_what_is_text_to_the_model_counts_as_text() -> None:
+    """The Agents SDK writes whatever is no picture out as JSON."""
+    contents = TextResourceContents(uri="file:///a", text="x" * 90_000)
+    resources = [EmbeddedResource(type="resource", resource=contents) for _ in range(50)]
+    result = bounded(CallToolResult(content=[*resources]))
+    assert [block.type for block in result.content] == ["resource", "text"]
+    many = bounded(CallToolResult(content=[TextContent(type="text", text="x")] * 200_000))
+    assert len(many.content) == 100_001
 
 
 @pytest.mark.parametrize("server", ["here", "there"])

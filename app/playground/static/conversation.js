@@ -91,6 +91,7 @@ export class Conversation {
       this.#items = new Map(items.map((item) => [item.id, item]));
       this.log.clear();
       await Promise.all(items.map((item) => this.log.put(item)));
+      if (opened !== this.#opened) return;
       this.log.toEnd();
       const last = items.findLast((item) => item.type !== "end_of_turn");
       // As after a connection that was lost before the first word, or while another page waits for it.

@@ -33,30 +33,42 @@ LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0"
 
 # What was said here was refused by a guardrail and must not reach a model again: the last turn that was to answer it
 # was ended by one; or the turn that was came to nothing before a verdict, and the next verdict, which was on both, was
-# no. A retry that passed, or the one that asks, comes after it.
-_REFUSED = """EXISTS (
-             SELECT 1 FROM chat_turns t
-              WHERE t.user_id = :owner AND t.session_id = :session AND t.error_code = 'input_guardrail_tripped'
-                AND (t.turn_id = m.turn_id OR t.retry_from = m.position
-                     OR EXISTS (SELECT 1 FROM chat_turns own
-                                 WHERE own.user_id = :owner AND own.session_id = :session AND own.turn_id = m.turn_id
-                                   AND own.state NOT IN ('completed', 'running') AND own.started_at < t.started_at
-                                   AND NOT EXISTS (SELECT 1 FROM chat_turns passed
-                                                    WHERE passed.user_id = :owner AND passed.session_id = :session
-                                                      AND passed.state = 'completed'
-                                                      AND passed.started_at > own.started_at
-                                                      AND passed.started_at < t.started_at)))
-                AND NOT EXISTS (SELECT 1 FROM chat_turns later
-                                 WHERE later.user_id = :owner AND later.session_id = :session
-                                   AND later.retry_from = m.position AND later.started_at > t.started_at
-                                   AND (later.turn_id = :turn OR later.state = 'completed')))"""
+# no. A retry that passed, or the one that asks, comes after it. An action may have been answered without a verdict.
+# The turns are read once, and only in a thread in which there was a refusal.
+_VERDICTS = """turns AS MATERIALIZED (
+  SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_refusal,
+         state = 'completed' AND operation <> 'threads.custom_action' AS has_passed
+    FROM chat_turns
+   WHERE user_id = :owner AND session_id = :session
+     AND EXISTS (SELECT 1 FROM chat_turns
+                  WHERE user_id = :owner AND session_id = :session AND error_code = 'input_guardrail_tripped')
+), judged AS (
+  SELECT turn_id, state, is_refusal,
+         min(started_at) FILTER (WHERE is_refusal) OVER later AS next_refusal,
+         min(started_at) FILTER (WHERE has_passed) OVER later AS next_pass
+    FROM turns
+  WINDOW later AS (ORDER BY started_at DESC, turn_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+), refused AS (
+  SELECT turn_id FROM judged
+   WHERE is_refusal
+      OR state NOT IN ('completed', 'running') AND next_refusal < COALESCE(next_pass, 'infinity')
+), retried AS (
+  SELECT retry_from AS position,
+         max(started_at) FILTER (WHERE is_refusal) AS refused_at,
+         max(started_at) FILTER (WHERE state = 'completed' OR turn_id = :turn) AS passed_at
+    FROM turns WHERE retry_from IS NOT NULL GROUP BY retry_from
+)"""
+_REFUSED = """(position IN (SELECT position FROM retried WHERE refused_at > COALESCE(passed_at, '-infinity'))
+                OR COALESCE(turn_id IN (SELECT turn_id FROM refused), false)
+                   AND position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
 
 # From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
-# and bytes are read. The newest is always there. A widget that says what it shows, and a picture, are a line to the
-# model, whatever they weigh.
+# and bytes of them are read. The newest is always there. A widget that says what it shows, and a picture, are a line to
+# the model, whatever they weigh.
 LOAD_NEWEST_ITEMS = Statement(
     "load_newest_items",
     f"""
+WITH {_VERDICTS}
 SELECT item, is_partial, is_last
   FROM (
     SELECT item, is_partial, position,
@@ -67,7 +79,7 @@ SELECT item, is_partial, is_last
         SELECT item::text AS item, is_partial, position,
                CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
                     THEN octet_length(content) + 200 ELSE octet_length(item::text) END AS weight
-          FROM chat_messages m
+          FROM chat_messages
          WHERE user_id = :owner AND session_id = :session AND {_VISIBLE}
            AND NOT (item_type IN ('user_message', 'structured_input', 'client_tool_call') AND {_REFUSED})
          ORDER BY position DESC
