@@ -30,7 +30,7 @@ from app.api.uploads import UploadLimits
 from app.api.usage import usage_router
 from app.assistant import Assistant, AssistantError, load_assistant
 from app.assistant.mcp_servers import McpError
-from app.assistant.models import ModelOptions
+from app.assistant.models import ModelOptions, send_traces
 from app.assistant.transport import ProxyRefused
 from app.attachments import Attachments
 from app.attachments.cleanup import clean_up_for_ever
@@ -172,6 +172,7 @@ def model_options(settings: Settings) -> ModelOptions:
         transcription_model=settings.transcription_model,
         mcp_file=settings.mcp_file,
         is_traced=settings.tracing,
+        tracing_key=settings.tracing_key.get_secret_value() if settings.tracing_key is not None else None,
         timeout_seconds=settings.model_timeout_seconds,
         retries=settings.model_retries,
     )
@@ -242,9 +243,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
             chore.cancel()
         await runner.drain(0)
         await keys.close()
-        await assistant.close()
-        if assistant.transcriber is not None:
-            await assistant.transcriber.close()
+        await _close_assistant(assistant, is_traced=settings.tracing)
         await database.close()
 
     app = FastAPI(
@@ -322,6 +321,14 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+async def _close_assistant(assistant: Assistant, *, is_traced: bool) -> None:
+    await assistant.close()
+    if is_traced:
+        await send_traces()
+    if assistant.transcriber is not None:
+        await assistant.transcriber.close()
 
 
 async def _look_at_database(database: Database) -> None:

@@ -1,5 +1,6 @@
 """Which model an agent without one of its own talks to."""
 
+import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from agents import (
     set_default_openai_api,
     set_default_openai_client,
     set_tracing_disabled,
+    set_tracing_export_api_key,
 )
+from agents.tracing import get_trace_provider
+from agents.tracing.provider import DefaultTraceProvider
 from openai import AsyncOpenAI, Timeout
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
@@ -22,6 +26,9 @@ from app.assistant.speech import Transcriber
 CONNECT_SECONDS = 10
 
 ModelApi = Literal["responses", "chat_completions"]
+
+
+TRACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class ModelOptions:
     transcription_model: str | None = None
     mcp_file: Path | None = None
     is_traced: bool = False
+    tracing_key: str | None = None
+    """For traces, which go to OpenAI; without it ``api_key``, if that is OpenAI's."""
     timeout_seconds: float = 120
     """Silence after which the server is given up."""
     retries: int = 2
@@ -83,9 +92,18 @@ def for_all_runs(options: ModelOptions, models: ModelProvider) -> None:
         os.environ["OPENAI_DEFAULT_MODEL"] = options.model
     set_tracing_disabled(not options.is_traced)
     if isinstance(models, ConfiguredModels):
-        # A key is for the server that it belongs to; traces go to OpenAI.
         set_default_openai_client(models.client, use_for_tracing=options.is_traced and options.base_url is None)
         set_default_openai_api(options.api)
+    if options.is_traced and (options.tracing_key or options.base_url):
+        # The exporter would take OPENAI_API_KEY, and a key is for the server that it belongs to.
+        set_tracing_export_api_key(options.tracing_key or "none")
+
+
+async def send_traces() -> None:
+    """Those that wait to be sent, before the process ends."""
+    provider = get_trace_provider()
+    if isinstance(provider, DefaultTraceProvider):
+        await asyncio.to_thread(provider.shutdown, TRACE_SECONDS)
 
 
 def model_provider(options: ModelOptions) -> ModelProvider:

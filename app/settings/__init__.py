@@ -114,6 +114,10 @@ class Settings(FileSettings):
     tracing: bool = Field(
         False, description="let the Agents SDK send its traces, which hold the conversations, to where it sends them"
     )
+    tracing_key: SecretStr | None = Field(
+        None,
+        description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",
+    )
     mcp_file: Path | None = Field(None, description="a file of MCP servers, whose tools are the agent's")
     assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
 

@@ -119,7 +119,8 @@ class TestGuardrails:
         client.say(thread_id, f"And then? {name}")
         assert "POTION second" in json.dumps(guarded.seen(f"And then? {name}"))
 
-    def test_a_message_without_a_verdict_does_not_poison_for_good(self, guarded: Guarded) -> None:
+    @pytest.mark.parametrize("acts", [False, True], ids=["", "with an action between"])
+    def test_a_message_without_a_verdict_does_not_poison_for_good(self, guarded: Guarded, acts: bool) -> None:
         name = new_user()
         client = guarded.client(name)
         thread_id = thread_id_of(client.create("Hello"))
@@ -130,6 +131,14 @@ class TestGuardrails:
             "UPDATE chat_turns SET state = 'stopped', error_code = NULL"
             f" WHERE user_id = '{name}' AND error_code = '{InputGuardrailTripped.code}'",
         )
+        if acts:
+            # Which is answered without a model, and so without a verdict.
+            execute(
+                guarded.database,
+                "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at, started_at)"
+                " SELECT user_id, session_id, gen_random_uuid(), 'threads.custom_action', 'completed', now(), now()"
+                f" FROM chat_sessions WHERE user_id = '{name}'",
+            )
         judged = client.say(thread_id, "And bread?")
         assert [event["message"] for event in judged if event["type"] == "error"] == ["We do not talk about poison."]
         assert answers(client.say(thread_id, "Or butter?")) == [

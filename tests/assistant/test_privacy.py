@@ -2,8 +2,9 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from sqlalchemy import URL
 
 from app.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
-from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, run_cli, texts
+from tests.support.processes import (
+    ROOT,
+    ChatClient,
+    ChatProcess,
+    ModelServer,
+    clean_environment,
+    done_items,
+    run_cli,
+    texts,
+)
 
 
 class Trap:
@@ -64,10 +74,6 @@ def test_runs_inside_of_an_assistant_ask_the_configured_server_and_are_traced_on
     try:
         client = ChatClient(process.base_url, mint(SECRET, word, seconds=60))
         events = client.create(f"Hello {word}")
-        # Traces leave together, after a while.
-        deadline = time.monotonic() + 30
-        while is_traced and not trap.asked and time.monotonic() < deadline:
-            time.sleep(0.1)
     finally:
         assert process.stop() == 0
     assert texts(done_items(events)[1:]) == [f"You said 'Hello {word}', and that is message 1 of yours."]
@@ -88,3 +94,27 @@ def test_a_proxy_that_cannot_be_used_ends_the_start_with_the_reason(
         assert done.returncode == {"serve": 2, "check": 1}[command]
         assert "socks5" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("base_url", "tracing_key", "sent"),
+    [
+        (None, None, "theirs"),
+        (None, "ours", "ours"),
+        ("https://other.example/v1", None, "none"),
+        ("https://other.example/v1", "ours", "ours"),
+    ],
+)
+def test_traces_carry_no_key_of_another_server(base_url: str | None, tracing_key: str | None, sent: str) -> None:
+    code = f"""
+from agents.tracing.processors import default_exporter
+from app.assistant.models import ModelOptions, for_all_runs, model_provider
+options = ModelOptions(api_key="theirs", base_url={base_url!r}, is_traced=True, tracing_key={tracing_key!r})
+for_all_runs(options, model_provider(options))
+print(default_exporter().api_key)
+"""
+    environment = clean_environment(OPENAI_API_KEY="theirs")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == sent

@@ -146,6 +146,38 @@ async def test_a_page_is_read_from_an_index_and_not_by_walking_the_thread(store:
     assert max(node["Actual Rows"] for node in nodes) <= 21
 
 
+async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(store: DatabaseStore) -> None:
+    """Every second turn came to nothing before its verdict, the others were refused."""
+    turns = 1000
+    await store.save_thread(thread("t"), ALICE)
+    async with store.database.connection() as connection:
+        await connection.execute(
+            text(
+                "WITH made AS (INSERT INTO chat_turns"
+                " (user_id, session_id, turn_id, operation, state, error_code, started_at, ended_at)"
+                " SELECT 'alice', session_id, gen_random_uuid(), 'threads.add_user_message', 'failed',"
+                " CASE WHEN n % 2 = 0 THEN 'input_guardrail_tripped' END,"
+                " now() - make_interval(secs => 5000 - n), now()"
+                " FROM chat_sessions, generate_series(1, :turns) n RETURNING session_id, turn_id, started_at)"
+                " INSERT INTO chat_messages"
+                " (user_id, session_id, message_id, item_id, position, sender_type, item_type, item, turn_id)"
+                " SELECT 'alice', session_id, gen_random_uuid(), turn_id::text,"
+                " row_number() OVER (ORDER BY started_at), 'user', 'user_message', CAST(:item AS jsonb), turn_id FROM made"
+            ),
+            {"item": user_message("t", "m").model_dump_json(), "turns": turns},
+        )
+        await connection.execute(text("ANALYZE chat_messages, chat_turns"))
+    explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LOAD_NEWEST_ITEMS.sql}")
+    given = {"session": session_uuid("t"), "page": 101, "most_bytes": 100_000, "turn": None, "retry_from": None}
+    (plan,) = await store.database.run("alice", explain, **given)
+    nodes = [*plan_nodes(plan["QUERY PLAN"][0]["Plan"])]
+    visited = sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes
+    )
+    assert visited < 20 * turns
+    assert (await store.load_newest_items("t", most_items=100, most_bytes=100_000, context=ALICE)).items == []
+
+
 def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node.get("Plans", []):
