@@ -134,11 +134,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._watch_reader()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
-        before = set(self.tasks)
-        super()._start_asgi_task(cycle, app)
-        for task in self.tasks - before:
-            # However it ended: an answer that was broken off is never complete.
-            task.add_done_callback(lambda _: self._watch_reader())
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            finally:
+                # An answer that was broken off is never complete.
+                self._watch_reader()
+
+        super()._start_asgi_task(cycle, watched)
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():

@@ -22,8 +22,19 @@ class Impatient(BoundedHttpProtocol):
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answers at once at /at-once, a lot at /huge, and elsewhere when it has read the body."""
+    """Answers at once at /at-once, a lot at /huge, after a second at /slow, and elsewhere when it has read the body.
+    What it says at /given-up has no end, and is given up after a moment."""
     SEEN.append((scope["path"], dict(scope["headers"])))
+    if scope["path"] == "/given-up":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+                    await asyncio.sleep(0)
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1)
     body = b"x" * HUGE if scope["path"] == "/huge" else b"hello"
     more = scope["path"] not in {"/at-once", "/huge"}
     while more:
@@ -34,7 +45,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
+async def server() -> AsyncIterator[uvicorn.Server]:
     SEEN.clear()
     config = uvicorn.Config(
         app,
@@ -51,9 +62,14 @@ async def port() -> AsyncIterator[int]:
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn tells it in no other way
         await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
+    yield server
     server.should_exit = True
     await serving
+
+
+@pytest.fixture
+def port(server: uvicorn.Server) -> int:
+    return int(server.servers[0].sockets[0].getsockname()[1])
 
 
 async def exchanged(port: int, *pieces: bytes, pause: float = 0.05) -> bytes:
@@ -193,17 +209,67 @@ async def test_headers_too_large_in_the_middle_of_an_answer_only_end_the_connect
     writer.close()
 
 
-async def test_a_client_that_reads_nothing_of_its_answer_is_given_up(port: int) -> None:
-    Impatient.stalled_seconds, before = 1, Impatient.stalled_seconds
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        writer.write(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(4)
-        received = 0
-        with contextlib.suppress(ConnectionError):
-            while piece := await asyncio.wait_for(reader.read(1_000_000), 5):
-                received += len(piece)
-        assert received < HUGE
-        writer.close()
-    finally:
-        Impatient.stalled_seconds = before
+@pytest.fixture
+def soon_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Impatient, "stalled_seconds", 0.5)
+
+
+@pytest.mark.parametrize("path", [b"/huge", b"/given-up"])
+@pytest.mark.usefixtures("soon_stalled")
+async def test_a_client_that_reads_nothing_is_given_up(server: uvicorn.Server, port: int, path: bytes) -> None:
+    """Whether its answer is complete, or was broken off because of that."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(20):
+        while not SEEN or server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells it in no other way
+            await asyncio.sleep(0.05)
+    received = 0
+    with contextlib.suppress(ConnectionError):
+        while piece := await asyncio.wait_for(reader.read(1_000_000), 5):
+            received += len(piece)
+    assert received < HUGE
+    writer.close()
+
+
+@pytest.mark.usefixtures("soon_stalled")
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+async def test_a_client_that_reads_slowly_gets_all_of_its_answer(port: int, more: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024)
+    writer.write(b"GET /huge HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
+    received = len((await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n\r\n")[2])
+    while received < HUGE and (piece := await asyncio.wait_for(reader.read(400_000), 5)):
+        received += len(piece)
+        await asyncio.sleep(0.02)
+    assert received == HUGE
+    writer.close()
+
+
+async def test_the_body_of_a_request_that_waits_has_its_own_time(port: int) -> None:
+    """The one before it is answered meanwhile."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+    await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+    await asyncio.sleep(2 * Impatient.linger_seconds)
+    writer.write(b"cd")
+    assert (await asyncio.wait_for(reader.readuntil(b"hello"), 5)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_no_request_is_run_after_an_answer_that_is_the_last(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # Its body comes to its end before it is answered, and another request with it.
+    writer.write(b"POST /at-once HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+    writer.write(b"0\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert [path for path, _ in SEEN] == ["/at-once"]
+    writer.close()
+
+
+async def test_half_a_request_behind_others_cuts_no_answer(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write(slow + slow + b"GET /third HTTP/1.1\r\nHost:")
+    for _ in range(2):
+        assert b"200" in await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+    writer.close()

@@ -162,7 +162,8 @@ async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(sto
                 " INSERT INTO chat_messages"
                 " (user_id, session_id, message_id, item_id, position, sender_type, item_type, item, turn_id)"
                 " SELECT 'alice', session_id, gen_random_uuid(), turn_id::text,"
-                " row_number() OVER (ORDER BY started_at), 'user', 'user_message', CAST(:item AS jsonb), turn_id FROM made"
+                " row_number() OVER (ORDER BY started_at), 'user', 'user_message', CAST(:item AS jsonb), turn_id"
+                " FROM made"
             ),
             {"item": user_message("t", "m").model_dump_json(), "turns": turns},
         )

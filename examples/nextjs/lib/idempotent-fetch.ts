@@ -2,7 +2,7 @@
 // for it has ended properly, so that the server tells the same turn again instead of storing the message twice.
 
 const SECONDS = 60; // Who says the same again later than that after a failure means it.
-const LONGEST_SECONDS = 900; // An answer takes less; one that nobody reads to its end keeps its key no longer.
+const LONGEST_SECONDS = 900; // Longer than an answer may take (CHAT_TURN_SECONDS); one that nobody reads to its end keeps its key no longer.
 
 const keys = new Map<string, { key: string; until: number }>();
 
