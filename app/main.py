@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from obstore.exceptions import BaseError
 
 from app import __version__
 from app.api.attachments import FileEndpoint, attachments_router
 from app.api.authentication import CookieRules, authenticated_by
-from app.api.body import BodyLimits
-from app.api.chatkit import ChatEndpoint, EdgeLimits, chatkit_router
+from app.api.chatkit import ChatEndpoint, chatkit_router
 from app.api.errors import install_error_handlers
 from app.api.health import health_router
 from app.api.metrics import metrics_router
@@ -30,36 +28,31 @@ from app.api.uploads import UploadLimits
 from app.api.usage import usage_router
 from app.assistant import Assistant, AssistantError, load_assistant
 from app.assistant.mcp_servers import McpError
-from app.assistant.models import ModelOptions, send_traces
+from app.assistant.models import send_traces
 from app.assistant.transport import ProxyRefused
 from app.attachments import Attachments
 from app.attachments.cleanup import clean_up_for_ever
-from app.attachments.intake import FileLimits
-from app.attachments.kinds import AcceptedTypes
 from app.attachments.links import Links
-from app.attachments.storage import Bucket, Storage
-from app.auth import jwks_sources
-from app.auth.dev_secret import dev_secret
 from app.auth.disabled_users import DisabledUsers
-from app.auth.keys import Keys, KeySet, SharedSecret
-from app.auth.tokens import TokenRules, TokenVerifier, mint
+from app.auth.tokens import TokenVerifier, mint
 from app.chat.history import HistoryLimits
-from app.chat.requests import RequestLimits
 from app.chat.runner import TurnRunner
-from app.chat.running_turn import TurnLimits
 from app.chat.server import ChatServer
 from app.db import Database
 from app.db.maintenance import READ_SETTINGS, maintain
 from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 from app.observability.logs import configure_logging, failure, get_logger
 from app.observability.metrics import Metrics
+from app.parts.files import file_limits, file_storage
+from app.parts.identity import shared_secret, token_rules, verification_keys
+from app.parts.limits import edge_limits, turn_limits
+from app.parts.models import model_options
 from app.playground import playground_router
 from app.settings import ConfigurationError, Settings, load_settings
 from app.store import DatabaseStore
 
 DEV_TOKEN_SECONDS = 24 * 60 * 60
 UPLOAD_LINK_SECONDS = 15 * 60
-CHARACTERS_PER_TOKEN = 4
 
 logger = get_logger(__name__)
 
@@ -87,97 +80,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return _join(settings, Database(database_url.get_secret_value(), pool_size=settings.database_pool_size), assistant)
 
 
-def token_rules(settings: Settings) -> TokenRules:
-    algorithms = settings.jwt_algorithms
-    if settings.is_dev or (algorithms is None and not settings.uses_key_set):
-        algorithms = ("HS256",)
-    return TokenRules(
-        algorithms=algorithms,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        user_claim=settings.jwt_user_claim,
-        leeway_seconds=settings.jwt_leeway_seconds,
-        kept_claims=settings.user_claims,
-    )
-
-
-def shared_secret(settings: Settings) -> str:
-    """The secret that tokens are signed and verified with. Raises ConfigurationError if there is none."""
-    try:
-        secret = dev_secret(settings.dev_secret_file) if settings.is_dev else settings.jwt_key
-    except OSError as error:
-        problem = f"CHAT_DATA_DIR: cannot write {settings.dev_secret_file}: {error.strerror}."
-        raise ConfigurationError([problem]) from error
-    if secret is None or (settings.uses_key_set and not settings.is_dev):
-        raise ConfigurationError(["CHAT_JWT_SECRET: needed to sign tokens, and not set."])
-    return secret
-
-
-def file_storage(settings: Settings) -> Storage:
-    """Where the bytes of attachments are. Raises ConfigurationError if it cannot be written."""
-    if settings.storage_url is not None:
-        name, _, prefix = settings.storage_url.removeprefix("s3://").partition("/")
-        secret, token = settings.aws_secret_access_key, settings.aws_session_token
-        bucket = Bucket(
-            name=name,
-            prefix=prefix.strip("/") or None,
-            endpoint=settings.aws_endpoint_url,
-            region=settings.aws_region,
-            access_key_id=settings.aws_access_key_id,
-            secret_access_key=secret.get_secret_value() if secret is not None else None,
-            session_token=token.get_secret_value() if token is not None else None,
-        )
-        try:
-            return Storage.in_bucket(bucket)
-        except BaseError as error:
-            raise ConfigurationError([f"CHAT_STORAGE_URL: {type(error).__name__}."]) from None
-    directory = settings.data_dir.resolve() / "attachments"
-    try:
-        return Storage.in_directory(directory)
-    except OSError as error:
-        problem = f"CHAT_DATA_DIR: cannot write {directory}: {error.strerror}. Or set CHAT_STORAGE_URL."
-        raise ConfigurationError([problem]) from error
-
-
-def file_limits(settings: Settings) -> FileLimits:
-    return FileLimits(
-        most_bytes=settings.max_attachment_bytes,
-        most_pixels=settings.max_image_pixels,
-        most_unsent=settings.max_unsent_attachments,
-        accepted=AcceptedTypes(settings.attachment_types),
-        text_characters=settings.file_tokens * CHARACTERS_PER_TOKEN,
-        pictures=settings.model_images,
-    )
-
-
-def verification_keys(settings: Settings, rules: TokenRules) -> Keys:
-    if settings.is_dev or not settings.uses_key_set:
-        return SharedSecret(shared_secret(settings), rules.algorithms or ("HS256",))
-    if settings.jwks_file is not None:
-        load = jwks_sources.from_file(settings.jwks_file)
-    else:
-        load = jwks_sources.from_url(str(settings.jwks_url))
-    return KeySet(load, rules.algorithms, outage_seconds=settings.jwks_outage_seconds)
-
-
-def model_options(settings: Settings) -> ModelOptions:
-    key = settings.openai_api_key
-    return ModelOptions(
-        model=settings.model,
-        api=settings.model_api,
-        api_key=key.get_secret_value() if key is not None else None,
-        base_url=settings.openai_base_url,
-        allowed_models=frozenset(settings.allowed_models),
-        allowed_tools=frozenset(settings.allowed_tools),
-        transcription_model=settings.transcription_model,
-        mcp_file=settings.mcp_file,
-        is_traced=settings.tracing,
-        tracing_key=settings.tracing_key.get_secret_value() if settings.tracing_key is not None else None,
-        timeout_seconds=settings.model_timeout_seconds,
-        retries=settings.model_retries,
-    )
-
-
 def _join(settings: Settings, database: Database, assistant: Assistant) -> FastAPI:
     metrics = Metrics()
     assistant.database = database
@@ -200,11 +102,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         store,
         server.encode,
         metrics,
-        limits=TurnLimits(
-            turn_seconds=settings.turn_seconds,
-            stale_seconds=settings.turn_stale_seconds,
-            turns_per_user=settings.turns_per_user,
-        ),
+        limits=turn_limits(settings),
         on_disconnect=settings.on_disconnect,
     )
     metrics.watch(running_turns=lambda: runner.running_count, connections_in_use=database.connections_in_use)
@@ -266,7 +164,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
             is_draining=lambda: runner.is_draining,
         )
     )
-    app.include_router(chatkit_router(ChatEndpoint(server, runner, _edge_limits(settings)), authenticate))
+    app.include_router(chatkit_router(ChatEndpoint(server, runner, edge_limits(settings)), authenticate))
     files = FileEndpoint(
         attachments,
         authenticate=authenticate,
@@ -294,26 +192,6 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
     app.add_middleware(SecurityHeadersMiddleware, most_header_bytes=settings.max_header_bytes)
     app.add_middleware(RequestIdMiddleware)
     return app
-
-
-def _edge_limits(settings: Settings) -> EdgeLimits:
-    most_bytes = settings.max_body_bytes
-    if settings.transcription_model is not None:
-        # In base64, with what is around it.
-        most_bytes = max(most_bytes, settings.max_audio_bytes * 4 // 3 + 4096)
-    return EdgeLimits(
-        body=BodyLimits(most_bytes=most_bytes, seconds=settings.body_seconds),
-        request=RequestLimits(
-            bytes=settings.max_body_bytes,
-            attachments=settings.max_attachments_per_message,
-            metadata_characters=settings.max_metadata_characters,
-            depth=settings.max_json_depth,
-            values=settings.max_json_values,
-            message_characters=settings.max_message_characters,
-            page=settings.max_page_size,
-        ),
-        heartbeat_seconds=settings.heartbeat_seconds,
-    )
 
 
 def _settle_memory() -> None:

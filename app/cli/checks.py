@@ -23,7 +23,7 @@ def results_of(settings: Settings) -> list[Result]:
 def _check_keys(settings: Settings) -> Result:
     if settings.is_dev or not settings.uses_key_set:
         return "keys", True, "a shared secret"
-    from app.main import token_rules, verification_keys
+    from app.parts.identity import token_rules, verification_keys
 
     async def look() -> bool:
         return await verification_keys(settings, token_rules(settings)).look()
@@ -37,7 +37,7 @@ def _check_assistant(settings: Settings) -> Result:
     from app.assistant import AssistantError, load_assistant
     from app.assistant.mcp_servers import McpError
     from app.assistant.transport import ProxyRefused
-    from app.main import model_options
+    from app.parts.models import model_options
 
     try:
         load_assistant(settings.assistant, model_options(settings))
@@ -80,7 +80,7 @@ def _check_database(settings: Settings) -> Result:
 
 def _check_storage(settings: Settings) -> Result:
     from app.errors import ChatError
-    from app.main import file_storage
+    from app.parts.files import file_storage
 
     place = settings.storage_url or settings.data_dir / "attachments"
     try:
@@ -97,7 +97,7 @@ def _check_model(settings: Settings) -> Result:
 
     from app.assistant.lean_client import LeanClient
     from app.assistant.transport import ProxyRefused
-    from app.main import model_options
+    from app.parts.models import model_options
 
     options = model_options(settings)
     if options.is_demo:

@@ -5,6 +5,7 @@ random bits: the SDK's default of 32 has even odds of a clash at 77,000 items.
 """
 
 import secrets
+from functools import lru_cache
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from chatkit.store import StoreItemType
@@ -24,6 +25,8 @@ def new_id(kind: StoreItemType) -> str:
     return f"{_PREFIXES[kind]}_{secrets.token_hex(16)}"
 
 
+# Several statements of a turn ask for it.
+@lru_cache(maxsize=4096)
 def session_uuid(thread_id: str) -> UUID:
     return uuid5(NAMESPACE_DNS, f"chatkit-{thread_id}")
 

@@ -15,7 +15,8 @@ from fastapi.routing import APIRoute
 from sqlalchemy import URL
 
 from app.auth.tokens import TokenRules, mint
-from app.main import create_app, token_rules
+from app.main import create_app
+from app.parts.identity import token_rules
 from app.settings import load_settings
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, script

@@ -1,0 +1,1 @@
+"""What settings say, as the parts want it. A module imports no more than its part needs: commands start fast."""
