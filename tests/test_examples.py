@@ -12,6 +12,7 @@ from sqlalchemy import URL
 
 from app.auth.tokens import mint
 from examples.handbook import sections
+from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
     ROOT,
@@ -78,6 +79,8 @@ def test_the_shop_shows_orders_hands_over_and_cancels(
         handed = client.say(thread_id, "use the tool transfer_to_returns {}")
         assert answers(handed)[-1] == "The tool has answered."
         assert any("within 30 days" in json.dumps(call["body"]) for call in model_server.calls())
+        session = f"SELECT sender_name FROM chat_messages WHERE item_id = '{done_items(handed)[-1]['id']}'"
+        assert query(shared_database, session) == [{"sender_name": "Returns"}]
 
 
 def test_the_handbook_answers_with_its_sources(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:

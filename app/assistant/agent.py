@@ -16,10 +16,12 @@ from agents import (
     RunResultStreaming,
     StreamEvent,
     Usage,
+    UserError,
 )
 from agents.mcp import MCPServer
 from agents.models import get_default_model_settings
 from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
+from chatkit.errors import BaseStreamError
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
     InferenceOptions,
@@ -36,7 +38,7 @@ from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
 from app.assistant.mcp_servers import McpServers, watcher
 from app.assistant.provider_errors import told_of
-from app.assistant.tool_tasks import ToolTasks
+from app.assistant.turn_hooks import TurnHooks
 from app.context import RequestContext
 from app.observability.logs import failure, get_logger
 
@@ -104,8 +106,6 @@ class AgentAssistant(Assistant):
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say | None = None
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         turn = context.request_context.turn
-        if turn is not None:
-            turn.sender_name = self.agent.name
         wanted = self._wanted(history)
         # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
         running: AgentContext[RequestContext] = AgentContext(
@@ -115,12 +115,14 @@ class AgentAssistant(Assistant):
             previous_response_id=context.previous_response_id,
             workflow_item=context.workflow_item,
         )
+        hooks = TurnHooks()
+        watcher.set(hooks)
         # Traces carry the conversation to a third party, so somebody has to ask for that.
-        run_config = RunConfig(model=wanted.model, tracing_disabled=not self.is_traced)
+        run_config = RunConfig(
+            model=wanted.model, tracing_disabled=not self.is_traced, tool_error_formatter=hooks.failed
+        )
         if self.models is not None:
             run_config.model_provider = self.models
-        tasks = ToolTasks()
-        watcher.set(tasks)
         result = Runner.run_streamed(
             self._equipped(wanted),
             await self.converter(context).to_agent_input(list(history)),
@@ -128,14 +130,19 @@ class AgentAssistant(Assistant):
             max_turns=MOST_MODEL_CALLS,
             run_config=run_config,
             error_handlers={"model_refusal": _refused},
-            hooks=tasks,
+            hooks=hooks,
         )
         try:
-            shown: Any = result if say is None else _SaidAtOnce(result, running, say)
+            shown: Any = _Heard(result, running, say)
             async for event in stream_agent_response(running, shown, converter=self._images(context)):
                 yield event
         except TRIPPED as tripped:
             raise refusal_of(tripped) from None
+        except UserError as error:
+            # What a tool raises comes wrapped.
+            if isinstance(error.__cause__, BaseStreamError):
+                raise error.__cause__ from None
+            raise
         except Exception as error:
             told = told_of(error)
             if told is None:
@@ -197,23 +204,32 @@ class AgentAssistant(Assistant):
             await self.models.aclose()
 
 
-class _SaidAtOnce:
-    """A run whose pieces of text are said before the SDK sees them: it makes a task for each of a run's events, and
-    would hand these on as they are. What a tool has streamed is in the SDK's hands, and text does not overtake it."""
+class _Heard:
+    """A run, and who speaks in it. Its pieces of text are said before the SDK sees them: it makes a task for each of a
+    run's events, and would hand these on as they are. What a tool has streamed is in the SDK's hands, and text does not
+    overtake it."""
 
-    def __init__(self, run: RunResultStreaming, context: AgentContext[RequestContext], say: Say) -> None:
+    def __init__(self, run: RunResultStreaming, context: AgentContext[RequestContext], say: Say | None) -> None:
         self._run = run
+        self._turn = context.request_context.turn
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._say = say
+        self._speaks(run.current_agent)
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
         async for event in self._run.stream_events():
+            if event.type == "agent_updated_stream_event":
+                self._speaks(event.new_agent)
             piece = event.data if event.type == "raw_response_event" else None
-            if piece is None or piece.type != "response.output_text.delta" or not self._streamed.empty():
+            if self._say is None or piece is None or piece.type != "response.output_text.delta" or not self._streamed.empty():
                 yield event
-                continue
-            update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)
-            await self._say(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
+            else:
+                update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)
+                await self._say(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
+
+    def _speaks(self, agent: Agent[Any]) -> None:
+        if self._turn is not None:
+            self._turn.sender_name = agent.name
 
 
 def with_servers(

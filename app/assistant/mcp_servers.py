@@ -11,14 +11,15 @@ from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from agents import RunContextWrapper
+from agents import RunContextWrapper, UserError
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPToolMetaContext
 from mcp import ClientSession
 from mcp.types import CallToolResult, ContentBlock, ImageContent, PaginatedRequestParams, TextContent, Tool
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from app.observability.logs import failure, get_logger
+from app.observability.logs import failure, get_logger, reason_of
 
 CONNECT_SECONDS = 20
 CALL_SECONDS = 60
@@ -62,6 +63,11 @@ class McpServer(BaseModel):
             raise ValueError("give either a command or a url")
         return self
 
+    @property
+    def place(self) -> str:
+        """For a log: no arguments and no path, which may be secret."""
+        return self.command or "{0.scheme}://{0.hostname}:{0.port}".format(urlsplit(self.url or ""))
+
 
 class McpFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -86,34 +92,34 @@ class Watcher(Protocol):
         self, call: RunContextWrapper[Any], progress: float, total: float | None, message: str | None
     ) -> None: ...
 
+    def note_failure(self, call: RunContextWrapper[Any]) -> None: ...
+
 
 watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 """Who is told how far the calls have come that a run makes: set where the run begins."""
 _calling: ContextVar[RunContextWrapper[Any] | None] = ContextVar("calling", default=None)
 
 
-class _Stdio(MCPServerStdio):
+class _Own(MCPServer):
+    """What both kinds do otherwise than the SDK's. Before them in the order of methods."""
+
     async def call_tool(self, tool_name: str, arguments: dict[str, Any] | None, meta: Any = None) -> CallToolResult:
         return await _answer_of(self, tool_name, arguments, meta)
 
     async def list_tools(self, *given: Any, **named: Any) -> Any:
-        return await _tools_of(super().list_tools(*given, **named), self.name)
+        return await _tools_of(super().list_tools(*given, **named), self.name)  # type: ignore[safe-super]
 
     async def look(self) -> list[Tool]:
         """The tools it has. Raises if it does not answer."""
-        return await super().list_tools()
+        return await super().list_tools()  # type: ignore[safe-super]
 
 
-class _Http(MCPServerStreamableHttp):
-    async def call_tool(self, tool_name: str, arguments: dict[str, Any] | None, meta: Any = None) -> CallToolResult:
-        return await _answer_of(self, tool_name, arguments, meta)
+class _Stdio(_Own, MCPServerStdio):
+    pass
 
-    async def list_tools(self, *given: Any, **named: Any) -> Any:
-        return await _tools_of(super().list_tools(*given, **named), self.name)
 
-    async def look(self) -> list[Tool]:
-        """The tools it has. Raises if it does not answer."""
-        return await super().list_tools()
+class _Http(_Own, MCPServerStreamableHttp):
+    pass
 
 
 async def _tools_of(listed: Any, name: str) -> Any:
@@ -129,9 +135,7 @@ async def _tools_of(listed: Any, name: str) -> Any:
 Connection = _Stdio | _Http
 
 
-async def _answer_of(
-    connection: Connection, tool_name: str, arguments: dict[str, Any] | None, meta: Any
-) -> CallToolResult:
+async def _answer_of(connection: Any, tool_name: str, arguments: dict[str, Any] | None, meta: Any) -> CallToolResult:
     """What the Agents SDK does not do: it asks for no progress, and over HTTP for one thing at a time."""
     if connection.session is None:
         raise ConnectionError("the session is gone")
@@ -141,7 +145,10 @@ async def _answer_of(
         if told is not None and call is not None:
             await told.progress(call, progress, total, message)
 
-    return bounded(await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta))
+    result = await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta)
+    if result.is_error and told is not None and call is not None:
+        told.note_failure(call)
+    return bounded(result)
 
 
 def bounded(result: CallToolResult) -> CallToolResult:
@@ -230,7 +237,9 @@ class McpServers:
                 self._connected[name], wait = connection, FIRST_WAIT_SECONDS
                 await _until_lost(connection, tools)
             except Exception as error:  # noqa: BLE001 - whatever a server does
-                logger.warning("mcp_not_connected", server=name, **failure(error))
+                # The SDK's own sentences about a connection are cleared of addresses.
+                reason = str(error) if isinstance(error, UserError) else reason_of(error)
+                logger.warning("mcp_not_connected", server=name, at=server.place, reason=reason, again_in_seconds=wait)
             finally:
                 self._connected.pop(name, None)
                 with suppress(Exception):

@@ -80,5 +80,10 @@ def _told_as_httpx2_tells() -> Iterator[None]:
     try:
         with map_aiohttp_exceptions():
             yield
+    except httpx2.ConnectTimeout as error:
+        # The map calls every connection that fails one that took too long.
+        if isinstance(error.__cause__, TimeoutError):
+            raise
+        raise httpx2.ConnectError(str(error)) from error.__cause__
     except aiohttp.ClientError as error:
         raise httpx2.RemoteProtocolError(str(error)) from error

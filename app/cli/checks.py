@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from app.cli.databases import any_database, explained
+from app.observability.logs import reason_of
 from app.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
@@ -118,4 +119,4 @@ def _check_model(settings: Settings) -> Result:
     except ProxyRefused as error:
         return "model", False, str(error)
     except OpenAIError as error:
-        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__}"
+        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__} ({reason_of(error)})"

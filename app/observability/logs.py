@@ -126,6 +126,21 @@ def failure(error: BaseException) -> dict[str, object]:
     return told
 
 
+def reason_of(error: BaseException) -> str:
+    """The innermost exception's type, and what the operating system says of it: an address or a program that somebody
+    has configured, and nothing that was said."""
+    while (inner := _inside(error)) is not None:
+        error = inner
+    said = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _inside(error: BaseException) -> BaseException | None:
+    if isinstance(error, BaseExceptionGroup):
+        return error.exceptions[0]
+    return error.__cause__ or error.__context__
+
+
 def _codes(error: object, *names: str) -> dict[str, object]:
     found = {name: getattr(error, name, None) for name in names}
     return {name: value for name, value in found.items() if isinstance(value, int) or _is_short(value)}

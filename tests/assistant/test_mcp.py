@@ -114,6 +114,7 @@ def equipped(
         "there": {"type": "http", "url": http_server.url, "headers": {"X-Test": "1"}},
         "away": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
         "wrong": {"command": "/nowhere/at/all"},
+        "brief": {"command": sys.executable, "args": ["-c", "raise SystemExit(3)"]},
     }
     (directory / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
     settings = environment(shared_database, model_server) | {"CHAT_MCP_FILE": "mcp.json"}
@@ -266,6 +267,10 @@ def test_a_tool_that_fails_is_told_to_the_model(equipped: Equipped) -> None:
     events = equipped.use("mcp_there__fail")
     assert "error" not in {event["type"] for event in events}
     assert texts([done_items(events)[-1]]) == ["The tool has answered."]
+    # And shown as what it is.
+    (workflow,) = [item for item in done_items(events) if item["type"] == "workflow"]
+    (task,) = workflow["workflow"]["tasks"]
+    assert (task["content"], task["status_indicator"]) == ("It failed.", "none")
 
 
 def test_a_program_sees_nothing_of_our_environment(equipped: Equipped) -> None:
@@ -291,6 +296,22 @@ def _lost_and_found(equipped: Equipped, server: str, lose: Callable[[], object])
         return "the sum is 42" in equipped.output()
 
     eventually(answers, 90, f"{server} answers again")
+
+
+def test_the_log_says_why_a_server_is_not_there(equipped: Equipped) -> None:
+    def why() -> dict[str, tuple[str, str]]:
+        lines = [json.loads(line) for line in equipped.process.log.splitlines() if "mcp_not_connected" in line]
+        return {line["server"]: (line["at"], line["reason"]) for line in lines}
+
+    eventually(lambda: {"away", "wrong", "brief"} <= set(why()), what="all three were tried")
+    place, reason = why()["away"]
+    assert place.startswith("http://127.0.0.1:")
+    assert "/mcp" not in place
+    assert "Could not reach" in reason
+    assert why()["wrong"] == ("/nowhere/at/all", "FileNotFoundError: No such file or directory")
+    place, reason = why()["brief"]
+    assert place == sys.executable
+    assert reason not in {"ExceptionGroup", "UserError"}
 
 
 def test_a_program_that_ended_is_started_again(equipped: Equipped) -> None:

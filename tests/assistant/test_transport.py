@@ -13,6 +13,8 @@ from app.assistant import provider_errors
 from app.assistant.lean_client import LeanClient
 from app.assistant.transport import AiohttpClient
 from app.errors import ModelUnavailable
+from app.observability.logs import reason_of
+from tests.support.processes import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -108,6 +110,13 @@ async def test_an_answer_that_is_none_is_the_models_trouble(said: bytes) -> None
         with pytest.raises(APIConnectionError) as failed:
             await words(url)
     assert isinstance(provider_errors.told_of(failed.value), ModelUnavailable)
+
+
+async def test_a_refused_connection_is_no_timeout() -> None:
+    with pytest.raises(APIConnectionError) as failed:
+        await words(f"http://127.0.0.1:{free_port()}/v1")
+    assert not isinstance(failed.value, APITimeoutError)
+    assert "ConnectionRefusedError" in reason_of(failed.value)
 
 
 async def test_what_came_before_a_connection_broke_is_not_lost() -> None:

@@ -124,6 +124,22 @@ def look_up(what: str) -> str:
     return f"Looked up {what}."
 
 
+@function_tool
+def broken(words: str) -> str:
+    """A tool with a mistake in it."""
+    raise KeyError(words)
+
+
+@function_tool
+async def for_the_user(words: str) -> str:
+    """A tool that has something to tell the user."""
+    raise CustomStreamError(words, allow_retry=True)
+
+
+def build_with_broken_tools() -> Agent[AgentContext[RequestContext]]:
+    return Agent(name="Broken", instructions="Answer.", tools=[broken, for_the_user, look_up])
+
+
 @action("where", free=True)
 async def where(_payload: object, _sender: WidgetItem | None, context: AgentContext[RequestContext]) -> Outcome:
     raise CustomStreamError(json.dumps(context.request_context.client_says), allow_retry=False)

@@ -1,28 +1,47 @@
-"""Calls of MCP tools, shown as the tasks of a workflow while they run, with what their servers say meanwhile."""
+"""What is noticed of a turn's run: calls of MCP tools, shown as the tasks of a workflow while they run, with
+what their servers say meanwhile; and tools that fail, which the Agents SDK tells the model alone."""
 
 import time
 from typing import Any
 
-from agents import Agent, RunContextWrapper, RunHooks, Tool
+from agents import Agent, RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
 from agents.tool import FunctionTool, ToolOriginType, get_function_tool_origin
 from chatkit.agents import AgentContext
+from chatkit.errors import BaseStreamError
 from chatkit.types import CustomTask, ProgressUpdateEvent, ThreadItemUpdatedEvent, WorkflowTaskUpdated
 
 from app.assistant.mcp_servers import shown_title
 from app.context import RequestContext
+from app.observability.logs import failure, get_logger
 
 SECONDS_BETWEEN_PROGRESS = 0.25
 LONGEST_PROGRESS = 200
 """Characters: a server says what it likes, as often as it likes."""
 
 
-class ToolTasks(RunHooks[AgentContext[RequestContext]]):
-    """Of one run."""
+logger = get_logger(__name__)
 
+
+class TurnHooks(RunHooks[AgentContext[RequestContext]]):
     def __init__(self) -> None:
         self._running: dict[str, tuple[str, int]] = {}
         """Call id to the workflow and the place of its task in it."""
         self._told_at: dict[str, float] = {}
+        self._for_user: dict[str, BaseStreamError] = {}
+        """Call id to what its tool raised."""
+        self._failed: set[str] = set()
+
+    def failed(self, args: ToolErrorFormatterArgs[Any]) -> None:
+        """A RunConfig's ``tool_error_formatter``, which changes nothing of what the model is told. What a tool raises
+        for the user ends the turn when the tool has ended."""
+        if isinstance(args.error, BaseStreamError):
+            self._for_user[args.call_id] = args.error
+        elif args.error is not None:
+            self._failed.add(args.call_id)
+            logger.warning("tool_failed", tool=args.tool_name, **failure(args.error))
+
+    def note_failure(self, call: RunContextWrapper[Any]) -> None:
+        self._failed.add(_call_id(call))
 
     async def on_tool_start(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool
@@ -55,10 +74,14 @@ class ToolTasks(RunHooks[AgentContext[RequestContext]]):
     async def on_tool_end(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool, _result: object
     ) -> None:
+        if (error := self._for_user.pop(_call_id(context), None)) is not None:
+            raise error
         workflow_id, place = self._running.pop(_call_id(context), ("", 0))
         if not workflow_id:
             return
         chat, task = context.context, CustomTask(title=_title_of(tool), status_indicator="complete")
+        if _call_id(context) in self._failed:
+            task = CustomTask(title=task.title, content="It failed.", status_indicator="none")
         if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
             await chat.update_workflow_task(task, place)
             return
