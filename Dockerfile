@@ -15,7 +15,6 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHAT_LOG_F
 COPY --from=build /venv /venv
 COPY --from=build /srv /srv
 COPY alembic.ini ./
-COPY migrations migrations
 USER 10001
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \

@@ -220,8 +220,8 @@ class _Heard:
         async for event in self._run.stream_events():
             if event.type == "agent_updated_stream_event":
                 self._speaks(event.new_agent)
-            piece = event.data if event.type == "raw_response_event" else None
-            if self._say is None or piece is None or piece.type != "response.output_text.delta" or not self._streamed.empty():
+            piece = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
+            if self._say is None or piece is None or piece.type != "response.output_text.delta":
                 yield event
             else:
                 update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)

@@ -11,11 +11,13 @@ from app.db.database import Database
 from app.db.statement import Statement
 from app.db.tables import VERSION_TABLE
 
-ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(__file__).resolve().parents[1] / "migrations"
 
 
 def _config(url: URL | None = None) -> Config:
-    config = Config(ROOT / "alembic.ini")
+    # Not by alembic.ini, which is for the command `alembic` in a checkout, and not there when the package is installed.
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     if url is not None:
         config.attributes["url"] = url.render_as_string(hide_password=False)
     return config
@@ -24,7 +26,7 @@ def _config(url: URL | None = None) -> Config:
 def wanted_revision() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
-        raise RuntimeError(f"no migrations found in {ROOT / 'migrations'}")
+        raise RuntimeError(f"no migrations found in {SCRIPTS}")
     return head
 
 

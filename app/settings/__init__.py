@@ -1,6 +1,6 @@
 """What can be configured: environment variables, read once, all problems reported together.
 
-Only ``main``, ``cli`` and ``migrations/env.py`` read settings; every other part is handed what it needs.
+Only ``main``, ``parts``, ``cli`` and ``migrations/env.py`` read settings; every other part is handed what it needs.
 """
 
 import logging

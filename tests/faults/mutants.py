@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support.processes import ROOT, clean_environment
 
-COPIED = ("app", "tests", "migrations", "alembic.ini", "pyproject.toml", "README.md", ".env.example")
+COPIED = ("app", "tests", "alembic.ini", "pyproject.toml", "README.md", ".env.example")
 
 
 @dataclass(frozen=True)
