@@ -87,6 +87,21 @@ def _check_origin(request: Request, origins: frozenset[str]) -> None:
 
 
 def _locale(header: str) -> str | None:
-    first = header.partition(",")[0].partition(";")[0].strip()
-    acceptable = 0 < len(first) <= LONGEST_LOCALE and first.replace("-", "").isalnum() and first.isascii()
-    return first if acceptable else None
+    """The one that is wanted most; of several, the first (RFC 9110, 12.5.4)."""
+    wanted = [(_weight(weight), tag.strip()) for tag, _, weight in (part.partition(";") for part in header.split(","))]
+    named = [(weight, tag) for weight, tag in wanted if weight > 0 and _is_locale(tag)]
+    return max(named, key=lambda pair: pair[0])[1] if named else None
+
+
+def _is_locale(tag: str) -> bool:
+    return 0 < len(tag) <= LONGEST_LOCALE and tag.replace("-", "").isalnum() and tag.isascii()
+
+
+def _weight(parameter: str) -> float:
+    name, _, value = parameter.strip().partition("=")
+    if not name:
+        return 1.0
+    try:
+        return float(value) if name.strip().lower() == "q" else 0.0
+    except ValueError:
+        return 0.0

@@ -37,12 +37,14 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
         # Without a model, the default assistant shows what a front end has to deal with.
         is_demo = options.is_demo and import_string == DEFAULT_ASSISTANT
         found = DemoAssistant(found) if is_demo else AgentAssistant(found)
-    if isinstance(found, Assistant):
-        found.transcriber = transcriber(options)
-        if isinstance(found, AgentAssistant):
-            found.is_traced = options.is_traced
-        if options.mcp_file is not None and isinstance(found, AgentAssistant):
-            found.mcp = McpServers(read_servers(options.mcp_file))
-        found.prepare(models, Choices(options.allowed_models, options.allowed_tools))
-        return found
-    raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")
+    if not isinstance(found, Assistant):
+        raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")
+    assistant: Assistant = found
+    assistant.transcriber = transcriber(options)
+    if isinstance(assistant, AgentAssistant):
+        assistant.is_traced = options.is_traced
+        assistant.mcp = McpServers(read_servers(options.mcp_file)) if options.mcp_file is not None else None
+    elif options.mcp_file is not None:
+        raise AssistantError(f"{import_string} is no agents.Agent, and CHAT_MCP_FILE has tools for one")
+    assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools))
+    return assistant

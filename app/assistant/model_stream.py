@@ -8,6 +8,7 @@ And the more texts are streamed at once, the longer a read waits for more of the
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from json import JSONDecodeError
 from typing import Any, ClassVar, Self, get_args
 
@@ -15,14 +16,18 @@ from agents.exceptions import _mark_error_to_drain_stream_events
 from openai import APIConnectionError, APIError, AsyncStream
 from openai._streaming import ServerSentEvent, SSEDecoder, _SSELineDecoder
 from openai._streaming_cleanup import drain_response_async
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import Choice
 from openai.types.responses import (
+    ResponseFailedEvent,
     ResponseFunctionCallArgumentsDeltaEvent,
+    ResponseIncompleteEvent,
     ResponseReasoningSummaryTextDeltaEvent,
     ResponseReasoningTextDeltaEvent,
     ResponseStreamEvent,
     ResponseTextDeltaEvent,
+    ResponseUsage,
 )
 from pydantic import BaseModel, ValidationError
 
@@ -31,6 +36,9 @@ CUT_OFF = frozenset({"length", "content_filter"})
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 """Events after which nothing more comes of a response."""
+
+spent_in_vain: ContextVar[list[CompletionUsage | ResponseUsage] | None] = ContextVar("spent_in_vain", default=None)
+"""What answers have cost that did not get to their end: the Agents SDK counts the others. Set where a run begins."""
 
 EVENTS: Mapping[str, type[BaseModel]] = {
     name: kind
@@ -50,13 +58,21 @@ class _Quick(AsyncStream[Any]):
         raise NotImplementedError
 
     def note(self, event: Any) -> None:
-        """Raises APIError if it was the end of an answer that is not whole."""
+        """What was just yielded."""
         raise NotImplementedError
 
     def note_end(self) -> None:
         """Raises APIError if nothing has said that this is the end."""
         if not self._is_ended:
             raise APIConnectionError(message="the answer broke off", request=self.response.request)
+
+    def note_whole(self) -> None:
+        """Raises APIError if what has ended is not all of the answer."""
+
+    @staticmethod
+    def spend(usage: CompletionUsage | ResponseUsage | None) -> None:
+        if usage is not None and (spent := spent_in_vain.get()) is not None:
+            spent.append(usage)
 
 
 class QuickEvents(_Quick):
@@ -65,10 +81,14 @@ class QuickEvents(_Quick):
 
     def note(self, event: Any) -> None:
         self._is_ended = self._is_ended or event.type in ENDS
+        if isinstance(event, ResponseIncompleteEvent | ResponseFailedEvent):
+            self.spend(event.response.usage)
 
 
 class QuickChunks(_Quick):
     """The Agents SDK takes an answer that was cut for a whole one, unless nothing at all was said."""
+
+    _cut_by: str | None = None
 
     def type_of(self, _: ServerSentEvent, /) -> type[BaseModel] | None:
         return ChatCompletionChunk
@@ -76,8 +96,14 @@ class QuickChunks(_Quick):
     def note(self, event: Any) -> None:
         reasons = [choice.finish_reason for choice in event.choices or () if choice.finish_reason]
         self._is_ended = self._is_ended or bool(reasons)
-        for reason in CUT_OFF.intersection(reasons):
-            raise APIError("the answer was cut off", self.response.request, body={"code": reason})
+        self._cut_by = self._cut_by or next(iter(CUT_OFF.intersection(reasons)), None)
+        # What it has cost is said after the reason.
+        if self._cut_by is not None:
+            self.spend(event.usage)
+
+    def note_whole(self) -> None:
+        if self._cut_by is not None:
+            raise APIError("the answer was cut off", self.response.request, body={"code": self._cut_by})
 
 
 async def _quick(stream: _Quick) -> AsyncIterator[Any]:
@@ -95,9 +121,11 @@ async def _quick(stream: _Quick) -> AsyncIterator[Any]:
                     if response.http_version == "HTTP/1.1":
                         # So that the connection can be used again.
                         await drain_response_async(response)
+                    stream.note_whole()
                     return
                 if is_text:
                     await pace.pause()
+            stream.note_whole()
             stream.note_end()
         except APIError as error:
             # What was said in the same moment is told before it; the Agents SDK would drop it.
@@ -145,8 +173,9 @@ def _understood(stream: _Quick, read: Iterable[ServerSentEvent]) -> Iterator[Any
                 raise APIError(message, stream.response.request, body=error)
             own_way = stream._client._process_response_data  # noqa: SLF001 - see docs/decisions/0006
             understood = own_way(data=data, cast_to=stream._cast_to, response=stream.response)  # noqa: SLF001
-        yield understood
+        # Before the Agents SDK has it, which reads nothing more after an answer that has failed.
         stream.note(understood)
+        yield understood
 
 
 def validated(kind: type[BaseModel], data: str) -> BaseModel | None:

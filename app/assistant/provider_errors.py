@@ -18,8 +18,10 @@ from app.errors import (
     ContextTooLong,
     ModelBusy,
     ModelMisconfigured,
+    ModelMistaken,
     ModelQuotaUsedUp,
     ModelUnavailable,
+    TooManySteps,
 )
 
 _BY_CODE: dict[str, type[ChatError]] = {
@@ -35,6 +37,8 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "content_filter": ContentRefused,
     "content_policy_violation": ContentRefused,
     "moderation_blocked": ContentRefused,
+    # LiteLLM's.
+    "budget_exceeded": ModelQuotaUsedUp,
     "insufficient_quota": ModelQuotaUsedUp,
     "billing_hard_limit_reached": ModelQuotaUsedUp,
     "rate_limit_exceeded": ModelBusy,
@@ -58,9 +62,13 @@ _TOO_LONG = re.compile(
     r"|exceeds? (the )?((model's|available) )?context"
     r"|prompt is too long|input is too long|exceeds the maximum number of (input )?tokens|contextwindowexceeded"
 )
-# One request of more tokens than a minute may have: OpenAI gives it the code of too many requests.
+# One request of more tokens than a minute may have: OpenAI (429) and Groq (413) give it the code of too many requests.
 _NEVER_FITS = re.compile(r"request too large")
-_QUOTA = re.compile(r"insufficient[_ ]quota|credit balance is too low|payment required")
+_QUOTA = re.compile(r"insufficient[_ ]quota|budget has been exceeded|credit balance is too low|payment required")
+# LiteLLM's and Gemini's, who give it no code.
+_REFUSED = re.compile(
+    r"contentpolicyviolation|blocked (due to|by|for) (the )?(safety|content)|content management policy"
+)
 _BUSY = re.compile(r"overloaded|at capacity|rate limit|too many requests")
 # As the Agents SDK writes what ended a stream of the responses API.
 _IN_STREAM = re.compile(r"code='?(\w+)|reason='?(\w+)")
@@ -72,24 +80,29 @@ def told_of(error: Exception) -> ChatError | None:
         case ContentFilterFinishReasonError():
             return ContentRefused()
         case MaxTurnsExceeded():
-            return AnswerTooLong()
+            return TooManySteps()
         case ModelTimeoutError():
             return ModelUnavailable()
         case ModelBehaviorError(message=message):
-            # What it quotes may be anybody's words; only a code that ended a stream counts.
-            is_end = message.startswith("Responses stream ended")
-            codes = [code for pair in _IN_STREAM.findall(message) for code in pair if code] if is_end else []
-            return next((_BY_CODE[code]() for code in codes if code in _BY_CODE), ModelUnavailable())
+            return _of_behaviour(message)()
         case APIError():
             return _of_api(error)()
         case _:
             return None
 
 
+def _of_behaviour(message: str) -> type[ChatError]:
+    # What it quotes may be anybody's words; only a code that ended a stream counts.
+    if not message.startswith("Responses stream ended"):
+        return ModelMistaken
+    codes = [code for pair in _IN_STREAM.findall(message) for code in pair if code]
+    return next((_BY_CODE[code] for code in codes if code in _BY_CODE), ModelUnavailable)
+
+
 def _of_api(error: APIError) -> type[ChatError]:
     codes, said = _words_of(error)
     status = error.status_code if isinstance(error, APIStatusError) else None
-    if status == 429 and _NEVER_FITS.match(said):
+    if status in {413, 429} and _NEVER_FITS.match(said):
         return ContextTooLong
     by_code = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
     if by_code is not None:
@@ -104,6 +117,8 @@ def _of_api(error: APIError) -> type[ChatError]:
 def _by_words(said: str, *, is_refusal: bool) -> type[ChatError]:
     if _TOO_LONG.search(said):
         return ContextTooLong
+    if is_refusal and _REFUSED.search(said):
+        return ContentRefused
     if is_refusal:
         return ModelQuotaUsedUp if _QUOTA.search(said) else ModelMisconfigured
     # A server's own trouble, or a stream that broke off.

@@ -63,6 +63,24 @@ class ModelMisconfigured(ChatError):
     sentence = "The assistant is not set up correctly. Please tell those who run it."
 
 
+class ModelMistaken(ChatError):
+    """It called a tool that is not there, or answered in a form that was not asked for."""
+
+    status = 502
+    code = "model_mistaken"
+    sentence = "The assistant made a mistake while answering. Please try again."
+    retry = True
+
+
+class TooManySteps(ChatError):
+    """It went on calling tools, and came to no answer."""
+
+    status = 502
+    code = "too_many_steps"
+    sentence = "The assistant came to no answer in as many steps as it may take."
+    retry = True
+
+
 class ContextTooLong(ChatError):
     status = 422
     code = "context_too_long"

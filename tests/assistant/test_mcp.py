@@ -14,7 +14,7 @@ from agents.mcp import MCPServer
 from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, TextResourceContents
 from sqlalchemy import URL
 
-from app.assistant import mcp_servers
+from app.assistant import AssistantError, load_assistant, mcp_servers
 from app.assistant.agent import with_servers
 from app.assistant.mcp_servers import (
     McpError,
@@ -25,6 +25,7 @@ from app.assistant.mcp_servers import (
     read_servers,
     shown_title,
 )
+from app.assistant.models import ModelOptions
 from app.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
@@ -324,6 +325,12 @@ def test_a_server_that_was_restarted_is_connected_again(equipped: Equipped, http
         http_server.start()
 
     _lost_and_found(equipped, "there", restart)
+
+
+def test_an_assistant_that_cannot_have_the_tools_is_refused(tmp_path: Path) -> None:
+    options = ModelOptions(mcp_file=tmp_path / "mcp.json")
+    with pytest.raises(AssistantError, match="CHAT_MCP_FILE"):
+        load_assistant("tests.support.assistants:Echo", options)
 
 
 @pytest.mark.parametrize(

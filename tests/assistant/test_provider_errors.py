@@ -56,6 +56,19 @@ SAID: dict[str, tuple[Exception, str]] = {
         ),
         "context_too_long",
     ),
+    "more than a minute may ever have, by groq": (
+        answered(413, "Request too large for model m on tokens per minute (TPM): Limit 6000", "rate_limit_exceeded"),
+        "context_too_long",
+    ),
+    "litellm, a policy": (
+        answered(400, "litellm.ContentPolicyViolationError: AzureException - The response was filtered", "400"),
+        "content_refused",
+    ),
+    "gemini, safety": (answered(400, "The request was blocked due to safety."), "content_refused"),
+    "litellm, a budget": (
+        answered(400, "Budget has been exceeded! Current cost: 5.0, Max budget: 5.0", kind="budget_exceeded"),
+        "model_quota_used_up",
+    ),
     "gemini's list": (
         APIStatusError(
             "Error code: 400",
@@ -87,11 +100,11 @@ SAID: dict[str, tuple[Exception, str]] = {
     "out of memory": (APIError("out of memory", REQUEST, body="out of memory"), "model_unavailable"),
     "a tool that is not there": (
         ModelBehaviorError("Tool show_billing not found in agent Shop"),
-        "model_unavailable",
+        "model_mistaken",
     ),
     "arguments that are no JSON": (
         ModelBehaviorError("Invalid JSON when parsing {content_filter: insufficient_quota"),
-        "model_unavailable",
+        "model_mistaken",
     ),
     "a failed response": (
         ModelBehaviorError(
@@ -114,7 +127,7 @@ SAID: dict[str, tuple[Exception, str]] = {
         ),
         "answer_too_long",
     ),
-    "too many calls": (MaxTurnsExceeded("20"), "answer_too_long"),
+    "too many calls": (MaxTurnsExceeded("20"), "too_many_steps"),
 }
 
 

@@ -113,6 +113,15 @@ def test_tokens_are_counted(talk: Talk) -> None:
     assert usage == {"input_tokens": 140, "cached_tokens": 40, "output_tokens": 100, "reasoning_tokens": 10}
 
 
+@pytest.mark.parametrize("then", ["length", "filter"])
+def test_so_are_those_of_an_answer_that_was_cut_off(talk: Talk, then: str) -> None:
+    name = new_user()
+    talk.client(name).create(script(words=2, then=then))
+    (row,) = query(talk.database, f"SELECT usage FROM chat_turns WHERE user_id = '{name}'")
+    usage = json.loads(row["usage"]) if isinstance(row["usage"], str) else row["usage"]
+    assert usage == {"input_tokens": 70, "cached_tokens": 20, "output_tokens": 50, "reasoning_tokens": 5}
+
+
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "rate limit": ({"status": 429, "code": "rate_limit_exceeded"}, "model_busy"),
     "overloaded": ({"status": 503, "code": "", "message": "The engine is overloaded."}, "model_busy"),
@@ -154,6 +163,11 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "filtered before the first word": ({"then": "filter"}, "content_refused"),
     "silent": ({"words": 2, "then": "hang"}, "model_unavailable"),
     "failed on the way": ({"words": 2, "then": "fail"}, "model_unavailable"),
+    "too large for a minute, by groq": (
+        {"status": 413, "code": "rate_limit_exceeded", "message": "Request too large for model m on tokens per minute"},
+        "context_too_long",
+    ),
+    "a tool that is not there": ({"tools": [["no_such_tool", "{}"]]}, "model_mistaken"),
     "too fast on the way": ({"words": 2, "then": "fail", "code": "rate_limit_exceeded"}, "model_busy"),
 }
 

@@ -205,7 +205,7 @@ async def _response_events(call: Call, script: Script) -> AsyncIterator[dict[str
     if script.then in {"filter", "length"}:
         reason = {"filter": "content_filter", "length": "max_output_tokens"}[script.then]
         incomplete = {"status": "incomplete", "incomplete_details": {"reason": reason}}
-        yield {"type": "response.incomplete", "response": BASE | {"output": output} | incomplete}
+        yield {"type": "response.incomplete", "response": BASE | {"output": output, "usage": USAGE} | incomplete}
         return
     yield {"type": "response.completed", "response": BASE | {"output": output, "status": "completed", "usage": USAGE}}
 
