@@ -109,7 +109,7 @@ class Handbook(AgentAssistant):
         async for event in super().respond(history, context):
             if isinstance(event, ThreadItemDoneEvent) and isinstance(event.item, AssistantMessageItem):
                 for part in event.item.content:
-                    part.annotations = cited(part.text, found)
+                    part.text, part.annotations = cited(part.text, found)
             yield event
 
     async def search(self, words: str) -> list[Passage]:
@@ -151,14 +151,16 @@ def sections(markdown: str, title: str) -> list[tuple[str, str]]:
     return [(heading, body) for (_, _, heading), body in zip(heads, bodies, strict=True) if body]
 
 
-def cited(answer: str, found: Sequence[Passage]) -> list[Annotation]:
-    """Each number in the answer that is a passage's."""
-    marks = ((int(mark[1]), mark.end()) for mark in re.finditer(r"\[(\d{1,2})\]", answer))
-    return [
-        Annotation(source=FileSource(filename=found[number - 1].page, title=found[number - 1].heading), index=end)
-        for number, end in marks
-        if 1 <= number <= len(found)
-    ]
+def cited(answer: str, found: Sequence[Passage]) -> tuple[str, list[Annotation]]:
+    """The answer without the numbers of passages, and where each of them stood: whoever shows it draws a mark."""
+    text, annotations, rest = "", [], 0
+    for mark in re.finditer(r" ?\[(\d{1,2})\]", answer):
+        number = int(mark[1])
+        if 1 <= number <= len(found):
+            text, rest = text + answer[rest : mark.start()], mark.end()
+            source = FileSource(filename=found[number - 1].page, title=found[number - 1].heading)
+            annotations.append(Annotation(source=source, index=len(text)))
+    return text + answer[rest:], annotations
 
 
 def build() -> Handbook:

@@ -78,5 +78,9 @@ def build() -> AgentAssistant:
         handoffs=[returns],
     )
     assistant = AgentAssistant(front, actions=[cancel])
-    assistant.start_prompts = {"Show order 7": "a card with a button", "List orders": "what a tool knows of this user"}
+    assistant.start_prompts = {
+        "Show order 7": "a card with a button",
+        "List orders": "what a tool knows of this user",
+        "How do returns work?": "a second agent",
+    }
     return assistant

@@ -133,7 +133,7 @@ class Attachments(AttachmentStore[RequestContext]):
         if not self.limits.accepted:
             raise NotSupported(OFF)
         if size < 1:
-            raise Unprocessable("size: the file is empty.")
+            raise Unprocessable("This file is empty (size).")
         if size > self.limits.most_bytes:
             raise FileTooLarge(f"Files may have up to {self.limits.most_bytes / 2**20:.3g} MB.")
         name = kinds.shown_name(given_name)

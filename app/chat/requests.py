@@ -1,4 +1,5 @@
-"""A request body becomes one of the protocol's requests, or an error that names the field."""
+"""A request body becomes one of the protocol's requests, or an error that names the field: after a sentence, where a user
+may have caused it."""
 
 import json
 import re
@@ -126,27 +127,33 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
 def _checked_title(given: str) -> str:
     title = given.strip()
     if not title:
-        raise Unprocessable("params.title: a title needs at least one character.")
+        raise Unprocessable("A title needs at least one character (params.title).")
     if len(title) > LONGEST_GIVEN_TITLE:
-        raise Unprocessable(f"params.title: at most {LONGEST_GIVEN_TITLE} characters.")
+        raise Unprocessable(f"This title is too long: it may have {LONGEST_GIVEN_TITLE} characters (params.title).")
     return title
 
 
 def _check_answers(submission: StructuredInputSubmission, limits: RequestLimits) -> None:
     length = sum(len(value) for answer in submission.answers.values() for value in answer.values)
     if length > limits.message_characters:
-        raise Unprocessable(f"params.input.answers: at most {limits.message_characters} characters.")
+        raise Unprocessable(
+            f"These answers are too long: they may have {limits.message_characters} characters (params.input.answers)."
+        )
 
 
 def _check_message(message: UserMessageInput, limits: RequestLimits) -> None:
     if not message.attachments and not any(part.text.strip() for part in message.content):
-        raise Unprocessable("params.input.content: the message is empty.")
+        raise Unprocessable("This message is empty (params.input.content).")
     if len(message.content) > MOST_PARTS:
         raise Unprocessable(f"params.input.content: at most {MOST_PARTS} parts.")
     length = sum(len(part.text) for part in message.content) + len(message.quoted_text or "")
     if length > limits.message_characters:
-        raise Unprocessable(f"params.input.content: at most {limits.message_characters} characters.")
+        raise Unprocessable(
+            f"This message is too long: it may have {limits.message_characters} characters (params.input.content)."
+        )
     if len(message.attachments) > limits.attachments:
-        raise Unprocessable(f"params.input.attachments: at most {limits.attachments} files.")
+        raise Unprocessable(
+            f"These are too many files: a message may have {limits.attachments} (params.input.attachments)."
+        )
     if len(set(message.attachments)) != len(message.attachments):
         raise Unprocessable("params.input.attachments: each attachment once.")

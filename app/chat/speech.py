@@ -21,7 +21,7 @@ async def transcribed(
     except ValueError:
         raise Unprocessable("params.audio_base64: this is not base64.") from None
     if not data:
-        raise Unprocessable("params.audio_base64: the recording is empty.")
+        raise Unprocessable("This recording is empty (params.audio_base64).")
     if len(data) > most_bytes:
         raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {most_bytes} bytes.")
     heard = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)

@@ -95,7 +95,7 @@ def create_of(text: str) -> bytes:
         (nested(9000), 400, "more than 300 values"),
         (many(250), 200, ""),
         (many(300), 400, "more than 300 values"),
-        (create_of("x" * 501), 422, "params.input.content: at most 500 characters"),
+        (create_of("x" * 501), 422, "This message is too long: it may have 500 characters (params.input.content)."),
         (b'{"type": "threads.list", "params": {"limit": 10}}', 200, ""),
         (b'{"type": "threads.list", "params": {"limit": 11}}', 422, "params.limit: 1 to 10"),
         (b'{"type": "threads.list", "params": {"limit": 0}}', 422, "params.limit: 1 to 10"),

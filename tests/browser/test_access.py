@@ -122,6 +122,11 @@ def test_nothing_is_wider_than_a_phone(visit: Visit) -> None:
     for keyword in SCENES:
         visitor.say(keyword)
     visitor.say("w" * 300)
+    # Its title is one line.
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name="New conversation", exact=True).click()
+    visitor.say("How do I change the address of an order that is on its way to somebody else by now? markdown")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     # Tables and code scroll in frames of their own; a list that hides what sticks out would still cut it off.
     outside = page.evaluate(
         """() => [...document.querySelectorAll("body *:not(.hidden)")]
@@ -186,8 +191,14 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
 
 def test_a_screen_reader_is_told_what_happens(visit: Visit) -> None:
     visitor = visit()
+    status = visitor.page.get_by_role("status").first
+    visitor.say("markdown")
+    # As it is read, and not as it is written.
+    expect(status).to_contain_text("The assistant says: ")
+    assert not any(mark in status.inner_text() for mark in ("**", "```", "|"))
+    visitor.page.get_by_role("button", name="New conversation", exact=True).click()
     visitor.say("mistake")
-    expect(visitor.page.get_by_role("status").first).to_have_text("The assistant says: Two and two is four.")
+    expect(status).to_have_text("The assistant says: Two and two is four.")
     headings = visitor.page.get_by_role("heading", level=2)
     expect(headings).to_have_text(["You said:", "The assistant says:"])
     expect(visitor.page.get_by_role("navigation", name="Conversations")).to_be_visible()

@@ -115,10 +115,32 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_read(visitor: Visito
     seen = visitor.answer.locator(".markdown").inner_text()
     visitor.page.reload()
     expect(visitor.answer).to_contain_text(seen)
+    expect(visitor.page.locator("#ended")).to_contain_text("You left before this answer was finished.")
     expect(visitor.page.locator(".item")).to_have_count(2)
     # And it can be gone on with.
     visitor.say("Hello")
     expect(visitor.answer).to_contain_text("You said: Hello")
+
+
+@pytest.mark.parametrize(("keyword", "said"), [("slow", "Stopped."), ("error", "The demo was asked for an error.")])
+def test_how_an_answer_ended_is_still_said_after_a_reload(visitor: Visitor, keyword: str, said: str) -> None:
+    page = visitor.page
+    page.get_by_label("Message", exact=True).fill(keyword)
+    page.keyboard.press("Enter")
+    if keyword == "slow":
+        expect(visitor.answer).to_contain_text("This is")
+        page.keyboard.press("Escape")
+    ended = page.locator("#ended")
+    expect(ended).to_contain_text(said)
+    visitor.settle()
+    page.reload()
+    expect(ended).to_contain_text(said)
+    # Not of what comes after it.
+    visitor.say("Hello")
+    expect(ended).to_be_hidden()
+    page.reload()
+    expect(visitor.answer).to_contain_text("You said: Hello")
+    expect(ended).to_be_hidden()
 
 
 def test_escape_stops_too_and_trying_again_answers_once_more(visitor: Visitor) -> None:
@@ -162,6 +184,8 @@ def test_feedback_is_sent_and_shown(visitor: Visitor) -> None:
     bad.click()
     expect(bad).to_have_attribute("aria-pressed", "true")
     expect(good).to_have_attribute("aria-pressed", "false")
+    visitor.page.reload()
+    expect(bad).to_have_attribute("aria-pressed", "true")
 
 
 def test_the_address_opens_the_conversation_and_back_goes_back(visit: Visit, visitor: Visitor) -> None:
@@ -189,6 +213,9 @@ def test_a_second_user_sees_nothing_of_it(visit: Visit, visitor: Visitor) -> Non
     stranger.visit(visitor.thread)
     stranger.page.reload()
     expect(stranger.page.locator("#notices")).to_contain_text("There is no such conversation here.")
+    # And is where something can be begun.
+    expect(stranger.page.locator("#welcome")).to_be_visible()
+    assert stranger.thread == ""
     assert "A secret" not in stranger.page.content()
 
 

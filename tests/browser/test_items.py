@@ -153,6 +153,30 @@ def test_a_workflow_shows_its_tasks_and_its_progress(visitor: Visitor) -> None:
     expect(page.locator("#progress")).to_be_hidden()
 
 
+def test_a_single_step_is_named_and_not_timed(visitor: Visitor) -> None:
+    summaries = visitor.page.evaluate(
+        """async () => {
+          const { drawWorkflow } = await import("/playground/tasks.js");
+          const task = { type: "custom", title: "planets: today", status_indicator: "complete" };
+          const summary = { duration: 0 };
+          return [
+            { type: "custom", tasks: [task], summary },
+            { type: "custom", tasks: [task, task], summary },
+            { type: "reasoning", tasks: [task], summary },
+            { type: "reasoning", tasks: [task], summary: { duration: 1 } },
+            { type: "reasoning", tasks: [task], summary: { duration: 12 } },
+          ].map((workflow) => drawWorkflow({ workflow }, false).querySelector("summary").textContent);
+        }"""
+    )
+    assert summaries == [
+        "planets: today",
+        "2 steps",
+        "Thought for a moment",
+        "Thought for a second",
+        "Thought for 12 seconds",
+    ]
+
+
 def test_citations_stand_where_they_belong_and_are_listed(visitor: Visitor) -> None:
     visitor.say("citation")
     expect(visitor.answer.locator(".block").first).to_have_text(

@@ -93,7 +93,7 @@ def test_a_message_without_an_answer_can_be_tried_again_later(visitor: Visitor, 
     assert database is not None
     execute(database, f"DELETE FROM chat_messages WHERE user_id = '{visitor.user}' AND item_type = 'assistant_message'")
     visitor.page.reload()
-    expect(visitor.page.locator("#ended")).to_contain_text("There is no answer to this yet.")
+    expect(visitor.page.locator("#ended")).to_contain_text("There is no answer to this.")
     visitor.page.locator("#ended button").click()
     visitor.settle()
     expect(visitor.page.locator(".assistant_message")).to_have_count(1)

@@ -43,6 +43,7 @@ FILLED = {
     "way": "bike",
     "day": "2026-12-24",
     "elements": "y",
+    "label": "By foot",
 }
 
 
@@ -54,6 +55,8 @@ def fill(visitor: Visitor) -> None:
     page.get_by_label("By bike").check()
     expect(page.get_by_label("By air")).to_be_disabled()
     page.get_by_label("Day").fill("2026-12-24")
+    expect(page.get_by_label("Label")).to_have_value("By hand")
+    page.get_by_label("Label").fill("By foot")
 
 
 def without_oddity(values: object) -> dict[str, object]:
@@ -90,10 +93,23 @@ def test_a_form_can_be_cancelled(visitor: Visitor) -> None:
 
 def test_a_choice_is_sent_when_it_is_made_and_a_clients_action_is_shown(visitor: Visitor) -> None:
     visitor.say("choose")
+    # Nothing is chosen before somebody does.
+    expect(visitor.page.get_by_label("pick")).to_have_value("")
     visitor.page.get_by_label("pick").select_option("B")
     assert told(visitor, "picked") == {"pick": "b"}
     visitor.page.get_by_role("button", name="Here").click()
     expect(visitor.page.locator(".notice")).to_contain_text('For the application: here {"id":1}')
+
+
+def test_of_a_long_list_the_first_rows_are_shown_until_the_rest_is_wanted(visitor: Visitor) -> None:
+    visitor.say("long")
+    rows = visitor.page.locator(".widget li button:visible")
+    expect(rows).to_have_text(["Row 0", "Row 1"])
+    visitor.page.get_by_role("button", name="Show 3 more").click()
+    expect(rows).to_have_count(5)
+    expect(rows.nth(2)).to_be_focused()
+    rows.nth(4).click()
+    assert told(visitor, "row") == {"number": 4}
 
 
 def test_what_cannot_be_drawn_stops_nothing(visitor: Visitor) -> None:

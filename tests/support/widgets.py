@@ -47,6 +47,7 @@ FIELDS: list[dict[str, Any]] = [
         ],
     },
     {"type": "DatePicker", "name": "day", "placeholder": "Day"},
+    {"type": "Text", "value": "By hand", "editable": {"name": "label", "placeholder": "Label", "required": True}},
     {"type": "Input", "name": "__proto__.broken", "placeholder": "Odd", "defaultValue": "x"},
     {"type": "Input", "name": "elements", "placeholder": "Odder", "defaultValue": "y"},
     {"type": "Button", "label": "Save a draft", "onClickAction": _act("draft", payload={"note": "the action's own"})},
@@ -66,6 +67,15 @@ WIDGETS: dict[str, dict[str, Any]] = {
             {"type": "Select", "name": "pick", "options": [{"value": "a", "label": "A"}, {"value": "b", "label": "B"}],
              "onChangeAction": _act("picked")},
             {"type": "Button", "label": "Here", "onClickAction": _act("here", handler="client", payload={"id": 1})},
+        ],
+    },
+    "long": {
+        "type": "ListView",
+        "limit": 2,
+        "children": [
+            {"type": "ListViewItem", "children": [{"type": "Text", "value": f"Row {number}"}],
+             "onClickAction": _act("row", payload={"number": number})}
+            for number in range(5)
         ],
     },
     "odd": {"type": "Card", "children": [{"type": "Select", "name": "x"}]},

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-from agents import ModelResponse, TResponseInputItem, Usage
+from agents import Handoff, ModelResponse, TResponseInputItem, Usage
 from agents.items import TResponseOutputItem, TResponseStreamEvent
 from agents.models.interface import Model
 from openai.types.responses import (
@@ -43,17 +43,19 @@ class DemoModel(Model):
                 return ModelResponse(output=event.response.output, usage=Usage(), response_id=None)
         raise AssertionError("unreachable: a stream ends with its completion")
 
-    async def stream_response(
+    async def stream_response(  # noqa: PLR0917 - as the SDK calls it
         self,
         system_instructions: str | None,
         input: str | list[TResponseInputItem],
         model_settings: Any,
         tools: Sequence[Any],
+        output_schema: Any = None,
+        handoffs: Sequence[Handoff[Any, Any]] = (),
         *_: Any,
         **__: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         conversation = [{"role": "user", "content": input}] if isinstance(input, str) else list(input)
-        if (wanted := call_for(conversation, tools)) is not None:
+        if (wanted := call_for(conversation, tools, handoffs)) is not None:
             name, arguments = wanted
             call = ResponseFunctionToolCall(
                 id=_id("fc"), call_id=_id("call"), type="function_call", name=name, arguments=arguments

@@ -2,6 +2,7 @@
 
 import { ChatError } from "./client.js";
 import { announce, at } from "./dom.js";
+import { keepEnding, keepRating, keptEnding, keptRating } from "./kept.js";
 import { UNTITLED } from "./sidebar.js";
 import { applyUpdate, textOf } from "./updates.js";
 
@@ -23,11 +24,13 @@ export class Conversation {
   /** `client()` is who speaks; `listed()` is called when the list of conversations may have changed. */
   constructor({ client, log, composer, listed }) {
     Object.assign(this, { client, log, composer, listed });
+    addEventListener("pagehide", () => this.#leave());
   }
 
   // Which one
 
   async open(threadId) {
+    this.#leave();
     this.stop();
     this.#turn = null;
     this.#opened++;
@@ -81,9 +84,15 @@ export class Conversation {
         this.client().call("threads.get_by_id", { thread_id: threadId }),
         this.client().call("items.list", { thread_id: threadId, order: "desc", limit: PAGE }),
       ]).catch((error) => {
-        if (error.status === 404) throw new Error("There is no such conversation here. It may be somebody else's, or deleted.");
-        throw error;
+        if (error.status !== 404 || opened !== this.#opened) throw error;
+        return [];
       });
+      if (opened === this.#opened && !thread) {
+        history.replaceState(null, "", location.pathname);
+        await this.open(null);
+        this.log.tell("There is no such conversation here. It may be somebody else's, or deleted.");
+        return;
+      }
       // Another conversation, or another user, was chosen meanwhile.
       if (opened !== this.#opened) return;
       this.#showThread(thread);
@@ -93,12 +102,33 @@ export class Conversation {
       await Promise.all(items.map((item) => this.log.put(item)));
       if (opened !== this.#opened) return;
       this.log.toEnd();
-      const last = items.findLast((item) => item.type !== "end_of_turn");
-      // As after a connection that was lost before the first word, or while another page waits for it.
-      if (last?.type === "user_message" && !at("composer").hidden) this.log.ended("There is no answer to this yet.", () => this.retry());
+      this.#showEnding();
     } finally {
       if (opened === this.#opened) this.composer.allow(!this.#turn);
     }
+  }
+
+  #last() {
+    return [...this.#items.values()].findLast((item) => item.type !== "end_of_turn" && (item.type !== "assistant_message" || textOf(item)));
+  }
+
+  #leave() {
+    if (this.#turn) this.#keep(["You left before this answer was finished.", this.#turn.again]);
+  }
+
+  /** How it had ended when this page was here before; or that a message has no answer: its page was closed before the
+      first word, or another page waits for it. */
+  #showEnding() {
+    const last = this.#last();
+    if (!last || at("composer").hidden) return;
+    const kept = keptEnding(this.client().user, this.threadId);
+    if (kept?.after === last.id) this.log.ended(kept.text, kept.again && (() => this.retry()));
+    else if (last.type === "user_message") this.log.ended("There is no answer to this.", () => this.retry());
+  }
+
+  #keep([text, again]) {
+    const last = this.#last();
+    if (this.threadId && last) keepEnding(this.client().user, this.threadId, text && { after: last.id, text, again: Boolean(again) });
   }
 
   /** The items of a page that begins with the newest, in the order they were said. */
@@ -145,9 +175,10 @@ export class Conversation {
       this.listed();
     }
     if (turn.hasFailed) return false;
-    const last = [...this.#items.values()].findLast((item) => item.type !== "end_of_turn");
+    const last = this.#last();
     if (last && last.type !== "user_message") {
-      announce(`The assistant says: ${textOf(last).slice(0, 400) || last.type.replaceAll("_", " ")}`);
+      const said = await this.log.said(last.id);
+      if (last === this.#last()) announce(`The assistant says: ${said.slice(0, 400) || last.type.replaceAll("_", " ")}`);
     }
     if (last?.type === "client_tool_call" && last.status === "pending") await this.callTool(last, true);
     return true;
@@ -170,6 +201,7 @@ export class Conversation {
       if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
       else if (item) this.log.put(item);
     }
+    this.#keep(this.log.ending());
     this.log.progress(null);
     this.#setRunning(false);
   }
@@ -285,9 +317,14 @@ export class Conversation {
   async rate(item, kind) {
     return this.#guarded(async () => {
       await this.client().call("items.feedback", { thread_id: this.threadId, item_ids: [item.id], kind });
+      keepRating(this.client().user, item.id, kind);
       announce("Thank you for the feedback.");
       return true;
     });
+  }
+
+  rated(item) {
+    return keptRating(this.client().user, item.id);
   }
 
   async act(item, action, values, element) {

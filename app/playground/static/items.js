@@ -7,7 +7,7 @@ import { drawSource, drawTask, drawWorkflow } from "./tasks.js";
 import { textOf } from "./updates.js";
 import { drawWidget } from "./widgets.js";
 
-/** `handlers` say what happens when something of an item is used: act, answer, callTool, rate, retry, quote, openEntity. */
+/** `handlers` say what happens when something of an item is used: act, answer, callTool, rate, rated, retry, quote, openEntity. */
 export class ItemView {
   #parts = [];
 
@@ -54,16 +54,15 @@ export class ItemView {
   }
 
   #tools() {
-    const { rate, quote, retry } = this.handlers;
+    const { rate, rated, quote, retry } = this.handlers;
     const copyButton = iconButton("copy", "Copy the answer", () => copy(textOf(this.item), copyButton));
     const thumbs = [["thumb-up", "Good answer", "positive"], ["thumb-down", "Bad answer", "negative"]].map(([name, label, kind]) =>
       iconButton(name, label, async () => {
         if (!(await rate(this.item, kind))) return;
-        this.item.feedback = kind;
         thumbs.forEach((thumb) => thumb.setAttribute("aria-pressed", String(thumb.dataset.kind === kind)));
-      }, { "aria-pressed": String(this.item.feedback === kind), "data-kind": kind }));
+      }, { "aria-pressed": String(rated(this.item) === kind), "data-kind": kind }));
     return h("div", { class: "tools", role: "group", "aria-label": "About this answer" }, copyButton, thumbs,
-      iconButton("quote", "Quote", () => quote(selectionIn(this.element) || textOf(this.item))),
+      iconButton("quote", "Quote", () => quote(selectionIn(this.element) || readable(this.element))),
       iconButton("retry", "Try again", () => retry(this.item), { class: "icon-button retry" }));
   }
 }
@@ -76,11 +75,12 @@ const DRAWINGS = {
     textOf(item) && h("p", { class: "bubble" },
       item.content.map((part) => (part.type === "input_tag" ? h("span", { class: "tag" }, `@${part.text}`) : part.text))),
   ].filter(Boolean),
-  widget: (item, view) => {
+  widget: (item, view, isRunning) => {
     const tools = h("div", { class: "tools" });
+    if (!isRunning) tools.append(iconButton("retry", "Try again", () => view.handlers.retry(item), { class: "icon-button retry" }));
     if (item.copy_text) {
       const button = iconButton("copy", "Copy", () => copy(item.copy_text, button));
-      tools.append(button);
+      tools.prepend(button);
     }
     return [drawWidget(item.widget, (action, values) => view.handlers.act(item, action, values, view.element)), tools];
   },
@@ -96,6 +96,11 @@ const DRAWINGS = {
   task: (item) => drawTask(item.task),
   workflow: (item, view, isRunning) => drawWorkflow(item, isRunning, isRunning ? view.element.querySelector("details")?.open : undefined),
 };
+
+/** The text of an answer's element, as it is read. */
+export function readable(element) {
+  return [...element.querySelectorAll(":scope > .markdown")].map((text) => text.innerText).join("\n").trim();
+}
 
 function drawAttachment(file) {
   if (file.type === "image") return h("img", { src: file.preview_url, alt: file.name, class: "preview", loading: "lazy" });

@@ -1,8 +1,8 @@
 // The list of items: kept at its end while it grows, unless somebody reads further up.
 
 import { at, h, iconButton } from "./dom.js";
-import { ItemView } from "./items.js";
-import { MarkdownView } from "./markdown.js";
+import { ItemView, readable } from "./items.js";
+import { drawn, MarkdownView } from "./markdown.js";
 
 const NEAR_END = 80;
 
@@ -80,6 +80,14 @@ export class Log {
   remove(id) {
     this.#views.get(id)?.element.remove();
     this.#views.delete(id);
+  }
+
+  /** The text of an item as it is read, without the marks it is written with. */
+  async said(id) {
+    const element = this.#views.get(id)?.element;
+    if (!element) return "";
+    await drawn(element);
+    return readable(element);
   }
 
   /** What the assistant is doing now, or null. */

@@ -17,6 +17,7 @@ const log = new Log({
   answer: (...about) => conversation.answer(...about),
   callTool: (item) => conversation.callTool(item),
   rate: (...about) => conversation.rate(...about),
+  rated: (item) => conversation.rated(item),
   retry: (item) => conversation.retry(item),
   quote: (text) => composer.quote(text),
   openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
@@ -70,6 +71,21 @@ async function chooseUser() {
   await be(name);
 }
 
+/** Arrows go through what a list offers; Enter, or going on, chooses. With a pointer, the choice is one. */
+function chosen(list, choose) {
+  let isByKey = false;
+  list.addEventListener("keydown", (event) => {
+    isByKey = true;
+    if (event.key === "Enter") choose(event);
+  });
+  list.addEventListener("pointerdown", () => (isByKey = false));
+  list.addEventListener("change", () => isByKey || choose());
+  list.addEventListener("blur", () => {
+    isByKey = false;
+    choose();
+  });
+}
+
 async function proposePrompts() {
   const { prompts } = await (await fetch("/playground/prompts")).json();
   if (!Object.keys(prompts).length) at("welcome-title").textContent = "What would you like to say?";
@@ -106,7 +122,12 @@ at("theme").addEventListener("click", toggleTheme);
 at("stop").addEventListener("click", () => conversation.stop());
 at("new-thread").addEventListener("click", () => go(null));
 at("older").addEventListener("click", () => conversation.readOlder());
-at("user").addEventListener("change", chooseUser);
+chosen(at("user"), (event) => {
+  if (at("user").value === user.user) return;
+  // A browser would open the list.
+  event?.preventDefault();
+  chooseUser();
+});
 at("menu").addEventListener("click", () => showSidebar(true));
 at("shade").addEventListener("click", () => showSidebar(false));
 at("close-sidebar").addEventListener("click", () => showSidebar(false));

@@ -48,9 +48,11 @@ function latest(workflow) {
   return task && titleOf(task);
 }
 
+const lasting = (seconds) => (seconds < 1 ? "a moment" : seconds === 1 ? "a second" : `${seconds} seconds`);
+
 function summaryOf(workflow) {
   const { summary, tasks } = workflow;
   if (summary?.title) return summary.title;
-  if (Number.isFinite(summary?.duration)) return `Thought for ${summary.duration} seconds`;
-  return tasks.length === 1 ? "One step" : `${tasks.length} steps`;
+  if (workflow.type === "reasoning" && Number.isFinite(summary?.duration)) return `Thought for ${lasting(summary.duration)}`;
+  return tasks.length === 1 ? titleOf(tasks[0]) : `${tasks.length} steps`;
 }

@@ -48,12 +48,12 @@ const COMPONENTS = {
   Transition: (node, context) => h("div", {}, children(node, context)),
   Form: (node, context) =>
     form(node.direction === "row" ? "row" : "col", node.onSubmitAction, children(node, { ...context, isInForm: true }), context),
-  ListView: (node, context) => h("div", { class: "card list" }, status(node), h("ul", {}, children(node, context))),
+  ListView: (node, context) => listView(node, context),
   ListViewItem: (node, context) =>
     h("li", {}, node.onClickAction
       ? h("button", { type: "button", class: "list-row", onclick: (event) => context.act(node.onClickAction, event.currentTarget) }, children(node, context))
       : h("div", { class: "list-row" }, children(node, context))),
-  Text: (node) => h("p", { class: `text ${weightOf(node)} ${colourOf(node)} ${node.truncate ? "truncate" : ""}` }, node.value),
+  Text: (node, context) => node.editable ? editableText(node, context) : h("p", { class: `text ${weightOf(node)} ${colourOf(node)} ${node.truncate ? "truncate" : ""}` }, node.value),
   Title: (node) => h("p", { class: `widget-title ${weightOf(node)}` }, node.value),
   Caption: (node) => h("p", { class: "caption" }, node.value),
   Markdown: (node) => {
@@ -75,7 +75,8 @@ const COMPONENTS = {
     h("input", { ...field(node, context), type: "date", value: day(node.defaultValue), min: day(node.min), max: day(node.max) }),
   Select: (node, context) =>
     h("select", field(node, context),
-      node.placeholder && h("option", { value: "" }, node.placeholder),
+      // Without it, a browser takes the first of them for chosen.
+      (node.placeholder || !node.defaultValue) && h("option", { value: "" }, node.placeholder ?? ""),
       node.options.map((option) =>
         h("option", { value: option.value, selected: option.value === node.defaultValue, disabled: option.disabled }, option.label))),
   Checkbox: (node, context) =>
@@ -101,6 +102,27 @@ function draw(node, context) {
 
 function children(node, context) {
   return [node.children ?? []].flat().map((child) => draw(child, context));
+}
+
+/** Of a long list the first ones, and a button for the rest. */
+function listView(node, context) {
+  const rows = children(node, context);
+  const limit = Number.isInteger(node.limit) ? node.limit : rows.length;
+  for (const row of rows.slice(limit)) row.hidden = true;
+  const more = rows.length > limit && h("button", { type: "button", onclick: (event) => {
+    for (const row of rows) row.hidden = false;
+    event.currentTarget.remove();
+    rows[limit].querySelector("button")?.focus();
+  } }, `Show ${rows.length - limit} more`);
+  return h("div", { class: "card list" }, status(node), h("ul", {}, rows), more);
+}
+
+/** A text that a form takes as one of its values. */
+function editableText(node, context) {
+  const { name, required, placeholder, pattern } = node.editable;
+  const about = field({ name, required, placeholder, label: null }, context);
+  if (node.minLines > 1) return h("textarea", { ...about, rows: node.minLines }, node.value);
+  return h("input", { ...about, type: "text", value: node.value, pattern });
 }
 
 function box(kind, node, context) {

@@ -1,0 +1,48 @@
+"""What the demo model makes of what models are given."""
+
+from typing import Any
+
+from agents import function_tool
+
+from app.assistant.demo.replies import answer_to, call_for
+
+
+def said(*parts: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "input_text", "text": text} for text in parts]}
+
+
+def answered(output: Any) -> list[dict[str, Any]]:
+    call = {"type": "function_call", "call_id": "c", "name": "planets", "arguments": "{}"}
+    return [said("planets"), call, {"type": "function_call_output", "call_id": "c", "output": output}]
+
+
+def test_a_quotation_is_no_message() -> None:
+    conversation = [said("First"), said("The user is referring to this in particular: \nFirst"), said("Second")]
+    for order in (conversation, [*conversation[:1], conversation[2], conversation[1]]):
+        answer = answer_to(order, None, [])
+        assert "You said: **Second**" in answer
+        assert "message number 2 of yours" in answer
+
+
+def test_files_are_named() -> None:
+    read = '<Attachment name="notes.txt" type="text/plain">\nHello\n</Attachment>'
+    named = 'The user attached a file: "song.mp3" (audio/mpeg, 5 bytes).'
+    answer = answer_to([said("Look", read, named)], None, [])
+    assert "You said: **Look**" in answer
+    assert "`notes.txt`" in answer
+    assert "`song.mp3`" in answer
+
+
+def test_what_a_tool_says_is_a_sentence() -> None:
+    assert answer_to(answered("There is no such order."), None, []).endswith("**There is no such order**.")
+    assert answer_to(answered([{"type": "input_text", "text": "Mars"}]), None, []).endswith("**Mars**.")
+
+
+def test_what_is_proposed_calls_the_tool() -> None:
+    @function_tool
+    def show_order(order: int) -> str:
+        return f"order {order}"
+
+    answer = answer_to([said("Hello")], None, [show_order])
+    proposed = answer.partition("- Say *")[2].partition("*")[0]
+    assert call_for([said(proposed)], [show_order]) == ("show_order", '{"order": 7}')
