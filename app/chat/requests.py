@@ -1,5 +1,5 @@
-"""A request body becomes one of the protocol's requests, or an error that names the field: after a sentence, where a user
-may have caused it."""
+"""A request body becomes one of the protocol's requests, or an error that names the field: after a sentence, where a
+user may have caused it."""
 
 import json
 import re

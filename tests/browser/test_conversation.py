@@ -210,8 +210,8 @@ def test_a_second_user_sees_nothing_of_it(visit: Visit, visitor: Visitor) -> Non
     stranger = visit()
     expect(stranger.page.locator("#no-threads")).to_have_text("No conversations yet.")
     stranger.expected = ["404"]
+    stranger.page.goto("about:blank")
     stranger.visit(visitor.thread)
-    stranger.page.reload()
     expect(stranger.page.locator("#notices")).to_contain_text("There is no such conversation here.")
     # And is where something can be begun.
     expect(stranger.page.locator("#welcome")).to_be_visible()
@@ -247,7 +247,7 @@ def test_a_refused_message_is_in_its_field_again(visitor: Visitor) -> None:
     visitor.expected = ["422"]
     visitor.page.get_by_label("Message", exact=True).fill("x" * 33_000)
     visitor.page.get_by_role("button", name="Send", exact=True).click()
-    expect(visitor.page.locator("#ended")).to_contain_text("at most 32000 characters")
+    expect(visitor.page.locator("#ended")).to_contain_text("This message is too long: it may have 32000 characters")
     expect(visitor.page.get_by_label("Message", exact=True)).to_have_value("x" * 33_000)
     expect(visitor.page.locator(".item")).to_have_count(0)
 

@@ -82,6 +82,6 @@ def test_a_conversation_is_deleted_after_a_question(visitor: Visitor) -> None:
     expect(visitor.page.locator(".item")).to_have_count(0)
     assert visitor.thread == ""
     visitor.expected = ["404"]
+    visitor.page.goto("about:blank")
     visitor.visit(thread)
-    visitor.page.reload()
     expect(visitor.page.locator("#notices")).to_contain_text("There is no such conversation here.")

@@ -109,7 +109,7 @@ def test_of_a_long_list_the_first_rows_are_shown_until_the_rest_is_wanted(visito
     expect(rows).to_have_count(5)
     expect(rows.nth(2)).to_be_focused()
     rows.nth(4).click()
-    assert told(visitor, "row") == {"number": 4}
+    assert told(visitor, "picked") == {"number": 4}
 
 
 def test_what_cannot_be_drawn_stops_nothing(visitor: Visitor) -> None:

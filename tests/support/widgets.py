@@ -74,7 +74,7 @@ WIDGETS: dict[str, dict[str, Any]] = {
         "limit": 2,
         "children": [
             {"type": "ListViewItem", "children": [{"type": "Text", "value": f"Row {number}"}],
-             "onClickAction": _act("row", payload={"number": number})}
+             "onClickAction": _act("picked", payload={"number": number})}
             for number in range(5)
         ],
     },
