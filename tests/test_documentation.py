@@ -52,6 +52,21 @@ def test_the_talk_of_the_quick_start_says_what_it_promises(server: ChatProcess, 
     assert output.rstrip().endswith('"has_more":false}')
 
 
+def test_the_next_example_documents_its_variables_and_its_errors() -> None:
+    app = ROOT / "examples" / "nextjs"
+    sources = [path for folder in ("app", "lib") for path in (app / folder).rglob("*.ts*")]
+    code = "".join(path.read_text() for path in [*sources, app / "next.config.ts", app / "package.json"])
+    variables = set(re.findall(r"process\.env\.(\w+)", code)) - {"NODE_ENV"}
+    documented = (app / "README.md").read_text()
+    assert variables
+    assert {name for name in variables if f"`{name}`" not in documented} == set()
+    guide = (ROOT / "docs" / "nextjs.md").read_text()
+    errors = set(re.findall(r'refusal\(\s*(\d+), "(\w+)"', code))
+    assert len(errors) >= 4
+    told = (f"{status} `{name}`" for status, name in errors)
+    assert [error for error in told if error not in " ".join(guide.split())] == []
+
+
 def _pasted(server: ChatProcess, block: str, directory: Path) -> str:
     done = subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", block.replace("http://localhost:8000", server.base_url)],

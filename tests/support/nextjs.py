@@ -23,7 +23,7 @@ START_SECONDS = 30
 def build() -> None:
     """Skips where there is no npm; fails where the app cannot be built."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed: the Next.js example needs Node 20.9 or newer")
+        pytest.skip("node and npm are not installed: the Next.js example needs Node 20.11 or newer")
     with (APP / "package.json").open() as alone:
         # One of the test processes does it.
         fcntl.flock(alone, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
 import { Chat } from "./chat";
 import { SignIn, SignOut } from "./sign-in";
-import { DEMO_USERS, currentUser } from "@/lib/session";
+import { currentUser } from "@/lib/session";
 
 export default async function Page({ searchParams }: { searchParams: Promise<{ thread?: string }> }) {
   const user = await currentUser();
@@ -10,7 +10,7 @@ export default async function Page({ searchParams }: { searchParams: Promise<{ t
       <main className="sign-in">
         <h1>Who are you?</h1>
         <p>Two users of a demo; what one of them says, the other never sees.</p>
-        <SignIn users={DEMO_USERS} />
+        <SignIn />
       </main>
     );
   }

@@ -1,11 +1,11 @@
-// Plain forms, which work before any script has come.
+// The demo's, as plain forms, which work before any script has come.
 
-import type { User } from "@/lib/session";
+import { DEMO_USERS } from "@/lib/demo-sign-in";
 
-export function SignIn({ users }: { users: readonly User[] }) {
+export function SignIn() {
   return (
     <form action="/api/session" method="post">
-      {users.map((user) => (
+      {DEMO_USERS.map((user) => (
         <button key={user.id} name="user" value={user.id}>
           {user.name}
         </button>

@@ -1,11 +1,9 @@
 // Requests to the chat server, in the name of the user who is signed in. Only what is listed here passes, both ways.
 
-import { SignJWT } from "jose";
-import { chatSecret } from "./secret";
 import type { User } from "./session";
+import { tokenFor } from "./token";
 
 const BACKEND = process.env.CHAT_BACKEND_URL ?? "http://127.0.0.1:8000";
-const TOKEN_LIFETIME = "5m";
 
 // Not the cookie, which is ours; not a client's authorization, because we say who it is.
 const PASSED_ON = ["accept", "accept-language", "content-type", "content-length", "idempotency-key"];
@@ -60,12 +58,4 @@ export async function forward(request: Request, path: string, user: User | null)
 /** An error in the shape of the chat server's own. */
 export function refusal(status: number, code: string, message: string): Response {
   return Response.json({ code, message, request_id: crypto.randomUUID() }, { status, headers: { "cache-control": "no-store" } });
-}
-
-function tokenFor(user: User): Promise<string> {
-  return new SignJWT({ sub: user.id, name: user.name })
-    .setProtectedHeader({ alg: "HS256" })
-    .setIssuedAt()
-    .setExpirationTime(TOKEN_LIFETIME)
-    .sign(chatSecret());
 }

@@ -1,6 +1,6 @@
 import { refusal } from "@/lib/backend";
+import { DEMO_USERS, signIn, signOut } from "@/lib/demo-sign-in";
 import { isSameOrigin } from "@/lib/same-origin";
-import { DEMO_USERS, signIn, signOut } from "@/lib/session";
 
 // A sign-in without a password must not be reached from elsewhere; nor by a page that points a name of its own at us.
 const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
