@@ -2,12 +2,35 @@
 
 import argparse
 import asyncio
+import os
+import platform
 import tempfile
 from pathlib import Path
 
-from app.db import migrations
+from sqlalchemy import URL
+
+from app.db import Database, migrations
 from app.db.embedded import EmbeddedPostgres
 from benchmarks import servers, store
+
+
+def machine(database: URL) -> str:
+    """What the figures are of."""
+    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2].partition("\n")[0]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{len(os.sched_getaffinity(0))} cores ({processor.strip(' :').strip()}), {memory:.0f} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}, PostgreSQL {asyncio.run(_version_of(database))}"
+    )
+
+
+async def _version_of(database: URL) -> str:
+    asked = Database(database, pooled=False)
+    try:
+        async with asked.connection() as connection:
+            return str((await connection.exec_driver_sql("SHOW server_version")).scalar_one())
+    finally:
+        await asked.close()
 
 
 def main() -> None:
@@ -24,6 +47,7 @@ def main() -> None:
         postgres = EmbeddedPostgres(Path(directory) / "postgres")
         try:
             migrations.upgrade(postgres.start())
+            print(machine(postgres.url))
             if arguments.what != "servers":
                 asyncio.run(store.measure(postgres.url, arguments.seconds))
             if arguments.what != "store":

@@ -140,9 +140,9 @@ async def long_turns_per_cpu_second(side: Side, scale: float) -> float:
 
 
 async def first_word(side: Side, scale: float) -> float:
-    """Per second, so that more is better: with nothing else to do."""
+    """In milliseconds, with nothing else to do."""
     times = [(await side.say(number, script(1)))[1] for number in range(max(5, round(30 * scale)))]
-    return 1 / statistics.median(times)
+    return 1000 * statistics.median(times)
 
 
 async def first_word_under_load(side: Side, scale: float) -> float:
@@ -154,11 +154,11 @@ async def first_word_under_load(side: Side, scale: float) -> float:
     for task in load:
         task.cancel()
     await asyncio.gather(*load, return_exceptions=True)
-    return 1 / statistics.median(times)
+    return 1000 * statistics.median(times)
 
 
-async def streams_per_megabyte(side: Side, scale: float) -> float:
-    """How many silent streams one megabyte holds open."""
+async def kilobytes_per_stream(side: Side, scale: float) -> float:
+    """What the process grows by for a silent one."""
     streams = max(10, round(150 * scale))
     before = side.memory()
     load = [asyncio.create_task(side.say(user, script(2, 30))) for user in range(streams)]
@@ -167,7 +167,7 @@ async def streams_per_megabyte(side: Side, scale: float) -> float:
     for task in load:
         task.cancel()
     await asyncio.gather(*load, return_exceptions=True)
-    return streams / max(grown / 2**20, 0.1)
+    return max(grown, 2**16) / 1024 / streams
 
 
 @dataclass(frozen=True)
@@ -175,23 +175,29 @@ class Measure:
     title: str
     of: Callable[[Side, float], Awaitable[float]]
     tools: int = 0
+    is_less_better: bool = False
     is_fresh: bool = False
     """Each figure needs a process of its own: memory that was given back is used again."""
+
+    def ratio(self, ours: float, theirs: float) -> float:
+        """How many times as good ours is."""
+        return theirs / ours if self.is_less_better else ours / theirs
 
 
 MEASURES = [
     Measure("tokens per CPU second", tokens_per_cpu_second),
     Measure("bare turns per CPU second", turns_per_cpu_second),
     Measure("turns with 10 tools and 20 items", long_turns_per_cpu_second, tools=10),
-    Measure("first words per second, idle", first_word),
-    Measure("first words per second, many streams", first_word_under_load),
-    Measure("open streams per MB", streams_per_megabyte, is_fresh=True),
+    Measure("first word when idle, ms", first_word, is_less_better=True),
+    Measure("first word beside 150 streams, ms", first_word_under_load, is_less_better=True),
+    Measure("memory of an open stream, KiB", kilobytes_per_stream, is_less_better=True, is_fresh=True),
 ]
 NAMES = ("this server", "the sample")
 
 
 async def measure(database: URL, directory: Path, measures: Sequence[Measure], *, rounds: int, scale: float) -> None:
-    """The median of each side, and the median of the ratios between figures taken one directly after the other."""
+    """The median of each side, and how many times as good ours is: the median of the ratios between figures that were
+    taken one directly after the other."""
     model = ModelServer()
     try:
         print(f"{'':38}{NAMES[0]:>14}{NAMES[1]:>14}{'ratio':>8}")
@@ -211,7 +217,7 @@ async def measure(database: URL, directory: Path, measures: Sequence[Measure], *
                         if what.is_fresh:
                             break
             ours, theirs = (statistics.median(figures) for figures in zip(*pairs, strict=True))
-            ratio = statistics.median(one / other for one, other in pairs)
+            ratio = statistics.median(what.ratio(one, other) for one, other in pairs)
             print(f"{what.title:38}{ours:14.1f}{theirs:14.1f}{ratio:8.2f}")
     finally:
         model.close()

@@ -45,6 +45,15 @@ def test_what_faces_the_network_can_do_little(name: str) -> None:
     assert not re.search(r"pip install|npm ci", stages[-1])
 
 
+def test_what_a_dotenv_file_says_for_make_run_leads_no_container_astray() -> None:
+    api = STACK["api"]
+    (directory,) = {volume.split(":")[1] for volume in api["volumes"] if volume.startswith("data:")}
+    # What stands here wins over the file.
+    assert api["environment"]["CHAT_DATA_DIR"] == directory
+    assert {"DATABASE_URL", "CHAT_JWT_SECRET_FILE", "CHAT_PUBLIC_URL"} <= set(api["environment"])
+    assert api["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
 @pytest.mark.parametrize("name", ["secret", "migrate"])
 def test_what_runs_once_can_do_what_it_is_for(name: str) -> None:
     service = STACK[name]

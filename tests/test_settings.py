@@ -28,6 +28,29 @@ def test_every_setting_is_documented(field: str) -> None:
     assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
 
+@pytest.mark.parametrize("field", public_fields())
+def test_its_default_is_documented_as_it_is(field: str) -> None:
+    line = rf"^\| `{re.escape(variable_name(field))}` \|.*\|([^|]*)\|$"
+    found = re.search(line, (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert found is not None
+    told = found[1].strip()
+    match default := Settings.model_fields[field].default:
+        case None:
+            # What happens then is said in words.
+            assert told
+            assert not told[0].isdigit()
+        case ():
+            assert told == "none"
+        case bool():
+            assert told == str(default).lower()
+        case int() | float():
+            assert told == f"{default:g}" or told == str(default)
+        case tuple():
+            assert field == "attachment_types" or told == f"`{','.join(default)}`"
+        case _:
+            assert told == f"`{default}`"
+
+
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(variable_name(field) for field in public_fields())

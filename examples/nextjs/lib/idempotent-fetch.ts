@@ -1,8 +1,7 @@
 // A fetch for ChatKit, which repeats a request whose answer broke off. Each body keeps one Idempotency-Key until a response
 // for it has ended properly, so that the server tells the same turn again instead of storing the message twice.
 
-const SECONDS = 60; // Who says the same again later than that after a failure means it.
-const LONGEST_SECONDS = 900; // Longer than an answer may take (CHAT_TURN_SECONDS); one that nobody reads to its end keeps its key no longer.
+const SECONDS = 900; // Longer than an answer may take (CHAT_TURN_SECONDS). Who says the same again later than that means it.
 
 const keys = new Map<string, { key: string; until: number }>();
 
@@ -40,7 +39,7 @@ export const idempotentFetch: typeof fetch = async (input, init) => {
 function keyFor(body: string): string {
   for (const [old, { until }] of keys) if (until < Date.now()) keys.delete(old);
   const key = keys.get(body)?.key ?? crypto.randomUUID();
-  keys.set(body, { key, until: Date.now() + LONGEST_SECONDS * 1000 });
+  keys.set(body, { key, until: Date.now() + SECONDS * 1000 });
   return key;
 }
 
