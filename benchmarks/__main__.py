@@ -16,12 +16,15 @@ from benchmarks import servers, store
 
 def machine(database: URL) -> str:
     """What the figures are of."""
-    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2].partition("\n")[0]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{len(os.sched_getaffinity(0))} cores ({processor.strip(' :').strip()}), {memory:.0f} GiB, {platform.system()}, "
-        f"Python {platform.python_version()}, PostgreSQL {asyncio.run(_version_of(database))}"
+    processor = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2].partition("\n")[0].strip(" :\t")
     )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = f"{len(os.sched_getaffinity(0))} cores ({processor})"
+    software = (
+        f"{platform.system()}, Python {platform.python_version()}, PostgreSQL {asyncio.run(_version_of(database))}"
+    )
+    return f"{cores}, {memory:.0f} GiB, {software}"
 
 
 async def _version_of(database: URL) -> str:
