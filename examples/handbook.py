@@ -154,8 +154,9 @@ def sections(markdown: str, title: str) -> list[tuple[str, str]]:
 def cited(answer: str, found: Sequence[Passage]) -> tuple[str, list[Annotation]]:
     """The answer without the numbers of passages, and where each of them stood: whoever shows it draws a mark."""
     text, annotations, rest = "", [], 0
-    for mark in re.finditer(r" ?\[(\d{1,2})\]", answer):
-        number = int(mark[1])
+    # Not what is code, or the text of a link.
+    for mark in re.finditer(r"`[^`]*`| ?\[(\d{1,2})\](?!\()", answer):
+        number = int(mark[1] or 0)
         if 1 <= number <= len(found):
             text, rest = text + answer[rest : mark.start()], mark.end()
             source = FileSource(filename=found[number - 1].page, title=found[number - 1].heading)

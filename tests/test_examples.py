@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
-from examples.handbook import sections
+from examples.handbook import Passage, cited, sections
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
@@ -122,6 +122,13 @@ def test_the_handbook_can_be_tried_without_a_key(tmp_path: Path, shared_database
         assert "28 days of holiday" in answer["content"][0]["text"]
         (annotation,) = answer["content"][0]["annotations"]
         assert annotation["source"]["filename"] == "holidays.md"
+
+
+def test_only_marks_of_passages_are_taken_out_of_an_answer() -> None:
+    found = [Passage("a.md", "A", "a"), Passage("b.md", "B", "b")]
+    text, annotations = cited("Use `rows[1]` [2], see [1](https://x.example) and [3]. [1]", found)
+    assert text == "Use `rows[1]`, see [1](https://x.example) and [3]."
+    assert [(one.index, one.source.title) for one in annotations] == [(13, "B"), (len(text), "A")]
 
 
 def test_any_markdown_can_be_a_handbook() -> None:

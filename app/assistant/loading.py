@@ -43,7 +43,8 @@ def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
     assistant.transcriber = transcriber(options)
     if isinstance(assistant, AgentAssistant):
         assistant.is_traced = options.is_traced
-        assistant.mcp = McpServers(read_servers(options.mcp_file)) if options.mcp_file is not None else None
+        if options.mcp_file is not None:
+            assistant.mcp = McpServers(read_servers(options.mcp_file))
     elif options.mcp_file is not None:
         raise AssistantError(f"{import_string} is no agents.Agent, and CHAT_MCP_FILE has tools for one")
     assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools))

@@ -61,12 +61,20 @@ class McpServer(BaseModel):
     def _one_of_two(self) -> "McpServer":
         if (self.command is None) == (self.url is None):
             raise ValueError("give either a command or a url")
+        if self.url is not None:
+            try:
+                _ = urlsplit(self.url).port
+            except ValueError as error:
+                raise ValueError(f"the url is none: {error}") from None
         return self
 
     @property
     def place(self) -> str:
         """For a log: no arguments and no path, which may be secret."""
-        return self.command or "{0.scheme}://{0.hostname}:{0.port}".format(urlsplit(self.url or ""))
+        if self.command is not None:
+            return self.command
+        address = urlsplit(self.url or "")
+        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
 
 
 class McpFile(BaseModel):

@@ -66,8 +66,9 @@ class _Quick(AsyncStream[Any]):
         if not self._is_ended:
             raise APIConnectionError(message="the answer broke off", request=self.response.request)
 
-    def note_whole(self) -> None:
-        """Raises APIError if what has ended is not all of the answer."""
+    def cut(self) -> APIError | None:
+        """What is to be said of an answer that has ended and is not whole, however its connection ends."""
+        return None
 
     @staticmethod
     def spend(usage: CompletionUsage | ResponseUsage | None) -> None:
@@ -89,6 +90,7 @@ class QuickChunks(_Quick):
     """The Agents SDK takes an answer that was cut for a whole one, unless nothing at all was said."""
 
     _cut_by: str | None = None
+    _usage: CompletionUsage | None = None
 
     def type_of(self, _: ServerSentEvent, /) -> type[BaseModel] | None:
         return ChatCompletionChunk
@@ -97,13 +99,15 @@ class QuickChunks(_Quick):
         reasons = [choice.finish_reason for choice in event.choices or () if choice.finish_reason]
         self._is_ended = self._is_ended or bool(reasons)
         self._cut_by = self._cut_by or next(iter(CUT_OFF.intersection(reasons)), None)
-        # What it has cost is said after the reason.
-        if self._cut_by is not None:
-            self.spend(event.usage)
+        # Said after the reason, or more than once: the last word counts.
+        self._usage = event.usage or self._usage
 
-    def note_whole(self) -> None:
-        if self._cut_by is not None:
-            raise APIError("the answer was cut off", self.response.request, body={"code": self._cut_by})
+    def cut(self) -> APIError | None:
+        if self._cut_by is None:
+            return None
+        self.spend(self._usage)
+        self._usage = None
+        return APIError("the answer was cut off", self.response.request, body={"code": self._cut_by})
 
 
 async def _quick(stream: _Quick) -> AsyncIterator[Any]:
@@ -121,16 +125,18 @@ async def _quick(stream: _Quick) -> AsyncIterator[Any]:
                     if response.http_version == "HTTP/1.1":
                         # So that the connection can be used again.
                         await drain_response_async(response)
-                    stream.note_whole()
-                    return
+                    break
                 if is_text:
                     await pace.pause()
-            stream.note_whole()
-            stream.note_end()
+            else:
+                stream.note_end()
+            if (cut := stream.cut()) is not None:
+                raise cut
         except APIError as error:
+            told = stream.cut() or error
             # What was said in the same moment is told before it; the Agents SDK would drop it.
-            _mark_error_to_drain_stream_events(error)
-            raise
+            _mark_error_to_drain_stream_events(told)
+            raise told from error.__cause__
         except (UnicodeDecodeError, JSONDecodeError):
             raise APIError("the answer was no text", response.request, body=None) from None
         finally:

@@ -27,15 +27,16 @@ class TurnHooks(RunHooks[AgentContext[RequestContext]]):
         self._running: dict[str, tuple[str, int]] = {}
         """Call id to the workflow and the place of its task in it."""
         self._told_at: dict[str, float] = {}
-        self._for_user: dict[str, BaseStreamError] = {}
-        """Call id to what its tool raised."""
+        self._for_user: BaseStreamError | None = None
+        """What a tool raised, perhaps one of an agent that is a tool itself, whose run tells its failures here and its
+        ends to nobody."""
         self._failed: set[str] = set()
 
     def failed(self, args: ToolErrorFormatterArgs[Any]) -> None:
         """A RunConfig's ``tool_error_formatter``, which changes nothing of what the model is told. What a tool raises
         for the user ends the turn when the tool has ended."""
         if isinstance(args.error, BaseStreamError):
-            self._for_user[args.call_id] = args.error
+            self._for_user = self._for_user or args.error
         elif args.error is not None:
             self._failed.add(args.call_id)
             logger.warning("tool_failed", tool=args.tool_name, **failure(args.error))
@@ -46,6 +47,8 @@ class TurnHooks(RunHooks[AgentContext[RequestContext]]):
     async def on_tool_start(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool
     ) -> None:
+        # Some servers number the calls of each answer anew.
+        self._failed.discard(_call_id(context))
         title = _title_of(tool)
         if title is None:
             return
@@ -74,8 +77,8 @@ class TurnHooks(RunHooks[AgentContext[RequestContext]]):
     async def on_tool_end(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool, _result: object
     ) -> None:
-        if (error := self._for_user.pop(_call_id(context), None)) is not None:
-            raise error
+        if self._for_user is not None:
+            raise self._for_user
         workflow_id, place = self._running.pop(_call_id(context), ("", 0))
         if not workflow_id:
             return

@@ -3,6 +3,7 @@
 What may be logged: names, ids, counts, timings, outcomes. What may not: message text, tokens, query strings.
 """
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -13,6 +14,7 @@ import structlog
 LogFormat = Literal["json", "console"]
 
 LONGEST_CODE = 100
+DEEPEST_CAUSE = 20
 
 QUIET = (
     "alembic.runtime.plugins",
@@ -129,7 +131,11 @@ def failure(error: BaseException) -> dict[str, object]:
 def reason_of(error: BaseException) -> str:
     """The innermost exception's type, and what the operating system says of it: an address or a program that somebody
     has configured, and nothing that was said."""
-    while (inner := _inside(error)) is not None:
+    for _ in range(DEEPEST_CAUSE):
+        inner = _inside(error)
+        # A time-out is a cancellation inside.
+        if inner is None or isinstance(inner, asyncio.CancelledError):
+            break
         error = inner
     said = error.strerror if isinstance(error, OSError) else None
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -138,7 +144,7 @@ def reason_of(error: BaseException) -> str:
 def _inside(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         return error.exceptions[0]
-    return error.__cause__ or error.__context__
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _codes(error: object, *names: str) -> dict[str, object]:

@@ -337,6 +337,8 @@ def test_an_assistant_that_cannot_have_the_tools_is_refused(tmp_path: Path) -> N
     ("content", "reason"),
     [
         ("{", "JSON"),
+        ('{"mcpServers": {"a": {"url": "http://host:${PORT}/mcp"}}}', "the url is none"),
+        ('{"mcpServers": {"a": {"url": "http://[::1/mcp"}}}', "the url is none"),
         ("[]", "it: "),
         ('{"mcpServers": {"a": {}}}', "give either a command or a url"),
         ('{"mcpServers": {"a": {"command": "x", "url": "http://h"}}}', "give either a command or a url"),
@@ -354,6 +356,17 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: str, reaso
     assert reason in str(refused.value)
     with pytest.raises(McpError):
         read_servers(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://mcp.example.com/a?key=secret", "https://mcp.example.com"),
+        ("http://user:secret@[::1]:8080/a", "http://[::1]:8080"),
+    ],
+)
+def test_a_log_names_a_server_without_its_secrets(url: str, place: str) -> None:
+    assert McpServer(url=url).place == place
 
 
 def test_titles_are_for_people() -> None:

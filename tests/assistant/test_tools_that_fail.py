@@ -53,3 +53,10 @@ def test_what_a_tool_raises_for_the_user_is_told_to_the_user(server: ChatProcess
     # And the conversation goes on.
     (thread_id,) = {event["thread"]["id"] for event in events if event["type"] == "thread.created"}
     assert len(done_items(user.say(thread_id, "Hello"))) == 2
+
+
+def test_so_is_what_a_tool_of_an_agent_raises_that_is_a_tool_itself(server: ChatProcess) -> None:
+    inner = script(("for_the_user", {"words": "Your card was refused."}))
+    events = client(server).create(script(("ask_another", {"input": inner})))
+    (error,) = [event for event in events if event["type"] == "error"]
+    assert error["message"] == "Your card was refused."

@@ -143,6 +143,23 @@ def test_how_an_answer_ended_is_still_said_after_a_reload(visitor: Visitor, keyw
     expect(ended).to_be_hidden()
 
 
+def test_an_action_that_ended_badly_is_not_offered_again_as_a_message(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.expected = ["net::ERR"]
+    visitor.say("buttons")
+    page.route(
+        "**/api/chatkit",
+        lambda route: route.abort() if "custom_action" in str(route.request.post_data) else route.fallback(),
+    )
+    page.get_by_role("button", name="Tell me more").click()
+    expect(page.locator("#ended")).to_contain_text("connection was lost")
+    expect(page.locator("#ended button")).to_be_visible()
+    page.reload()
+    # Trying again would answer the message anew, and the buttons would go.
+    expect(page.locator("#ended")).to_contain_text("connection was lost")
+    expect(page.locator("#ended button")).to_have_count(0)
+
+
 def test_escape_stops_too_and_trying_again_answers_once_more(visitor: Visitor) -> None:
     visitor.page.get_by_label("Message", exact=True).fill("slow")
     visitor.page.keyboard.press("Enter")

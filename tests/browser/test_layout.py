@@ -90,3 +90,12 @@ def test_users_are_gone_through_by_keyboard_and_chosen_by_enter(visitor: Visitor
     expect(page.locator("#welcome")).to_be_visible()
     expect(users).not_to_have_value(visitor.user)
     assert visitor.thread == ""
+    # Once: one step back is where it was.
+    entries = page.evaluate("history.length")
+    users.focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(users).to_have_value("bob")
+    page.wait_for_function("sessionStorage.getItem('user') === 'bob'")
+    assert page.evaluate("history.length") == entries + 1

@@ -137,7 +137,10 @@ async def for_the_user(words: str) -> str:
 
 
 def build_with_broken_tools() -> Agent[AgentContext[RequestContext]]:
-    return Agent(name="Broken", instructions="Answer.", tools=[broken, for_the_user, look_up])
+    inner: Agent[AgentContext[RequestContext]] = Agent(name="Inner", instructions="Answer.", tools=[for_the_user])
+    # Streamed, as the model of the tests answers with tools.
+    asking = inner.as_tool("ask_another", "Another agent.", on_stream=lambda _: None)
+    return Agent(name="Broken", instructions="Answer.", tools=[broken, for_the_user, look_up, asking])
 
 
 @action("where", free=True)

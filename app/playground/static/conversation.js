@@ -8,6 +8,8 @@ import { applyUpdate, textOf } from "./updates.js";
 
 const PAGE = 40;
 const NAME = "chatkit-postgres";
+// Characters that a server may have said before it knew that nobody reads any more.
+const ON_ITS_WAY = 200;
 
 // What this page can do for an assistant that asks it to.
 const CLIENT_TOOLS = {
@@ -113,7 +115,10 @@ export class Conversation {
   }
 
   #leave() {
-    if (this.#turn) this.#keep(["You left before this answer was finished.", this.#turn.again]);
+    const turn = this.#turn;
+    const last = this.#last();
+    if (!turn || !last || !turn.open.has(last.id)) return;
+    this.#keep(["You left before this answer was finished.", turn.again], turn, textOf(last).length + ON_ITS_WAY);
   }
 
   /** How it had ended when this page was here before; or that a message has no answer: its page was closed before the
@@ -122,13 +127,18 @@ export class Conversation {
     const last = this.#last();
     if (!last || at("composer").hidden) return;
     const kept = keptEnding(this.client().user, this.threadId);
-    if (kept?.after === last.id) this.log.ended(kept.text, kept.again && (() => this.retry()));
-    else if (last.type === "user_message") this.log.ended("There is no answer to this.", () => this.retry());
+    if (kept?.after === last.id && !(textOf(last).length > kept.length)) {
+      this.log.ended(kept.text, kept.again && (() => this.retry()));
+      // What was on its way when the page was left has come; if more comes, it goes on without us.
+      if (kept.length !== undefined) keepEnding(this.client().user, this.threadId, { ...kept, length: textOf(last).length });
+    } else if (last.type === "user_message") this.log.ended("There is no answer to this.", () => this.retry());
   }
 
-  #keep([text, again]) {
+  /** Only what answers a message can be tried again later: what an action or an answer was to do is not kept. */
+  #keep([text, again], { isMessage }, length) {
     const last = this.#last();
-    if (this.threadId && last) keepEnding(this.client().user, this.threadId, text && { after: last.id, text, again: Boolean(again) });
+    if (!this.threadId || !last) return;
+    keepEnding(this.client().user, this.threadId, text && { after: last.id, text, again: Boolean(again) && isMessage, length });
   }
 
   /** The items of a page that begins with the newest, in the order they were said. */
@@ -150,7 +160,7 @@ export class Conversation {
    */
   async #run(type, params, { key = crypto.randomUUID(), stored = () => {}, refused, again, isAutomatic = false } = {}) {
     if (this.#turn) return false;
-    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false };
+    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false, isMessage: Boolean(again) };
     turn.again = again ?? (() => this.#run(type, params, { stored }));
     this.#turn = turn;
     this.#setRunning(true);
@@ -201,7 +211,7 @@ export class Conversation {
       if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
       else if (item) this.log.put(item);
     }
-    this.#keep(this.log.ending());
+    this.#keep(this.log.ending(), turn);
     this.log.progress(null);
     this.#setRunning(false);
   }
@@ -305,7 +315,9 @@ export class Conversation {
     if (opened !== this.#opened) return;
     const [text, again] = this.log.ending();
     await this.#guarded(() => this.#read(params.thread_id));
-    if (opened === this.#opened && !this.#turn) this.log.ended(text, again && how.again);
+    if (opened !== this.#opened || this.#turn) return;
+    this.log.ended(text, again && how.again);
+    this.#keep([text, again], { isMessage: true });
   }
 
   /** True, and says so, while an answer is under way. */

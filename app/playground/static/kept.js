@@ -3,11 +3,12 @@
 
 const nameOf = (...parts) => JSON.stringify(parts);
 
-/** `ending` is {after, text, again}: the last item that was there, what is said below it, whether trying again is offered. */
+/**
+ * `ending` is {after, text, again, length}: the last item that was there, what is said below it, whether trying again is
+ * offered; and how long the item may be, if it was left before its end. Longer, it has got to it.
+ */
 export function keepEnding(user, threadId, ending) {
-  const name = nameOf("ended", user, threadId);
-  if (ending) sessionStorage.setItem(name, JSON.stringify(ending));
-  else sessionStorage.removeItem(name);
+  keep(nameOf("ended", user, threadId), ending && JSON.stringify(ending));
 }
 
 export function keptEnding(user, threadId) {
@@ -15,9 +16,18 @@ export function keptEnding(user, threadId) {
 }
 
 export function keepRating(user, itemId, kind) {
-  sessionStorage.setItem(nameOf("rated", user, itemId), kind);
+  keep(nameOf("rated", user, itemId), kind);
 }
 
 export function keptRating(user, itemId) {
   return sessionStorage.getItem(nameOf("rated", user, itemId));
+}
+
+function keep(name, value) {
+  try {
+    if (value) sessionStorage.setItem(name, value);
+    else sessionStorage.removeItem(name);
+  } catch {
+    // It is full: nothing rests on it.
+  }
 }

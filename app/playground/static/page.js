@@ -60,7 +60,19 @@ async function be(name) {
   await sidebar.load().catch((error) => tell(error.message));
 }
 
+let isChoosing = false;
+
 async function chooseUser() {
+  if (isChoosing) return;
+  isChoosing = true;
+  try {
+    await beAnother();
+  } finally {
+    isChoosing = false;
+  }
+}
+
+async function beAnother() {
   const name = at("user").value || (await ask({ title: "Who are you?", field: "Name", yes: "Continue" }));
   if (!name) {
     at("user").value = user.user;
@@ -71,17 +83,27 @@ async function chooseUser() {
   await be(name);
 }
 
-/** Arrows go through what a list offers; Enter, or going on, chooses. With a pointer, the choice is one. */
+/** Arrows go through what a closed list offers; Enter, or going on, chooses. From an open one, the choice is one. */
 function chosen(list, choose) {
+  let isOpen = false;
   let isByKey = false;
   list.addEventListener("keydown", (event) => {
-    isByKey = true;
-    if (event.key === "Enter") choose(event);
+    if (event.key === "Enter") {
+      if (!isOpen) choose(event);
+      isByKey = false;
+    } else if (event.key === " " || event.key === "F4" || event.altKey) {
+      isOpen = !isOpen;
+      isByKey = false;
+    } else if (event.key === "Escape") isOpen = false;
+    else isByKey = !isOpen;
   });
   list.addEventListener("pointerdown", () => (isByKey = false));
-  list.addEventListener("change", () => isByKey || choose());
+  list.addEventListener("change", () => {
+    isOpen = false;
+    if (!isByKey) choose();
+  });
   list.addEventListener("blur", () => {
-    isByKey = false;
+    isOpen = isByKey = false;
     choose();
   });
 }

@@ -112,7 +112,9 @@ function listView(node, context) {
   const more = rows.length > limit && h("button", { type: "button", onclick: (event) => {
     for (const row of rows) row.hidden = false;
     event.currentTarget.remove();
-    rows[limit].querySelector("button")?.focus();
+    const next = rows[limit].querySelector("button") ?? rows[limit];
+    if (next === rows[limit]) next.tabIndex = -1;
+    next.focus();
   } }, `Show ${rows.length - limit} more`);
   return h("div", { class: "card list" }, status(node), h("ul", {}, rows), more);
 }
