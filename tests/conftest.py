@@ -1,6 +1,7 @@
 """A real PostgreSQL for the whole run; a fresh, migrated database for each test that asks for one."""
 
 import asyncio
+import gc
 import itertools
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -29,6 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    # Modules and thousands of tests stay to the end: the garbage collector need not look at them again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(trylast=True)

@@ -49,19 +49,18 @@ def test_three_sign_ins_are_described() -> None:
     assert set(PROVIDERS) == {"Auth.js", "Better Auth", "Clerk"}
 
 
-@pytest.mark.parametrize("provider", ["the demo", *PROVIDERS])
+@pytest.mark.parametrize("provider", PROVIDERS)
 def test_its_lines_compile(tmp_path: Path, provider: str) -> None:
     app = tmp_path / "app"
     shutil.copytree(APP, app, ignore=shutil.ignore_patterns("node_modules", ".next", "*.tsbuildinfo", "next-env.d.ts"))
     (app / "node_modules").symlink_to(APP / "node_modules")
     (app / "next-env.d.ts").write_text('/// <reference types="next" />\n')
-    if provider != "the demo":
-        (app / "lib" / "demo-sign-in.ts").unlink()
-        shutil.rmtree(app / "app" / "api" / "session")
-        (app / "types.d.ts").write_text(TYPES)
-        for name, text in files_in(PROVIDERS[provider]).items():
-            assert (app / name).exists(), f"the example has no {name}"
-            (app / name).write_text(text)
+    (app / "lib" / "demo-sign-in.ts").unlink()
+    shutil.rmtree(app / "app" / "api" / "session")
+    (app / "types.d.ts").write_text(TYPES)
+    for name, text in files_in(PROVIDERS[provider]).items():
+        assert (app / name).exists(), f"the example has no {name}"
+        (app / name).write_text(text)
     compiler = app / "node_modules" / "typescript" / "bin" / "tsc"
     done = subprocess.run(
         ["node", str(compiler), "--noEmit", "--incremental", "false", "-p", "."],  # noqa: S607
