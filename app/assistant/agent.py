@@ -1,6 +1,7 @@
 """An ``agents.Agent`` as an assistant."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,6 @@ from agents import (
     Runner,
     RunResultStreaming,
     StreamEvent,
-    Usage,
     UserError,
 )
 from agents.mcp import MCPServer
@@ -30,8 +30,6 @@ from chatkit.types import (
     ThreadStreamEvent,
     UserMessageItem,
 )
-from openai.types import CompletionUsage
-from openai.types.responses import ResponseUsage
 
 from app.assistant.actions import RegisteredAction, rules_of
 from app.assistant.base import Assistant, Choices, Say
@@ -39,7 +37,7 @@ from app.assistant.converter import HistoryConverter
 from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
 from app.assistant.mcp_servers import McpServers, watcher
-from app.assistant.model_stream import spent_in_vain
+from app.assistant.model_stream import spent_in_vain, tokens_of
 from app.assistant.provider_errors import told_of
 from app.assistant.turn_hooks import TurnHooks
 from app.context import RequestContext
@@ -120,8 +118,8 @@ class AgentAssistant(Assistant):
         )
         hooks = TurnHooks()
         watcher.set(hooks)
-        in_vain: list[CompletionUsage | ResponseUsage] = []
-        spent_in_vain.set(in_vain)
+        spent = Counter[str]()
+        spent_in_vain.set(spent)
         # Traces carry the conversation to a third party, so somebody has to ask for that.
         run_config = RunConfig(
             model=wanted.model, tracing_disabled=not self.is_traced, tool_error_formatter=hooks.failed
@@ -158,7 +156,8 @@ class AgentAssistant(Assistant):
             raise told from None
         finally:
             if turn is not None:
-                turn.usage = _tokens(result.context_wrapper.usage, in_vain)
+                spent.update(tokens_of(result.context_wrapper.usage))
+                turn.usage = dict(spent)
             # Ends the wait of the SDK's own queue, which a stopped turn leaves behind.
             running._complete()  # type: ignore[no-untyped-call] # noqa: SLF001 - see docs/decisions/0006
             # Without it the model's stream runs on after the turn was stopped.
@@ -264,22 +263,3 @@ def _refused(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
     """What a model says instead of an answer was told as one, and is no failure."""
     logger.info("model_refused")
     return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)
-
-
-def _tokens(usage: Usage, in_vain: Sequence[CompletionUsage | ResponseUsage]) -> dict[str, int]:
-    """Of a turn: what the Agents SDK has counted, and calls that it has not."""
-    parts = [
-        (usage.input_tokens, usage.input_tokens_details, usage.output_tokens, usage.output_tokens_details),
-        *(
-            (one.input_tokens, one.input_tokens_details, one.output_tokens, one.output_tokens_details)
-            if isinstance(one, ResponseUsage)
-            else (one.prompt_tokens, one.prompt_tokens_details, one.completion_tokens, one.completion_tokens_details)
-            for one in in_vain
-        ),
-    ]
-    return {
-        "input_tokens": sum(given for given, *_ in parts),
-        "cached_tokens": sum(getattr(details, "cached_tokens", 0) or 0 for _, details, *_ in parts),
-        "output_tokens": sum(answered for *_, answered, _ in parts),
-        "reasoning_tokens": sum(getattr(details, "reasoning_tokens", 0) or 0 for *_, details in parts),
-    }

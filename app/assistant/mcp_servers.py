@@ -115,11 +115,11 @@ class _Own(MCPServer):
         return await _answer_of(self, tool_name, arguments, meta)
 
     async def list_tools(self, *given: Any, **named: Any) -> Any:
-        return await _tools_of(super().list_tools(*given, **named), self.name)  # type: ignore[safe-super]
+        return await _tools_of(super().list_tools(*given, **named), self.name)  # type: ignore[safe-super] # theirs, see above
 
     async def look(self) -> list[Tool]:
         """The tools it has. Raises if it does not answer."""
-        return await super().list_tools()  # type: ignore[safe-super]
+        return await super().list_tools()  # type: ignore[safe-super] # theirs, see above
 
 
 class _Stdio(_Own, MCPServerStdio):

@@ -7,11 +7,13 @@ And the more texts are streamed at once, the longer a read waits for more of the
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from json import JSONDecodeError
 from typing import Any, ClassVar, Self, get_args
 
+from agents import Usage
 from agents.exceptions import _mark_error_to_drain_stream_events
 from openai import APIConnectionError, APIError, AsyncStream
 from openai._streaming import ServerSentEvent, SSEDecoder, _SSELineDecoder
@@ -37,14 +39,29 @@ CUT_OFF = frozenset({"length", "content_filter"})
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 """Events after which nothing more comes of a response."""
 
-spent_in_vain: ContextVar[list[CompletionUsage | ResponseUsage] | None] = ContextVar("spent_in_vain", default=None)
-"""What answers have cost that did not get to their end: the Agents SDK counts the others. Set where a run begins."""
+spent_in_vain: ContextVar[Counter[str] | None] = ContextVar("spent_in_vain", default=None)
+"""Tokens of answers that did not get to their end: the Agents SDK counts the others. Set where a run begins."""
 
 EVENTS: Mapping[str, type[BaseModel]] = {
     name: kind
     for kind in get_args(get_args(ResponseStreamEvent)[0])
     for name in get_args(kind.model_fields["type"].annotation)
 }
+
+
+def tokens_of(usage: Usage | ResponseUsage | CompletionUsage) -> dict[str, int]:
+    """As ``chat_turns`` keeps them. Servers leave out what they have not counted."""
+    given, said = ("prompt", "completion") if isinstance(usage, CompletionUsage) else ("input", "output")
+
+    def count(counted: object, name: str) -> int:
+        return getattr(counted, name, None) or 0
+
+    return {
+        "input_tokens": count(usage, f"{given}_tokens"),
+        "cached_tokens": count(getattr(usage, f"{given}_tokens_details", None), "cached_tokens"),
+        "output_tokens": count(usage, f"{said}_tokens"),
+        "reasoning_tokens": count(getattr(usage, f"{said}_tokens_details", None), "reasoning_tokens"),
+    }
 
 
 class _Quick(AsyncStream[Any]):
@@ -58,7 +75,7 @@ class _Quick(AsyncStream[Any]):
         raise NotImplementedError
 
     def note(self, event: Any) -> None:
-        """What was just yielded."""
+        """What is about to be yielded."""
         raise NotImplementedError
 
     def note_end(self) -> None:
@@ -73,7 +90,7 @@ class _Quick(AsyncStream[Any]):
     @staticmethod
     def spend(usage: CompletionUsage | ResponseUsage | None) -> None:
         if usage is not None and (spent := spent_in_vain.get()) is not None:
-            spent.append(usage)
+            spent.update(tokens_of(usage))
 
 
 class QuickEvents(_Quick):

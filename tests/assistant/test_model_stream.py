@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from openai import APIError
-from openai.types.responses import ResponseFunctionCallArgumentsDeltaEvent, ResponseTextDeltaEvent
+from openai.types import CompletionUsage
+from openai.types.responses import ResponseFunctionCallArgumentsDeltaEvent, ResponseTextDeltaEvent, ResponseUsage
 
 from app.assistant.lean_client import LeanClient
+from app.assistant.model_stream import tokens_of
 
 PIECES = [f"w{number} " for number in range(40)]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -139,3 +141,14 @@ async def test_the_more_texts_are_streamed_the_more_of_each_is_read_at_once() ->
     told = await asyncio.gather(*(pieces() for _ in range(60)))
     assert {"".join(each) for each in told} == {"".join(PIECES)}
     assert sum(len(each) for each in told) < 60 * len(PIECES) / 2
+
+
+def test_tokens_that_a_server_has_not_counted_are_none() -> None:
+    none = {"input_tokens": 3, "cached_tokens": 0, "output_tokens": 4, "reasoning_tokens": 0}
+    # As the client builds what does not fit its types.
+    careless: Any = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    assert tokens_of(ResponseUsage.model_construct(**careless)) == none
+    assert tokens_of(CompletionUsage(prompt_tokens=3, completion_tokens=4, total_tokens=7)) == none
+    details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": None}}
+    whole = CompletionUsage.model_validate({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7} | details)
+    assert tokens_of(whole) == none | {"cached_tokens": 2}
