@@ -210,7 +210,7 @@ class TestCrashes:
         places: list[Place] = []
 
         def start(crash: str = "") -> Place:
-            own = {"CHAT_ASSISTANT": "tests.support.crashing:build", "CRASH": crash}
+            own = {"CHAT_ASSISTANT": "tests.support.crashing:build", "CRASH": crash, "CHAT_TURN_STALE_SECONDS": "2"}
             places.append(started(tmp_path, database_url, model_server, bucket, **own))
             return places[-1]
 
