@@ -129,7 +129,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None
 
 @contextmanager
 def _quick_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """In memory where there is plenty: a database is 300 files, and ext4 is slow to make files where others just went."""
+    """In memory where there is plenty: a database is 300 files, and ext4 makes files slowly where others just went."""
     memory = Path("/dev/shm")  # noqa: S108 - a directory of its own in it
     if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_ENOUGH:
         with tempfile.TemporaryDirectory(prefix="chatkit-tests-", dir=memory) as directory:

@@ -6,11 +6,12 @@ LONGEST_TITLE = 60
 
 
 def title_of(message: UserMessageItem) -> str | None:
-    """The first line, or else the name of the first file, cut at a word; None if there is neither."""
+    """The first line that is no fence of code, or else the name of the first file, cut at a word; None if neither."""
     text = "".join(part.text for part in message.content)
     if not text.strip() and message.attachments:
         text = message.attachments[0].name
-    line = next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    line = next((line for line in lines if line and not line.startswith(("```", "~~~"))), "")
     line = "".join(character for character in line if character.isprintable()).lstrip("#>*- ")
     if len(line) <= LONGEST_TITLE:
         return line or None

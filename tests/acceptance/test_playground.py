@@ -17,7 +17,7 @@ def test_the_page_and_all_its_parts_load_under_a_strict_policy(demo: ChatProcess
     assert page.status_code == 200
     assert "script-src 'self'" in page.headers["content-security-policy"]
     parts = re.findall(r'(?:src|href)="(/playground/[^"]+)"', page.text)
-    assert len(parts) == 5
+    assert len(parts) == 6
     # The list grows while it is walked: modules import modules.
     for part in parts:
         answer = http.get(f"{demo.base_url}{part}")

@@ -10,6 +10,7 @@ from tests.support.items import user_message
         ("Hello", "Hello"),
         ("\n  Two   words \nand more", "Two words"),
         ("# A heading", "A heading"),
+        ("```python\nprint(1)\n```", "print(1)"),
         ("   ", None),
         ("\u202eright to left", "right to left"),
         ("word " * 30, " ".join(["word"] * 12) + "…"),

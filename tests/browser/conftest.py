@@ -1,5 +1,6 @@
 """A real Chromium, visitors who notice whatever goes wrong on a page, and the Next.js example as it is built."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 from sqlalchemy import URL
 
 from tests.faults.harness import SECRET, new_user
@@ -85,7 +95,8 @@ class Visitor:
     def say(self, text: str) -> None:
         """Send a message and wait until its turn is over."""
         self.page.get_by_label("Message", exact=True).fill(text)
-        self.page.keyboard.press("Enter")
+        # The Enter of a phone's own keyboard is a new line.
+        self.page.locator("#send").click()
         self.settle(text)
 
     def settle(self, said: str | None = None) -> None:
@@ -101,6 +112,40 @@ class Visitor:
     @property
     def thread(self) -> str:
         return self.page.url.partition("#")[2]
+
+
+def operation(route: Route) -> str:
+    return str(json.loads(route.request.post_data or "{}").get("type"))
+
+
+class Held:
+    """Answers to one operation, which the server gives at once and the page gets when it is told to."""
+
+    def __init__(self, visitor: Visitor, name: str) -> None:
+        self._name = name
+        self._routes: list[Route] = []
+        self._visitor = visitor
+        visitor.page.route("**/api/chatkit", self._take)
+
+    def _take(self, route: Route) -> None:
+        if operation(route) == self._name:
+            self._routes.append(route)
+        else:
+            route.continue_()
+
+    def wait(self) -> None:
+        for _ in range(500):
+            if self._routes:
+                return
+            # The driver takes routes while it is asked for something.
+            self._visitor.page.wait_for_timeout(20)
+        raise AssertionError(f"nobody asked for {self._name}")
+
+    def release(self) -> None:
+        for route in self._routes:
+            route.continue_()
+        self._visitor.page.unroute("**/api/chatkit")
+        self._visitor.page.wait_for_load_state("networkidle")
 
 
 Visit = Callable[..., Visitor]

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, expect
 
 from app.db.embedded import EmbeddedPostgres
-from tests.browser.conftest import Visit, Visitor, visits
+from tests.browser.conftest import Held, Visit, Visitor, operation, visits
 from tests.conftest import execute
 from tests.support.nextjs import Wire
 from tests.support.processes import ChatProcess
@@ -16,40 +16,6 @@ from tests.support.processes import ChatProcess
 @pytest.fixture
 def visitor(visit: Visit) -> Visitor:
     return visit()
-
-
-def operation(route: Route) -> str:
-    return str(json.loads(route.request.post_data or "{}").get("type"))
-
-
-class Held:
-    """Answers to one operation, which the server gives at once and the page gets when it is told to."""
-
-    def __init__(self, visitor: Visitor, name: str) -> None:
-        self._name = name
-        self._routes: list[Route] = []
-        self._visitor = visitor
-        visitor.page.route("**/api/chatkit", self._take)
-
-    def _take(self, route: Route) -> None:
-        if operation(route) == self._name:
-            self._routes.append(route)
-        else:
-            route.continue_()
-
-    def wait(self) -> None:
-        for _ in range(500):
-            if self._routes:
-                return
-            # The driver takes routes while it is asked for something.
-            self._visitor.page.wait_for_timeout(20)
-        raise AssertionError(f"nobody asked for {self._name}")
-
-    def release(self) -> None:
-        for route in self._routes:
-            route.continue_()
-        self._visitor.page.unroute("**/api/chatkit")
-        self._visitor.page.wait_for_load_state("networkidle")
 
 
 def two_conversations(visitor: Visitor) -> tuple[str, str]:

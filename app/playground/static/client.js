@@ -1,11 +1,12 @@
 // Speaks the ChatKit protocol with POST /api/chatkit, as one user.
 
 const WAITS_BEFORE_REPEATING = [400, 1500];
+const UPLOAD_TRIES = 5;
 
 export class ChatError extends Error {
   constructor(body, status, retryAfter) {
-    // By its id a fault of ours is found in the log.
-    super((body.message ?? `The server answered ${status}.`) + (status === 500 && body.request_id ? ` (request ${body.request_id})` : ""));
+    // By its id a fault of ours is found in the log. Where in a request a mistake is, nobody sees who writes on this page.
+    super((body.message?.replace(/ \(params\.[\w.]+\)/, "") ?? `The server answered ${status}.`) + (status === 500 && body.request_id ? ` (request ${body.request_id})` : ""));
     this.code = body.code;
     this.status = status;
     this.retryAfter = retryAfter;
@@ -44,34 +45,53 @@ export class ChatClient {
     }
   }
 
-  /** A file, in two steps: what it is, then its bytes. */
+  /** A file, in two steps: what it is, then its bytes. When others are before it, it waits as long as the server says. */
   async upload(file, { signal, announced }) {
     const mime_type = file.type || "application/octet-stream";
-    const attachment = await this.call("attachments.create", { name: file.name, size: file.size, mime_type });
+    const create = () => this.call("attachments.create", { name: file.name, size: file.size, mime_type });
+    const attachment = await inTurn(create, signal);
     announced(attachment);
     const { url, method, headers } = attachment.upload_descriptor;
-    const response = await reached(() => fetch(url, { method, headers, body: file, signal }));
-    if (!response.ok) throw await errorOf(response);
+    await inTurn(async () => {
+      const response = await reached(() => fetch(url, { method, headers, body: file, signal }));
+      if (!response.ok) throw await errorOf(response);
+    }, signal);
   }
 
-  async #post(body, headers, signal) {
-    let response = await this.#fetch(body, headers, signal);
+  /** An attachment with its `download_url`. */
+  async describe(attachmentId) {
+    return reached(async () => (await this.#fetch(`/api/attachments/${attachmentId}`, {})).json());
+  }
+
+  #post(body, headers, signal) {
+    const asked = { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body), signal };
+    return this.#fetch("/api/chatkit", asked);
+  }
+
+  /** With a token; a new one if the server does not like the one that is there. */
+  async #fetch(address, asked) {
+    const send = async () => {
+      this.#token ??= await mintToken(this.user);
+      return fetch(address, { ...asked, headers: { ...asked.headers, Authorization: `Bearer ${this.#token}` } });
+    };
+    let response = await send();
     if (response.status === 401) {
       this.#token = null;
-      response = await this.#fetch(body, headers, signal);
+      response = await send();
     }
     if (!response.ok) throw await errorOf(response);
     return response;
   }
+}
 
-  async #fetch(body, headers, signal) {
-    this.#token ??= await mintToken(this.user);
-    return fetch("/api/chatkit", {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Authorization: `Bearer ${this.#token}`, ...headers },
-      body: JSON.stringify(body),
-      signal,
-    });
+async function inTurn(request, signal) {
+  for (let left = UPLOAD_TRIES; ; left--) {
+    try {
+      return await request();
+    } catch (error) {
+      if (error.status !== 429 || left <= 1) throw error;
+      await pause(1000 * (error.retryAfter ?? 2), signal);
+    }
   }
 }
 

@@ -1,11 +1,19 @@
-// What is about to be said: text, files, a quotation.
+// What is about to be said: text, files, a quotation. Each conversation has its own.
 
-import { at, h, icon, iconButton } from "./dom.js";
+import { at, h, hasKeyboard, icon, iconButton } from "./dom.js";
+import { keepDraft, keptDraft } from "./kept.js";
+
+const UPLOADS_AT_ONCE = 3;
+export const WAIT = "Wait until the answer is finished, or stop it.";
 
 export class Composer {
+  #draft = null;
   #files = new Set();
   #quoted = null;
   #unsent = null;
+  #elsewhere = new Map();
+  #uploads = 0;
+  #waiting = [];
 
   /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads, `where()` the conversation; `tell(text)` shows an error. */
   constructor({ client, where, send, tell }) {
@@ -17,12 +25,12 @@ export class Composer {
     });
     this.text.addEventListener("keydown", (event) => {
       // 229: some browsers say only so that a word is being composed.
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229 && hasKeyboard()) {
         event.preventDefault();
         this.#submit();
       }
     });
-    this.text.addEventListener("input", () => this.#fit());
+    this.text.addEventListener("input", () => this.#changed());
     at("attach").addEventListener("click", () => at("files").click());
     at("files").addEventListener("change", () => {
       this.#add(at("files").files);
@@ -51,30 +59,59 @@ export class Composer {
     at("closed").textContent = why ?? "";
   }
 
+  /** Go on with what was begun for a conversation; null is the new one. What is here stays with its own. */
+  turnTo(threadId) {
+    if (this.#files.size) this.#elsewhere.set(this.#draft.name, this.#files);
+    this.#draft = draftOf(this.client().user, threadId);
+    this.#files = this.#elsewhere.get(this.#draft.name) ?? new Set();
+    this.#elsewhere.delete(this.#draft.name);
+    const { text, quoted } = keptDraft(this.#draft.user, threadId) ?? { text: "", quoted: null };
+    at("chips").replaceChildren(...[...this.#files].map((entry) => entry.element));
+    this.text.value = text;
+    this.#showQuoted(quoted);
+    this.#fit();
+  }
+
+  /** The new conversation has got its id. */
+  belongTo(threadId) {
+    keepDraft(this.#draft.user, this.#draft.threadId, null);
+    this.#draft = draftOf(this.#draft.user, threadId);
+    this.#changed();
+  }
+
   quote(text) {
+    this.#showQuoted(text);
+    this.#changed();
+    this.text.focus();
+  }
+
+  get isQuoting() {
+    return this.#quoted !== null;
+  }
+
+  #showQuoted(text) {
     this.#quoted = text;
     at("quote").hidden = !text;
     at("quote").replaceChildren(...(text
-      ? [icon("quote"), h("span", {}, text), iconButton("close", "Remove the quotation", () => this.quote(null))]
+      ? [icon("quote"), h("span", { dir: "auto" }, text), iconButton("close", "Remove the quotation", () => this.quote(null))]
       : []));
-    if (text) this.text.focus();
   }
 
   /** Put back what could not be sent, before what was written meanwhile. */
   #restore({ text, quoted }) {
     this.text.value = [text, this.text.value].filter(Boolean).join("\n");
-    this.quote(this.#quoted ?? quoted);
-    this.#fit();
+    this.#showQuoted(this.#quoted ?? quoted);
+    this.#changed();
   }
 
+  /** Forget the files of everybody who was here. */
   clear() {
-    this.text.value = "";
-    this.quote(null);
-    for (const entry of [...this.#files]) {
+    for (const entry of [this.#files, ...this.#elsewhere.values()].flatMap((files) => [...files])) {
       entry.aborting.abort();
       this.#forget(entry);
     }
-    this.#fit();
+    this.#elsewhere.clear();
+    this.turnTo(null);
   }
 
   #submit() {
@@ -82,7 +119,7 @@ export class Composer {
     const files = [...this.#files];
     if (files.some((entry) => !entry.isReady) || (!text && !files.length)) return;
     if (!this.isAllowed) {
-      this.tell("Wait until the answer is finished, or stop it.", { level: "info" });
+      this.tell(WAIT, { level: "info" });
       return;
     }
     const input = {
@@ -98,10 +135,11 @@ export class Composer {
     this.#unsent = { same, key };
     for (const entry of files) entry.mayBeSent = true;
     this.text.value = "";
-    this.quote(null);
-    this.#fit();
+    this.#showQuoted(null);
+    this.#changed();
     this.send(input, {
       key,
+      attachments: files.map((entry) => entry.attachment),
       // The files wait here until the message is stored; a refused one keeps them.
       stored: () => {
         this.#unsent = null;
@@ -109,6 +147,12 @@ export class Composer {
       },
       refused: () => this.#restore(sent),
     });
+  }
+
+  #changed() {
+    const { value: text } = this.text;
+    keepDraft(this.#draft.user, this.#draft.threadId, text || this.#quoted ? { text, quoted: this.#quoted } : null);
+    this.#fit();
   }
 
   #fit() {
@@ -130,7 +174,7 @@ export class Composer {
   async #upload(file) {
     const aborting = new AbortController();
     const address = file.type.startsWith("image/") ? URL.createObjectURL(file) : null;
-    const entry = { isReady: false, attachment: null, aborting, address };
+    const entry = { files: this.#files, isReady: false, attachment: null, aborting, address };
     entry.element = h("li", { class: "chip uploading", "aria-busy": "true" },
       address ? h("img", { src: address, alt: "", class: "preview" }) : icon("file"),
       h("span", {}, file.name),
@@ -143,20 +187,32 @@ export class Composer {
       const announced = (attachment) => {
         entry.attachment = attachment;
         // It was taken back before it was known.
-        if (!this.#files.has(entry)) this.#delete(client, entry);
+        if (!entry.files.has(entry)) this.#delete(client, entry);
       };
-      await client.upload(file, { signal: aborting.signal, announced });
+      await this.#inTurn(() => entry.files.has(entry) && client.upload(file, { signal: aborting.signal, announced }));
       entry.isReady = true;
       entry.element.classList.remove("uploading");
       entry.element.removeAttribute("aria-busy");
     } catch (error) {
-      if (!this.#files.has(entry)) return;
+      if (!entry.files.has(entry)) return;
       this.#forget(entry);
       this.tell(`${file.name}: ${error.message}`);
       // What will not come is not waited for; whatever becomes of this, a clean-up comes by.
       if (entry.attachment) await client.call("attachments.delete", { attachment_id: entry.attachment.id }).catch(() => {});
     }
     this.#refresh();
+  }
+
+  /** A few at once: the server takes no more of one user, and each of many is seen to go on. */
+  async #inTurn(upload) {
+    if (this.#uploads >= UPLOADS_AT_ONCE) await new Promise((resolve) => this.#waiting.push(resolve));
+    else this.#uploads++;
+    try {
+      return await upload();
+    } finally {
+      if (this.#waiting.length) this.#waiting.shift()();
+      else this.#uploads--;
+    }
   }
 
   async #remove(entry) {
@@ -172,7 +228,7 @@ export class Composer {
   }
 
   #forget(entry) {
-    this.#files.delete(entry);
+    entry.files.delete(entry);
     entry.element.remove();
     if (entry.address) URL.revokeObjectURL(entry.address);
     this.#refresh();
@@ -196,3 +252,5 @@ export class Composer {
     });
   }
 }
+
+const draftOf = (user, threadId) => ({ user, threadId, name: JSON.stringify([user, threadId]) });

@@ -1,8 +1,9 @@
 // The conversation that is open, and the turn that is running in it.
 
 import { ChatError } from "./client.js";
-import { announce, at } from "./dom.js";
-import { keepEnding, keepRating, keptEnding, keptRating } from "./kept.js";
+import { WAIT } from "./composer.js";
+import { announce, at, hasKeyboard } from "./dom.js";
+import { keepEnding, keepPlace, keptEnding, keptPlace } from "./kept.js";
 import { UNTITLED } from "./sidebar.js";
 import { applyUpdate, textOf } from "./updates.js";
 
@@ -10,11 +11,8 @@ const PAGE = 40;
 const NAME = "chatkit-postgres";
 // Characters that a server may have said before it knew that nobody reads any more.
 const ON_ITS_WAY = 200;
-
-// What this page can do for an assistant that asks it to.
-const CLIENT_TOOLS = {
-  get_page_title: () => ({ title: document.title }),
-};
+const LOADING = "Loading …";
+const SLOW_MS = 300;
 
 export class Conversation {
   threadId = null;
@@ -23,15 +21,19 @@ export class Conversation {
   #older = null;
   #turn = null;
 
-  /** `client()` is who speaks; `listed()` is called when the list of conversations may have changed. */
-  constructor({ client, log, composer, listed }) {
-    Object.assign(this, { client, log, composer, listed });
+  /**
+   * `client()` is who speaks; `listed()` is called when the list of conversations may have changed, `asked(call)` when an
+   * answer has ended with the call of a tool that is the page's.
+   */
+  constructor({ client, log, composer, listed, asked }) {
+    Object.assign(this, { client, log, composer, listed, asked });
     addEventListener("pagehide", () => this.#leave());
   }
 
   // Which one
 
-  async open(threadId) {
+  /** `title` is what is known of it already. */
+  async open(threadId, title) {
     this.#leave();
     this.stop();
     this.#turn = null;
@@ -40,16 +42,26 @@ export class Conversation {
     this.#items.clear();
     this.log.clear();
     this.log.clearNotices();
-    this.composer.quote(null);
+    this.composer.turnTo(threadId);
     announce("");
     at("welcome").hidden = Boolean(threadId);
     if (!threadId) this.log.toStart();
     at("older").hidden = true;
     this.#setRunning(false);
-    this.#showThread(null);
+    this.#showThread(threadId && { title: title ?? LOADING });
     // Before it is read: whoever goes elsewhere meanwhile is left there.
-    this.composer.text.focus();
-    if (threadId) await this.#guarded(() => this.#read(threadId));
+    if (hasKeyboard()) this.composer.text.focus();
+    if (!threadId) return;
+    const opened = this.#opened;
+    const slow = setTimeout(() => opened === this.#opened && this.log.progress(LOADING), SLOW_MS);
+    try {
+      await this.#read(threadId);
+    } catch (error) {
+      if (opened === this.#opened) this.log.ended(error.message, () => this.open(threadId, title), true);
+    } finally {
+      clearTimeout(slow);
+      if (opened === this.#opened && !this.#turn) this.log.progress(null);
+    }
   }
 
   showTitle(title) {
@@ -60,15 +72,21 @@ export class Conversation {
   async readOlder() {
     const opened = this.#opened;
     at("older").disabled = true;
-    await this.#guarded(async () => {
+    await this.guarded(async () => {
       const params = { thread_id: this.threadId, order: "desc", limit: PAGE, after: this.#older };
       const page = await this.client().call("items.list", params);
       if (opened !== this.#opened) return;
       const items = this.#take(page);
       this.#items = new Map([...items.map((item) => [item.id, item]), ...this.#items]);
-      await this.log.prepend(items);
+      const isFocused = document.activeElement === document.body || document.activeElement === at("older");
+      await this.log.prepend(items, () => this.#showOlder());
+      if (isFocused && !this.#older) at("log").focus();
     });
     at("older").disabled = false;
+  }
+
+  #showOlder() {
+    at("older").hidden = !this.#older;
   }
 
   #showThread(thread) {
@@ -99,11 +117,12 @@ export class Conversation {
       if (opened !== this.#opened) return;
       this.#showThread(thread);
       const items = this.#take(page);
+      this.#showOlder();
       this.#items = new Map(items.map((item) => [item.id, item]));
       this.log.clear();
       await Promise.all(items.map((item) => this.log.put(item)));
       if (opened !== this.#opened) return;
-      this.log.toEnd();
+      this.log.toPlace(keptPlace(this.client().user, threadId));
       this.#showEnding();
     } finally {
       if (opened === this.#opened) this.composer.allow(!this.#turn);
@@ -115,10 +134,16 @@ export class Conversation {
   }
 
   #leave() {
+    if (this.#items.size) keepPlace(this.client().user, this.threadId, this.log.place());
     const turn = this.#turn;
+    // Nobody knows yet whether the server has it.
+    if (turn && !turn.isStored) {
+      turn.refused?.();
+      turn.refused = undefined;
+    }
     const last = this.#last();
     if (!turn || !last || !turn.open.has(last.id)) return;
-    this.#keep(["You left before this answer was finished.", turn.again], turn, textOf(last).length + ON_ITS_WAY);
+    this.#keep({ text: "You left before this answer was finished.", again: turn.again }, turn, textOf(last).length + ON_ITS_WAY);
   }
 
   /** How it had ended when this page was here before; or that a message has no answer: its page was closed before the
@@ -128,44 +153,53 @@ export class Conversation {
     if (!last || at("composer").hidden) return;
     const kept = keptEnding(this.client().user, this.threadId);
     if (kept?.after === last.id && !(textOf(last).length > kept.length)) {
-      this.log.ended(kept.text, kept.again && (() => this.retry()));
+      this.log.ended(kept.text, kept.again && (() => this.retry()), kept.isError);
       // What was on its way when the page was left has come; if more comes, it goes on without us.
       if (kept.length !== undefined) keepEnding(this.client().user, this.threadId, { ...kept, length: textOf(last).length });
     } else if (last.type === "user_message") this.log.ended("There is no answer to this.", () => this.retry());
   }
 
   /** Only what answers a message can be tried again later: what an action or an answer was to do is not kept. */
-  #keep([text, again], { isMessage }, length) {
+  #keep({ text, again, isError }, { isMessage }, length) {
     const last = this.#last();
     if (!this.threadId || !last) return;
-    keepEnding(this.client().user, this.threadId, text && { after: last.id, text, again: Boolean(again) && isMessage, length });
+    const ending = text && { after: last.id, text, again: Boolean(again) && isMessage, isError, length };
+    keepEnding(this.client().user, this.threadId, ending);
   }
 
   /** The items of a page that begins with the newest, in the order they were said. */
   #take(page) {
     this.#older = page.has_more ? page.after : null;
-    at("older").hidden = !this.#older;
     return page.data.toReversed();
   }
 
   // A turn
+
+  get isRunning() {
+    return this.#turn !== null;
+  }
 
   stop() {
     this.#turn?.controller.abort();
   }
 
   /**
-   * Run an operation that streams, to its end. True if it ended well. `stored` is called when the server has it; `refused`
-   * if it is not known to have it, and `again` is what "Try again" does once it has.
+   * Run an operation that streams, to its end. True if it ended well. `shown` is the message as it is seen until the server
+   * has it. `stored` is called when it does; `refused` if it is not known to, and `again` is what "Try again" does after that.
    */
-  async #run(type, params, { key = crypto.randomUUID(), stored = () => {}, refused, again, isAutomatic = false } = {}) {
+  async run(type, params, how = {}) {
     if (this.#turn) return false;
-    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false, isMessage: Boolean(again) };
-    turn.again = again ?? (() => this.#run(type, params, { stored }));
+    const { key = crypto.randomUUID(), stored = () => {}, refused, again, shown, isAutomatic = false } = how;
+    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false, isMessage: Boolean(again), shown, refused };
+    turn.again = again ?? (() => this.run(type, params, { stored }));
     this.#turn = turn;
     this.#setRunning(true);
     if (!isAutomatic) this.log.clearNotices();
     this.log.ended(null);
+    if (shown) {
+      at("welcome").hidden = true;
+      this.log.put(shown, true);
+    }
     this.log.progress("Thinking …");
     try {
       for await (const event of this.client().stream(type, params, { signal: turn.controller.signal, key })) {
@@ -178,8 +212,7 @@ export class Conversation {
       if (this.#turn !== turn) return false;
       turn.hasFailed = true;
       // The same request once more, under the same key: whatever became of the first one, it is one.
-      const repeat = () => this.#run(type, params, { key, stored, refused, again, isAutomatic });
-      this.#failed(error, turn, repeat, refused);
+      this.#failed(error, turn, () => this.run(type, params, { ...how, key }));
     } finally {
       if (this.#turn === turn) this.#end(turn);
       this.listed();
@@ -190,17 +223,21 @@ export class Conversation {
       const said = await this.log.said(last.id);
       if (last === this.#last()) announce(`The assistant says: ${said.slice(0, 400) || last.type.replaceAll("_", " ")}`);
     }
-    if (last?.type === "client_tool_call" && last.status === "pending") await this.callTool(last, true);
+    if (last?.type === "client_tool_call" && last.status === "pending") await this.asked(last);
     return true;
   }
 
-  #failed(error, turn, repeat, refused) {
+  #failed(error, turn, repeat) {
     const isFinal = error instanceof ChatError && error.status < 500 && error.status !== 429;
-    const message = error.name === "AbortError" ? "Stopped." : error instanceof ChatError ? error.message : "The connection was lost.";
-    if (turn.isStored) return this.#fail(message, error.name === "AbortError" ? turn.again : repeat);
+    const isStopped = error.name === "AbortError";
+    const message = isStopped ? "Stopped." : error instanceof ChatError ? error.message : "The connection was lost.";
+    if (turn.isStored) return this.#fail(message, isStopped ? turn.again : repeat, !isStopped);
+    if (turn.shown) this.log.remove(turn.shown.id);
+    at("welcome").hidden = Boolean(this.threadId);
+    if (!turn.refused) return this.#fail(message, !isFinal && repeat, !isStopped);
     // What was written is in its field again, to be sent from there.
-    refused?.();
-    return this.#fail(message, !refused && !isFinal && repeat);
+    turn.refused();
+    return this.#fail(isStopped ? message : `${message} What you wrote is in its field again.`, null, !isStopped);
   }
 
   #end(turn) {
@@ -213,6 +250,7 @@ export class Conversation {
     }
     this.#keep(this.log.ending(), turn);
     this.log.progress(null);
+    this.log.untell(WAIT);
     this.#setRunning(false);
   }
 
@@ -223,12 +261,13 @@ export class Conversation {
     this.composer.allow(!isRunning);
     // The button that was pressed has gone, perhaps so lately that it still counts; the keyboard goes to what is there.
     const isLost = focused === document.body || focused.closest("[hidden]") !== null;
-    if (isLost) (isRunning ? at("stop") : this.composer.text).focus();
+    if (isLost && isRunning) at("stop").focus();
+    else if (isLost && hasKeyboard()) this.composer.text.focus();
   }
 
-  #fail(message, again) {
+  #fail(message, again, isError = true) {
     announce(message);
-    this.log.ended(message, again);
+    this.log.ended(message, again, isError);
   }
 
   #handle(event, turn) {
@@ -237,6 +276,7 @@ export class Conversation {
         // Once more after a connection broke.
         if (this.threadId !== event.thread.id) history.pushState(null, "", `#${event.thread.id}`);
         this.threadId = event.thread.id;
+        this.composer.belongTo(event.thread.id);
         at("welcome").hidden = true;
         this.#showThread(event.thread);
         return this.listed();
@@ -246,12 +286,13 @@ export class Conversation {
       case "thread.item.added":
         turn.open.add(event.item.id);
         this.log.progress(null);
-        return this.#put(event.item, true);
+        return this.put(event.item, true);
       case "thread.item.done":
       case "thread.item.replaced":
         turn.open.delete(event.item.id);
         if (event.item.type !== "user_message") this.log.progress(null);
-        return this.#put(event.item, false);
+        else if (turn.shown) this.log.rename(turn.shown.id, event.item);
+        return this.put(event.item, false);
       case "thread.item.updated": {
         const item = this.#items.get(event.item_id);
         if (!item) return undefined;
@@ -274,7 +315,7 @@ export class Conversation {
     return undefined;
   }
 
-  #put(item, isRunning) {
+  put(item, isRunning) {
     this.#items.set(item.id, item);
     return this.log.put(item, isRunning);
   }
@@ -284,15 +325,16 @@ export class Conversation {
     this.log.remove(id);
   }
 
-  // What people do
+  // What people say
 
-  /** `stored` and `refused` as they are called by a turn; `key` is kept with what was written. */
-  send(input, { key, stored, refused } = {}) {
+  /** `stored` and `refused` as they are called by a turn; `key` is kept with what was written; `attachments` are those of `input`. */
+  send(input, { key, stored, refused, attachments = [] } = {}) {
     this.log.toEnd();
-    const how = { key, stored, refused, again: () => this.retry() };
+    const shown = { ...input, id: `shown-${crypto.randomUUID()}`, type: "user_message", attachments };
+    const how = { key, stored, refused, shown, again: () => this.retry() };
     return this.threadId
-      ? this.#run("threads.add_user_message", { thread_id: this.threadId, input }, how)
-      : this.#run("threads.create", { input }, how);
+      ? this.run("threads.add_user_message", { thread_id: this.threadId, input }, how)
+      : this.run("threads.create", { input }, how);
   }
 
   /** Answer the message before this item once more, or the last message. */
@@ -304,83 +346,36 @@ export class Conversation {
   }
 
   async #retryAfter(messageId) {
-    if (this.#isBusy()) return;
+    if (this.isBusy()) return;
     const opened = this.#opened;
     const all = [...this.#items.keys()];
     for (const old of all.slice(all.indexOf(messageId) + 1)) this.#remove(old);
     const params = { thread_id: this.threadId, item_id: messageId };
     const how = { again: () => this.#retryAfter(messageId) };
-    if (await this.#run("threads.retry_after_item", params, how)) return;
+    if (await this.run("threads.retry_after_item", params, how)) return;
     // The server keeps the old answer until there is a new one: without a new one it is still there.
     if (opened !== this.#opened) return;
-    const [text, again] = this.log.ending();
-    await this.#guarded(() => this.#read(params.thread_id));
+    const ending = this.log.ending();
+    await this.guarded(() => this.#read(params.thread_id));
     if (opened !== this.#opened || this.#turn) return;
-    this.log.ended(text, again && how.again);
-    this.#keep([text, again], { isMessage: true });
+    this.log.ended(ending.text, ending.again && how.again, ending.isError);
+    this.#keep(ending, { isMessage: true });
   }
 
   /** True, and says so, while an answer is under way. */
-  #isBusy() {
-    if (this.#turn) this.log.tell("Wait until the answer is finished, or stop it.", { level: "info" });
+  isBusy() {
+    if (this.#turn) this.log.tell(WAIT, { level: "info" });
     return this.#turn !== null;
   }
 
-  async rate(item, kind) {
-    return this.#guarded(async () => {
-      await this.client().call("items.feedback", { thread_id: this.threadId, item_ids: [item.id], kind });
-      keepRating(this.client().user, item.id, kind);
-      announce("Thank you for the feedback.");
-      return true;
-    });
-  }
-
-  rated(item) {
-    return keptRating(this.client().user, item.id);
-  }
-
-  async act(item, action, values, element) {
-    // As ChatKit does: what the action says itself comes before what a form holds.
-    const payload = values ? { ...values, ...action.payload } : action.payload;
-    if (action.handler === "client") {
-      this.log.tell(JSON.stringify(payload ?? {}), { level: "info", title: `For the application: ${action.type}` });
-      return;
-    }
-    // One at a time, so that a double click is one action. An answer under way goes on beside one that does not stream.
-    if (element.dataset.isActing || (action.streaming !== false && this.#isBusy())) return;
-    element.dataset.isActing = "yes";
-    const params = { thread_id: this.threadId, item_id: item.id, action: { type: action.type, payload } };
-    try {
-      if (action.streaming === false) await this.#guarded(() => this.#actAtOnce(params));
-      else await this.#run("threads.custom_action", params);
-    } finally {
-      delete element.dataset.isActing;
-    }
-  }
-
-  async #actAtOnce(params) {
+  /** A question to be asked later: whether this conversation is still the one that is open. */
+  whileOpen() {
     const opened = this.#opened;
-    const { updated_item: updated } = await this.client().call("threads.sync_custom_action", params);
-    if (updated && opened === this.#opened) this.#put(updated, false);
+    return () => opened === this.#opened;
   }
 
-  async answer(item, submission) {
-    if (this.#isBusy()) return;
-    const isStored = () => this.#put({ ...item, status: submission.status, inputs: withAnswers(item, submission) }, false);
-    await this.#run("threads.add_structured_input", { thread_id: this.threadId, item_id: item.id, input: submission }, { stored: isStored });
-  }
-
-  /** Automatically, when an answer has ended with the call; or because somebody asks for it. */
-  async callTool(item, isAutomatic = false) {
-    if (this.#isBusy()) return;
-    const tool = Object.hasOwn(CLIENT_TOOLS, item.name) && CLIENT_TOOLS[item.name];
-    const result = tool ? tool(item.arguments) : { error: `This page has no tool ${item.name}.` };
-    // The stream tells the answer, and not the call again.
-    const stored = () => this.#put({ ...item, status: "completed", output: result }, false);
-    await this.#run("threads.add_client_tool_output", { thread_id: this.threadId, result }, { stored, isAutomatic });
-  }
-
-  async #guarded(work) {
+  /** Do it, and tell what went wrong with it to whoever is still there. */
+  async guarded(work) {
     const opened = this.#opened;
     try {
       return await work();
@@ -390,5 +385,3 @@ export class Conversation {
     }
   }
 }
-
-const withAnswers = (item, { answers }) => item.inputs.map((question) => ({ ...question, answer: answers[question.id] ?? null }));

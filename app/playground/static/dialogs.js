@@ -30,7 +30,14 @@ export function ask({ title, text, yes, field, isDestructive = false }) {
       confirm();
     }, { signal });
     dialog.addEventListener("cancel", () => end(null), { signal });
+    // What is beside it is the dialog itself; what is in it has elements of its own, and its padding is not meant.
+    dialog.addEventListener("mousedown", (event) => event.target === dialog && isOutside(dialog, event) && end(null), { signal });
     dialog.showModal();
     (field ? at("dialog-field") : at("dialog-no")).focus();
   });
+}
+
+function isOutside(element, { clientX, clientY }) {
+  const { left, right, top, bottom } = element.getBoundingClientRect();
+  return clientX < left || clientX > right || clientY < top || clientY > bottom;
 }

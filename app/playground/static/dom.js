@@ -13,10 +13,14 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Whether there is a keyboard to go by: of a phone's own, nobody wants it up unasked, and its Enter is a new line. */
+export const hasKeyboard = () => matchMedia("(any-pointer: fine)").matches;
+
 export const at = (id) => document.getElementById(id);
 
 // Paths on a square of 24.
 const PATHS = {
+  alert: "M12 4 21 20H3z M12 10v5 M12 17.500v.5",
   attach: "M20 11.5 12 19.5a5 5 0 0 1-7-7l8.5-8.5a3.3 3.3 0 0 1 4.7 4.7L9.8 17a1.7 1.7 0 0 1-2.4-2.4l7.6-7.6",
   check: "M5 12.5 10 17.5 19 7",
   close: "M6 6 18 18 M18 6 6 18",

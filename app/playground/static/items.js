@@ -3,13 +3,16 @@
 import { copy, h, icon, iconButton } from "./dom.js";
 import { drawn, MarkdownView } from "./markdown.js";
 import { drawQuestions } from "./questions.js";
-import { drawSource, drawTask, drawWorkflow } from "./tasks.js";
+import { drawSource, drawTask, drawWorkflow, isWebAddress } from "./tasks.js";
 import { textOf } from "./updates.js";
 import { drawWidget } from "./widgets.js";
 
-/** `handlers` say what happens when something of an item is used: act, answer, callTool, rate, rated, retry, quote, openEntity. */
+const FOLDED_CHARACTERS = 1500, FOLDED_LINES = 16;
+
+/** `handlers` say what happens when something of an item is used: act, answer, callTool, openFile, rate, rated, retry, quote, openEntity. */
 export class ItemView {
   #parts = [];
+  #picture = null;
 
   constructor(item, handlers) {
     this.handlers = handlers;
@@ -41,16 +44,28 @@ export class ItemView {
     const texts = this.#parts.slice(2).map((view) => view.element);
     if (this.element.children.length !== texts.length + 2) this.element.replaceChildren(name, ...texts, around);
     const sources = item.content.flatMap((part) => part.annotations ?? []).filter(Boolean).map((annotation) => annotation.source);
-    const state = `${isRunning} ${isRunning && !textOf(item)} ${sources.length}`;
+    const state = `${isRunning} ${sources.length}`;
     if (around.dataset.state !== state) {
       around.dataset.state = state;
       around.replaceChildren(...[
-        isRunning && !textOf(item) && typing(),
+        // Seen until the first of the text is drawn (items.css).
+        isRunning && typing(),
         sources.length > 0 && sourceList(sources),
         !isRunning && this.#tools(),
       ].filter(Boolean));
     }
     await Promise.all(shown);
+  }
+
+  /** The same element each time, and a sketch of it stays until the next one can be seen: nothing jumps meanwhile. */
+  picture(url) {
+    if (!this.#picture) this.#picture = h("img", { src: url, alt: "Generated image", data: { next: url } });
+    else if (this.#picture.dataset.next !== url) {
+      this.#picture.dataset.next = url;
+      const next = h("img", { src: url });
+      next.decode().catch(() => {}).then(() => this.#picture.dataset.next === url && (this.#picture.src = url));
+    }
+    return this.#picture;
   }
 
   #tools() {
@@ -68,12 +83,11 @@ export class ItemView {
 }
 
 const DRAWINGS = {
-  user_message: (item) => [
+  user_message: (item, view) => [
     h("h2", { class: "hidden" }, "You said:"),
-    item.quoted_text && h("blockquote", { class: "quoted" }, item.quoted_text),
-    item.attachments.length > 0 && h("ul", { class: "attachments" }, item.attachments.map((file) => h("li", {}, drawAttachment(file)))),
-    textOf(item) && h("p", { class: "bubble" },
-      item.content.map((part) => (part.type === "input_tag" ? h("span", { class: "tag" }, `@${part.text}`) : part.text))),
+    item.quoted_text && h("blockquote", { class: "quoted", dir: "auto" }, item.quoted_text),
+    item.attachments.length > 0 && h("ul", { class: "attachments" }, item.attachments.map((file) => h("li", {}, drawAttachment(file, view.handlers)))),
+    ...(textOf(item) ? drawBubble(item) : []),
   ].filter(Boolean),
   widget: (item, view, isRunning) => {
     const tools = h("div", { class: "tools" });
@@ -88,9 +102,9 @@ const DRAWINGS = {
     h("div", { class: "task" }, icon("spark"),
       h("p", { class: "task-title" }, `${item.name.replaceAll("_", " ")}: `, item.status === "pending" ? "asked of this page" : "done",
         item.status === "pending" && !isRunning && [" ", h("button", { type: "button", onclick: () => view.handlers.callTool(item) }, "Answer it")])),
-  generated_image: (item, _view, isRunning) =>
+  generated_image: (item, view, isRunning) =>
     h("figure", {},
-      item.image ? h("a", { href: item.image.url, target: "_blank", rel: "noopener" }, h("img", { src: item.image.url, alt: "Generated image" })) : isRunning && typing(),
+      item.image ? h("a", { href: item.image.url, target: "_blank", rel: "noopener" }, view.picture(item.image.url)) : isRunning && typing(),
       isRunning && h("progress", { max: 1, value: item.progress, "aria-label": "Drawing" })),
   structured_input: (item, view) => drawQuestions(item, (submission) => view.handlers.answer(item, submission)),
   task: (item) => drawTask(item.task),
@@ -102,9 +116,27 @@ export function readable(element) {
   return [...element.querySelectorAll(":scope > .markdown")].map((text) => text.innerText).join("\n").trim();
 }
 
-function drawAttachment(file) {
-  if (file.type === "image") return h("img", { src: file.preview_url, alt: file.name, class: "preview", loading: "lazy" });
-  return h("span", { class: "file" }, icon("file"), file.name);
+/** What was said, folded when it is much: who pasted a document knows what is in it. */
+function drawBubble(item) {
+  const text = textOf(item);
+  const bubble = h("p", { class: "bubble", dir: "auto" },
+    item.content.map((part) => (part.type === "input_tag" ? h("span", { class: "tag" }, `@${part.text}`) : part.text)));
+  const copyButton = iconButton("copy", "Copy your message", () => copy(text, copyButton));
+  const tools = h("div", { class: "tools", role: "group", "aria-label": "About this message" }, copyButton);
+  if (text.length <= FOLDED_CHARACTERS && text.split("\n").length <= FOLDED_LINES) return [bubble, tools];
+  bubble.classList.add("folded");
+  const fold = h("button", { type: "button", "aria-expanded": "false", onclick: () => {
+    const isFolded = bubble.classList.toggle("folded");
+    fold.textContent = isFolded ? "Show all" : "Show less";
+    fold.setAttribute("aria-expanded", String(!isFolded));
+  } }, "Show all");
+  tools.prepend(fold);
+  return [bubble, tools];
+}
+
+function drawAttachment(file, { openFile }) {
+  const look = file.type === "image" ? h("img", { src: file.preview_url, alt: file.name, class: "preview", loading: "lazy" }) : [icon("file"), file.name];
+  return h("button", { type: "button", class: file.type === "image" ? "picture" : "file", title: `Open ${file.name}`, onclick: () => openFile(file) }, look);
 }
 
 export function typing() {
@@ -114,6 +146,9 @@ export function typing() {
 /** The mark of a source in the text. */
 function mark(source, number, handlers) {
   if (!source) return null;
+  if (source.type === "url" && isWebAddress(source.url)) {
+    return h("sup", { class: "cite" }, h("a", { href: source.url, target: "_blank", rel: "noopener noreferrer", title: source.title }, `[${number + 1}]`));
+  }
   if (source.type !== "entity") return h("sup", { class: "cite", title: source.title }, `[${number + 1}]`);
   const label = source.inline_label ?? source.label ?? source.title;
   if (!source.interactive) return h("span", { class: "entity", title: source.title }, label);
@@ -134,13 +169,17 @@ function selectionIn(element) {
 function keepingFocus(element, redraw) {
   const typed = [...element.querySelectorAll("input, select, textarea")].filter(isChanged);
   const stops = () => [...element.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")];
-  const place = stops().indexOf(document.activeElement);
+  const focused = document.activeElement;
+  const place = stops().indexOf(focused);
+  const wasInForm = focused?.closest("form") !== null;
   redraw();
   for (const old of typed) {
     const now = [...element.querySelectorAll(old.localName)].find((one) => one.dataset.name === old.dataset.name && one.type === old.type && one.type !== "radio");
     if (now) Object.assign(now, old.type === "checkbox" ? { checked: old.checked } : { value: old.value });
   }
-  if (place >= 0 && !element.contains(document.activeElement)) stops().at(Math.min(place, stops().length - 1))?.focus();
+  // Of a form that was sent nothing is left to go on with.
+  if (place < 0 || element.contains(document.activeElement) || (wasInForm && !element.querySelector("form"))) return;
+  stops().at(Math.min(place, stops().length - 1))?.focus();
 }
 
 function isChanged(control) {

@@ -1,18 +1,45 @@
-// What this page remembers of conversations because the protocol does not: how a turn ended badly, and what was rated.
-// For as long as the tab lives, and for each user by themselves.
+// What this page remembers of conversations because the protocol does not: what is being written, where somebody was
+// reading, how a turn ended badly, and what was rated. For as long as the tab lives, and for each user by themselves.
 
 const nameOf = (...parts) => JSON.stringify(parts);
 
+/** `draft` is {text, quoted} of a message that was not sent yet, or null. */
+export function keepDraft(user, threadId, draft) {
+  keep(nameOf("draft", user, threadId), draft && JSON.stringify(draft));
+}
+
+export function keptDraft(user, threadId) {
+  return kept(nameOf("draft", user, threadId));
+}
+
+/** `place` is {id, top} of the item at the upper edge, or null at the end. */
+export function keepPlace(user, threadId, place) {
+  keep(nameOf("place", user, threadId), place && JSON.stringify(place));
+}
+
+export function keptPlace(user, threadId) {
+  return kept(nameOf("place", user, threadId));
+}
+
+/** `answers` are those of a form that was not sent yet: a list for each question. */
+export function keepAnswers(itemId, answers) {
+  keep(nameOf("answers", itemId), answers && JSON.stringify(answers));
+}
+
+export function keptAnswers(itemId) {
+  return kept(nameOf("answers", itemId));
+}
+
 /**
- * `ending` is {after, text, again, length}: the last item that was there, what is said below it, whether trying again is
- * offered; and how long the item may be, if it was left before its end. Longer, it has got to it.
+ * `ending` is {after, text, again, isError, length}: the last item that was there, what is said below it, whether trying again is
+ * offered, whether it is a failure; and how long the item may be, if it was left before its end. Longer, it has got to it.
  */
 export function keepEnding(user, threadId, ending) {
   keep(nameOf("ended", user, threadId), ending && JSON.stringify(ending));
 }
 
 export function keptEnding(user, threadId) {
-  return JSON.parse(sessionStorage.getItem(nameOf("ended", user, threadId)) ?? "null");
+  return kept(nameOf("ended", user, threadId));
 }
 
 export function keepRating(user, itemId, kind) {
@@ -21,6 +48,10 @@ export function keepRating(user, itemId, kind) {
 
 export function keptRating(user, itemId) {
   return sessionStorage.getItem(nameOf("rated", user, itemId));
+}
+
+function kept(name) {
+  return JSON.parse(sessionStorage.getItem(name) ?? "null");
 }
 
 function keep(name, value) {

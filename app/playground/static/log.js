@@ -1,6 +1,6 @@
 // The list of items: kept at its end while it grows, unless somebody reads further up.
 
-import { at, h, iconButton } from "./dom.js";
+import { at, h, icon, iconButton } from "./dom.js";
 import { ItemView, readable } from "./items.js";
 import { drawn, MarkdownView } from "./markdown.js";
 
@@ -11,7 +11,7 @@ export class Log {
   #list = at("items");
   #frame = at("log");
   #follows = true;
-  #ending = [null];
+  #ending = { text: null };
 
   constructor(handlers) {
     this.handlers = handlers;
@@ -24,7 +24,7 @@ export class Log {
       // A text that grew is not somebody who scrolled up.
       if (isAtEnd || this.#frame.scrollTop < top) this.#follows = isAtEnd;
       top = this.#frame.scrollTop;
-      at("to-end").hidden = this.#follows;
+      at("to-end").hidden = this.#follows || !this.#views.size;
     });
     at("to-end").addEventListener("click", () => this.toEnd());
   }
@@ -38,9 +38,23 @@ export class Log {
     this.#frame.scrollTop = 0;
   }
 
-  /** What is told where nothing has been said yet stands below all that is proposed. */
-  #showNews() {
-    if (!this.#views.size) this.toEnd();
+  /** Where somebody is reading: {id, top} of the item at the upper edge; null at the end. */
+  place() {
+    if (this.#follows) return null;
+    const edge = this.#frame.getBoundingClientRect().top;
+    const first = [...this.#list.children].find((element) => element.getBoundingClientRect().bottom > edge);
+    return first ? { id: first.dataset.id, top: first.getBoundingClientRect().top - edge } : null;
+  }
+
+  /** Go back to where somebody was reading, or to the end if that item is not there. */
+  toPlace(place) {
+    const element = place && this.#views.get(place.id)?.element;
+    if (!element) {
+      this.toEnd();
+      return;
+    }
+    this.#follows = false;
+    this.#frame.scrollTop += element.getBoundingClientRect().top - this.#frame.getBoundingClientRect().top - place.top;
   }
 
   clear() {
@@ -64,14 +78,24 @@ export class Log {
     return view.show(item, isRunning);
   }
 
-  /** Older items, above those that are there; what is being read stays where it is. */
-  async prepend(items) {
+  /** An item that was shown before the server had it is this one. */
+  rename(id, item) {
+    const view = this.#views.get(id);
+    if (!view) return;
+    this.#views.delete(id);
+    this.#views.set(item.id, view);
+    view.element.dataset.id = item.id;
+  }
+
+  /** Older items, above those that are there; what is being read stays where it is, whatever `change` does as well. */
+  async prepend(items, change) {
     const views = items.filter((item) => item.type !== "end_of_turn").map((item) => [item, new ItemView(item, this.handlers)]);
     const there = this.#views;
     await Promise.all(views.map(([item, view]) => view.show(item, false)));
     if (there !== this.#views) return;
     this.#follows = false;
     const before = this.#frame.scrollHeight;
+    change();
     for (const [item, view] of views) this.#views.set(item.id, view);
     this.#list.prepend(...views.map(([, view]) => view.element));
     this.#frame.scrollTop += this.#frame.scrollHeight - before;
@@ -97,13 +121,15 @@ export class Log {
   }
 
   /** How the last turn ended, if it did not end well; `again` is what a button offers. */
-  ended(text, again) {
-    this.#ending = [text, again];
+  ended(text, again, isError = false) {
+    this.#ending = { text, again, isError };
     const line = at("ended");
     line.hidden = !text;
-    line.replaceChildren(...(text ? [h("span", {}, text)] : []));
+    line.classList.toggle("failed", isError);
+    line.replaceChildren(...(text ? [isError && icon("alert"), h("span", {}, text)].filter(Boolean) : []));
     if (again) line.append(" ", h("button", { type: "button", onclick: again }, "Try again"));
-    if (text) this.#showNews();
+    // What is told where nothing has been said yet stands below all that is proposed.
+    if (text && !this.#views.size) this.toEnd();
   }
 
   ending() {
@@ -124,12 +150,17 @@ export class Log {
   #box(level, title, message, content) {
     const says = [title, message].filter(Boolean).join(": ");
     // Said once more, it stands there once.
-    for (const box of [...at("notices").children]) if (box.dataset.says === says) box.remove();
+    this.untell(says);
     const box = h("div", { class: `notice ${level}`, data: { says }, role: level === "info" ? "status" : "alert" },
       h("div", {}, title && h("strong", {}, title, " "), content),
       iconButton("close", "Dismiss", () => box.remove()));
     at("notices").append(box);
-    this.#showNews();
+    box.scrollIntoView({ block: "nearest" });
+  }
+
+  /** It is no longer true. */
+  untell(message) {
+    for (const box of [...at("notices").children]) if (box.dataset.says === message) box.remove();
   }
 
   clearNotices() {

@@ -1,6 +1,7 @@
 // Text becomes markup here and nowhere else: the server parses and sanitises it, and this page shows what it says.
 
 import { copy, h, iconButton } from "./dom.js";
+import { become } from "./morph.js";
 
 const SECONDS_BETWEEN = 0.15;
 const RESTS_FOR = 3;
@@ -41,12 +42,17 @@ export class MarkdownView {
     while (this.#wanted !== null) {
       const text = withSources(...this.#wanted);
       this.#wanted = null;
+      // Asked of nobody: the first words would wait for it.
+      if (!text) {
+        this.#put([]);
+        continue;
+      }
       const began = performance.now();
       try {
         this.#put(await render(text));
       } catch {
         // Without the server the text is shown as it is.
-        this.element.replaceChildren(h("p", { class: "plain" }, text.replaceAll(/\uE000\d+\uE001/g, "")));
+        this.element.replaceChildren(h("p", { class: "plain", dir: "auto" }, text.replaceAll(/\uE000\d+\uE001/g, "")));
         this.#blocks = [];
       }
       const took = performance.now() - began;
@@ -60,7 +66,7 @@ export class MarkdownView {
     blocks.forEach((html, place) => {
       if (this.#blocks[place] === html) return;
       const block = this.#drawn(html);
-      if (place < this.element.children.length) this.element.children[place].replaceWith(block);
+      if (place < this.element.children.length) become(this.element.children[place], block);
       else this.element.append(block);
     });
     while (this.element.children.length > blocks.length) this.element.lastElementChild.remove();
@@ -70,6 +76,7 @@ export class MarkdownView {
   #drawn(html) {
     const block = h("div", { class: "block" });
     block.innerHTML = policy.createHTML(html);
+    for (const text of block.querySelectorAll("p, h3, h4, h5, h6, ul, ol, li, blockquote, table")) text.dir = "auto";
     for (const pre of block.querySelectorAll("pre")) frameCode(pre);
     for (const table of block.querySelectorAll("table")) {
       const frame = h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Table" });

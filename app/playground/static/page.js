@@ -5,25 +5,37 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { ask } from "./dialogs.js";
 import { adorn, at, h, icon } from "./dom.js";
+import { Interactions } from "./interactions.js";
 import { Log } from "./log.js";
 import { Sidebar } from "./sidebar.js";
+
+// A second click of a double one on "Send" is on "Stop", which has come into its place.
+const DOUBLE_CLICK_MS = 600;
 
 let user = null;
 const client = () => user;
 
 const tell = (...about) => log.tell(...about);
 const log = new Log({
-  act: (...about) => conversation.act(...about),
-  answer: (...about) => conversation.answer(...about),
-  callTool: (item) => conversation.callTool(item),
-  rate: (...about) => conversation.rate(...about),
-  rated: (item) => conversation.rated(item),
+  act: (...about) => interactions.act(...about),
+  answer: (...about) => interactions.answer(...about),
+  callTool: (item) => interactions.callTool(item),
+  openFile: (attachment) => interactions.openFile(attachment),
+  rate: (...about) => interactions.rate(...about),
+  rated: (item) => interactions.rated(item),
   retry: (item) => conversation.retry(item),
   quote: (text) => composer.quote(text),
   openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
 });
 const composer = new Composer({ client, tell, where: () => conversation.threadId, send: (...message) => conversation.send(...message) });
-const conversation = new Conversation({ client, log, composer, listed: () => sidebar.load().catch(() => {}) });
+const conversation = new Conversation({
+  client,
+  log,
+  composer,
+  listed: () => sidebar.load().catch(() => {}),
+  asked: (call) => interactions.callTool(call, true),
+});
+const interactions = new Interactions({ client, log, conversation });
 const sidebar = new Sidebar({
   client,
   tell,
@@ -44,7 +56,7 @@ function go(threadId) {
 
 async function open(threadId) {
   showSidebar(false);
-  const opened = conversation.open(threadId);
+  const opened = conversation.open(threadId, sidebar.titleOf(threadId));
   sidebar.mark();
   await opened;
 }
@@ -119,7 +131,7 @@ async function proposePrompts() {
 function showTheme() {
   const isDark = document.documentElement.dataset.theme === "dark";
   at("theme").replaceChildren(icon(isDark ? "sun" : "moon"));
-  at("theme").setAttribute("aria-label", isDark ? "Light page" : "Dark page");
+  for (const name of ["aria-label", "title"]) at("theme").setAttribute(name, isDark ? "Light page" : "Dark page");
 }
 
 function toggleTheme() {
@@ -137,11 +149,18 @@ function showSidebar(isShown) {
   else if (wasShown) at("menu").focus();
 }
 
+for (const button of document.querySelectorAll("button[aria-label]")) button.title ||= button.getAttribute("aria-label");
 for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["close-sidebar", "close"], ["to-end", "down"]]) adorn(id, name);
 showTheme();
 addEventListener("theme", showTheme);
 at("theme").addEventListener("click", toggleTheme);
-at("stop").addEventListener("click", () => conversation.stop());
+let sentAt = -Infinity;
+at("composer").addEventListener("submit", () => (sentAt = performance.now()));
+at("stop").addEventListener("click", (event) => {
+  const isByPointer = event.detail > 0;
+  if (!isByPointer || performance.now() - sentAt > DOUBLE_CLICK_MS) conversation.stop();
+});
+at("skip").addEventListener("click", () => composer.text.focus());
 at("new-thread").addEventListener("click", () => go(null));
 at("older").addEventListener("click", () => conversation.readOlder());
 chosen(at("user"), (event) => {
@@ -164,7 +183,8 @@ matchMedia("(max-width: 46rem)").addEventListener("change", () => showSidebar(fa
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing || event.target.id === "filter" || at("dialog").open) return;
   if (document.body.classList.contains("sidebar-open")) showSidebar(false);
-  else conversation.stop();
+  else if (conversation.isRunning) conversation.stop();
+  else if (composer.isQuoting) composer.quote(null);
 });
 
 await be(sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice");

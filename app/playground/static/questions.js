@@ -1,12 +1,16 @@
 // Structured input: questions with choices and free text, answered or skipped.
 
 import { h } from "./dom.js";
+import { keepAnswers, keptAnswers } from "./kept.js";
 
 let drawn = 0;
 
 /** `answer(submission)` is called with what the protocol wants: {status, answers: {id: {values, skipped}}}. */
 export function drawQuestions(item, answer) {
-  if (item.status !== "pending") return answered(item);
+  if (item.status !== "pending") {
+    keepAnswers(item.id, null);
+    return answered(item);
+  }
   const prefix = `q${++drawn}`;
   const fields = item.inputs.map((question, number) => drawQuestion(question, `${prefix}-${number}`));
   const submit = h("button", { type: "submit", class: "primary", disabled: true }, "Answer");
@@ -16,7 +20,14 @@ export function drawQuestions(item, answer) {
       h("button", { type: "button", onclick: () => answer({ status: "skipped", answers: {} }) }, "Skip")));
   // Whoever has nothing to say skips.
   const refresh = () => (submit.disabled = !fields.some((field) => field.values().length));
-  for (const kind of ["input", "change"]) form.addEventListener(kind, refresh);
+  for (const kind of ["input", "change"]) {
+    form.addEventListener(kind, () => {
+      keepAnswers(item.id, fields.map((field) => field.values()));
+      refresh();
+    });
+  }
+  keptAnswers(item.id)?.forEach((values, number) => fields[number]?.fill(values));
+  refresh();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const answers = {};
@@ -31,11 +42,12 @@ export function drawQuestions(item, answer) {
 
 function drawQuestion(question, name) {
   if (question.type === "freeform") {
-    const text = h("textarea", { id: name, rows: 2, "aria-describedby": question.description ? `${name}-more` : null });
+    const text = h("textarea", { id: name, rows: 2, dir: "auto", "aria-describedby": question.description ? `${name}-more` : null });
     return {
       element: h("div", { class: "col" }, h("label", { for: name }, question.question), text,
         question.description && h("p", { class: "caption", id: `${name}-more` }, question.description)),
       values: () => (text.value.trim() ? [text.value.trim()] : []),
+      fill: ([value = ""]) => (text.value = value),
     };
   }
   const kind = question.multiple ? "checkbox" : "radio";
@@ -52,6 +64,10 @@ function drawQuestion(question, name) {
     element: h("fieldset", {}, h("legend", {}, question.question),
       boxes.map((box) => h("label", { class: "choice" }, box, box.value)), other),
     values: () => [...boxes.filter((box) => box.checked).map((box) => box.value), other.value.trim()].filter(Boolean),
+    fill: (values) => {
+      for (const box of boxes) box.checked = values.includes(box.value);
+      other.value = values.find((value) => !boxes.some((box) => box.value === value)) ?? "";
+    },
   };
 }
 
@@ -59,6 +75,6 @@ function answered(item) {
   if (item.status === "skipped") return h("p", { class: "caption" }, "You skipped the questions.");
   return h("dl", { class: "card questions" }, item.inputs.map((question) => {
     const values = question.answer?.values ?? [];
-    return [h("dt", {}, question.question), h("dd", {}, values.length ? values.join(", ") : "no answer")];
+    return h("div", {}, h("dt", {}, question.question), h("dd", { dir: "auto" }, values.length ? values.join(", ") : "no answer"));
   }));
 }

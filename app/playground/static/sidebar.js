@@ -46,6 +46,11 @@ export class Sidebar {
     this.#draw();
   }
 
+  /** The title of a conversation as far as it is known here. */
+  titleOf(threadId) {
+    return this.#threads.find((thread) => thread.id === threadId)?.title;
+  }
+
   /** Mark the conversation that is open. */
   mark() {
     for (const link of at("threads").querySelectorAll("a")) {
@@ -110,7 +115,7 @@ export class Sidebar {
     const known = this.#rows.get(thread.id);
     if (known?.dataset.title === title) return known;
     const row = h("li", { data: { id: thread.id, title } },
-      h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title }, title),
+      h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title, dir: "auto" }, title),
       iconButton("rename", `Rename ${title}`, () => this.#rename(row, thread)),
       iconButton("delete", `Delete ${title}`, () => this.#delete(thread)));
     this.#rows.set(thread.id, row);
@@ -118,7 +123,7 @@ export class Sidebar {
   }
 
   #rename(row, thread) {
-    const input = h("input", { value: thread.title ?? "", "aria-label": "Title", maxlength: 500 });
+    const input = h("input", { value: thread.title ?? "", "aria-label": "Title", maxlength: 500, dir: "auto" });
     const end = async (isWanted, isByKeyboard) => {
       if (!this.#isRenaming) return;
       this.#isRenaming = false;

@@ -24,8 +24,10 @@ export function drawTask(task) {
       task.sources?.length > 0 && h("ul", { class: "plain-list" }, task.sources.map((source) => h("li", {}, drawSource(source))))));
 }
 
+export const isWebAddress = (url) => /^https?:/.test(url ?? "");
+
 export function drawSource(source) {
-  if (source.type === "url" && /^https?:/.test(source.url)) {
+  if (source.type === "url" && isWebAddress(source.url)) {
     return h("a", { href: source.url, target: "_blank", rel: "noopener noreferrer" }, source.title,
       source.attribution && h("span", { class: "caption" }, ` ${source.attribution}`));
   }

@@ -1,0 +1,88 @@
+// What people do with the items of an assistant: press its buttons, answer its questions, rate what it said.
+
+import { announce, h } from "./dom.js";
+import { keepRating, keptRating } from "./kept.js";
+
+// What this page can do for an assistant that asks it to.
+const CLIENT_TOOLS = {
+  get_page_title: () => ({ title: document.title }),
+};
+
+export class Interactions {
+  constructor({ client, log, conversation }) {
+    Object.assign(this, { client, log, conversation });
+  }
+
+  async rate(item, kind) {
+    return this.conversation.guarded(async () => {
+      await this.client().call("items.feedback", { thread_id: this.conversation.threadId, item_ids: [item.id], kind });
+      keepRating(this.client().user, item.id, kind);
+      announce("Thank you for the feedback.");
+      return true;
+    });
+  }
+
+  rated(item) {
+    return keptRating(this.client().user, item.id);
+  }
+
+  /** A picture in its full size, in a tab of its own; any other file as a download. */
+  async openFile({ id, type, name }) {
+    // At once, or the browser takes it for an advertisement.
+    const tab = type === "image" ? open("", "_blank") : null;
+    await this.conversation.guarded(async () => {
+      try {
+        const { download_url: address } = await this.client().describe(id);
+        if (tab) tab.location.replace(address);
+        else h("a", { href: address, download: name }).click();
+      } catch (error) {
+        tab?.close();
+        throw error;
+      }
+    });
+  }
+
+  async act(item, action, values, element) {
+    // As ChatKit does: what the action says itself comes before what a form holds.
+    const payload = values ? { ...values, ...action.payload } : action.payload;
+    if (action.handler === "client") {
+      this.log.tell(JSON.stringify(payload ?? {}), { level: "info", title: `For the application: ${action.type}` });
+      return;
+    }
+    // One at a time, so that a double click is one action. An answer under way goes on beside one that does not stream.
+    if (element.dataset.isActing || (action.streaming !== false && this.conversation.isBusy())) return;
+    element.dataset.isActing = "yes";
+    const params = { thread_id: this.conversation.threadId, item_id: item.id, action: { type: action.type, payload } };
+    try {
+      if (action.streaming === false) await this.conversation.guarded(() => this.#actAtOnce(params));
+      else await this.conversation.run("threads.custom_action", params);
+    } finally {
+      delete element.dataset.isActing;
+    }
+  }
+
+  async #actAtOnce(params) {
+    const isStillOpen = this.conversation.whileOpen();
+    const { updated_item: updated } = await this.client().call("threads.sync_custom_action", params);
+    if (updated && isStillOpen()) this.conversation.put(updated, false);
+  }
+
+  async answer(item, submission) {
+    if (this.conversation.isBusy()) return;
+    const stored = () => this.conversation.put({ ...item, status: submission.status, inputs: withAnswers(item, submission) }, false);
+    const params = { thread_id: this.conversation.threadId, item_id: item.id, input: submission };
+    await this.conversation.run("threads.add_structured_input", params, { stored });
+  }
+
+  /** Automatically, when an answer has ended with the call; or because somebody asks for it. */
+  async callTool(item, isAutomatic = false) {
+    if (this.conversation.isBusy()) return;
+    const tool = Object.hasOwn(CLIENT_TOOLS, item.name) && CLIENT_TOOLS[item.name];
+    const result = tool ? tool(item.arguments) : { error: `This page has no tool ${item.name}.` };
+    // The stream tells the answer, and not the call again.
+    const stored = () => this.conversation.put({ ...item, status: "completed", output: result }, false);
+    await this.conversation.run("threads.add_client_tool_output", { thread_id: this.conversation.threadId, result }, { stored, isAutomatic });
+  }
+}
+
+const withAnswers = (item, { answers }) => item.inputs.map((question) => ({ ...question, answer: answers[question.id] ?? null }));
