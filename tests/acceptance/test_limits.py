@@ -161,12 +161,11 @@ def test_headers_that_are_complete_and_too_large_are_refused(tight: ChatProcess)
 
 def test_a_user_who_asks_too_often_waits_and_nobody_else_does(tight: ChatProcess) -> None:
     eager, calm = client_of(tight, "eager"), client_of(tight, "calm")
-    answers = [eager.post("threads.list") for _ in range(45)]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert [answer.status_code for answer in answers[:40]] == [200] * 40
-    assert len(refused) == 5
-    assert refused[0].json()["code"] == "too_many_requests"
-    assert 1 <= int(refused[0].headers["retry-after"]) <= 60
+    assert [eager.post("threads.list").status_code for _ in range(40)] == [200] * 40
+    # A minute of the clock that ends meanwhile counts for less and less.
+    refused = next(answer for _ in range(20) if (answer := eager.post("threads.list")).status_code == 429)
+    assert refused.json()["code"] == "too_many_requests"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert calm.post("threads.list").status_code == 200
 
 

@@ -19,6 +19,8 @@ from tests.support.processes import free_port
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 SECONDS = 0.5
+PATIENCE = 2
+"""Where both ends share a busy process, and neither may be taken for silent."""
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -52,9 +54,11 @@ async def asked(reader: asyncio.StreamReader) -> None:
     await reader.readuntil(b"\r\n\r\n")
 
 
-async def words(url: str, *, content: str = "Hello", heard: list[str] | None = None, pause: float = 0) -> list[str]:
+async def words(
+    url: str, *, content: str = "Hello", heard: list[str] | None = None, pause: float = 0, seconds: float = SECONDS
+) -> list[str]:
     heard = heard if heard is not None else []
-    timeout = Timeout(SECONDS, connect=5)
+    timeout = Timeout(seconds, connect=5)
     async with LeanClient(api_key="none", base_url=url, max_retries=0, timeout=timeout) as client:
         given: Any = [{"role": "user", "content": content}]
         async for part in await client.chat.completions.create(model="m", messages=given, stream=True):
@@ -140,13 +144,13 @@ async def test_silence_ends_an_answer_and_slowness_does_not() -> None:
         for number in range(8):
             writer.write(chunk(piece(number)))
             await writer.drain()
-            await asyncio.sleep(SECONDS / 4)
+            await asyncio.sleep(PATIENCE / 4)
         await asyncio.sleep(30)
 
     heard: list[str] = []
-    async with served(behave) as url, asyncio.timeout(15):
+    async with served(behave) as url, asyncio.timeout(25):
         with pytest.raises(APITimeoutError):
-            await words(url, heard=heard)
+            await words(url, heard=heard, seconds=PATIENCE)
     assert len(heard) == 8
 
 

@@ -201,12 +201,13 @@ def backend(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, app_
 
 @pytest.fixture(scope="module")
 def app_port() -> int:
+    # Not long before it is used: many others look for free ones.
+    build()
     return free_port()
 
 
 @pytest.fixture(scope="module")
 def app(backend: ChatProcess, app_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NextApp]:
-    build()
     started = NextApp(app_port, backend.base_url, SECRET, tmp_path_factory.mktemp("next") / "next.log")
     yield started
     started.stop()

@@ -16,6 +16,9 @@ from tests.faults.harness import SECRET
 from tests.support.nextjs import NextApp, build
 from tests.support.processes import eventually, free_port
 
+# The first of them may have to install and build the example.
+pytestmark = pytest.mark.timeout(600)
+
 UNWANTED = {
     "Set-Cookie": "session=of-the-backend",
     "Server": "secret/1.0",
@@ -72,7 +75,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NextApp]:
 @pytest.fixture
 def ada(app: NextApp) -> Iterator[httpx2.Client]:
     Upstream.seen.clear()
-    with httpx2.Client(base_url=app.base_url, headers={"Origin": app.base_url}) as client:
+    with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as client:
         assert client.post("/api/session", data={"user": "ada"}).status_code == 303
         yield client
 

@@ -9,6 +9,9 @@ from tests.faults.harness import SECRET
 from tests.support.nextjs import NextApp
 from tests.support.processes import free_port
 
+# The first of them may have to install and build the example.
+pytestmark = pytest.mark.timeout(600)
+
 
 def test_large_files_pass_whole(app: NextApp) -> None:
     with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as ada:
@@ -39,7 +42,7 @@ def test_other_sites_cannot_use_the_cookie(
     app: NextApp, headers: dict[str, str], status: int, code: str | None, path: str
 ) -> None:
     own = {name: app.base_url if value == "SELF" else value for name, value in headers.items()}
-    with httpx2.Client(base_url=app.base_url) as client:
+    with httpx2.Client(base_url=app.base_url, timeout=60) as client:
         assert client.post("/api/session", data={"user": "ada"}, headers={"Origin": app.base_url}).status_code == 303
         if path == "/api/session":
             answer = client.post(path, data={"user": "ada"}, headers=own)
@@ -54,7 +57,7 @@ def test_other_sites_cannot_use_the_cookie(
 
 def test_links_to_files_work_from_another_origin(app: NextApp) -> None:
     frame = {"Origin": "https://cdn.platform.openai.com"}
-    with httpx2.Client(base_url=app.base_url, headers={"Origin": app.base_url}) as ada:
+    with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as ada:
         ada.post("/api/session", data={"user": "ada"})
         params = {"name": "a.txt", "size": 5, "mime_type": "text/plain"}
         announced = ada.post("/api/chatkit", json={"type": "attachments.create", "params": params}).json()
@@ -64,22 +67,22 @@ def test_links_to_files_work_from_another_origin(app: NextApp) -> None:
         )
         assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, "*")
         assert "x-request-id" in asked.headers["access-control-allow-headers"]
-        wrong = httpx2.request(upload["method"], upload["url"], content=b"four", headers=frame)
+        wrong = httpx2.request(upload["method"], upload["url"], content=b"four", headers=frame, timeout=60)
         assert wrong.status_code == 422
-        stored = httpx2.request(upload["method"], upload["url"], content=b"12345", headers=frame)
+        stored = httpx2.request(upload["method"], upload["url"], content=b"12345", headers=frame, timeout=60)
         for answer in (wrong, stored):
             # A page may only read what it is allowed to, errors included.
             assert answer.headers["access-control-allow-origin"] == "*"
         described = ada.get(f"/api/attachments/{announced['id']}")
         assert "access-control-allow-origin" not in described.headers
-        read = httpx2.get(described.json()["download_url"], headers=frame)
+        read = httpx2.get(described.json()["download_url"], headers=frame, timeout=60)
         assert (read.content, read.headers["access-control-allow-origin"]) == (b"12345", "*")
 
 
 def test_the_demos_sign_in_answers_on_this_machine_only(app: NextApp) -> None:
     # As from a page that points a name of its own at us.
     elsewhere = {"Host": f"evil.example:{app.port}", "Origin": f"http://evil.example:{app.port}"}
-    answer = httpx2.post(f"{app.base_url}/api/session", json={"user": "ada"}, headers=elsewhere)
+    answer = httpx2.post(f"{app.base_url}/api/session", json={"user": "ada"}, headers=elsewhere, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert "set-cookie" not in answer.headers
 
@@ -95,7 +98,7 @@ def test_the_demos_sign_in_answers_on_this_machine_only(app: NextApp) -> None:
 )
 def test_a_sign_in_that_is_none_is_refused(app: NextApp, body: bytes, content_type: str) -> None:
     headers = {"Origin": app.base_url, "Content-Type": content_type}
-    answer = httpx2.post(f"{app.base_url}/api/session", content=body, headers=headers)
+    answer = httpx2.post(f"{app.base_url}/api/session", content=body, headers=headers, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
@@ -103,13 +106,13 @@ def test_a_sign_in_that_is_none_is_refused(app: NextApp, body: bytes, content_ty
     "path", ["/api/attachments/%2e%2e/usage", "/api/attachments/a/b", "/api/attachments/..%2fusage"]
 )
 def test_nothing_else_of_the_backend_is_reached(app: NextApp, path: str) -> None:
-    with httpx2.Client(base_url=app.base_url, headers={"Origin": app.base_url}) as ada:
+    with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as ada:
         ada.post("/api/session", data={"user": "ada"})
         assert ada.get(path).status_code in (404, 422)
 
 
 def test_errors_come_through_as_they_are(app: NextApp) -> None:
-    with httpx2.Client(base_url=app.base_url, headers={"Origin": app.base_url}) as client:
+    with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as client:
         unknown = client.post("/api/chatkit", json={"type": "threads.list", "params": {}})
         assert (unknown.status_code, unknown.json()["code"]) == (401, "unauthorized")
         client.post("/api/session", data={"user": "ada"})
@@ -124,7 +127,7 @@ def test_errors_come_through_as_they_are(app: NextApp) -> None:
 
 
 def test_headers_of_a_stream_keep_it_a_stream(app: NextApp) -> None:
-    with httpx2.Client(base_url=app.base_url, headers={"Origin": app.base_url}) as client:
+    with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as client:
         client.post("/api/session", data={"user": "grace"})
         said = {"content": [{"type": "input_text", "text": "task"}], "attachments": [], "inference_options": {}}
         body = {"type": "threads.create", "params": {"input": said}}
@@ -139,7 +142,7 @@ def test_headers_of_a_stream_keep_it_a_stream(app: NextApp) -> None:
 
 def test_a_backend_that_is_away_is_an_error_of_the_usual_shape(app: NextApp, tmp_path: Path) -> None:
     alone = NextApp(free_port(), f"http://127.0.0.1:{free_port()}", SECRET, tmp_path / "next.log")
-    with httpx2.Client(base_url=alone.base_url, headers={"Origin": alone.base_url}) as client:
+    with httpx2.Client(base_url=alone.base_url, timeout=60, headers={"Origin": alone.base_url}) as client:
         client.post("/api/session", data={"user": "ada"})
         answer = client.post("/api/chatkit", json={"type": "threads.list", "params": {}})
         assert answer.status_code == 503

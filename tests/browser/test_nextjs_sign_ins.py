@@ -10,6 +10,9 @@ import pytest
 from tests.support.nextjs import APP, build
 from tests.support.processes import ROOT
 
+# The first of them may have to install and build the example.
+pytestmark = pytest.mark.timeout(600)
+
 GUIDE = (ROOT / "docs" / "nextjs.md").read_text()
 PROVIDERS = dict(re.findall(r"^\*\*([\w. ]+)\*\*.*?```tsx\n(.*?)```", GUIDE, re.DOTALL | re.MULTILINE))
 # As their own types say it, as far as the guide goes.

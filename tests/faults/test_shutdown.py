@@ -34,7 +34,7 @@ def test_sigterm_lets_answers_end_and_saves_the_rest(
         "workers": ("--workers", "2"),
         "uvicorn": ("uvicorn", "--factory", "app.main:create_app"),
     }[how]
-    server = start(directory, shared_database, model_server, *arguments, CHAT_DRAIN_SECONDS="1.5")
+    server = start(directory, shared_database, model_server, *arguments, CHAT_DRAIN_SECONDS="4")
     users = [new_user(), new_user()]
     clients = [server.client(user) for user in users]
     quick = clients[0].stream("threads.create", input=message(script(words=60, delay=0.02)))
@@ -44,12 +44,12 @@ def test_sigterm_lets_answers_end_and_saves_the_rest(
     slow.wait_for_text(5)
     server.process.process.send_signal(signal.SIGTERM)
     if how != "workers":
-        eventually(lambda: http.get(f"{server.process.base_url}/health/ready").status_code == 503, 1)
+        eventually(lambda: http.get(f"{server.process.base_url}/health/ready").status_code == 503, 3)
         refused = clients[0].post("threads.create", input=message("Too late"))
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         assert int(refused.headers["retry-after"]) > 0
-    quick.wait(10)
-    slow.wait(10)
+    quick.wait(30)
+    slow.wait(30)
     assert server.process.stop() == (0 if how != "uvicorn" else server.process.process.returncode)
     assert quick.errors == []
     assert len(done_items(quick.events)) == 2

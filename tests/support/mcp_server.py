@@ -22,6 +22,26 @@ async def slowly() -> str:
     return "done slowly"
 
 
+hurried = asyncio.Event()
+
+
+@server.tool()
+async def wait() -> str:
+    """Waits for somebody to call ``hurry``."""
+    try:
+        await asyncio.wait_for(hurried.wait(), 30)
+    except TimeoutError:
+        return "nobody came"
+    return "somebody came"
+
+
+@server.tool()
+async def hurry() -> str:
+    """Ends the waiting."""
+    hurried.set()
+    return "hurried"
+
+
 @server.tool()
 async def report(context: Context) -> str:
     """Says how far it has come, far too often."""

@@ -17,7 +17,7 @@ from tests.support.processes import ROOT, clean_environment, free_port
 APP = ROOT / "examples" / "nextjs"
 SERVER = APP / ".next" / "standalone" / "server.js"
 INSTALLED = APP / "node_modules" / ".package-lock.json"
-START_SECONDS = 30
+START_SECONDS = 90
 
 
 def build() -> None:
@@ -83,7 +83,7 @@ class NextApp:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx2.get(self.base_url, timeout=5).status_code == 200:
+                if httpx2.get(self.base_url, timeout=30).status_code == 200:
                     return
             except httpx2.TransportError:
                 time.sleep(0.1)

@@ -64,12 +64,15 @@ async function open(threadId) {
 async function be(name) {
   // Of this page, over a reload; and of the next one that is opened.
   for (const storage of [sessionStorage, localStorage]) storage.setItem("user", name);
-  if (![...at("user").options].some((option) => option.value === name)) at("user").prepend(h("option", { value: name }, name));
-  at("user").value = name;
   user = new ChatClient(name);
   composer.clear();
   sidebar.clear();
   await sidebar.load().catch((error) => tell(error.message));
+}
+
+function showUser(name) {
+  if (![...at("user").options].some((option) => option.value === name)) at("user").prepend(h("option", { value: name }, name));
+  at("user").value = name;
 }
 
 let isChoosing = false;
@@ -78,7 +81,9 @@ async function chooseUser() {
   if (isChoosing) return;
   isChoosing = true;
   try {
-    await beAnother();
+    // Who is chosen while the list of another one is on its way comes next.
+    do await beAnother();
+    while (at("user").value !== user.user);
   } finally {
     isChoosing = false;
   }
@@ -90,6 +95,7 @@ async function beAnother() {
     at("user").value = user.user;
     return;
   }
+  showUser(name);
   // First this, so that nothing of one user is there under the name of another.
   await go(null);
   await be(name);
@@ -187,6 +193,8 @@ addEventListener("keydown", (event) => {
   else if (composer.isQuoting) composer.quote(null);
 });
 
-await be(sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice");
+const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
+showUser(name);
+await be(name);
 await Promise.all([open(location.hash.slice(1) || null), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
 document.querySelector("main").removeAttribute("aria-busy");
