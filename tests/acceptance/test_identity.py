@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,10 +25,10 @@ from tests.support.processes import (
     ChatClient,
     ChatProcess,
     ModelServer,
-    clean_environment,
     eventually,
     http,
     message,
+    run_cli,
 )
 
 PAGE = "https://app.example"
@@ -169,15 +168,7 @@ def test_every_answer_tells_browsers_to_be_careful(server: ChatProcess, demo: Ch
 class TestDisabledUsers:
     def run(self, database: URL, *arguments: str) -> "subprocess.CompletedProcess[str]":
         settings = {"DATABASE_URL": database.render_as_string(hide_password=False), "CHAT_JWT_SECRET": SECRET}
-        return subprocess.run(
-            [sys.executable, "-m", "app", "user", *arguments],
-            env=clean_environment(**settings),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_cli(ROOT, "user", *arguments, **settings)
 
     def test_a_disabled_user_is_refused_on_every_replica_and_can_come_back(
         self, replicas: list[ChatProcess], shared_database: URL
@@ -323,15 +314,7 @@ def _status(server: ChatProcess, path: str) -> int:
 )
 def test_a_configuration_that_lets_strangers_in_does_not_start(settings: dict[str, str], named: str) -> None:
     own = {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "CHAT_JWT_SECRET": SECRET}
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "serve", "--port", "0"],
-        env=clean_environment(**own | settings),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_cli(ROOT, "serve", "--port", "0", **own | settings)
     assert (done.returncode, named in done.stderr) == (2, True), done.stderr
     assert "Traceback" not in done.stderr
 

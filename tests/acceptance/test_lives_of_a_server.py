@@ -21,6 +21,7 @@ from tests.support.processes import (
     message,
     parse_events,
     run_cli,
+    run_cold_cli,
     texts,
     thread_id_of,
 )
@@ -55,7 +56,7 @@ def test_yesterdays_conversation_is_there_after_a_restart(
 
 
 def test_a_killed_database_comes_back_under_a_running_server(tmp_path: Path, embedded_settings: dict[str, str]) -> None:
-    server = ColdProcess(tmp_path, **embedded_settings).wait_until_ready()
+    server = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
     try:
         client = server.client("alice")
         thread_id = thread_id_of(client.create("Hello"))
@@ -108,7 +109,7 @@ def test_both_model_apis_hold_a_conversation(
     tmp_path: Path, database_url: URL, model_server: ModelServer, api: str
 ) -> None:
     """Three turns, the second with a tool call between two messages that the model gives one and the same id."""
-    server = ColdProcess(
+    server = ChatProcess(
         tmp_path,
         DATABASE_URL=database_url.render_as_string(hide_password=False),
         CHAT_JWT_SECRET=SECRET,
@@ -182,7 +183,7 @@ class Echo(Assistant):
 
 class TestConfiguration:
     def test_all_problems_are_reported_together_with_their_cures(self, tmp_path: Path) -> None:
-        done = run_cli(
+        done = run_cold_cli(
             tmp_path,
             "serve",
             DATABASE_URL="mysql://root:hunter2@db/x",
@@ -220,7 +221,7 @@ class TestConfiguration:
 class TestOwnDatabase:
     def test_serve_leaves_a_database_of_ones_own_to_migrate(self, tmp_path: Path, empty_url: URL) -> None:
         environment = {"DATABASE_URL": empty_url.render_as_string(hide_password=False), "CHAT_JWT_SECRET": SECRET}
-        server = ColdProcess(tmp_path, **environment)
+        server = ChatProcess(tmp_path, **environment)
         try:
             while True:
                 try:
@@ -250,10 +251,10 @@ class TestOwnDatabase:
 
 class TestCommands:
     def test_version(self, tmp_path: Path) -> None:
-        assert run_cli(tmp_path, "version").stdout.strip()
+        assert run_cold_cli(tmp_path, "version").stdout.strip()
 
     def test_check_of_a_fresh_directory(self, tmp_path: Path, embedded_settings: dict[str, str]) -> None:
-        done = run_cli(tmp_path, "check", **embedded_settings)
+        done = run_cold_cli(tmp_path, "check", **embedded_settings)
         assert done.returncode == 0, done.stderr
         assert [line.split()[:2] for line in done.stdout.splitlines()] == [
             ["configuration", "ok"],

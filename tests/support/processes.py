@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tests.support.warm_processes import Nursery, WarmProcess
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 30
+CAN_BE_WARM = sys.platform == "linux"
 
 Event = dict[str, Any]
 
@@ -80,7 +82,7 @@ def nursery() -> Nursery:
 class ChatProcess:
     """``serve`` in a directory of its own."""
 
-    is_warm: ClassVar[bool] = sys.platform == "linux"
+    is_warm: ClassVar[bool] = CAN_BE_WARM
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         # Plain uvicorn is told apart by its arguments, because keywords are the environment.
@@ -96,7 +98,7 @@ class ChatProcess:
         # Workers are started from nothing by uvicorn in any case.
         if self.is_warm and not is_uvicorn and "--workers" not in arguments:
             ordered = ["serve", *arguments, "--port", str(self.port)]
-            self.process = nursery().start(ordered, cwd=directory, env=settings, log=self.log_path)
+            self.process = nursery().start(ordered, cwd=directory, env=settings, out=self.log_path, err=self.log_path)
             return
         self.process = subprocess.Popen(
             [sys.executable, "-m", *command, *arguments, "--port", str(self.port)],
@@ -272,6 +274,25 @@ def done_items(events: list[Event]) -> list[dict[str, Any]]:
 
 
 def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command, to its end."""
+    if not CAN_BE_WARM:
+        return run_cold_cli(directory, *arguments, **environment)
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        process = nursery().start(
+            list(arguments), cwd=directory, env=clean_environment(**environment), out=out, err=err
+        )
+        try:
+            code = process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
+def run_cold_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same, started from nothing."""
     return subprocess.run(
         [sys.executable, "-m", "app", *arguments],
         cwd=directory,

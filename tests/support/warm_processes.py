@@ -1,8 +1,8 @@
-"""Server processes that start at once: forked from one that has imported everything.
+"""Processes of ours that start at once: forked from one that has imported everything.
 
-Importing the SDKs takes two seconds of CPU, and the tests start servers by the hundred. A server that is forked is a
-process like any other from then on: its own pid, loop, sockets and database connections, killed and waited for like
-any. How `serve` starts from nothing is what tests/acceptance/test_lives_of_a_server.py is for.
+Importing the SDKs takes two seconds of CPU, and the tests start servers and commands by the hundred. One that is
+forked is a process like any other from then on: its own pid, loop, sockets and database connections, killed and waited
+for like any. How they start from nothing is what tests/acceptance/test_lives_of_a_server.py is for.
 
 ``python -m tests.support.warm_processes FD`` is the process that forks; it ends when its socket is closed.
 """
@@ -71,8 +71,8 @@ class Nursery:
         self._answers = ours.makefile("rb")
         self._one_at_a_time = threading.Lock()
 
-    def start(self, arguments: list[str], *, cwd: Path, env: dict[str, str], log: Path) -> WarmProcess:
-        answer = self.ask({"start": arguments, "cwd": str(cwd), "env": env, "log": str(log)})
+    def start(self, arguments: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> WarmProcess:
+        answer = self.ask({"start": arguments, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err)})
         return WarmProcess(answer["pid"], self)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -106,27 +106,27 @@ def main() -> None:
             _, status = os.waitpid(question["wait"], 0)
             answer = {"code": os.waitstatus_to_exitcode(status)}
         elif (pid := os.fork()) == 0:
-            _be_a_server(question, control)
+            _be_a_process(question, control)
         else:
             answer = {"pid": pid}
         control.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _be_a_server(question: dict[str, Any], control: socket.socket) -> NoReturn:
-    from app.cli import main as serve
+def _be_a_process(question: dict[str, Any], control: socket.socket) -> NoReturn:
+    from app.cli import main as run
 
     control.close()
     os.chdir(question["cwd"])
     os.environ.clear()
     os.environ.update(question["env"])
-    log = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
+    for stream, path in ((1, question["out"]), (2, question["err"])):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, stream)
+        os.close(file)
     sys.argv = ["app", *question["start"]]
     code = 0
     try:
-        serve()
+        run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
