@@ -1,8 +1,11 @@
 """A title for a thread, from the first thing its user said."""
 
+import re
+
 from chatkit.types import UserMessageItem
 
 LONGEST_TITLE = 60
+_FENCE = re.compile(r"(```+|~~~+) ?[\w+#.-]*")
 
 
 def title_of(message: UserMessageItem) -> str | None:
@@ -11,7 +14,7 @@ def title_of(message: UserMessageItem) -> str | None:
     if not text.strip() and message.attachments:
         text = message.attachments[0].name
     lines = (" ".join(line.split()) for line in text.splitlines())
-    line = next((line for line in lines if line and not line.startswith(("```", "~~~"))), "")
+    line = next((line for line in lines if line and not _FENCE.fullmatch(line)), "")
     line = "".join(character for character in line if character.isprintable()).lstrip("#>*- ")
     if len(line) <= LONGEST_TITLE:
         return line or None

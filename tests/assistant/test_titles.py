@@ -11,6 +11,7 @@ from tests.support.items import user_message
         ("\n  Two   words \nand more", "Two words"),
         ("# A heading", "A heading"),
         ("```python\nprint(1)\n```", "print(1)"),
+        ("```x``` why?", "```x``` why?"),
         ("   ", None),
         ("\u202eright to left", "right to left"),
         ("word " * 30, " ".join(["word"] * 12) + "…"),

@@ -118,8 +118,17 @@ def operation(route: Route) -> str:
     return str(json.loads(route.request.post_data or "{}").get("type"))
 
 
+def until(page: Page, holds: Callable[[], bool], what: str = "it happens") -> None:
+    """Wait for a route: the driver takes them while it is asked for something."""
+    for _ in range(1500):
+        if holds():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(what)
+
+
 class Held:
-    """Answers to one operation, which the server gives at once and the page gets when it is told to."""
+    """Requests of one operation, which the server gets when it is told to."""
 
     def __init__(self, visitor: Visitor, name: str) -> None:
         self._name = name
@@ -134,12 +143,7 @@ class Held:
             route.continue_()
 
     def wait(self) -> None:
-        for _ in range(500):
-            if self._routes:
-                return
-            # The driver takes routes while it is asked for something.
-            self._visitor.page.wait_for_timeout(20)
-        raise AssertionError(f"nobody asked for {self._name}")
+        until(self._visitor.page, lambda: bool(self._routes), f"somebody asks for {self._name}")
 
     def release(self) -> None:
         for route in self._routes:

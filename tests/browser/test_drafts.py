@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from tests.browser.conftest import Held, Visit, Visitor
+from tests.browser.conftest import Held, Visit, Visitor, operation, until
 from tests.support.processes import eventually
 
 CONTENT = "**/api/attachments/*/content*"
@@ -40,7 +40,6 @@ def test_what_is_being_written_stays_with_its_conversation(visitor: Visitor, fie
     new_conversation(visitor)
     visitor.say("card")
     field.fill("about the card")
-    visitor.page.evaluate("getSelection().selectAllChildren(document.querySelector('.user_message .bubble'))")
     file = tmp_path / "a.txt"
     file.write_text("Hello.")
     page.locator("#files").set_input_files(file)
@@ -154,6 +153,122 @@ def test_a_message_that_has_not_gone_out_is_back_in_its_field(visitor: Visitor, 
     page.unroute("**/api/chatkit")
 
 
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [('data: {"type": "error", "message": "No.", "allow_retry": true}\n\n', "No."), ("", "The connection was lost.")],
+    ids=["an error", "nothing"],
+)
+def test_a_message_is_only_stored_when_the_server_says_so(
+    visitor: Visitor, field: Locator, stream: str, said: str
+) -> None:
+    page = visitor.page
+    page.route(
+        "**/api/chatkit",
+        lambda route: (
+            route.fulfill(body=stream, content_type="text/event-stream")
+            if operation(route) == "threads.create"
+            else route.continue_()
+        ),
+    )
+    field.fill("Hello")
+    page.keyboard.press("Enter")
+    expect(page.locator("#ended")).to_have_text(f"{said} What you wrote is in its field again.")
+    expect(field).to_have_value("Hello")
+    expect(page.locator(".user_message")).to_have_count(0)
+    page.unroute("**/api/chatkit")
+    visitor.settle()
+    page.keyboard.press("Enter")
+    visitor.settle("Hello")
+    expect(page.locator(".user_message")).to_have_count(1)
+
+
+@pytest.mark.parametrize("leave", ["reload", "another"])
+def test_what_the_server_had_without_the_page_knowing_is_stored_once(
+    visitor: Visitor, field: Locator, leave: str
+) -> None:
+    page = visitor.page
+    visitor.say("card")
+    taken: list[Route] = []
+
+    def take(route: Route) -> None:
+        if operation(route) != "threads.add_user_message":
+            route.continue_()
+            return
+        # All of it has happened, and nothing of it is told.
+        route.fetch()
+        taken.append(route)
+
+    page.route("**/api/chatkit", take)
+    field.fill("Once")
+    page.keyboard.press("Enter")
+    until(page, lambda: bool(taken))
+    if leave == "another":
+        new_conversation(visitor)
+        page.unroute("**/api/chatkit")
+        visitor.say("task")
+        page.get_by_role("link", name="card", exact=True).click()
+    else:
+        page.reload()
+        page.unroute("**/api/chatkit")
+    expect(field).to_have_value("Once")
+    visitor.settle("Once")
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("")
+    visitor.settle("Once")
+    page.reload()
+    visitor.settle("Once")
+    expect(page.locator(".user_message")).to_have_count(2)
+
+
+def test_what_is_written_while_the_page_begins_belongs_where_its_address_says(visitor: Visitor, field: Locator) -> None:
+    page = visitor.page
+    visitor.say("task")
+    held = Held(visitor, "threads.list")
+    page.reload()
+    held.wait()
+    field.fill("early")
+    held.release()
+    expect(page.locator("main:not([aria-busy])")).to_be_attached()
+    expect(field).to_have_value("early")
+    new_conversation(visitor)
+    expect(field).to_have_value("")
+    go_to(visitor, "task")
+    expect(field).to_have_value("early")
+
+
+def test_a_full_memory_of_the_tab_shows_nothing_that_is_old(visitor: Visitor, field: Locator) -> None:
+    visitor.say("task")
+    field.fill("first")
+    visitor.page.evaluate("sessionStorage.setItem('much', 'x'.repeat(5 * 1024 * 1024 - 4000))")
+    much = "second " + "x" * 20_000
+    field.fill(much)
+    new_conversation(visitor)
+    go_to(visitor, "task")
+    expect(field).to_have_value(much)
+    visitor.page.reload()
+    visitor.settle("task")
+    expect(field).to_have_value("")
+
+
+def test_who_is_too_early_is_told_so_until_it_is_no_longer_true(visitor: Visitor, field: Locator) -> None:
+    page = visitor.page
+    visitor.say("task")
+    new_conversation(visitor)
+    held = Held(visitor, "items.list")
+    page.get_by_role("link", name="task", exact=True).click()
+    held.wait()
+    expect(page.locator("#title")).to_have_text("task")
+    field.fill("early")
+    page.keyboard.press("Enter")
+    told = page.locator(".notice").filter(has_text="Wait until the conversation is here.")
+    expect(told).to_be_visible()
+    expect(page.locator("#progress")).to_have_text("Loading …")
+    held.release()
+    expect(told).to_have_count(0)
+    expect(page.locator("#progress")).to_be_hidden()
+    expect(field).to_have_value("early")
+
+
 def test_a_double_click_on_send_does_not_stop_the_answer(visitor: Visitor, field: Locator) -> None:
     field.fill("slow")
     visitor.page.get_by_role("button", name="Send", exact=True).dblclick(delay=30)
@@ -170,16 +285,17 @@ def test_many_files_are_taken_a_few_at_a_time(visitor: Visitor, tmp_path: Path) 
     for file in files:
         file.write_text(file.name)
     held: list[Route] = []
+
+    def at_least(count: int) -> Callable[[], bool]:
+        return lambda: len(held) >= count
+
     page.route(CONTENT, lambda route: held.append(route))  # noqa: PLW0108 - as the driver wants it
     page.locator("#files").set_input_files(files)
     for released in range(10):
-        for _ in range(500):
-            if len(held) > released + (2 if released < 7 else 0):
-                break
-            # The driver takes routes while it is asked for something.
-            page.wait_for_timeout(20)
+        expected = min(10, released + 3)
+        until(page, at_least(expected))
         page.wait_for_timeout(100)
-        assert len(held) == min(10, released + 3)
+        assert len(held) == expected
         held[released].continue_()
     expect(page.locator(".chip:not(.uploading)")).to_have_count(10)
     expect(page.locator("#notices")).to_be_empty()
@@ -225,3 +341,23 @@ def test_where_somebody_was_reading_is_kept(visitor: Visitor) -> None:
     new_conversation(visitor)
     go_to(visitor, "long")
     eventually(lambda: top.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 3)
+
+
+def test_a_retry_that_comes_to_nothing_leaves_the_reader_where_they_are(visitor: Visitor) -> None:
+    page = visitor.page
+    log = page.locator("#log")
+    visitor.say("long")
+    visitor.say("slow")
+    log.evaluate("log => (log.scrollTop = 300)")
+    page.reload()
+    eventually(lambda: abs(log.evaluate("log => log.scrollTop") - 300) < 3)
+    visitor.settle("slow")
+    log.evaluate("log => (log.scrollTop = log.scrollHeight)")
+    held = Held(visitor, "threads.retry_after_item")
+    visitor.answer.get_by_role("button", name="Try again").click()
+    held.wait()
+    page.keyboard.press("Escape")
+    expect(page.locator("#ended")).to_contain_text("Stopped.")
+    expect(visitor.answer).to_contain_text("stays.")
+    eventually(lambda: log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 100)
+    page.unroute("**/api/chatkit")

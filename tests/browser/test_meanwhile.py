@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from app.db.embedded import EmbeddedPostgres
-from tests.browser.conftest import Held, Visit, Visitor, operation, visits
+from tests.browser.conftest import Held, Visit, Visitor, operation, until, visits
 from tests.conftest import execute
 from tests.support.nextjs import Wire
 from tests.support.processes import ChatProcess, eventually
@@ -202,6 +202,40 @@ def test_a_conversation_that_takes_nothing_says_why(
 
 
 class TestCuts:
+    def test_what_was_stored_before_a_connection_was_lost_stands_there_once(self, behind: Visitor, wire: Wire) -> None:
+        page = behind.page
+        behind.expected = ["net::ERR"]
+        asked: list[Route] = []
+
+        def once(route: Route) -> None:
+            if operation(route) != "threads.create":
+                route.continue_()
+                return
+            asked.append(route)
+            if len(asked) == 1:
+                route.continue_()
+            else:
+                route.abort("connectionfailed")
+
+        page.route("**/api/chatkit", once)
+        wire.cut_once_at(b"have")
+        page.get_by_label("Message", exact=True).fill("slow")
+        page.keyboard.press("Enter")
+        again = page.locator("#ended button")
+        expect(page.locator("#ended")).to_contain_text("The connection was lost.")
+        # Not even when it fails once more.
+        again.click()
+        until(page, lambda: len(asked) == 6)
+        expect(again).to_be_visible()
+        expect(page.locator(".user_message")).to_have_count(1)
+        expect(page.get_by_label("Message", exact=True)).to_have_value("")
+        page.unroute("**/api/chatkit")
+        again.click()
+        expect(page.locator("#ended")).to_contain_text("This answer was stopped before its end.")
+        expect(page.locator(".user_message")).to_have_count(1)
+        page.reload()
+        expect(page.locator(".item")).to_have_count(2)
+
     @pytest.fixture
     def wire(self, demo: ChatProcess) -> Iterator[Wire]:
         made = Wire(demo.port)

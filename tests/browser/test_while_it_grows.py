@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Visit, Visitor
+from tests.browser.conftest import Visit, Visitor, until
 from tests.support.processes import eventually
 
 # A view of its own, drawn twice; `look` says what is there before and after.
@@ -132,10 +132,7 @@ def test_it_is_seen_that_an_answer_comes_until_its_first_word_is_there(visitor: 
     page.route("**/playground/markdown", lambda route: held.append(route))  # noqa: PLW0108 - as the driver wants it
     page.get_by_label("Message", exact=True).fill("slow")
     page.keyboard.press("Enter")
-    for _ in range(500):
-        if held:
-            break
-        page.wait_for_timeout(20)
+    until(page, lambda: bool(held))
     expect(page.locator(".typing")).to_be_visible()
     for route in held:
         route.continue_()
@@ -194,7 +191,10 @@ def test_much_that_was_said_is_folded(visitor: Visitor) -> None:
     visitor.say("\n".join(f"line {number}" for number in range(60)))
     bubble = page.locator(".bubble")
     folded = bubble.evaluate("element => element.clientHeight")
+    top = bubble.evaluate("element => element.getBoundingClientRect().top")
     page.get_by_role("button", name="Show all").click()
+    page.wait_for_timeout(200)
+    assert bubble.evaluate("element => element.getBoundingClientRect().top") == top
     assert bubble.evaluate("element => element.clientHeight") > 3 * folded
     page.get_by_role("button", name="Show less").click()
     assert bubble.evaluate("element => element.clientHeight") == folded
@@ -228,8 +228,9 @@ def test_the_enter_of_a_phone_is_a_new_line(visit: Visit) -> None:
 
 def test_on_paper_there_is_the_conversation_and_nothing_else(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("long")
+    visitor.say("\n".join(f"line {number}" for number in range(60)))
     page.emulate_media(media="print")
+    assert page.locator(".bubble").evaluate("bubble => bubble.scrollHeight - bubble.clientHeight") <= 0
     for selector in ("#sidebar", "#composer", ".tools"):
         expect(page.locator(selector).first).to_be_hidden()
     assert page.locator("#log").evaluate("log => log.scrollHeight - log.clientHeight") <= 0

@@ -8,16 +8,18 @@ export const WAIT = "Wait until the answer is finished, or stop it.";
 
 export class Composer {
   #draft = null;
+  #drafts = new Map();
   #files = new Set();
   #quoted = null;
   #unsent = null;
   #elsewhere = new Map();
   #uploads = 0;
   #waiting = [];
+  #why = WAIT;
 
-  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads, `where()` the conversation; `tell(text)` shows an error. */
-  constructor({ client, where, send, tell }) {
-    Object.assign(this, { client, where, send, tell });
+  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads, `where()` the conversation; `tell(text)` shows an error, `untell(text)` takes it back. */
+  constructor({ client, where, send, tell, untell }) {
+    Object.assign(this, { client, where, send, tell, untell });
     this.text = at("text");
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -46,9 +48,11 @@ export class Composer {
     this.#takeDrops(document);
   }
 
-  /** Not while a turn is running. */
-  allow(isAllowed) {
+  /** Not while a turn is running, or for another reason that is told to whoever tries. */
+  allow(isAllowed, why = WAIT) {
     this.isAllowed = isAllowed;
+    if (isAllowed) this.untell(this.#why);
+    this.#why = why;
     this.#refresh();
   }
 
@@ -65,7 +69,10 @@ export class Composer {
     this.#draft = draftOf(this.client().user, threadId);
     this.#files = this.#elsewhere.get(this.#draft.name) ?? new Set();
     this.#elsewhere.delete(this.#draft.name);
-    const { text, quoted } = keptDraft(this.#draft.user, threadId) ?? { text: "", quoted: null };
+    const { name, user } = this.#draft;
+    const draft = this.#drafts.has(name) ? this.#drafts.get(name) : keptDraft(user, threadId);
+    const { text, quoted, unsent } = draft ?? { text: "", quoted: null, unsent: null };
+    this.#unsent = unsent;
     at("chips").replaceChildren(...[...this.#files].map((entry) => entry.element));
     this.text.value = text;
     this.#showQuoted(quoted);
@@ -74,7 +81,7 @@ export class Composer {
 
   /** The new conversation has got its id. */
   belongTo(threadId) {
-    keepDraft(this.#draft.user, this.#draft.threadId, null);
+    this.#keep(null);
     this.#draft = draftOf(this.#draft.user, threadId);
     this.#changed();
   }
@@ -102,6 +109,7 @@ export class Composer {
     this.text.value = [text, this.text.value].filter(Boolean).join("\n");
     this.#showQuoted(this.#quoted ?? quoted);
     this.#changed();
+    return text ? "What you wrote is in its field again." : "";
   }
 
   /** Forget the files of everybody who was here. */
@@ -119,7 +127,7 @@ export class Composer {
     const files = [...this.#files];
     if (files.some((entry) => !entry.isReady) || (!text && !files.length)) return;
     if (!this.isAllowed) {
-      this.tell(WAIT, { level: "info" });
+      this.tell(this.#why, { level: "info" });
       return;
     }
     const input = {
@@ -129,7 +137,8 @@ export class Composer {
       inference_options: {},
     };
     const sent = { text, quoted: this.#quoted };
-    // Nobody knows whether a message that got no answer was stored; under its old key it is stored once.
+    // Nobody knows whether a message that got no answer was stored; under its old key it is stored once. So the key stays
+    // with what was written, over a reload as well.
     const same = JSON.stringify([this.client().user, this.where(), input]);
     const key = this.#unsent?.same === same ? this.#unsent.key : crypto.randomUUID();
     this.#unsent = { same, key };
@@ -144,15 +153,26 @@ export class Composer {
       stored: () => {
         this.#unsent = null;
         files.forEach((entry) => this.#forget(entry));
+        this.#changed();
       },
-      refused: () => this.#restore(sent),
+      // Says what has become of it. After a final word the same key would get the same answer.
+      refused: (isFinal) => {
+        if (isFinal) this.#unsent = null;
+        return this.#restore(sent);
+      },
     });
   }
 
   #changed() {
     const { value: text } = this.text;
-    keepDraft(this.#draft.user, this.#draft.threadId, text || this.#quoted ? { text, quoted: this.#quoted } : null);
+    const isEmpty = !text && !this.#quoted && !this.#unsent;
+    this.#keep(isEmpty ? null : { text, quoted: this.#quoted, unsent: this.#unsent });
     this.#fit();
+  }
+
+  #keep(draft) {
+    this.#drafts.set(this.#draft.name, draft);
+    keepDraft(this.#draft.user, this.#draft.threadId, draft);
   }
 
   #fit() {
@@ -168,7 +188,7 @@ export class Composer {
 
   #add(files) {
     for (const file of files) this.#upload(file);
-    this.text.focus();
+    if (hasKeyboard()) this.text.focus();
   }
 
   async #upload(file) {
@@ -218,7 +238,7 @@ export class Composer {
   async #remove(entry) {
     entry.aborting.abort();
     this.#forget(entry);
-    this.text.focus();
+    if (hasKeyboard()) this.text.focus();
     // One that may have been stored with a message is that message's.
     if (entry.attachment && !entry.mayBeSent) await this.#delete(this.client(), entry);
   }

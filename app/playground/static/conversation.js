@@ -20,6 +20,7 @@ export class Conversation {
   #opened = 0;
   #older = null;
   #turn = null;
+  #isPlaced = false;
 
   /**
    * `client()` is who speaks; `listed()` is called when the list of conversations may have changed, `asked(call)` when an
@@ -27,7 +28,11 @@ export class Conversation {
    */
   constructor({ client, log, composer, listed, asked }) {
     Object.assign(this, { client, log, composer, listed, asked });
-    addEventListener("pagehide", () => this.#leave());
+    addEventListener("pagehide", () => {
+      this.#leave();
+      // A browser may keep the page for Back, and its turn with it: then the message would be sent and in its field.
+      if (this.#turn && !this.#turn.isStored) this.stop();
+    });
   }
 
   // Which one
@@ -38,6 +43,7 @@ export class Conversation {
     this.stop();
     this.#turn = null;
     this.#opened++;
+    this.#isPlaced = !threadId;
     this.threadId = threadId;
     this.#items.clear();
     this.log.clear();
@@ -55,9 +61,12 @@ export class Conversation {
     const opened = this.#opened;
     const slow = setTimeout(() => opened === this.#opened && this.log.progress(LOADING), SLOW_MS);
     try {
-      await this.#read(threadId);
+      await this.#read(threadId, keptPlace(this.client().user, threadId));
     } catch (error) {
-      if (opened === this.#opened) this.log.ended(error.message, () => this.open(threadId, title), true);
+      if (opened === this.#opened) {
+        this.showTitle(title);
+        this.#fail(error.message, () => this.open(threadId, title));
+      }
     } finally {
       clearTimeout(slow);
       if (opened === this.#opened && !this.#turn) this.log.progress(null);
@@ -95,10 +104,11 @@ export class Conversation {
     this.composer.close(status === "active" ? null : (thread.status.reason ?? `This conversation is ${status}.`));
   }
 
-  async #read(threadId) {
+  async #read(threadId, place) {
     const opened = this.#opened;
+    this.#isPlaced = false;
     // What was said meanwhile would be drawn over.
-    this.composer.allow(false);
+    this.composer.allow(false, "Wait until the conversation is here.");
     try {
       const [thread, page] = await Promise.all([
         this.client().call("threads.get_by_id", { thread_id: threadId }),
@@ -113,8 +123,8 @@ export class Conversation {
         this.log.tell("There is no such conversation here. It may be somebody else's, or deleted.");
         return;
       }
-      // Another conversation, or another user, was chosen meanwhile.
-      if (opened !== this.#opened) return;
+      // Another conversation, or another user, was chosen meanwhile; or something of this one is under way already.
+      if (opened !== this.#opened || this.#turn) return;
       this.#showThread(thread);
       const items = this.#take(page);
       this.#showOlder();
@@ -122,7 +132,8 @@ export class Conversation {
       this.log.clear();
       await Promise.all(items.map((item) => this.log.put(item)));
       if (opened !== this.#opened) return;
-      this.log.toPlace(keptPlace(this.client().user, threadId));
+      this.log.toPlace(place);
+      this.#isPlaced = true;
       this.#showEnding();
     } finally {
       if (opened === this.#opened) this.composer.allow(!this.#turn);
@@ -134,12 +145,12 @@ export class Conversation {
   }
 
   #leave() {
-    if (this.#items.size) keepPlace(this.client().user, this.threadId, this.log.place());
+    if (this.threadId && this.#isPlaced) keepPlace(this.client().user, this.threadId, this.log.place());
     const turn = this.#turn;
     // Nobody knows yet whether the server has it.
     if (turn && !turn.isStored) {
       turn.refused?.();
-      turn.refused = undefined;
+      turn.refused = () => "";
     }
     const last = this.#last();
     if (!turn || !last || !turn.open.has(last.id)) return;
@@ -184,35 +195,39 @@ export class Conversation {
   }
 
   /**
-   * Run an operation that streams, to its end. True if it ended well. `shown` is the message as it is seen until the server
+   * Run an operation that streams, to its end. True if it ended well. `provisional` is the message as it is seen until the server
    * has it. `stored` is called when it does; `refused` if it is not known to, and `again` is what "Try again" does after that.
    */
   async run(type, params, how = {}) {
     if (this.#turn) return false;
-    const { key = crypto.randomUUID(), stored = () => {}, refused, again, shown, isAutomatic = false } = how;
-    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false, isMessage: Boolean(again), shown, refused };
+    const { key = crypto.randomUUID(), stored = () => {}, refused, again, provisional, isAutomatic = false } = how;
+    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false, isMessage: Boolean(again), provisional, refused };
     turn.again = again ?? (() => this.run(type, params, { stored }));
     this.#turn = turn;
-    this.#setRunning(true);
     if (!isAutomatic) this.log.clearNotices();
     this.log.ended(null);
-    if (shown) {
+    this.#setRunning(true);
+    if (provisional) {
       at("welcome").hidden = true;
-      this.log.put(shown, true);
+      this.log.put(provisional, true);
     }
     this.log.progress("Thinking …");
     try {
       for await (const event of this.client().stream(type, params, { signal: turn.controller.signal, key })) {
         if (this.#turn !== turn) return false;
+        // A message is told as soon as it is stored. An error before that says that it is not.
+        if (provisional && !turn.isStored && event.type === "error") throw new ChatError(event);
         if (!turn.isStored) stored();
         turn.isStored = true;
         this.#handle(event, turn);
       }
+      if (!turn.isStored) throw new TypeError("There was nothing in the answer.");
     } catch (error) {
       if (this.#turn !== turn) return false;
       turn.hasFailed = true;
       // The same request once more, under the same key: whatever became of the first one, it is one.
-      this.#failed(error, turn, () => this.run(type, params, { ...how, key }));
+      const unstored = turn.isStored ? { provisional: undefined, refused: undefined } : {};
+      this.#failed(error, turn, () => this.run(type, params, { ...how, key, ...unstored }));
     } finally {
       if (this.#turn === turn) this.#end(turn);
       this.listed();
@@ -228,16 +243,17 @@ export class Conversation {
   }
 
   #failed(error, turn, repeat) {
-    const isFinal = error instanceof ChatError && error.status < 500 && error.status !== 429;
+    const isFinal = error instanceof ChatError && !(error.status >= 500) && error.status !== 429;
     const isStopped = error.name === "AbortError";
     const message = isStopped ? "Stopped." : error instanceof ChatError ? error.message : "The connection was lost.";
     if (turn.isStored) return this.#fail(message, isStopped ? turn.again : repeat, !isStopped);
-    if (turn.shown) this.log.remove(turn.shown.id);
+    if (turn.provisional) this.log.remove(turn.provisional.id);
     at("welcome").hidden = Boolean(this.threadId);
     if (!turn.refused) return this.#fail(message, !isFinal && repeat, !isStopped);
-    // What was written is in its field again, to be sent from there.
-    turn.refused();
-    return this.#fail(isStopped ? message : `${message} What you wrote is in its field again.`, null, !isStopped);
+    // What was written is in its field again, to be sent from there. That is no ending to be remembered.
+    const word = turn.refused(isFinal);
+    turn.isRefused = true;
+    return this.#fail(isStopped ? message : `${message} ${word}`.trim(), null, !isStopped);
   }
 
   #end(turn) {
@@ -248,9 +264,8 @@ export class Conversation {
       if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
       else if (item) this.log.put(item);
     }
-    this.#keep(this.log.ending(), turn);
+    if (!turn.isRefused) this.#keep(this.log.ending(), turn);
     this.log.progress(null);
-    this.log.untell(WAIT);
     this.#setRunning(false);
   }
 
@@ -291,7 +306,7 @@ export class Conversation {
       case "thread.item.replaced":
         turn.open.delete(event.item.id);
         if (event.item.type !== "user_message") this.log.progress(null);
-        else if (turn.shown) this.log.rename(turn.shown.id, event.item);
+        else if (turn.provisional) this.log.rename(turn.provisional.id, event.item);
         return this.put(event.item, false);
       case "thread.item.updated": {
         const item = this.#items.get(event.item_id);
@@ -330,8 +345,8 @@ export class Conversation {
   /** `stored` and `refused` as they are called by a turn; `key` is kept with what was written; `attachments` are those of `input`. */
   send(input, { key, stored, refused, attachments = [] } = {}) {
     this.log.toEnd();
-    const shown = { ...input, id: `shown-${crypto.randomUUID()}`, type: "user_message", attachments };
-    const how = { key, stored, refused, shown, again: () => this.retry() };
+    const provisional = { ...input, id: `provisional-${crypto.randomUUID()}`, type: "user_message", attachments };
+    const how = { key, stored, refused, provisional, again: () => this.retry() };
     return this.threadId
       ? this.run("threads.add_user_message", { thread_id: this.threadId, input }, how)
       : this.run("threads.create", { input }, how);
@@ -356,7 +371,7 @@ export class Conversation {
     // The server keeps the old answer until there is a new one: without a new one it is still there.
     if (opened !== this.#opened) return;
     const ending = this.log.ending();
-    await this.guarded(() => this.#read(params.thread_id));
+    await this.guarded(() => this.#read(params.thread_id, this.log.place()));
     if (opened !== this.#opened || this.#turn) return;
     this.log.ended(ending.text, ending.again && how.again, ending.isError);
     this.#keep(ending, { isMessage: true });

@@ -29,7 +29,8 @@ export class Interactions {
   /** A picture in its full size, in a tab of its own; any other file as a download. */
   async openFile({ id, type, name }) {
     // At once, or the browser takes it for an advertisement.
-    const tab = type === "image" ? open("", "_blank") : null;
+    const tab = type === "image" ? window.open("", "_blank") : null;
+    if (tab) tab.opener = null;
     await this.conversation.guarded(async () => {
       try {
         const { download_url: address } = await this.client().describe(id);

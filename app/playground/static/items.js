@@ -152,7 +152,7 @@ function mark(source, number, handlers) {
   if (source.type !== "entity") return h("sup", { class: "cite", title: source.title }, `[${number + 1}]`);
   const label = source.inline_label ?? source.label ?? source.title;
   if (!source.interactive) return h("span", { class: "entity", title: source.title }, label);
-  return h("button", { type: "button", class: "entity", title: source.title, onclick: () => handlers.openEntity(source) }, label);
+  return h("button", { type: "button", class: "entity", title: source.title, data: { source: number }, onclick: () => handlers.openEntity(source) }, label);
 }
 
 function sourceList(sources) {
@@ -173,7 +173,7 @@ function keepingFocus(element, redraw) {
   const place = stops().indexOf(focused);
   const wasInForm = focused?.closest("form") !== null;
   redraw();
-  for (const old of typed) {
+  for (const old of typed.filter(({ dataset }) => dataset.name !== undefined)) {
     const now = [...element.querySelectorAll(old.localName)].find((one) => one.dataset.name === old.dataset.name && one.type === old.type && one.type !== "radio");
     if (now) Object.assign(now, old.type === "checkbox" ? { checked: old.checked } : { value: old.value });
   }

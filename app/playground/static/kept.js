@@ -1,9 +1,10 @@
 // What this page remembers of conversations because the protocol does not: what is being written, where somebody was
-// reading, how a turn ended badly, and what was rated. For as long as the tab lives, and for each user by themselves.
+// reading, how a turn ended badly, and what was rated. For as long as the tab lives; what is not of an item, for each user by
+// themselves.
 
 const nameOf = (...parts) => JSON.stringify(parts);
 
-/** `draft` is {text, quoted} of a message that was not sent yet, or null. */
+/** `draft` is {text, quoted, unsent} of a message that is not known to be stored yet (see composer.js), or null. */
 export function keepDraft(user, threadId, draft) {
   keep(nameOf("draft", user, threadId), draft && JSON.stringify(draft));
 }
@@ -55,10 +56,11 @@ function kept(name) {
 }
 
 function keep(name, value) {
+  // First this: better nothing than what was there before.
+  sessionStorage.removeItem(name);
   try {
     if (value) sessionStorage.setItem(name, value);
-    else sessionStorage.removeItem(name);
   } catch {
-    // It is full: nothing rests on it.
+    // It is full: a reload will forget this.
   }
 }

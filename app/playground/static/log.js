@@ -20,13 +20,27 @@ export class Log {
     for (const element of [this.#frame.firstElementChild, this.#frame]) sizes.observe(element);
     let top = 0;
     this.#frame.addEventListener("scroll", () => {
-      const isAtEnd = this.#frame.scrollHeight - this.#frame.scrollTop - this.#frame.clientHeight < NEAR_END;
+      const isAtEnd = this.#isAtEnd();
       // A text that grew is not somebody who scrolled up.
       if (isAtEnd || this.#frame.scrollTop < top) this.#follows = isAtEnd;
       top = this.#frame.scrollTop;
-      at("to-end").hidden = this.#follows || !this.#views.size;
+      this.#showWhere();
+    });
+    // What somebody unfolds is gone on with where it was folded.
+    this.#list.addEventListener("click", ({ target }) => {
+      if (!target.closest("[aria-expanded], summary")) return;
+      this.#follows = false;
+      requestAnimationFrame(() => this.#showWhere());
     });
     at("to-end").addEventListener("click", () => this.toEnd());
+  }
+
+  #isAtEnd() {
+    return this.#frame.scrollHeight - this.#frame.scrollTop - this.#frame.clientHeight < NEAR_END;
+  }
+
+  #showWhere() {
+    at("to-end").hidden = this.#follows || !this.#views.size || this.#isAtEnd();
   }
 
   toEnd() {
@@ -55,6 +69,7 @@ export class Log {
     }
     this.#follows = false;
     this.#frame.scrollTop += element.getBoundingClientRect().top - this.#frame.getBoundingClientRect().top - place.top;
+    this.#showWhere();
   }
 
   clear() {
@@ -82,6 +97,10 @@ export class Log {
   rename(id, item) {
     const view = this.#views.get(id);
     if (!view) return;
+    if (this.#views.has(item.id)) {
+      this.remove(id);
+      return;
+    }
     this.#views.delete(id);
     this.#views.set(item.id, view);
     view.element.dataset.id = item.id;

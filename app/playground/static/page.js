@@ -27,7 +27,7 @@ const log = new Log({
   quote: (text) => composer.quote(text),
   openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
 });
-const composer = new Composer({ client, tell, where: () => conversation.threadId, send: (...message) => conversation.send(...message) });
+const composer = new Composer({ client, tell, untell: (text) => log.untell(text), where: () => conversation.threadId, send: (...message) => conversation.send(...message) });
 const conversation = new Conversation({
   client,
   log,
@@ -195,6 +195,6 @@ addEventListener("keydown", (event) => {
 
 const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
 showUser(name);
-await be(name);
-await Promise.all([open(location.hash.slice(1) || null), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
+// At once, so that what is written meanwhile belongs where the address says.
+await Promise.all([be(name), open(location.hash.slice(1) || null), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
 document.querySelector("main").removeAttribute("aria-busy");
