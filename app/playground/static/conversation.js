@@ -3,14 +3,13 @@
 import { ChatError } from "./client.js";
 import { WAIT } from "./composer.js";
 import { announce, at, hasKeyboard } from "./dom.js";
-import { keepEnding, keepPlace, keptEnding, keptPlace } from "./kept.js";
+import { Endings } from "./endings.js";
+import { keepPlace, keptPlace } from "./kept.js";
 import { UNTITLED } from "./sidebar.js";
 import { applyUpdate, textOf } from "./updates.js";
 
 const PAGE = 40;
 const NAME = "chatkit-postgres";
-// Characters that a server may have said before it knew that nobody reads any more.
-const ON_ITS_WAY = 200;
 const LOADING = "Loading …";
 const SLOW_MS = 300;
 
@@ -21,6 +20,7 @@ export class Conversation {
   #older = null;
   #turn = null;
   #isPlaced = false;
+  #endings;
 
   /**
    * `client()` is who speaks; `listed()` is called when the list of conversations may have changed, `asked(call)` when an
@@ -28,6 +28,7 @@ export class Conversation {
    */
   constructor({ client, log, composer, listed, asked }) {
     Object.assign(this, { client, log, composer, listed, asked });
+    this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {
       this.#leave();
       // A browser may keep the page for Back, and its turn with it: then the message would be sent and in its field.
@@ -134,13 +135,14 @@ export class Conversation {
       if (opened !== this.#opened) return;
       this.log.toPlace(place);
       this.#isPlaced = true;
-      this.#showEnding();
+      this.#endings.show();
     } finally {
       if (opened === this.#opened) this.composer.allow(!this.#turn);
     }
   }
 
-  #last() {
+  /** The last item that says something. */
+  last() {
     return [...this.#items.values()].findLast((item) => item.type !== "end_of_turn" && (item.type !== "assistant_message" || textOf(item)));
   }
 
@@ -152,30 +154,7 @@ export class Conversation {
       turn.refused?.();
       turn.refused = () => "";
     }
-    const last = this.#last();
-    if (!turn || !last || !turn.open.has(last.id)) return;
-    this.#keep({ text: "You left before this answer was finished.", again: turn.again }, turn, textOf(last).length + ON_ITS_WAY);
-  }
-
-  /** How it had ended when this page was here before; or that a message has no answer: its page was closed before the
-      first word, or another page waits for it. */
-  #showEnding() {
-    const last = this.#last();
-    if (!last || at("composer").hidden) return;
-    const kept = keptEnding(this.client().user, this.threadId);
-    if (kept?.after === last.id && !(textOf(last).length > kept.length)) {
-      this.log.ended(kept.text, kept.again && (() => this.retry()), kept.isError);
-      // What was on its way when the page was left has come; if more comes, it goes on without us.
-      if (kept.length !== undefined) keepEnding(this.client().user, this.threadId, { ...kept, length: textOf(last).length });
-    } else if (last.type === "user_message") this.log.ended("There is no answer to this.", () => this.retry());
-  }
-
-  /** Only what answers a message can be tried again later: what an action or an answer was to do is not kept. */
-  #keep({ text, again, isError }, { isMessage }, length) {
-    const last = this.#last();
-    if (!this.threadId || !last) return;
-    const ending = text && { after: last.id, text, again: Boolean(again) && isMessage, isError, length };
-    keepEnding(this.client().user, this.threadId, ending);
+    if (turn) this.#endings.left(turn);
   }
 
   /** The items of a page that begins with the newest, in the order they were said. */
@@ -233,10 +212,10 @@ export class Conversation {
       this.listed();
     }
     if (turn.hasFailed) return false;
-    const last = this.#last();
+    const last = this.last();
     if (last && last.type !== "user_message") {
       const said = await this.log.said(last.id);
-      if (last === this.#last()) announce(`The assistant says: ${said.slice(0, 400) || last.type.replaceAll("_", " ")}`);
+      if (last === this.last()) announce(`The assistant says: ${said.slice(0, 400) || last.type.replaceAll("_", " ")}`);
     }
     if (last?.type === "client_tool_call" && last.status === "pending") await this.asked(last);
     return true;
@@ -264,7 +243,7 @@ export class Conversation {
       if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
       else if (item) this.log.put(item);
     }
-    if (!turn.isRefused) this.#keep(this.log.ending(), turn);
+    if (!turn.isRefused) this.#endings.keep(this.log.ending(), turn);
     this.log.progress(null);
     this.#setRunning(false);
   }
@@ -374,7 +353,7 @@ export class Conversation {
     await this.guarded(() => this.#read(params.thread_id, this.log.place()));
     if (opened !== this.#opened || this.#turn) return;
     this.log.ended(ending.text, ending.again && how.again, ending.isError);
-    this.#keep(ending, { isMessage: true });
+    this.#endings.keep(ending, { isMessage: true });
   }
 
   /** True, and says so, while an answer is under way. */
