@@ -34,7 +34,9 @@ def test_sigterm_lets_answers_end_and_saves_the_rest(
         "workers": ("--workers", "2"),
         "uvicorn": ("uvicorn", "--factory", "app.main:create_app"),
     }[how]
-    server = start(directory, shared_database, model_server, *arguments, CHAT_DRAIN_SECONDS="4")
+    # With the heartbeats that the other server expects: it takes whoever is silent for longer for dead.
+    own = {"CHAT_DRAIN_SECONDS": "4", "CHAT_TURN_STALE_SECONDS": "6"}
+    server = start(directory, shared_database, model_server, *arguments, **own)
     users = [new_user(), new_user()]
     clients = [server.client(user) for user in users]
     quick = clients[0].stream("threads.create", input=message(script(words=60, delay=0.02)))

@@ -21,7 +21,7 @@ import httpx2
 from tests.support.warm_processes import Nursery, WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60
+START_SECONDS = 90
 STOP_SECONDS = 30
 CAN_BE_WARM = sys.platform == "linux"
 
