@@ -121,7 +121,11 @@ class ChatProcess:
                 if http.get(f"{self.base_url}/health/ready").status_code == 200:
                     return self
             time.sleep(0.05)
-        raise AssertionError(f"the server did not become ready:\n{self.log}")
+        log = self.log
+        # Nobody else knows of it yet.
+        with contextlib.suppress(AssertionError):
+            self.stop()
+        raise AssertionError(f"the server did not become ready:\n{log}")
 
     def client(self, user: str) -> "ChatClient":
         response = http.post(f"{self.base_url}/dev/token", json={"user": user})
