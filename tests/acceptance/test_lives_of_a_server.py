@@ -41,7 +41,9 @@ def test_a_port_that_is_taken_is_noticed_before_anything_is_started(demo: ChatPr
 def test_yesterdays_conversation_is_there_after_a_restart(
     tmp_path: Path, embedded_settings: dict[str, str], end: signal.Signals
 ) -> None:
-    first = ColdProcess(tmp_path, **embedded_settings).wait_until_ready()
+    # As people start it; how it ends does not depend on that.
+    kind = ColdProcess if end == signal.SIGTERM else ChatProcess
+    first = kind(tmp_path, **embedded_settings).wait_until_ready()
     thread_id = thread_id_of(first.client("alice").create("Remember me"))
     first.client("alice").say(thread_id, "And this")
     before = first.client("alice").items(thread_id)
