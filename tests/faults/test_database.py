@@ -55,9 +55,12 @@ def test_an_immediate_restart_loses_nothing_that_was_acknowledged(
     stream = client.stream("threads.add_user_message", thread_id=witness.thread_id, input=message(said))
     stream.wait_for_text()
     time.sleep(moment.random() * 2)
-    postmaster = int((own_postgres.cluster / "postmaster.pid").read_text().splitlines()[0])
-    os.kill(postmaster, signal.SIGQUIT)  # what pg_ctl stop -m immediate sends
+    pid_file = own_postgres.cluster / "postmaster.pid"
+    postmaster = pid_file.read_text().splitlines()[0]
+    os.kill(int(postmaster), signal.SIGQUIT)  # what pg_ctl stop -m immediate sends
     stream.wait()
+    # Or the one that is about to go would be found to be ready.
+    eventually(lambda: pid_file.exists() and pid_file.read_text().splitlines()[:1] not in ([], [postmaster]))
     assert len(stream.errors) <= 1
     witness.saw(stream.events)
     beside.process.wait_until_ready()
