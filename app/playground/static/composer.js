@@ -17,9 +17,9 @@ export class Composer {
   #waiting = [];
   #why = WAIT;
 
-  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads, `where()` the conversation; `tell(text)` shows an error, `untell(text)` takes it back. */
-  constructor({ client, where, send, tell, untell }) {
-    Object.assign(this, { client, where, send, tell, untell });
+  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads; `tell(text)` shows an error, `untell(text)` takes it back. */
+  constructor({ client, send, tell, untell }) {
+    Object.assign(this, { client, send, tell, untell });
     this.text = at("text");
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -139,7 +139,7 @@ export class Composer {
     const sent = { text, quoted: this.#quoted };
     // Nobody knows whether a message that got no answer was stored; under its old key it is stored once. So the key stays
     // with what was written, over a reload as well.
-    const same = JSON.stringify([this.client().user, this.where(), input]);
+    const same = JSON.stringify(input);
     const key = this.#unsent?.same === same ? this.#unsent.key : crypto.randomUUID();
     this.#unsent = { same, key };
     for (const entry of files) entry.mayBeSent = true;

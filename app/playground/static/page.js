@@ -27,7 +27,7 @@ const log = new Log({
   quote: (text) => composer.quote(text),
   openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
 });
-const composer = new Composer({ client, tell, untell: (text) => log.untell(text), where: () => conversation.threadId, send: (...message) => conversation.send(...message) });
+const composer = new Composer({ client, tell, untell: (text) => log.untell(text), send: (...message) => conversation.send(...message) });
 const conversation = new Conversation({
   client,
   log,
