@@ -3,19 +3,18 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.observability.logs import failure, get_logger
+from app.pace import Pace
 
 # One newline: a blank line would end an event, and common parsers would dispatch an empty one.
 HEARTBEAT = b": ping\n"
 SLICE_BYTES = 64 * 1024
-PAUSE_SECONDS = 0.001
-"""For each open stream."""
-LONGEST_PAUSE_SECONDS = 0.04
+PACE = Pace(max_seconds=0.04)
 
 logger = get_logger(__name__)
 
@@ -29,8 +28,6 @@ class Readable(Protocol):
 class EventStream(Response):
     media_type = "text/event-stream"
     charset = "utf-8"
-    open_streams: ClassVar[int] = 0
-    """In this process."""
 
     def __init__(
         self, events: Readable, leave: Callable[[], None], *, heartbeat_seconds: float, send_seconds: float
@@ -46,16 +43,15 @@ class EventStream(Response):
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(send))
         leaving = asyncio.create_task(_disconnected(receive))
-        EventStream.open_streams += 1
         try:
-            while not self._is_stuck():
-                done, _running = await asyncio.wait(
-                    {sending, leaving}, timeout=self._send_seconds / 4, return_when=asyncio.FIRST_COMPLETED
-                )
-                if done:
-                    break
+            with PACE.stream():
+                while not self._is_stuck():
+                    done, _running = await asyncio.wait(
+                        {sending, leaving}, timeout=self._send_seconds / 4, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if done:
+                        break
         finally:
-            EventStream.open_streams -= 1
             self._leave()
             for task in (sending, leaving):
                 task.cancel()
@@ -81,7 +77,7 @@ class EventStream(Response):
                 part = body[start : start + SLICE_BYTES]
                 await put({"type": "http.response.body", "body": part, "more_body": True})
             # A write costs more than a word: the more streams there are, the longer words are collected for one.
-            await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, EventStream.open_streams * PAUSE_SECONDS))
+            await PACE.pause()
         await put({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -25,6 +25,7 @@ from chatkit.errors import BaseStreamError
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
     InferenceOptions,
+    ProgressUpdateEvent,
     ThreadItem,
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
@@ -37,9 +38,9 @@ from app.assistant.converter import HistoryConverter
 from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
 from app.assistant.mcp_servers import McpServers, watcher
-from app.assistant.model_stream import spent_in_vain, tokens_of
 from app.assistant.provider_errors import told_of
 from app.assistant.turn_hooks import TurnHooks
+from app.assistant.usage import failed_usage, token_counts
 from app.context import RequestContext
 from app.observability.logs import failure, get_logger
 
@@ -119,7 +120,7 @@ class AgentAssistant(Assistant):
         hooks = TurnHooks()
         watcher.set(hooks)
         spent = Counter[str]()
-        spent_in_vain.set(spent)
+        failed_usage.set(spent)
         # Traces carry the conversation to a third party, so somebody has to ask for that.
         run_config = RunConfig(
             model=wanted.model, tracing_disabled=not self.is_traced, tool_error_formatter=hooks.failed
@@ -156,10 +157,10 @@ class AgentAssistant(Assistant):
             raise told from None
         finally:
             if turn is not None:
-                spent.update(tokens_of(result.context_wrapper.usage))
+                spent.update(token_counts(result.context_wrapper.usage))
                 turn.usage = dict(spent)
-            # Ends the wait of the SDK's own queue, which a stopped turn leaves behind.
-            running._complete()  # type: ignore[no-untyped-call] # noqa: SLF001 - see docs/decisions/0006
+            # A stopped turn leaves a task behind that waits for an event of a tool: any event ends it.
+            await running.stream(ProgressUpdateEvent(text=""))
             # Without it the model's stream runs on after the turn was stopped.
             result.cancel()
 

@@ -15,12 +15,14 @@ from agents import (
     set_tracing_disabled,
     set_tracing_export_api_key,
 )
+from agents.models import get_default_model
 from agents.tracing import get_trace_provider
 from agents.tracing.provider import DefaultTraceProvider
 from openai import AsyncOpenAI, Timeout
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
-from app.assistant.lean_client import LeanClient
+from app.assistant.guarded_models import GuardedChatCompletionsModel, GuardedResponsesModel
+from app.assistant.openai_client import StreamingOpenAI
 from app.assistant.speech import Transcriber
 
 CONNECT_SECONDS = 10
@@ -70,10 +72,14 @@ class ConfiguredModels(OpenAIProvider):
     def __init__(self, options: ModelOptions, client: AsyncOpenAI) -> None:
         super().__init__(openai_client=client, use_responses=options.api == "responses")
         self.client = client
+        self._api = options.api
         self._model_name = options.model
 
     def get_model(self, model_name: str | None) -> Model:
-        return super().get_model(model_name or self._model_name)
+        name = model_name or self._model_name
+        if self._api == "chat_completions":
+            return GuardedChatCompletionsModel(name or get_default_model(), self.client)
+        return GuardedResponsesModel(name or get_default_model(), self.client, model_is_explicit=name is not None)
 
     async def aclose(self) -> None:
         """The SDK leaves the client open, which others might use."""
@@ -119,7 +125,7 @@ def transcriber(options: ModelOptions) -> Transcriber | None:
 
 def _client(options: ModelOptions) -> AsyncOpenAI:
     # Local servers want no key, but the client insists on one.
-    return LeanClient(
+    return StreamingOpenAI(
         api_key=options.api_key or "none",
         base_url=options.base_url,
         timeout=Timeout(options.timeout_seconds, connect=CONNECT_SECONDS),

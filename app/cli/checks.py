@@ -36,8 +36,8 @@ def _check_keys(settings: Settings) -> Result:
 
 def _check_assistant(settings: Settings) -> Result:
     from app.assistant import AssistantError, load_assistant
+    from app.assistant.aiohttp_transport import ProxyRefused
     from app.assistant.mcp_servers import McpError
-    from app.assistant.transport import ProxyRefused
     from app.parts.models import model_options
 
     try:
@@ -96,8 +96,8 @@ def _check_storage(settings: Settings) -> Result:
 def _check_model(settings: Settings) -> Result:
     from openai import OpenAIError
 
-    from app.assistant.lean_client import LeanClient
-    from app.assistant.transport import ProxyRefused
+    from app.assistant.aiohttp_transport import ProxyRefused
+    from app.assistant.openai_client import StreamingOpenAI
     from app.parts.models import model_options
 
     options = model_options(settings)
@@ -105,7 +105,7 @@ def _check_model(settings: Settings) -> Result:
         return "model", True, "the built-in demo model, nothing to reach"
 
     async def look() -> int:
-        async with LeanClient(
+        async with StreamingOpenAI(
             api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
         ) as client:
             return len((await client.models.list()).data)

@@ -11,8 +11,8 @@ from openai import APIError
 from openai.types import CompletionUsage
 from openai.types.responses import ResponseFunctionCallArgumentsDeltaEvent, ResponseTextDeltaEvent, ResponseUsage
 
-from app.assistant.lean_client import LeanClient
-from app.assistant.model_stream import tokens_of
+from app.assistant.openai_client import StreamingOpenAI
+from app.assistant.usage import token_counts
 
 PIECES = [f"w{number} " for number in range(40)]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -29,13 +29,13 @@ def chat_piece(text: str | None, **other: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def saying(*frames: dict[str, Any], seconds_between: float = 0.0) -> AsyncIterator[LeanClient]:
+async def saying(*frames: dict[str, Any], seconds_between: float = 0.0) -> AsyncIterator[StreamingOpenAI]:
     """A model's server with one answer: in one write, or in as many as there are frames."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         written = [f"event: {f.get('type', '')}\ndata: {json.dumps(f)}\n\n".encode() for f in frames]
-        written.append(b"data: [DONE]\n\n")
+        written += [b'data: {"type": "response.completed"}\n\n', b"data: [DONE]\n\n"]
         for data in [HEAD, *written] if seconds_between else [HEAD + b"".join(written)]:
             writer.write(data)
             await writer.drain()
@@ -44,18 +44,19 @@ async def saying(*frames: dict[str, Any], seconds_between: float = 0.0) -> Async
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    async with LeanClient(api_key="none", base_url=url, max_retries=0) as client:
+    async with StreamingOpenAI(api_key="none", base_url=url, max_retries=0) as client:
         yield client
     server.close()
 
 
-async def responses(client: LeanClient) -> AsyncIterator[Any]:
+async def responses(client: StreamingOpenAI) -> AsyncIterator[Any]:
     stream: Any = await client.responses.create(model="m", input="Hello", stream=True)
     async for event in stream:
-        yield event
+        if event.type != "response.completed":
+            yield event
 
 
-async def chunks(client: LeanClient) -> AsyncIterator[Any]:
+async def chunks(client: StreamingOpenAI) -> AsyncIterator[Any]:
     stream: Any = await client.chat.completions.create(
         model="m", messages=[{"role": "user", "content": "Hello"}], stream=True
     )
@@ -123,7 +124,7 @@ async def test_arguments_of_a_tool_are_joined_for_each_call() -> None:
 async def test_what_came_before_an_error_was_said_before_it() -> None:
     heard: list[str] = []
 
-    async def listen(client: LeanClient) -> None:
+    async def listen(client: StreamingOpenAI) -> None:
         async for chunk in chunks(client):
             heard.append(chunk.choices[0].delta.content)  # noqa: PERF401 - up to the error
 
@@ -147,8 +148,8 @@ def test_tokens_that_a_server_has_not_counted_are_none() -> None:
     none = {"input_tokens": 3, "cached_tokens": 0, "output_tokens": 4, "reasoning_tokens": 0}
     # As the client builds what does not fit its types.
     careless: Any = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
-    assert tokens_of(ResponseUsage.model_construct(**careless)) == none
-    assert tokens_of(CompletionUsage(prompt_tokens=3, completion_tokens=4, total_tokens=7)) == none
+    assert token_counts(ResponseUsage.model_construct(**careless)) == none
+    assert token_counts(CompletionUsage(prompt_tokens=3, completion_tokens=4, total_tokens=7)) == none
     details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": None}}
     whole = CompletionUsage.model_validate({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7} | details)
-    assert tokens_of(whole) == none | {"cached_tokens": 2}
+    assert token_counts(whole) == none | {"cached_tokens": 2}

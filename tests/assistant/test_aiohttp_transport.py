@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 import pytest
-from openai import APIConnectionError, APITimeoutError, Timeout
+from openai import APIConnectionError, APITimeoutError, RateLimitError, Timeout
 
 from app.assistant import provider_errors
-from app.assistant.lean_client import LeanClient
-from app.assistant.transport import AiohttpClient
+from app.assistant.aiohttp_transport import AiohttpTransport
+from app.assistant.openai_client import StreamingOpenAI
 from app.errors import ModelUnavailable
 from app.observability.logs import reason_of
 from tests.support.processes import free_port
@@ -59,7 +61,7 @@ async def words(
 ) -> list[str]:
     heard = heard if heard is not None else []
     timeout = Timeout(seconds, connect=5)
-    async with LeanClient(api_key="none", base_url=url, max_retries=0, timeout=timeout) as client:
+    async with StreamingOpenAI(api_key="none", base_url=url, max_retries=0, timeout=timeout) as client:
         given: Any = [{"role": "user", "content": content}]
         async for part in await client.chat.completions.create(model="m", messages=given, stream=True):
             heard.append(part.choices[0].delta.content or "")
@@ -98,7 +100,7 @@ async def test_a_server_that_reads_nothing_is_given_up() -> None:
     "said",
     [
         b"SSH-2.0-OpenSSH_9.2\r\n",
-        HEAD + b"x-large: " + b"x" * 20_000 + b"\r\n\r\n",
+        HEAD + b"x-large: " + b"x" * 200_000 + b"\r\n\r\n",
         HEAD + b"x-many: x\r\n" * 1000 + b"\r\n",
         b"",
     ],
@@ -114,6 +116,83 @@ async def test_an_answer_that_is_none_is_the_models_trouble(said: bytes) -> None
         with pytest.raises(APIConnectionError) as failed:
             await words(url)
     assert isinstance(provider_errors.told_of(failed.value), ModelUnavailable)
+
+
+@pytest.mark.parametrize("size", [12_000, 64 * 1024])
+async def test_a_header_line_may_be_long(size: int) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(HEAD + b"x-policy: " + b"x" * size + b"\r\n\r\n" + piece(0) + b"data: [DONE]\n\n")
+        await writer.drain()
+
+    async with served(behave) as url:
+        assert await words(url) == ["0 "]
+
+
+LATER = 60
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"retry-after: {LATER}",
+        f"retry-after-ms: {LATER * 1000}",
+        "retry-after: " + formatdate(time.time() + 3600, usegmt=True),
+        "retry-after: 1e3",
+    ],
+)
+async def test_nobody_waits_for_a_server_that_wants_to_be_left_alone(header: str) -> None:
+    requests = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        head = f"HTTP/1.1 429 Too Many\r\ncontent-length: 0\r\nconnection: close\r\n{header}\r\n\r\n"
+        writer.write(head.encode())
+        await writer.drain()
+
+    async with (
+        served(behave) as url,
+        asyncio.timeout(5),
+        StreamingOpenAI(api_key="none", base_url=url, max_retries=2) as client,
+    ):
+        with pytest.raises(RateLimitError):
+            await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hello"}])
+    assert len(requests) == 1
+
+
+async def test_a_connection_that_breaks_after_the_end_breaks_nothing() -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        done = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        writer.write(CHUNKED + chunk(piece(0)) + chunk(f"data: {json.dumps(done)}\n\n".encode()))
+        await writer.drain()
+
+    async with served(behave) as url:
+        assert "".join(await words(url)) == "0 "
+
+
+async def test_no_task_or_connection_is_left_of_a_stream_that_nobody_reads_to_its_end() -> None:
+    gone = asyncio.Event()
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(CHUNKED + chunk(piece(0)))
+        await writer.drain()
+        # To its end, which is when the client has gone.
+        await reader.read()
+        gone.set()
+
+    async with served(behave) as url, StreamingOpenAI(api_key="none", base_url=url, max_retries=0) as client:
+        before = asyncio.all_tasks()
+        asked_for: Any = [{"role": "user", "content": "Hello"}]
+        stream = await client.chat.completions.create(model="m", messages=asked_for, stream=True)
+        async for _ in stream:
+            break
+        await stream.aclose()
+        async with asyncio.timeout(5):
+            await gone.wait()
+        await asyncio.sleep(0.05)
+        assert asyncio.all_tasks() <= before | {asyncio.current_task()}
 
 
 async def test_a_refused_connection_is_no_timeout() -> None:
@@ -157,7 +236,7 @@ async def test_silence_ends_an_answer_and_slowness_does_not() -> None:
 async def test_a_proxy_that_is_none_for_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(ValueError, match="socks5"):
-        AiohttpClient()
+        AiohttpTransport()
 
 
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,170 @@
+"""Reads a model server's event stream as the openai client's types.
+
+Deltas of one text that arrive in one read become one event, because each event costs a hundred times what appending to
+it costs. The more streams are open, the longer each of them waits before its next read, so that more arrives in it.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+from agents.exceptions import _mark_error_to_drain_stream_events
+from openai import APIConnectionError, APIError, APITimeoutError, AsyncAPIResponse, BaseModel
+from openai.types import CompletionUsage
+from pydantic_core import from_json
+
+from app.assistant.usage import add_failed_usage
+from app.pace import Pace
+
+DRAIN_SECONDS = 0.1
+PACE = Pace(max_seconds=0.1, tick_seconds=0.01)
+_USUAL_EVENT = re.compile(rb"(?:event:[^\n]*\n)?data: ([^\n]*)")
+
+
+class EventDecoder:
+    """Splits a stream of server-sent events. Their names, ids and ``retry`` are not needed."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._ending = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of each event that this piece completes."""
+        is_split_crlf = self._ending == b"\r" and piece.startswith(b"\n")
+        before, self._ending = self._ending.replace(b"\r", b"\n"), piece[-1:] or self._ending
+        lines = piece[is_split_crlf:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._pieces.append(lines)
+        if b"\n\n" not in before + lines:
+            return []
+        *events, rest = b"".join(self._pieces).split(b"\n\n")
+        self._pieces = [rest]
+        return [data for event in events if (data := _data_of(event))]
+
+
+def _data_of(event: bytes) -> bytes:
+    if (usual := _USUAL_EVENT.fullmatch(event)) is not None:
+        return usual[1]
+    fields = [line.partition(b":") for line in event.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
+
+
+async def _drain(bodies: AsyncIterator[bytes]) -> None:
+    """Read what follows the end, so that the connection can be used again."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            _ = [body async for body in bodies]
+
+
+def drained(error: APIError) -> APIError:
+    """Mark an error: the Agents SDK would drop the text that arrived just before it."""
+    _mark_error_to_drain_stream_events(error)
+    return error
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return from_json(data)
+    except ValueError:
+        # Bytes that are no UTF-8, or half of a surrogate pair: the text around them is good.
+        return json.loads(data.decode("utf-8", "replace"))
+
+
+class ModelStream:
+    """The events of one streamed response. Raises APIError, after them, if it fails, is cut off or breaks off."""
+
+    def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
+        self.response = answer.http_response
+        self._answer, self._request = answer, answer.http_request
+        self._events = self._read()
+        self.usage: CompletionUsage | None = None
+        # Ended: the model has said that its response is complete. Done: nothing more is to be read.
+        self.is_ended = self.is_done = False
+
+    def __aiter__(self) -> AsyncIterator[BaseModel]:
+        return self._events
+
+    async def aclose(self) -> None:
+        await self._events.aclose()
+        await self._answer.close()
+
+    def text_key(self, data: dict[str, Any]) -> object:
+        """Which text an event is a delta of, if it is that and nothing else; otherwise None."""
+        raise NotImplementedError
+
+    def append(self, first: dict[str, Any], data: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def read(self, data: dict[str, Any]) -> BaseModel | None:
+        """The event as its type; None where there is nothing in it."""
+        raise NotImplementedError
+
+    def failure(self) -> APIError | None:
+        """Why the response that has been read is not whole."""
+        return None if self.is_ended else APIConnectionError(message="the answer broke off", request=self._request)
+
+    def error(self, body: object) -> APIError:
+        message = body.get("message") if isinstance(body, dict) else body
+        return APIError(message if isinstance(message, str) else "the answer failed", self._request, body=body)
+
+    async def _read(self) -> AsyncGenerator[BaseModel, None]:
+        decoder, bodies = EventDecoder(), self._bodies()
+        try:
+            with PACE.stream():
+                async for body in bodies:
+                    events, is_text, error = self._joined(decoder.feed(body))
+                    for data in events:
+                        if (event := self.read(data)) is not None:
+                            yield event
+                    if error is not None:
+                        raise error
+                    if self.is_done:
+                        await _drain(bodies)
+                        break
+                    if is_text:
+                        await PACE.pause()
+            if (failure := self.failure()) is not None:
+                raise failure
+        except APIError as error:
+            add_failed_usage(self.usage)
+            raise drained((self.is_ended and self.failure()) or error) from error.__cause__
+        finally:
+            await bodies.aclose()
+            await self._answer.close()
+
+    async def _bodies(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for body in self._answer.iter_bytes():
+                yield body
+        except httpx2.RequestError as error:
+            if not self.is_ended:
+                kind = APITimeoutError if isinstance(error, httpx2.TimeoutException) else APIConnectionError
+                raise kind(request=self._request) from error
+        # Servers forget the empty line after their last event.
+        yield b"\n\n"
+
+    def _joined(self, events: Sequence[bytes]) -> tuple[list[dict[str, Any]], bool, APIError | None]:
+        """The events, with adjacent deltas of one text joined; whether the last is a delta; the error that follows."""
+        joined: list[dict[str, Any]] = []
+        key = None
+        for event in events:
+            if event.startswith(b"[DONE]"):
+                self.is_done = True
+                break
+            try:
+                data = _parsed(event)
+            except (ValueError, RecursionError):
+                return joined, False, self.error("the answer is not JSON")
+            if not isinstance(data, dict):
+                continue
+            if error := data.get("error"):
+                return joined, False, self.error(error)
+            previous, key = key, self.text_key(data)
+            if key is not None and key == previous:
+                self.append(joined[-1], data)
+            else:
+                joined.append(data)
+        return joined, key is not None, None

@@ -1,0 +1,119 @@
+"""The streams of OpenAI's two APIs: what of each event is text, an end, a failure or usage."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from openai import APIError, AsyncAPIResponse, BaseModel
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseFailedEvent, ResponseIncompleteEvent, ResponseStreamEvent
+
+from app.assistant.lenient import read_as
+from app.assistant.sse import ModelStream
+from app.assistant.usage import add_failed_usage
+
+EVENT_TYPES: Mapping[str, type[BaseModel]] = {
+    name: kind
+    for kind in get_args(get_args(ResponseStreamEvent)[0])
+    for name in get_args(kind.model_fields["type"].annotation)
+}
+TEXTS = ("output_text", "refusal", "reasoning_text", "reasoning_summary_text", "function_call_arguments")
+TEXT_DELTAS = frozenset(f"response.{text}.delta" for text in TEXTS)
+TEXT_KEY = ("type", "item_id", "output_index", "content_index", "summary_index")
+TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.error", "error"})
+TRUNCATIONS = frozenset({"length", "content_filter"})
+"""Finish reasons of chat completions that are not whole; the Agents SDK takes them for whole ones."""
+
+
+class ResponsesStream(ModelStream):
+    def text_key(self, data: dict[str, Any]) -> object:
+        match data:
+            case {"type": str(name), "delta": str()} if name in TEXT_DELTAS and not data.get("logprobs"):
+                return [data.get(name) for name in TEXT_KEY]
+        return None
+
+    def append(self, first: dict[str, Any], data: dict[str, Any]) -> None:
+        first["delta"] += data["delta"]
+
+    def read(self, data: dict[str, Any]) -> BaseModel | None:
+        event = _event(data)
+        if isinstance(event, ResponseIncompleteEvent | ResponseFailedEvent):
+            # The Agents SDK reads nothing more after it.
+            add_failed_usage(event.response.usage)
+        self.is_ended = self.is_done = event is not None and data["type"] in TERMINAL_EVENTS
+        return event
+
+
+def _event(data: Mapping[str, Any]) -> BaseModel | None:
+    """As the type that it names; None without a name, or without its main part."""
+    name = data.get("type")
+    event = read_as(EVENT_TYPES.get(name, BaseModel), data) if isinstance(name, str) else None
+    is_empty = getattr(event, "item", event) is None or getattr(event, "part", event) is None
+    return None if is_empty else event
+
+
+class ChatCompletionsStream(ModelStream):
+    def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
+        super().__init__(answer)
+        self._has_content = False
+        self._calls: list[tuple[object, object]] = []
+        """The index and the id of each tool call, as the server gives them."""
+        self._truncation: str | None = None
+        self._complaint: dict[str, Any] | None = None
+
+    def text_key(self, data: dict[str, Any]) -> object:
+        match data.get("choices"):
+            case [{"delta": {"content": str(content), **others}, **rest}] if content:
+                others.pop("role", None)
+                more = (*others.values(), data.get("usage"), rest.get("finish_reason"), rest.get("logprobs"))
+                return [data.get("id"), rest.get("index")] if all(part is None for part in more) else None
+        return None
+
+    def append(self, first: dict[str, Any], data: dict[str, Any]) -> None:
+        first["choices"][0]["delta"]["content"] += data["choices"][0]["delta"]["content"]
+
+    def read(self, data: dict[str, Any]) -> BaseModel | None:
+        if data.get("object") == "error" or "detail" in data:
+            # The answer may still go on.
+            self._complaint = data
+        choices = data.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self._correct(choice)
+        chunk = read_as(ChatCompletionChunk, data)
+        reasons = [reason for choice in chunk.choices if isinstance(reason := choice.finish_reason, str) and reason]
+        self.is_ended = self.is_ended or bool(reasons)
+        self._truncation = self._truncation or next((reason for reason in reasons if reason in TRUNCATIONS), None)
+        # It follows the reason, or grows with every chunk.
+        self.usage = chunk.usage or self.usage
+        return chunk if chunk.choices or chunk.usage else None
+
+    def failure(self) -> APIError | None:
+        # Some servers give no reason, and say that they are done.
+        self.is_ended = self.is_ended or self.is_done
+        if self._truncation is not None:
+            return self.error({"message": "the answer was cut off", "code": self._truncation})
+        if self._complaint is not None and not self.is_ended:
+            return self.error(self._complaint)
+        return super().failure()
+
+    def _correct(self, choice: dict[str, Any]) -> None:
+        """Some servers send a whole message in place of a delta, and tool calls without an index or all with one."""
+        if not isinstance(choice.get("delta"), dict) and isinstance(choice.get("message"), dict):
+            choice["delta"] = {} if self._has_content else choice["message"]
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            self._has_content = self._has_content or bool(delta.get("content"))
+            calls = delta.get("tool_calls")
+            for call in calls if isinstance(calls, list) else ():
+                if isinstance(call, dict):
+                    call["index"] = self._place_of(call)
+
+    def _place_of(self, call: Mapping[str, Any]) -> int:
+        index, call_id, function = call.get("index"), call.get("id"), call.get("function")
+        index = index if isinstance(index, int) else None
+        begins = isinstance(function, dict) and function.get("name") and (call_id or index is None)
+        for place, (known_index, known_id) in reversed([*enumerate(self._calls)]):
+            if (call_id and call_id == known_id) if begins else index is None or known_index in (None, index):
+                return place
+        self._calls.append((index, call_id))
+        return len(self._calls) - 1

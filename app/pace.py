@@ -1,0 +1,37 @@
+"""Pauses between the reads, or the writes, of many streams."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SECONDS_PER_STREAM = 0.001
+
+
+class Pace:
+    """The more streams are open, the longer each of them pauses, so that more is read, or written, at once.
+
+    Streams that pause until the same tick wake up together, which costs the event loop less than each at its own time.
+    """
+
+    def __init__(self, max_seconds: float, tick_seconds: float | None = None) -> None:
+        self._max_seconds = max_seconds
+        self._tick_seconds = tick_seconds
+        self._open_streams = 0
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Around a stream, while it is open."""
+        self._open_streams += 1
+        try:
+            yield
+        finally:
+            self._open_streams -= 1
+
+    async def pause(self) -> None:
+        seconds = min(self._max_seconds, self._open_streams * SECONDS_PER_STREAM)
+        if self._tick_seconds is not None:
+            now = time.monotonic()
+            seconds = math.ceil((now + seconds) / self._tick_seconds) * self._tick_seconds - now
+        await asyncio.sleep(seconds)
