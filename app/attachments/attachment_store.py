@@ -85,7 +85,8 @@ class Attachments(AttachmentStore[RequestContext]):
         return self._told(await self._intake.take_new(attachment, upload, context), context)
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
-        """Mark it; a job removes the bytes, then the row."""
+        """Mark it; a job removes the bytes, then the row. Raises NotFound if there is none."""
+        await self._store.load_file(attachment_id, context)
         await self._store.delete_attachment(attachment_id, context)
 
     async def described(self, attachment_id: str, context: RequestContext) -> dict[str, Any]:

@@ -6,7 +6,6 @@ events after it follow. Ids that the store issued or loaded during this turn are
 
 from collections.abc import AsyncIterator
 
-from chatkit.store import StoreItemType
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
     ThreadItem,
@@ -23,17 +22,11 @@ from app.chat.clean import clean_model, clean_text
 from app.context import RequestContext
 from app.observability.logs import get_logger
 from app.store import DatabaseStore
+from app.store.ids import kind_of
 
 logger = get_logger(__name__)
 
 MOST_PARTS = 1000
-
-_KINDS: dict[str, StoreItemType] = {
-    "client_tool_call": "tool_call",
-    "task": "task",
-    "workflow": "workflow",
-    "sdk_hidden_context": "sdk_hidden_context",
-}
 
 
 class OwnIds:
@@ -82,7 +75,7 @@ class OwnIds:
             logger.warning(what, **details)
 
     def _fresh(self, item: ThreadItem) -> str:
-        ours = self._store.generate_item_id(_KINDS.get(item.type, "message"), self._thread, self._context)
+        ours = self._store.generate_item_id(kind_of(item), self._thread, self._context)
         self._given.setdefault(item.id, []).append(ours)
         return ours
 

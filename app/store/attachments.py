@@ -121,17 +121,20 @@ class AttachmentRows:
             raise NotFound(NO_FILE)
 
     async def delete_attachment(self, attachment_id: str, context: Any) -> None:
-        """Mark it deleted. Raises NotFound if there is none; ThreadLocked or ThreadClosed if it was sent in a thread
-        that takes no changes."""
+        """Mark it deleted, if it is there. Raises ThreadLocked or ThreadClosed if it was sent in a thread that takes no
+        changes."""
         deleted = await self.database.run(
             owner_of(context), sql.DELETE_ATTACHMENT, attachment_id=rows.storable(attachment_id)
         )
-        if not deleted:
+        if deleted:
+            return
+        try:
             file = await self.load_file(attachment_id, context)
-            found = await self.database.run(owner_of(context), LOAD_THREAD, session=file.session_id)
-            if found:
-                check_active(rows.load_thread(found[0]))
-            raise NotFound(NO_FILE)
+        except NotFound:
+            return
+        found = await self.database.run(owner_of(context), LOAD_THREAD, session=file.session_id)
+        if found:
+            check_active(rows.load_thread(found[0]))
 
 
 def sent_with(item: ThreadItem, turn: Turn) -> list[str]:

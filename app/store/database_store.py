@@ -7,6 +7,7 @@ from chatkit.types import ThreadMetadata
 
 from app.db import Database
 from app.store.attachments import AttachmentRows
+from app.store.detached import DetachedWrites
 from app.store.ids import new_id
 from app.store.items import ItemRows
 from app.store.scope import turn_of
@@ -18,12 +19,19 @@ class DatabaseStore(ThreadRows, ItemRows, TurnRows, AttachmentRows, Store[Any]):
     """Threads, items and attachments under their owner.
 
     ``DatabaseStore(Database(url))`` needs no running event loop; the first statement connects. Every method
-    takes any context object with a ``user_id`` (1 to 255 characters). Our own RequestContext adds what a turn
-    needs: the fence, the memory of what was loaded, and the digests that make a repeated save free.
+    takes any context that is an object with a ``user_id`` (1 to 255 characters) or a mapping with that key. Our own
+    RequestContext adds what a turn needs: the fence, the memory of what was loaded, and the digests that make a
+    repeated save free.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.detached = DetachedWrites()
+
+    async def close(self) -> None:
+        """Wait for writes whose callers were cancelled, and close the database."""
+        await self.detached.wait()
+        await self.database.close()
 
     def generate_thread_id(self, context: Any) -> str:  # noqa: ARG002 - the SDK's signature
         return new_id("thread")

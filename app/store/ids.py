@@ -9,6 +9,7 @@ from functools import lru_cache
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from chatkit.store import StoreItemType
+from chatkit.types import ThreadItem
 
 _PREFIXES: dict[StoreItemType, str] = {
     "thread": "thr",
@@ -19,6 +20,19 @@ _PREFIXES: dict[StoreItemType, str] = {
     "attachment": "atc",
     "sdk_hidden_context": "shcx",
 }
+
+
+_KINDS: dict[str, StoreItemType] = {
+    "client_tool_call": "tool_call",
+    "task": "task",
+    "workflow": "workflow",
+    "sdk_hidden_context": "sdk_hidden_context",
+}
+
+
+def kind_of(item: ThreadItem) -> StoreItemType:
+    """Which of the kinds of ids an item has."""
+    return _KINDS.get(item.type, "message")
 
 
 def new_id(kind: StoreItemType) -> str:

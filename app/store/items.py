@@ -4,17 +4,21 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
 
-from chatkit.types import ClientToolCallItem, Page, ThreadItem
+from chatkit.types import ClientToolCallItem, Page, StructuredInputItem, ThreadItem
 
 from app.context import RetryWindow, Turn
 from app.db import Database, Statement
 from app.errors import AttachmentUnavailable, Conflict, NotFound, ThreadNotActive
+from app.observability.logs import get_logger
 from app.store import rows
 from app.store.attachments import sent_with
-from app.store.ids import message_uuid, session_uuid
+from app.store.detached import DetachedWrites
+from app.store.ids import kind_of, message_uuid, new_id, session_uuid
 from app.store.scope import check_active, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
 from app.store.sql import items as sql
 from app.store.sql.threads import LOAD_THREAD
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class NewestItems:
 
 class ItemRows:
     database: Database
+    detached: DetachedWrites
 
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int | None, order: str, context: Any
@@ -96,15 +101,20 @@ class ItemRows:
         return rows.load_item(found[0]["item"])
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
-        """Append an item. An id that is there already keeps what it has, but a workflow goes on and a final item
-        replaces its own partial. Raises like ``save_item``."""
+        """Append an item. Under an id that the thread has already, a workflow is continued, a final item replaces its
+        own partial, and the very same item changes nothing.
+
+        Any other item under such an id (chat completions give one id to all messages) is dropped within a turn, whose
+        ids are all ours, and kept under a new id outside of one. Raises like ``save_item``.
+        """
         await self._write(thread_id, item, context, replace=False)
 
     async def save_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
         """Append an item, or replace the one with its id.
 
         An item that has its answer (``completed``, ``answered``, ``skipped``) stays as it is: another turn's
-        attempt raises Conflict, which makes this the compare-and-set of tool outputs and structured input.
+        attempt raises Conflict, which makes this the compare-and-set of tool outputs and structured input. Outside of a
+        turn an earlier state of it changes nothing, and anything else is kept under a new id.
 
         Raises NotFound if the thread is absent, Superseded if a newer turn owns it, ThreadNotActive if this
         write would open a turn in a locked or closed thread.
@@ -178,10 +188,28 @@ class ItemRows:
     async def _write(
         self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool, partial: bool = False
     ) -> None:
+        if turn_of(context, thread_id) is None and not partial:
+            write = self._write_outside_of_turns(thread_id, item, context, replace=replace)
+            await self.detached.run((owner_of(context), thread_id, item.id), write)
+        else:
+            await self._write_once(thread_id, item, context, replace=replace, partial=partial)
+
+    async def _write_outside_of_turns(self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool) -> None:
+        if await self._write_once(thread_id, item, context, replace=replace):
+            return
+        if not _is_earlier_state(item, await self.load_item(thread_id, item.id, context)):
+            new = item.model_copy(update={"id": new_id(kind_of(item))})
+            logger.info("item_id_taken", item_type=item.type, new_item_id=new.id)
+            await self._write_once(thread_id, new, context, replace=False)
+
+    async def _write_once(
+        self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool, partial: bool = False
+    ) -> bool:
+        """Whether the row of the item's id now holds this item."""
         turn = turn_of(context, thread_id)
         row = rows.item_row(item)
         if turn is not None and turn.committed.get(item.id) == row.digest:
-            return
+            return True
         opens = turn is not None and not turn.is_open
         publishes = turn is not None and turn.retry is not None and not partial
         session = session_uuid(thread_id)
@@ -216,8 +244,9 @@ class ItemRows:
             await self._refuse(thread_id, turn, context, opens=opens)
         if turn is not None and written[0]["settled"] and not written[0]["same"] and not written[0]["ours"]:
             raise Conflict
+        is_held: bool = written[0]["same"]
         if turn is None:
-            return
+            return is_held
         if opens:
             turn.found_fence_of = written[0]["fence_before"]
         turn.thread_id = thread_id
@@ -225,6 +254,7 @@ class ItemRows:
         if not partial:
             turn.retry = None
             turn.committed[item.id] = row.digest
+        return is_held
 
     async def _refuse(self, thread_id: str, turn: Turn | None, context: Any, *, opens: bool) -> NoReturn:
         """The fence or the status refused a write; or the thread was deleted while the statement waited for it."""
@@ -236,6 +266,17 @@ class ItemRows:
         check_active(rows.load_thread(found[0]))
         # Unlocked between the two statements.
         raise ThreadNotActive
+
+
+def _is_earlier_state(item: ThreadItem, kept: ThreadItem) -> bool:
+    """Whether an item is a call, or questions, that have their answer by now."""
+    match item, kept:
+        case ClientToolCallItem(), ClientToolCallItem():
+            return (item.call_id, item.name, item.arguments) == (kept.call_id, kept.name, kept.arguments)
+        case StructuredInputItem(), StructuredInputItem():
+            return [asked.id for asked in item.inputs] == [asked.id for asked in kept.inputs]
+        case _:
+            return False
 
 
 def _statement(*, publishes: bool, partial: bool, sends: bool) -> Statement:

@@ -1,4 +1,4 @@
-"""What the store reads from a request's context. Any object with a ``user_id`` will do."""
+"""What the store reads from a request's context. Any object with a ``user_id``, or mapping with that key, will do."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ DEFAULT_ROWS = 20
 
 def owner_of(context: Any) -> str:
     """The user all statements are for. Raises TypeError rather than ever running without one."""
-    user_id = getattr(context, "user_id", None)
+    user_id = context.get("user_id") if isinstance(context, Mapping) else getattr(context, "user_id", None)
     if not isinstance(user_id, str) or not user_id:
-        raise TypeError("the store needs a context with a non-empty user_id")
+        raise TypeError("the store needs a context with a non-empty user_id, as an attribute or as a key")
     if "\x00" in user_id:
         raise ValueError("a user_id cannot contain NUL")
     return user_id

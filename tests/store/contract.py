@@ -7,6 +7,7 @@ store promises.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,8 @@ from tests.support.items import NAIVE, assistant_message, examples_of, item_type
 
 ALICE = SimpleNamespace(user_id="alice")
 BOB = SimpleNamespace(user_id="bob")
+FAKE = "__fake_id__"
+"""Which chat completions give to every message and call, through the Agents SDK."""
 PREVIEW = AnyUrl("https://example.com/i.png")
 STRANGE_LIMITS = [None, 0, -5, 1, 10**12]
 
@@ -242,12 +245,59 @@ class StoreContract(ABC):
 
     # An id that is there already
 
-    async def test_adding_an_item_twice_stores_it_once(self, store: Store[Any]) -> None:
-        await self._thread_with_messages(store, "t", 2)
-        await store.add_thread_item("t", user_message("t", "m0", "another text"), ALICE)
-        assert await self._ids(store, "t", "asc") == ["m0", "m1"]
-        kept: Any = await store.load_item("t", "m0", ALICE)
-        assert kept.content[0].text == "Hello"
+    @pytest.mark.parametrize("item_type", item_types(), ids=lambda kind: str(kind.__name__))
+    async def test_adding_an_item_twice_stores_it_once(self, store: Store[Any], item_type: type[Any]) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        for number, item in enumerate(examples_of(item_type, "t")):
+            item.id = f"item_{number}"
+            for _ in range(2):
+                await store.add_thread_item("t", item, ALICE)
+        ids = await self._ids(store, "t", "asc")
+        assert len(ids) == len(set(ids)) == len(examples_of(item_type, "t"))
+
+    async def test_another_item_under_the_same_id_is_kept_under_a_new_one(self, store: Store[Any]) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        later = NAIVE + timedelta(seconds=1)
+        call = ClientToolCallItem(id=FAKE, thread_id="t", created_at=NAIVE, call_id="1", name="n", arguments={})
+        given = [
+            assistant_message("t", FAKE, "one"),
+            assistant_message("t", FAKE, "two"),
+            # As often as it is said.
+            assistant_message("t", FAKE, "two").model_copy(update={"created_at": later}),
+            call,
+            call.model_copy(update={"call_id": "2"}),
+            WorkflowItem(id=FAKE, thread_id="t", created_at=NAIVE, workflow=Workflow(type="custom", tasks=[])),
+        ]
+        for item in given:
+            await store.add_thread_item("t", item, ALICE)
+        kept = (await store.load_thread_items("t", None, 100, "asc", ALICE)).data
+        assert [item.model_copy(update={"id": FAKE}) for item in kept] == given
+        assert len({item.id for item in kept}) == len(given)
+        for item in kept:
+            assert await store.load_item("t", item.id, ALICE) == item
+
+    async def test_another_item_does_not_take_the_place_of_one_that_has_its_answer(self, store: Store[Any]) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        done = ClientToolCallItem(
+            id=FAKE, thread_id="t", created_at=NAIVE, call_id="1", name="n", arguments={}, status="completed", output=1
+        )
+        other = done.model_copy(update={"call_id": "2", "status": "pending", "output": None})
+        await store.add_thread_item("t", done, ALICE)
+        for write in (store.add_thread_item, store.save_item):
+            await write("t", other, ALICE)
+            other = other.model_copy(update={"call_id": "3"})
+        kept: list[Any] = (await store.load_thread_items("t", None, 100, "asc", ALICE)).data
+        assert [item.call_id for item in kept] == ["1", "2", "3"]
+        assert kept[0] == done
+
+    async def test_a_context_may_be_a_mapping(self, store: Store[Any]) -> None:
+        await store.save_thread(thread("t", title="hers"), {"user_id": "alice", "request": object()})
+        assert (await store.load_thread("t", ALICE)).title == "hers"
+        with pytest.raises(NotFoundError):
+            await store.load_thread("t", {"user_id": "bob"})
+        for nobody in ({}, {"user_id": ""}, {"user_id": None}, {"userId": "alice"}):
+            with pytest.raises(TypeError):
+                await store.load_thread("t", nobody)
 
     async def test_saving_an_item_replaces_it_where_it_is(self, store: Store[Any]) -> None:
         await self._thread_with_messages(store, "t", 2)
@@ -331,7 +381,6 @@ class StoreContract(ABC):
             lambda store: store.save_item("t", user_message("t", "m0", "stolen"), BOB),
             lambda store: store.delete_thread("t", BOB),
             lambda store: store.load_attachment("a", BOB),
-            lambda store: store.delete_attachment("a", BOB),
         ],
     )
     async def test_a_stranger_finds_nothing_and_changes_nothing(
@@ -340,6 +389,12 @@ class StoreContract(ABC):
         before = await self._everything(store)
         with pytest.raises(NotFoundError):
             await attempt(store)
+        assert await self._everything(store, prepare=False) == before
+
+    async def test_deleting_what_is_not_there_is_silent(self, store: Store[Any]) -> None:
+        before = await self._everything(store)
+        for attachment_id, context in (("a", BOB), ("nowhere", ALICE), ("nowhere", BOB)):
+            await store.delete_attachment(attachment_id, context)
         assert await self._everything(store, prepare=False) == before
 
     async def test_what_a_stranger_saves_under_the_same_ids_is_the_strangers(self, store: Store[Any]) -> None:
