@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from jose import jwk
 from jose.backends.base import Key
 
-from app.auth import ed25519
+from app.auth.public_keys import ED25519_NAMES, PSS_HASHES
 from app.errors import KeysUnavailable, Unauthorized
 from app.observability.logs import failure, get_logger
 from app.strict_json import StrictJsonError, loads
@@ -28,15 +28,16 @@ _SHAPES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "ES256": ("EC", "P-256", ("x", "y")),
     "ES384": ("EC", "P-384", ("x", "y")),
     "ES512": ("EC", "P-521", ("x", "y")),
-    ed25519.EDDSA: ("OKP", "Ed25519", ("x",)),
+    **dict.fromkeys(PSS_HASHES, ("RSA", None, ("n", "e"))),
+    **dict.fromkeys(ED25519_NAMES, ("OKP", "Ed25519", ("x",))),
 }
 _COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "HMAC": ("HS256", "HS384", "HS512"),
-    "RSA": ("RS256", "RS384", "RS512"),
+    "RSA": ("RS256", "RS384", "RS512", *PSS_HASHES),
     "EC": ("ES256", "ES384", "ES512"),
-    "EdDSA": (ed25519.EDDSA,),
+    "EdDSA": ED25519_NAMES,
 }
 
 logger = get_logger(__name__)
@@ -228,14 +229,14 @@ def _check_use(members: list[dict[str, Any]], algorithms: tuple[str, ...]) -> No
 
 def _algorithms_of(members: list[dict[str, Any]]) -> tuple[str, ...]:
     """The algorithms that the keys are for, when nobody has configured any."""
-    # An RSA key serves three algorithms and may not say which; the usual one is meant then.
+    # An RSA key serves six algorithms and may not say which; the usual one is meant then.
     found = {
         member.get("alg") or next(algorithm for algorithm in _SHAPES if _fits(member, algorithm)) for member in members
     }
     families = {name for name, family in FAMILIES.items() if found & set(family)}
     if len(families) > 1:
         raise JwksError(f"keys of several families ({', '.join(sorted(families))}): set CHAT_JWT_ALGORITHMS")
-    return tuple(sorted(found))
+    return ED25519_NAMES if found & set(ED25519_NAMES) else tuple(sorted(found))
 
 
 def _fits(member: Any, algorithm: str) -> bool:
@@ -245,7 +246,7 @@ def _fits(member: Any, algorithm: str) -> bool:
         isinstance(member, dict)
         and member.get("kty") == kind
         and (curve is None or member.get("crv") == curve)
-        and member.get("alg", algorithm) == algorithm
+        and _is_for(member.get("alg", algorithm), algorithm)
         and member.get("use", "sig") == "sig"
         and _verifies(member.get("key_ops", ["verify"]))
         and isinstance(member.get("kid", ""), str)
@@ -253,6 +254,11 @@ def _fits(member: Any, algorithm: str) -> bool:
         and "d" not in member
         and all(_is_canonical(member.get(part)) for part in parts)
     )
+
+
+def _is_for(named: Any, algorithm: str) -> bool:
+    """Ed25519 has two names, and a key may have the one and a token the other."""
+    return named == algorithm or (algorithm in ED25519_NAMES and named in ED25519_NAMES)
 
 
 def _verifies(operations: Any) -> bool:

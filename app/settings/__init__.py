@@ -293,7 +293,7 @@ class Settings(FileSettings):
         if not self.uses_key_set:
             return self._secret_problems() if is_hmac else [self._wants_key_set()]
         if self.jwt_algorithms and is_hmac:
-            return ["CHAT_JWT_ALGORITHMS: a key set holds public keys; use RS256, ES256 or EdDSA, or unset it."]
+            return ["CHAT_JWT_ALGORITHMS: a key set holds public keys; use RS256, PS256, ES256 or EdDSA, or unset it."]
         if self.jwks_file is not None and not self.jwks_file.is_file():
             return [f"CHAT_JWKS_FILE: {self.jwks_file} is not a readable file."]
         return []

@@ -107,6 +107,11 @@ def no_tokens() -> Iterator[Row]:
         yield f"{part} of one letter more", written(lambda text: text + "A", part)
 
 
+def another_algorithm(algorithm: str) -> Make:
+    """In the header; an issuer whose own it is is given one that nobody has."""
+    return lambda forge: head(alg=algorithm if algorithm != forge.algorithm else "ES256K")(forge)
+
+
 def headers() -> Iterator[Row]:
     for algorithm in (
         "none",
@@ -117,12 +122,16 @@ def headers() -> Iterator[Row]:
         "HS1",
         "RS257",
         "PS256",
+        "PS384",
+        "RS256",
         "ES256K",
+        "EdDSA",
         "Ed25519",
+        "Ed448",
         "HS256 ",
         "dir",
     ):
-        yield f"alg {algorithm!r}", head(alg=algorithm)
+        yield f"alg {algorithm!r}", another_algorithm(algorithm)
         yield f"alg {algorithm!r}, unsigned", unsigned(algorithm)
     no_strings: list[Any] = [None, 7, ["HS256"], {"a": 1}, True, ...]
     for value in no_strings:

@@ -5,6 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from app.auth.keys import Keys, KeySet, SharedSecret
 from app.auth.tokens import TokenRules, TokenVerifier, mint
@@ -17,12 +19,15 @@ from tests.support.forge import (
     Forge,
     Hmac,
     Rsa,
+    b64,
     claims,
     header,
+    parts,
     token,
 )
 
 ISSUERS: dict[str, Forge] = {"HS256": Hmac(), "RS256": Rsa(), "ES256": Ec(), "EdDSA": Ed()}
+ISSUERS |= {"PS256": Rsa(algorithm="PS256"), "PS512": Rsa(algorithm="PS512"), "Ed25519": Ed(algorithm="Ed25519")}
 NOW = int(time.time())
 
 
@@ -72,7 +77,7 @@ async def test_a_token_of_ours_passes() -> None:
 
 LONGER: list[Forge] = [
     *(Hmac(algorithm=a) for a in ("HS384", "HS512")),
-    *(Rsa(algorithm=a) for a in ("RS384", "RS512")),
+    *(Rsa(algorithm=a) for a in ("RS384", "RS512", "PS256", "PS384", "PS512")),
 ]
 LONGER += [Ec("ES384"), Ec("ES512")]
 
@@ -83,6 +88,57 @@ async def test_longer_digests_and_curves_pass_where_they_are_configured(forge: F
     keys = SharedSecret(SECRET, (forge.algorithm,)) if is_secret else key_set(forge.jwk())
     checking = TokenVerifier(TokenRules(algorithms=(forge.algorithm,) if is_secret else None), keys)
     assert (await checking.identify(token(forge))).user_id == "alice"
+
+
+@pytest.mark.parametrize("named", ["EdDSA", "Ed25519", ...])
+async def test_ed25519_is_one_algorithm_by_two_names(named: Any) -> None:
+    """A key may have the one and a token the other; a deployment that names one in its settings means that one."""
+    forge = Ed()
+    for algorithm in ("EdDSA", "Ed25519"):
+        keys = key_set(forge.jwk(alg=named))
+        signed = token(forge, header(forge, alg=algorithm))
+        assert (await TokenVerifier(TokenRules(algorithms=None), keys).identify(signed)).user_id == "alice"
+        other = {"EdDSA": "Ed25519", "Ed25519": "EdDSA"}[algorithm]
+        with pytest.raises(Unauthorized):
+            await TokenVerifier(TokenRules(algorithms=(other,)), keys).identify(signed)
+
+
+SIGNED_OTHERWISE: dict[str, Any] = {
+    "PKCS1 under PS256": ("PS256", padding.PKCS1v15()),
+    "PSS under RS256": ("RS256", padding.PSS(padding.MGF1(hashes.SHA256()), 32)),
+    "no salt": ("PS256", padding.PSS(padding.MGF1(hashes.SHA256()), 0)),
+    "a short salt": ("PS256", padding.PSS(padding.MGF1(hashes.SHA256()), 20)),
+    "the longest salt": ("PS256", padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.MAX_LENGTH)),
+    "a mask by another hash": ("PS256", padding.PSS(padding.MGF1(hashes.SHA512()), 32)),
+    "a salt of another hash": ("PS512", padding.PSS(padding.MGF1(hashes.SHA512()), 32)),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED_OTHERWISE)
+async def test_an_rsa_signature_of_another_scheme_is_refused(name: str) -> None:
+    algorithm, padded = SIGNED_OTHERWISE[name]
+    forge = Rsa(algorithm=algorithm)
+    first, second, _ = parts(forge)
+    signature = b64(forge.signed(f"{first}.{second}".encode(), padded))
+    with pytest.raises(Unauthorized):
+        await verifier(forge).identify(f"{first}.{second}.{signature}")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+async def test_a_key_for_one_rsa_scheme_is_not_used_for_the_other(algorithm: str) -> None:
+    forge = Rsa(algorithm=algorithm)
+    other = {"RS256": "PS256", "PS256": "RS256"}[algorithm]
+    both = TokenRules(algorithms=("RS256", "PS256"))
+    with pytest.raises(Unauthorized):
+        await TokenVerifier(both, key_set(forge.jwk(alg=other), algorithms=both.algorithms)).identify(token(forge))
+    named_by_nobody = key_set(forge.jwk(alg=...), algorithms=both.algorithms)
+    assert (await TokenVerifier(both, named_by_nobody).identify(token(forge))).user_id == "alice"
+
+
+async def test_a_small_rsa_key_is_refused_for_pss() -> None:
+    forge = Rsa(bits=1024, algorithm="PS256", kid="small")
+    with pytest.raises(Unauthorized):
+        await verifier(forge).identify(token(forge))
 
 
 async def test_better_auth_tokens_pass() -> None:

@@ -259,7 +259,7 @@ class StoreContract(ABC):
         await store.save_thread(thread("t"), ALICE)
         later = NAIVE + timedelta(seconds=1)
         call = ClientToolCallItem(id=FAKE, thread_id="t", created_at=NAIVE, call_id="1", name="n", arguments={})
-        given = [
+        given: list[Any] = [
             assistant_message("t", FAKE, "one"),
             assistant_message("t", FAKE, "two"),
             # As often as it is said.

@@ -90,7 +90,16 @@ class Rsa:
         self.key = _rsa_key(bits, kid)
 
     def raw(self, signed: bytes) -> bytes:
-        return self.key.sign(signed, padding.PKCS1v15(), _digest(self.algorithm))
+        return self.signed(signed, self.scheme)
+
+    @property
+    def scheme(self) -> padding.AsymmetricPadding:
+        digest = _digest(self.algorithm)
+        is_pss = self.algorithm.startswith("PS")
+        return padding.PSS(padding.MGF1(digest), digest.digest_size) if is_pss else padding.PKCS1v15()
+
+    def signed(self, signed: bytes, padded: padding.AsymmetricPadding) -> bytes:
+        return self.key.sign(signed, padded, _digest(self.algorithm))
 
     def jwk(self, **changes: Any) -> dict[str, Any]:
         public = self.key.public_key().public_numbers()
@@ -127,10 +136,8 @@ class Ec:
 
 
 class Ed:
-    algorithm = "EdDSA"
-
-    def __init__(self, kid: str = "main") -> None:
-        self.kid = kid
+    def __init__(self, kid: str = "main", algorithm: str = "EdDSA") -> None:
+        self.algorithm, self.kid = algorithm, kid
         self.key = ed25519.Ed25519PrivateKey.generate()
 
     def raw(self, signed: bytes) -> bytes:
@@ -138,11 +145,11 @@ class Ed:
 
     def jwk(self, **changes: Any) -> dict[str, Any]:
         public = self.key.public_key().public_bytes_raw()
-        made = {"kty": "OKP", "crv": "Ed25519", "x": b64(public), "kid": self.kid, "use": "sig", "alg": "EdDSA"}
-        return changed(made, changes)
+        made = {"kty": "OKP", "crv": "Ed25519", "x": b64(public), "kid": self.kid, "use": "sig"}
+        return changed(made | {"alg": self.algorithm}, changes)
 
     def other(self, kid: str) -> Forge:
-        return Ed(kid)
+        return Ed(kid, self.algorithm)
 
 
 @cache
