@@ -1,9 +1,12 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# What talks to the scripted model server, and can do so where it sends the least.
+TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addprefix tests/assistant/test_, \
+	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults mutants canary check bench pictures format lock
+.PHONY: help setup run test faults mutants field canary check bench pictures format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -29,6 +32,17 @@ faults: setup ## Run each fault twenty times, at random moments (three times in 
 
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants
+
+field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, and through a model server that sends the least
+	$(BIN)/python -m pytest tests/field --field .field $(ARGS)
+	$(BIN)/python -m pytest --minimal-models $(TURNS) $(ARGS)
+
+.field/.ready: tests/field/litellm-requirements.txt tests/field/llmock-requirements.txt tests/field/aimock-version.txt
+	@echo "Installing into .field, each in an environment of its own: once, a minute or two"
+	$(PYTHON) -m venv .field/litellm && .field/litellm/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/litellm-requirements.txt
+	$(PYTHON) -m venv .field/llmock && .field/llmock/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/llmock-requirements.txt
+	npm install --silent --no-audit --no-fund --no-save --prefix .field/aimock @copilotkit/aimock@$$(cat tests/field/aimock-version.txt)
+	touch $@
 
 canary: setup ## Three marked users, 20,000 random requests: no mark reaches anybody else (500 in make test)
 	$(BIN)/python -m pytest tests/canary --canary-requests 20000 --numprocesses 0 -s $(ARGS)

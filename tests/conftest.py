@@ -27,12 +27,21 @@ TEMPLATE = "chat_template"
 MEMORY_ENOUGH = 6 * 1024**3
 _numbers = itertools.count(1)
 
+FIELD = Path(__file__).parent / "field"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
+    parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
+    parser.addoption("--field", type=Path, help="where `make field` has installed model servers that are not ours")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # What needs servers that are not installed by `make setup`.
+    return True if collection_path == FIELD and config.getoption("--field") is None else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -170,8 +179,15 @@ def empty_url(postgres: URL) -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def model_server() -> Iterator[ModelServer]:
-    server = ModelServer()
+def model_server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
+    server = ModelServer(is_minimal=request.config.getoption("--minimal-models"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def minimal_model_server() -> Iterator[ModelServer]:
+    server = ModelServer(is_minimal=True)
     yield server
     server.close()
 

@@ -28,14 +28,17 @@ class Talk:
         return ChatClient(self.process.base_url, mint(SECRET, user or new_user(), seconds=3600))
 
 
-@pytest.fixture(scope="module", params=APIS)
+@pytest.fixture(scope="module", params=[(api, kind) for api in APIS for kind in ("whole", "minimal")], ids="-".join)
 def talk(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     shared_database: URL,
-    model_server: ModelServer,
 ) -> Iterator[Talk]:
-    own = {"CHAT_MODEL_API": request.param, "CHAT_ASSISTANT": "app.assistant.default:build"}
+    """With a server that sends every field, and with one that sends those alone that nobody can do without."""
+    api, kind = request.param
+    name = "minimal_model_server" if kind == "minimal" else "model_server"
+    model_server: ModelServer = request.getfixturevalue(name)
+    own = {"CHAT_MODEL_API": api, "CHAT_ASSISTANT": "app.assistant.default:build"}
     own |= {"CHAT_MODEL_TIMEOUT_SECONDS": "1"}
     settings = environment(shared_database, model_server) | own
     process = ChatProcess(tmp_path_factory.mktemp("talk"), **settings).wait_until_ready()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,14 @@ from app.store import DatabaseStore
 from tests.support.processes import ModelServer, message, texts
 
 Context = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def model_server() -> Iterator[ModelServer]:
+    """One that sends every field, always: here the stock client has to read it."""
+    server = ModelServer()
+    yield server
+    server.close()
 
 
 @function_tool

@@ -4,12 +4,15 @@ It prints its port on the first line. What it answers is decided by the last mes
 ``DRAW {"image": base64, "partials": [base64, ...]}`` draws a picture, by the responses API. Recordings are heard at
 ``/v1/audio/transcriptions``: one that begins with ``fail`` and a status is answered with it, any other with its length.
 
+With ``--minimal`` it sends no field that a client can do without, and no ``event:`` line, as careless servers do.
+
 What it was asked, and what it sent when, is kept and handed out at ``GET /calls``.
 """
 
 import asyncio
 import json
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -23,6 +26,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.support.model_script import Script, said, script_of
+
+IS_MINIMAL = "--minimal" in sys.argv
+DISPENSABLE = frozenset({"object", "created", "created_at", "model", "sequence_number", "logprobs", "annotations"})
+DISPENSABLE |= {"parallel_tool_calls", "tool_choice", "tools", "status", "role", "index", "total_tokens"}
+DISPENSABLE |= {"output_index", "content_index", "summary_index", "cache_write_tokens"}
 
 calls: list[dict[str, Any]] = []
 _failed: Counter[str] = Counter()
@@ -134,7 +142,8 @@ async def responses(request: Request) -> Response:
 
 async def _framed(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
     async for event in events:
-        yield b"event: " + event["type"].encode() + b"\n" + _sse(event)
+        name = b"" if IS_MINIMAL else b"event: " + event["type"].encode() + b"\n"
+        yield name + _sse(event)
 
 
 async def _drawing_events(call: Call, image: str, partials: list[str]) -> AsyncIterator[dict[str, Any]]:
@@ -231,7 +240,17 @@ async def models(_: Request) -> Response:
 
 
 def _sse(event: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(event | {"sequence_number": 0}).encode() + b"\n\n"
+    sent = event | {"sequence_number": 0}
+    return b"data: " + json.dumps(_least(sent) if IS_MINIMAL else sent).encode() + b"\n\n"
+
+
+def _least(value: Any) -> Any:
+    """Without what can be done without, and without nulls."""
+    if isinstance(value, dict):
+        return {
+            name: _least(field) for name, field in value.items() if name not in DISPENSABLE and field not in (None, "")
+        }
+    return [_least(element) for element in value] if isinstance(value, list) else value
 
 
 app = Starlette(

@@ -49,9 +49,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 class ModelServer:
-    def __init__(self) -> None:
+    """The scripted one. A minimal one sends no field that a client can do without."""
+
+    def __init__(self, *, is_minimal: bool = False) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.model_server"],
+            [sys.executable, "-m", "tests.support.model_server", *(["--minimal"] if is_minimal else [])],
             cwd=ROOT,
             env=clean_environment(),
             stdout=subprocess.PIPE,
