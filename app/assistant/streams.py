@@ -1,12 +1,24 @@
 """The streams of OpenAI's two APIs: what of each event is text, an end, a failure or usage."""
 
+from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from openai import APIError, AsyncAPIResponse, BaseModel
 from openai.types.chat import ChatCompletionChunk
-from openai.types.responses import ResponseFailedEvent, ResponseIncompleteEvent, ResponseStreamEvent
+from openai.types.responses import (
+    ResponseContentPartAddedEvent,
+    ResponseContentPartDoneEvent,
+    ResponseFailedEvent,
+    ResponseIncompleteEvent,
+    ResponseOutputItemAddedEvent,
+    ResponseOutputItemDoneEvent,
+    ResponseOutputText,
+    ResponseOutputTextAnnotationAddedEvent,
+    ResponseStreamEvent,
+)
 
+from app.assistant.citations import read_citation, read_citations
 from app.assistant.lenient import read_as
 from app.assistant.sse import ModelStream
 from app.assistant.usage import add_failed_usage
@@ -25,6 +37,11 @@ TRUNCATIONS = frozenset({"length", "content_filter"})
 
 
 class ResponsesStream(ModelStream):
+    def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
+        super().__init__(answer)
+        self._citations: defaultdict[tuple[str, int], list[BaseModel]] = defaultdict(list)
+        """Of each part of each message, those that came in events of their own."""
+
     def text_key(self, data: dict[str, Any]) -> object:
         match data:
             case {"type": str(name), "delta": str()} if name in TEXT_DELTAS and not data.get("logprobs"):
@@ -35,20 +52,36 @@ class ResponsesStream(ModelStream):
         first["delta"] += data["delta"]
 
     def read(self, data: dict[str, Any]) -> BaseModel | None:
-        event = _event(data)
-        if isinstance(event, ResponseIncompleteEvent | ResponseFailedEvent):
-            # The Agents SDK reads nothing more after it.
-            add_failed_usage(event.response.usage)
-        self.is_ended = self.is_done = event is not None and data["type"] in TERMINAL_EVENTS
-        return event
+        name = data.get("type")
+        if not isinstance(name, str):
+            return None
+        event: Any = read_as(EVENT_TYPES.get(name, BaseModel), data)
+        self.is_ended = self.is_done = name in TERMINAL_EVENTS
+        match event:
+            case ResponseIncompleteEvent() | ResponseFailedEvent():
+                # The Agents SDK reads nothing more after it.
+                add_failed_usage(event.response.usage)
+            case ResponseOutputTextAnnotationAddedEvent():
+                event.annotation = cast("Any", read_citation(data.get("annotation")))
+                if event.annotation is None:
+                    return None
+                self._citations[event.item_id, event.content_index].append(event.annotation)
+            case ResponseOutputItemAddedEvent(item=None) | ResponseOutputItemDoneEvent(item=None):
+                return None
+            case ResponseOutputItemAddedEvent(item=item) | ResponseOutputItemDoneEvent(item=item):
+                self._correct_citations(item.id, getattr(item, "content", None))
+            case ResponseContentPartAddedEvent() | ResponseContentPartDoneEvent() if event.part is None:
+                return None
+            case _:
+                pass
+        return cast("BaseModel", event)
 
-
-def _event(data: Mapping[str, Any]) -> BaseModel | None:
-    """As the type that it names; None without a name, or without its main part."""
-    name = data.get("type")
-    event = read_as(EVENT_TYPES.get(name, BaseModel), data) if isinstance(name, str) else None
-    is_empty = getattr(event, "item", event) is None or getattr(event, "part", event) is None
-    return None if is_empty else event
+    def _correct_citations(self, item_id: str | None, parts: Any) -> None:
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if isinstance(part, ResponseOutputText):
+                # Some servers leave out of a finished message what they have sent before.
+                found = read_citations(part.annotations) or self._citations[item_id or "", index]
+                part.annotations = cast("list[Any]", found)
 
 
 class ChatCompletionsStream(ModelStream):
