@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SECONDS_PER_STREAM = 0.001
-
 
 class Pace:
     """The more streams are open, the longer each of them pauses, so that more is read, or written, at once.
@@ -15,7 +13,8 @@ class Pace:
     Streams that pause until the same tick wake up together, which costs the event loop less than each at its own time.
     """
 
-    def __init__(self, max_seconds: float, tick_seconds: float | None = None) -> None:
+    def __init__(self, seconds_per_stream: float, max_seconds: float, tick_seconds: float | None = None) -> None:
+        self._seconds_per_stream = seconds_per_stream
         self._max_seconds = max_seconds
         self._tick_seconds = tick_seconds
         self._open_streams = 0
@@ -30,7 +29,7 @@ class Pace:
             self._open_streams -= 1
 
     async def pause(self) -> None:
-        seconds = min(self._max_seconds, self._open_streams * SECONDS_PER_STREAM)
+        seconds = min(self._max_seconds, self._open_streams * self._seconds_per_stream)
         if self._tick_seconds is not None:
             now = time.monotonic()
             seconds = math.ceil((now + seconds) / self._tick_seconds) * self._tick_seconds - now

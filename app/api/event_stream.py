@@ -14,7 +14,7 @@ from app.pace import Pace
 # One newline: a blank line would end an event, and common parsers would dispatch an empty one.
 HEARTBEAT = b": ping\n"
 SLICE_BYTES = 64 * 1024
-PACE = Pace(max_seconds=0.04)
+PACE = Pace(seconds_per_stream=0.0005, max_seconds=0.04)
 
 logger = get_logger(__name__)
 

@@ -21,7 +21,7 @@ from app.assistant.usage import add_failed_usage
 from app.pace import Pace
 
 DRAIN_SECONDS = 0.1
-PACE = Pace(max_seconds=0.1, tick_seconds=0.01)
+PACE = Pace(seconds_per_stream=0.0015, max_seconds=0.1, tick_seconds=0.01)
 _USUAL_EVENT = re.compile(rb"(?:event:[^\n]*\n)?data: ([^\n]*)")
 
 
