@@ -4,6 +4,8 @@ import re
 
 from chatkit.types import UserMessageItem
 
+from app.attachments.kinds import JOINERS, is_text_character
+
 LONGEST_TITLE = 60
 _FENCE = re.compile(r"(```+|~~~+) ?[\w+#.-]*")
 
@@ -15,10 +17,10 @@ def title_of(message: UserMessageItem) -> str | None:
         text = message.attachments[0].name
     lines = (" ".join(line.split()) for line in text.splitlines())
     line = next((line for line in lines if line and not _FENCE.fullmatch(line)), "")
-    line = "".join(character for character in line if character.isprintable()).lstrip("#>*- ")
+    line = "".join(character for character in line if is_text_character(character)).lstrip("#>*- ").strip(" " + JOINERS)
     if len(line) <= LONGEST_TITLE:
         return line or None
-    cut = line[:LONGEST_TITLE]
+    cut = line[:LONGEST_TITLE].rstrip(JOINERS)
     words, _, _ = cut.rpartition(" ")
     # Languages without spaces, and long addresses, are cut where they are.
     return f"{words if len(words) > LONGEST_TITLE // 2 else cut}…"

@@ -12,6 +12,8 @@ import puremagic
 from app.errors import FileRefused, Unprocessable
 
 LONGEST_NAME_BYTES = 255
+JOINERS = "\u200c\u200d"
+"""The zero-width non-joiner and joiner: without them Persian, Hindi and Sinhala words, and many emoji, are others."""
 UNNAMED = "file"
 ANYTHING = "application/octet-stream"
 UNKNOWN = frozenset({"", ANYTHING})
@@ -45,14 +47,17 @@ def has_text(content_type: str) -> bool:
     return is_text(content_type) or content_type == PDF
 
 
+def is_text_character(character: str) -> bool:
+    """Whether it is shown, or joins or parts letters; not a control, a direction mark, or half of a surrogate pair."""
+    return character in JOINERS or not unicodedata.category(character).startswith("C")
+
+
 def shown_name(given: str) -> str:
     """The last part of a path, without what a screen obeys (controls, direction marks), of at most 255 bytes of UTF-8;
     its ending stays. Files are never stored under it."""
     last = re.split(r"[/\\]", given)[-1]
-    kept = "".join(
-        " " if c.isspace() else c for c in last if c.isspace() or not unicodedata.category(c).startswith("C")
-    )
-    name = " ".join(kept.split()).strip(". ") if kept.strip(". ") else ""
+    kept = "".join(" " if c.isspace() else c for c in last if c.isspace() or is_text_character(c))
+    name = " ".join(kept.split()).strip(". " + JOINERS)
     if not name:
         return UNNAMED
     ending = PurePosixPath(name).suffix
