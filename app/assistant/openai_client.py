@@ -22,6 +22,10 @@ class StreamingOpenAI(AsyncOpenAI):
     """Takes what AsyncOpenAI takes; has to be closed. Raises ProxyRefused."""
 
     def __init__(self, *, http_client: httpx2.AsyncClient | None = None, **given: Any) -> None:
+        url = httpx2.URL(given.get("base_url") or "")
+        if url.query:
+            # The stock client appends its paths to it.
+            given |= {"base_url": url.copy_with(query=None), "default_query": dict(url.params)}
         super().__init__(http_client=http_client or DefaultAioHttpClient(transport=AiohttpTransport()), **given)
 
     @cached_property

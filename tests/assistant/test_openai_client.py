@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 from openai import APIError, AsyncOpenAI, omit
 from openai._models import construct_type
@@ -16,6 +17,7 @@ from app.assistant import lenient, streams
 from app.assistant.models import ConfiguredModels, ModelOptions
 from app.assistant.openai_client import StreamingOpenAI
 from tests.support.processes import ModelServer
+from tests.support.streams import STREAMS, Served, frames
 
 TOOL = {
     "type": "function",
@@ -118,6 +120,15 @@ async def test_tokens_are_asked_for_unless_somebody_says_no(model_server: ModelS
         await client.chat.completions.create(model="m", messages=given, extra_body={"stream": None})
     assert len(used) == sent
     assert [call["body"].get("stream_options") for call in model_server.calls()[-2:]] == [{"include_usage": sent}, None]
+
+
+async def test_a_query_of_the_base_url_stays_a_query() -> None:
+    network = Served(frames(STREAMS["chat_completions", "text"]))
+    own = httpx2.AsyncClient(transport=network)
+    base_url = "http://model.invalid/v1/?api-version=2026-11&key=a%2Fb"
+    async with StreamingOpenAI(api_key="none", base_url=base_url, http_client=own, max_retries=0) as client:
+        await chunks(client)
+    assert str(network.requests[0].url).endswith("/v1/chat/completions?api-version=2026-11&key=a%2Fb")
 
 
 async def test_a_connection_is_used_again(model_server: ModelServer) -> None:
