@@ -27,9 +27,9 @@ from app.api.shutdown import draining_on_signals
 from app.api.uploads import UploadLimits
 from app.api.usage import usage_router
 from app.assistant import Assistant, AssistantError, load_assistant
-from app.assistant.aiohttp_transport import ProxyRefused
 from app.assistant.mcp_servers import McpError
 from app.assistant.models import send_traces
+from app.assistant.proxies import ProxyRefused
 from app.attachments import Attachments
 from app.attachments.cleanup import clean_up_for_ever
 from app.attachments.links import Links

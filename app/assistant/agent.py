@@ -39,6 +39,7 @@ from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
 from app.assistant.mcp_servers import McpServers, watcher
 from app.assistant.provider_errors import told_of
+from app.assistant.silence import without_empty_messages
 from app.assistant.turn_hooks import TurnHooks
 from app.assistant.usage import failed_usage, token_counts
 from app.context import RequestContext
@@ -138,7 +139,8 @@ class AgentAssistant(Assistant):
         )
         try:
             shown: Any = _Heard(result, running, say)
-            async for event in stream_agent_response(running, shown, converter=self._images(context)):
+            events = stream_agent_response(running, shown, converter=self._images(context))
+            async for event in without_empty_messages(events):
                 yield event
         except TRIPPED as tripped:
             raise refusal_of(tripped) from None
@@ -219,6 +221,8 @@ class _Heard:
         self._turn = context.request_context.turn
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._say = say
+        self._begun: set[str] = set()
+        """Ids of the messages that have text."""
         self._speaks(run.current_agent)
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
@@ -227,6 +231,11 @@ class _Heard:
                 self._speaks(event.new_agent)
             piece = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
             if self._say is None or piece is None or piece.type != "response.output_text.delta":
+                yield event
+            elif piece.item_id not in self._begun:
+                # The first text of a message goes the long way: what announces the message may wait there for it.
+                if piece.delta.strip():
+                    self._begun.add(piece.item_id)
                 yield event
             else:
                 update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)

@@ -11,38 +11,37 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 
 import aiohttp
 import httpx2
+import yarl
+
+from app.assistant.proxies import Proxies
 
 MAX_RETRY_AFTER_SECONDS = 20
 """A person waits: a provider that asks for more is busy. The openai client waits for up to two minutes."""
 MAX_CONNECTIONS = 1000
 MAX_HEADER_BYTES = 2**17
-KEEP_ALIVE_SECONDS = 5
-
-
-class ProxyRefused(ValueError):
-    """The environment names a proxy that cannot be used."""
+KEEP_ALIVE_SECONDS = 4
+"""Less than the five after which uvicorn, and so many a model server, closes a connection."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """aiohttp below httpx2, with limits that the openai client's own adapter has not (docs/decisions/0013)."""
 
     def __init__(self) -> None:
-        self._proxies = {scheme: url for scheme, url in getproxies().items() if scheme in {"http", "https", "all"}}
-        for url in self._proxies.values():
-            if "://" in url and not url.lower().startswith(("http://", "https://")):
-                # aiohttp would send it HTTP, with the key in it.
-                kind = url.partition("://")[0]
-                raise ProxyRefused(f"a proxy of the kind {kind}:// cannot be used for models, only http and https")
+        self._proxy_for = Proxies(getproxies()).url_for
         self._tls = httpx2.create_ssl_context()
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self._session is None:
-            # Not before an event loop runs.
+        if self._session is None or self._loop is not asyncio.get_running_loop():
+            # A session belongs to the event loop that it is made in, which may be closed by now.
+            with suppress(RuntimeError):
+                await self.aclose()
+            self._loop = asyncio.get_running_loop()
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     ssl=self._tls, limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS
@@ -57,15 +56,19 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         limits = [seconds.get(part) for part in ("connect", "write", "read")]
         body = await request.aread()
         request.headers.pop("transfer-encoding", None)
+        # The credentials of a URL are in its headers by now, and aiohttp would refuse to have both.
+        url = yarl.URL(str(request.url.copy_with(username=None, password=None)), encoded=True)
+        # So that a connection which the server has closed is noticed before it is used again.
+        await asyncio.sleep(0)
         with _httpx2_errors(request):
             async with asyncio.timeout(None if None in limits else sum(limits)):
                 response = await self._session.request(
                     request.method,
-                    str(request.url),
+                    url,
                     headers=request.headers.multi_items(),
                     data=io.BytesIO(body) if body else None,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=seconds.get("connect")),
+                    timeout=aiohttp.ClientTimeout(connect=seconds.get("connect"), sock_read=seconds.get("read")),
                     proxy=self._proxy_for(request.url),
                 )
         headers = httpx2.Headers(response.raw_headers)
@@ -73,12 +76,6 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             headers["x-should-retry"] = "false"
         stream = _Body(response, request, seconds.get("read"))
         return httpx2.Response(response.status, headers=headers, stream=stream, request=request)
-
-    def _proxy_for(self, url: httpx2.URL) -> str | None:
-        if not self._proxies or proxy_bypass(url.host):
-            return None
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
-        return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -121,8 +118,13 @@ def _httpx2_errors(request: httpx2.Request) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error), request=request) from error
+    except aiohttp.ClientHttpProxyError as error:
+        # Its text has the password of the proxy in it.
+        raise httpx2.ProxyError(f"{error.status} {error.message}", request=request) from None
     except aiohttp.ClientError as error:
         raise httpx2.NetworkError(str(error), request=request) from error
+    except ValueError as error:
+        raise httpx2.LocalProtocolError(str(error), request=request) from error
 
 
 def _retry_after(headers: httpx2.Headers) -> float:

@@ -1,5 +1,6 @@
 """Reads JSON as the openai client's types, whatever a server left out, misspelt or added."""
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -50,19 +51,29 @@ def _fitted(value: Any, options: tuple[Any, ...]) -> Any:
         if _is_model(_options(inner)):
             return [_filled(element) for element in value if isinstance(element, BaseModel)]
         return [_fitted(element, _options(inner)) for element in value if element is not None]
-    is_number = isinstance(value, int | float)
-    if value is not None and (kinds & {Any, object, Literal, type(value)} or (is_number and kinds & {int, float})):
+    fitted = _basic(value, kinds)
+    return fitted if fitted is not None or NoneType in kinds else _neutral(options)
+
+
+def _basic(value: Any, kinds: set[Any]) -> Any:
+    """A value that fits as it is, or as a number or a text; None for any other."""
+    if isinstance(value, int | float) and kinds & {int, float, str}:
+        return _number(value, kinds)
+    if kinds & {Any, object, Literal, type(value)}:
         return value
-    if str in kinds and (is_number or isinstance(value, list)):
-        return _text(value)
-    return None if NoneType in kinds else _neutral(options)
+    if str in kinds and isinstance(value, list):
+        # Content in parts.
+        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
+    return None
 
 
-def _text(value: float | list[Any]) -> str:
-    """The text of content in parts, or the digits of a number."""
-    if not isinstance(value, list):
-        return str(value)
-    return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
+def _number(value: float, kinds: set[Any]) -> Any:
+    """A number where one may be, or else its digits."""
+    if float in kinds or (int in kinds and isinstance(value, int)):
+        return value
+    if int in kinds:
+        return int(value) if math.isfinite(value) else 0
+    return str(value)
 
 
 def _neutral(options: tuple[Any, ...]) -> Any:

@@ -5,51 +5,21 @@ it costs. The more streams are open, the longer each of them waits before its ne
 """
 
 import asyncio
-import json
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 from agents.exceptions import _mark_error_to_drain_stream_events
 from openai import APIConnectionError, APIError, APITimeoutError, AsyncAPIResponse, BaseModel
 from openai.types import CompletionUsage
-from pydantic_core import from_json
 
+from app.assistant.event_decoder import EventDecoder, parse_json
 from app.assistant.usage import add_failed_usage
 from app.pace import Pace
 
 DRAIN_SECONDS = 0.1
 PACE = Pace(seconds_per_stream=0.0015, max_seconds=0.1, tick_seconds=0.01)
-_USUAL_EVENT = re.compile(rb"(?:event:[^\n]*\n)?data: ([^\n]*)")
-
-
-class EventDecoder:
-    """Splits a stream of server-sent events. Their names, ids and ``retry`` are not needed."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._ending = b""
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The data of each event that this piece completes."""
-        is_split_crlf = self._ending == b"\r" and piece.startswith(b"\n")
-        before, self._ending = self._ending.replace(b"\r", b"\n"), piece[-1:] or self._ending
-        lines = piece[is_split_crlf:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        self._pieces.append(lines)
-        if b"\n\n" not in before + lines:
-            return []
-        *events, rest = b"".join(self._pieces).split(b"\n\n")
-        self._pieces = [rest]
-        return [data for event in events if (data := _data_of(event))]
-
-
-def _data_of(event: bytes) -> bytes:
-    if (usual := _USUAL_EVENT.fullmatch(event)) is not None:
-        return usual[1]
-    fields = [line.partition(b":") for line in event.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
-    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
 
 
 async def _drain(bodies: AsyncIterator[bytes]) -> None:
@@ -65,27 +35,26 @@ def drained(error: APIError) -> APIError:
     return error
 
 
-def _parsed(data: bytes) -> Any:
-    try:
-        return from_json(data)
-    except ValueError:
-        # Bytes that are no UTF-8, or half of a surrogate pair: the text around them is good.
-        return json.loads(data.decode("utf-8", "replace"))
-
-
 class ModelStream:
     """The events of one streamed response. Raises APIError, after them, if it fails, is cut off or breaks off."""
 
     def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
         self.response = answer.http_response
         self._answer, self._request = answer, answer.http_request
+        self._decoder = EventDecoder()
         self._events = self._read()
         self.usage: CompletionUsage | None = None
         # Ended: the model has said that its response is complete. Done: nothing more is to be read.
-        self.is_ended = self.is_done = False
+        self.is_ended = self.is_done = self._is_over = False
 
     def __aiter__(self) -> AsyncIterator[BaseModel]:
         return self._events
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         await self._events.aclose()
@@ -111,11 +80,11 @@ class ModelStream:
         return APIError(message if isinstance(message, str) else "the answer failed", self._request, body=body)
 
     async def _read(self) -> AsyncGenerator[BaseModel, None]:
-        decoder, bodies = EventDecoder(), self._bodies()
+        bodies = self._bodies()
         try:
             with PACE.stream():
                 async for body in bodies:
-                    events, is_text, error = self._joined(decoder.feed(body))
+                    events, is_text, error = self._joined(body)
                     for data in events:
                         if (event := self.read(data)) is not None:
                             yield event
@@ -143,21 +112,26 @@ class ModelStream:
             if not self.is_ended:
                 kind = APITimeoutError if isinstance(error, httpx2.TimeoutException) else APIConnectionError
                 raise kind(request=self._request) from error
-        # Servers forget the empty line after their last event.
+        # Servers forget the empty line after their last event, or are cut off within it.
+        self._is_over = True
         yield b"\n\n"
 
-    def _joined(self, events: Sequence[bytes]) -> tuple[list[dict[str, Any]], bool, APIError | None]:
+    def _joined(self, body: bytes) -> tuple[list[dict[str, Any]], bool, APIError | None]:
         """The events, with adjacent deltas of one text joined; whether the last is a delta; the error that follows."""
         joined: list[dict[str, Any]] = []
         key = None
+        try:
+            events = self._decoder.feed(body)
+        except ValueError as endless:
+            return [], False, self.error(str(endless))
         for event in events:
             if event.startswith(b"[DONE]"):
                 self.is_done = True
                 break
             try:
-                data = _parsed(event)
+                data = parse_json(event)
             except (ValueError, RecursionError):
-                return joined, False, self.error("the answer is not JSON")
+                return joined, False, None if self._is_over else self.error("the answer is not JSON")
             if not isinstance(data, dict):
                 continue
             if error := data.get("error"):

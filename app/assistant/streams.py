@@ -7,15 +7,15 @@ from typing import Any, cast, get_args
 from openai import APIError, AsyncAPIResponse, BaseModel
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import (
-    ResponseContentPartAddedEvent,
-    ResponseContentPartDoneEvent,
     ResponseFailedEvent,
     ResponseIncompleteEvent,
     ResponseOutputItemAddedEvent,
     ResponseOutputItemDoneEvent,
+    ResponseOutputMessage,
     ResponseOutputText,
     ResponseOutputTextAnnotationAddedEvent,
     ResponseStreamEvent,
+    ResponseTextDeltaEvent,
 )
 
 from app.assistant.citations import read_citation, read_citations
@@ -32,6 +32,7 @@ TEXTS = ("output_text", "refusal", "reasoning_text", "reasoning_summary_text", "
 TEXT_DELTAS = frozenset(f"response.{text}.delta" for text in TEXTS)
 TEXT_KEY = ("type", "item_id", "output_index", "content_index", "summary_index")
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.error", "error"})
+MAX_PARTS = 1000
 TRUNCATIONS = frozenset({"length", "content_filter"})
 """Finish reasons of chat completions that are not whole; the Agents SDK takes them for whole ones."""
 
@@ -40,7 +41,9 @@ class ResponsesStream(ModelStream):
     def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
         super().__init__(answer)
         self._citations: defaultdict[tuple[str, int], list[BaseModel]] = defaultdict(list)
-        """Of each part of each message, those that came in events of their own."""
+        self._texts: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+        """Of each part of each message, what came in events of its own."""
+        self._message_id = ""
 
     def text_key(self, data: dict[str, Any]) -> object:
         match data:
@@ -56,31 +59,40 @@ class ResponsesStream(ModelStream):
         if not isinstance(name, str):
             return None
         event: Any = read_as(EVENT_TYPES.get(name, BaseModel), data)
-        self.is_ended = self.is_done = name in TERMINAL_EVENTS
+        if name in TERMINAL_EVENTS:
+            self.is_ended = self.is_done = True
+        if isinstance(event, ResponseIncompleteEvent | ResponseFailedEvent):
+            # The Agents SDK reads nothing more after it.
+            add_failed_usage(event.response.usage)
+        if isinstance(event, ResponseOutputTextAnnotationAddedEvent):
+            event.annotation = cast("Any", read_citation(data.get("annotation")))
+        self._observe(event)
+        is_empty = any(getattr(event, part, event) is None for part in ("item", "part", "annotation"))
+        return None if is_empty else cast("BaseModel", event)
+
+    def _observe(self, event: Any) -> None:
         match event:
-            case ResponseIncompleteEvent() | ResponseFailedEvent():
-                # The Agents SDK reads nothing more after it.
-                add_failed_usage(event.response.usage)
-            case ResponseOutputTextAnnotationAddedEvent():
-                event.annotation = cast("Any", read_citation(data.get("annotation")))
-                if event.annotation is None:
-                    return None
+            case ResponseTextDeltaEvent():
+                event.item_id = event.item_id or self._message_id
+                self._texts[event.item_id, event.content_index].append(event.delta)
+            case ResponseOutputTextAnnotationAddedEvent() if event.annotation is not None:
                 self._citations[event.item_id, event.content_index].append(event.annotation)
-            case ResponseOutputItemAddedEvent(item=None) | ResponseOutputItemDoneEvent(item=None):
-                return None
-            case ResponseOutputItemAddedEvent(item=item) | ResponseOutputItemDoneEvent(item=item):
-                self._correct_citations(item.id, getattr(item, "content", None))
-            case ResponseContentPartAddedEvent() | ResponseContentPartDoneEvent() if event.part is None:
-                return None
+            case ResponseOutputItemAddedEvent(item=ResponseOutputMessage() as message):
+                self._message_id = message.id
+            case ResponseOutputItemDoneEvent(item=ResponseOutputMessage() as message):
+                self._complete(message)
             case _:
                 pass
-        return cast("BaseModel", event)
 
-    def _correct_citations(self, item_id: str | None, parts: Any) -> None:
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+    def _complete(self, message: ResponseOutputMessage) -> None:
+        """Some servers leave out of a finished message what they have sent of it before."""
+        streamed = [index for item_id, index in self._texts if item_id == message.id and index < MAX_PARTS]
+        for _ in range(len(message.content), max(streamed, default=-1) + 1):
+            message.content.append(read_as(ResponseOutputText, {}))
+        for index, part in enumerate(message.content):
             if isinstance(part, ResponseOutputText):
-                # Some servers leave out of a finished message what they have sent before.
-                found = read_citations(part.annotations) or self._citations[item_id or "", index]
+                part.text = part.text or "".join(self._texts[message.id, index])
+                found = read_citations(part.annotations) or self._citations[message.id, index]
                 part.annotations = cast("list[Any]", found)
 
 

@@ -36,8 +36,8 @@ def _check_keys(settings: Settings) -> Result:
 
 def _check_assistant(settings: Settings) -> Result:
     from app.assistant import AssistantError, load_assistant
-    from app.assistant.aiohttp_transport import ProxyRefused
     from app.assistant.mcp_servers import McpError
+    from app.assistant.proxies import ProxyRefused
     from app.parts.models import model_options
 
     try:
@@ -96,8 +96,8 @@ def _check_storage(settings: Settings) -> Result:
 def _check_model(settings: Settings) -> Result:
     from openai import OpenAIError
 
-    from app.assistant.aiohttp_transport import ProxyRefused
     from app.assistant.openai_client import StreamingOpenAI
+    from app.assistant.proxies import ProxyRefused
     from app.parts.models import model_options
 
     options = model_options(settings)

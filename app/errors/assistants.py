@@ -87,6 +87,15 @@ class ContextTooLong(ChatError):
     sentence = "This is too long for the assistant. Please send less, or start a new conversation."
 
 
+class ModelSilent(ChatError):
+    """It said nothing, or only blanks; thoughts do not count."""
+
+    status = 502
+    code = "model_silent"
+    sentence = "The assistant did not answer. Please try again."
+    retry = True
+
+
 class ContentRefused(ChatError):
     """By the provider's content filter."""
 

@@ -9,7 +9,7 @@ from app.db import Database
 from app.store.attachments import AttachmentRows
 from app.store.detached import DetachedWrites
 from app.store.ids import new_id
-from app.store.items import ItemRows
+from app.store.items import ItemRows, OutsideWrite
 from app.store.scope import turn_of
 from app.store.threads import ThreadRows
 from app.store.turns import TurnRows
@@ -26,7 +26,7 @@ class DatabaseStore(ThreadRows, ItemRows, TurnRows, AttachmentRows, Store[Any]):
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.detached = DetachedWrites()
+        self.detached = DetachedWrites[OutsideWrite]()
 
     async def close(self) -> None:
         """Wait for writes whose callers were cancelled, and close the database."""

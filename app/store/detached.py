@@ -5,38 +5,59 @@ A server that is told of a disconnected reader cancels its stream again at every
 """
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Callable, Coroutine
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from app.observability.logs import failure, get_logger
 
+T = TypeVar("T")
+
 logger = get_logger(__name__)
 
 
-class DetachedWrites:
+class DetachedWrites(Generic[T]):
+    """``T`` says what is written."""
+
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
-        self._interrupted: WeakKeyDictionary[asyncio.Task[object], Hashable] = WeakKeyDictionary()
+        self._interrupted: WeakKeyDictionary[asyncio.Task[object], tuple[T, asyncio.Task[None]]] = WeakKeyDictionary()
 
-    async def run(self, key: Hashable, write: Coroutine[object, object, None]) -> None:
+    async def run(self, subject: T, write: Callable[[T | None], Coroutine[object, object, None]]) -> None:
         """Finish a write; a cancellation ends only the waiting for it. Raises what it raises.
 
-        ``key`` names what is written: a task that was cancelled here, and then writes the same, has written it.
+        ``write`` is given what the same caller was cancelled at writing just before, where that was written.
         """
         caller = asyncio.current_task()
-        if caller is not None and self._interrupted.pop(caller, None) == key:
-            write.close()
-            return
-        task = asyncio.create_task(write)
+        before = self._interrupted.pop(caller, None) if caller is not None else None
+        task = asyncio.create_task(self._write_after(before, write))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if caller is not None and not task.cancelled():
-                self._interrupted[caller] = key
+                self._interrupted[caller] = subject, task
             task.add_done_callback(_log_failure)
             raise
+
+    @staticmethod
+    async def _write_after(
+        before: tuple[T, asyncio.Task[None]] | None, write: Callable[[T | None], Coroutine[object, object, None]]
+    ) -> None:
+        if before is None:
+            await write(None)
+            return
+        subject, task = before
+        await asyncio.wait({task})
+        is_written = not task.cancelled() and task.exception() is None
+        await write(subject if is_written else None)
+
+    def forget(self) -> None:
+        """The caller goes on with something else."""
+        caller = asyncio.current_task()
+        if caller is not None:
+            self._interrupted.pop(caller, None)
 
     async def wait(self) -> None:
         """Until all of them are finished."""

@@ -1,10 +1,11 @@
 """Thread items: appended in the order they were accepted, each once, under the fence of the turn that writes."""
 
 from dataclasses import dataclass
+from functools import partial as partial_of
 from typing import Any, NoReturn
 from uuid import UUID
 
-from chatkit.types import ClientToolCallItem, Page, StructuredInputItem, ThreadItem
+from chatkit.types import AssistantMessageItem, ClientToolCallItem, Page, StructuredInputItem, ThreadItem
 
 from app.context import RetryWindow, Turn
 from app.db import Database, Statement
@@ -30,9 +31,35 @@ class NewestItems:
     """Whether there are older ones."""
 
 
+@dataclass(frozen=True)
+class OutsideWrite:
+    """An item that is written outside of a turn."""
+
+    owner: str
+    thread_id: str
+    item: ThreadItem
+    replace: bool
+
+    def has(self, other: "OutsideWrite") -> bool:
+        """Whether an addition after this one adds nothing: a stock server that is cancelled while it saves a finished
+        message adds what it has of it once more."""
+        mine, theirs = self.item, other.item
+        return (
+            not (self.replace or other.replace)
+            and (self.owner, self.thread_id, mine.id) == (other.owner, other.thread_id, theirs.id)
+            and isinstance(mine, AssistantMessageItem)
+            and isinstance(theirs, AssistantMessageItem)
+            and _text_of(mine).startswith(_text_of(theirs))
+        )
+
+
+def _text_of(message: AssistantMessageItem) -> str:
+    return "".join(part.text for part in message.content)
+
+
 class ItemRows:
     database: Database
-    detached: DetachedWrites
+    detached: DetachedWrites[OutsideWrite]
 
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int | None, order: str, context: Any
@@ -157,6 +184,7 @@ class ItemRows:
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Any) -> None:
         """Remove an item; one that is not there is removed already. Raises Superseded if a newer turn owns the
         thread."""
+        self.detached.forget()
         turn = turn_of(context, thread_id)
         session = session_uuid(thread_id)
         done = await self.database.run(
@@ -189,12 +217,16 @@ class ItemRows:
         self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool, partial: bool = False
     ) -> None:
         if turn_of(context, thread_id) is None and not partial:
-            write = self._write_outside_of_turns(thread_id, item, context, replace=replace)
-            await self.detached.run((owner_of(context), thread_id, item.id), write)
+            write = partial_of(self._write_outside_of_turns, thread_id, item, context, replace=replace)
+            await self.detached.run(OutsideWrite(owner_of(context), thread_id, item, replace=replace), write)
         else:
             await self._write_once(thread_id, item, context, replace=replace, partial=partial)
 
-    async def _write_outside_of_turns(self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool) -> None:
+    async def _write_outside_of_turns(
+        self, thread_id: str, item: ThreadItem, context: Any, before: "OutsideWrite | None", *, replace: bool
+    ) -> None:
+        if before is not None and before.has(OutsideWrite(owner_of(context), thread_id, item, replace=replace)):
+            return
         if await self._write_once(thread_id, item, context, replace=replace):
             return
         if not _is_earlier_state(item, await self.load_item(thread_id, item.id, context)):

@@ -2,21 +2,23 @@
 
 import asyncio
 import json
+import re
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import Any
 
 import pytest
-from openai import APIConnectionError, APITimeoutError, RateLimitError, Timeout
+from openai import APIConnectionError, APITimeoutError, AsyncOpenAI, RateLimitError, Timeout
 
 from app.assistant import provider_errors
 from app.assistant.aiohttp_transport import AiohttpTransport
 from app.assistant.openai_client import StreamingOpenAI
 from app.errors import ModelUnavailable
 from app.observability.logs import reason_of
-from tests.support.processes import free_port
+from tests.support.processes import ModelServer, free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -140,6 +142,7 @@ LATER = 60
         "retry-after: " + formatdate(time.time() + 3600, usegmt=True),
         "retry-after: 1e3",
     ],
+    ids=["seconds", "milliseconds", "a date", "an exponent"],
 )
 async def test_nobody_waits_for_a_server_that_wants_to_be_left_alone(header: str) -> None:
     requests = []
@@ -193,6 +196,72 @@ async def test_no_task_or_connection_is_left_of_a_stream_that_nobody_reads_to_it
             await gone.wait()
         await asyncio.sleep(0.05)
         assert asyncio.all_tasks() <= before | {asyncio.current_task()}
+
+
+async def test_a_server_that_answers_nothing_is_given_up_after_the_read_timeout() -> None:
+    async def behave(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        await asyncio.sleep(60)
+
+    # Not after the sum of all time limits.
+    timeout = Timeout(0.5, connect=30)
+    async with (
+        served(behave) as url,
+        asyncio.timeout(10),
+        StreamingOpenAI(api_key="none", base_url=url, max_retries=0, timeout=timeout) as client,
+    ):
+        with pytest.raises(APITimeoutError):
+            await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hello"}])
+
+
+async def test_credentials_in_the_base_url_are_sent_as_the_stock_client_sends_them() -> None:
+    heads: list[bytes] = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(CHUNKED + chunk(piece(0) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        await writer.drain()
+
+    async with served(behave) as url:
+        with_user = url.replace("http://", "http://user:pw@")
+        assert await words(with_user) == ["0 "]
+        stock = AsyncOpenAI(api_key="none", base_url=with_user, max_retries=0)
+        asked_for: Any = [{"role": "user", "content": "Hello"}]
+        await (await stock.chat.completions.create(model="m", messages=asked_for, stream=True)).close()
+        await stock.close()
+    ours, theirs = (re.findall(rb"(?i)authorization: (.*)\r", head) for head in heads)
+    assert ours == theirs == [b"Basic dXNlcjpwdw=="]
+
+
+async def test_a_request_that_cannot_be_sent_is_the_models_trouble() -> None:
+    async with StreamingOpenAI(api_key="a\r\nb", base_url="http://127.0.0.1:9/v1", max_retries=0) as client:
+        with pytest.raises(APIConnectionError):
+            await client.models.list()
+
+
+async def test_the_password_of_a_proxy_is_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with served(behave) as url:
+        monkeypatch.setenv("HTTPS_PROXY", url.replace("http://", "http://u:secretpw@").removesuffix("/v1"))
+        with pytest.raises(APIConnectionError) as failed:
+            await words("https://model.invalid/v1")
+    assert "407" in "".join(traceback.format_exception(failed.value))
+    assert "secretpw" not in "".join(traceback.format_exception(failed.value))
+
+
+def test_a_client_may_be_used_in_one_event_loop_after_another(model_server: ModelServer) -> None:
+    client = StreamingOpenAI(api_key="none", base_url=model_server.url, max_retries=0)
+    for _ in range(2):
+        assert asyncio.run(_listed(client)) == ["m"]
+    asyncio.run(client.close())
+
+
+async def _listed(client: StreamingOpenAI) -> list[str]:
+    return [model.id for model in (await client.models.list()).data]
 
 
 async def test_a_refused_connection_is_no_timeout() -> None:

@@ -16,6 +16,7 @@ from app.db import Database, Statement
 from app.errors import NotFound
 from app.store import DatabaseStore
 from app.store.ids import session_uuid
+from app.store.items import OutsideWrite
 from app.store.sql import items as sql
 from tests.store.contract import StoreContract
 from tests.support.chat import stored
@@ -190,3 +191,67 @@ async def test_a_thread_returned_by_the_store_has_the_sdks_type(store: DatabaseS
     assert type(await store.load_thread("t", ALICE)) is ThreadMetadata
     await store.add_thread_item("t", assistant_message("t", "a"), ALICE)
     assert type(await store.load_item("t", "a", ALICE)) is AssistantMessageItem
+
+
+class TestInterruptedWrites:
+    """Outside of a turn a write goes on when its caller is cancelled; what the caller writes next is not lost by it."""
+
+    async def test_what_is_saved_after_a_time_out_counts(self, store: DatabaseStore) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        await self._time_out(store, store.save_item("t", assistant_message("t", "m", "one"), ALICE))
+        await store.save_item("t", assistant_message("t", "m", "one, two"), ALICE)
+        assert await self._texts(store) == ["one, two"]
+
+    async def test_what_is_added_again_after_it_was_deleted_is_there(self, store: DatabaseStore) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        await self._time_out(store, store.add_thread_item("t", assistant_message("t", "m", "one"), ALICE))
+        await store.detached.wait()
+        await store.delete_thread_item("t", "m", ALICE)
+        await store.add_thread_item("t", assistant_message("t", "m", "one"), ALICE)
+        assert await self._texts(store) == ["one"]
+
+    async def test_another_text_is_another_item(self, store: DatabaseStore) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        await self._time_out(store, store.add_thread_item("t", assistant_message("t", "m", "one"), ALICE))
+        await store.add_thread_item("t", assistant_message("t", "m", "two"), ALICE)
+        assert await self._texts(store) == ["one", "two"]
+
+    async def test_what_is_a_part_of_it_is_not_added_again(self, store: DatabaseStore) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        await self._time_out(store, store.add_thread_item("t", assistant_message("t", "m", "one"), ALICE))
+        await store.add_thread_item("t", assistant_message("t", "m", "on"), ALICE)
+        assert await self._texts(store) == ["one"]
+
+    async def test_a_write_that_failed_is_made_by_the_next_attempt(self, store: DatabaseStore) -> None:
+        await store.save_thread(thread("t"), ALICE)
+        await store.save_thread(thread("gone"), ALICE)
+        # Deleted while the lock is held: the write comes too late.
+        item = assistant_message("t", "m", "one")
+        with pytest.raises(asyncio.CancelledError):
+            await store.detached.run(OutsideWrite("alice", "t", item, replace=False), self._cancelled_and_failing)
+        await store.add_thread_item("t", item, ALICE)
+        assert await self._texts(store) == ["one"]
+
+    @staticmethod
+    async def _cancelled_and_failing(_: object) -> None:
+        caller = next(task for task in asyncio.all_tasks() if "test_a_write_that_failed" in repr(task.get_coro()))
+        caller.cancel()
+        await asyncio.sleep(0.05)
+        caller.uncancel()
+        raise NotFound
+
+    @staticmethod
+    async def _time_out(store: DatabaseStore, write: Any) -> None:
+        """Cancel a write that waits for a lock, and let it go on."""
+        async with store.database.connection() as connection:
+            await connection.execute(text("BEGIN"))
+            await connection.execute(text("LOCK TABLE chat_messages IN ACCESS EXCLUSIVE MODE"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await write
+            await connection.execute(text("COMMIT"))
+
+    @staticmethod
+    async def _texts(store: DatabaseStore) -> list[str]:
+        page = await store.load_thread_items("t", None, 10, "asc", ALICE)
+        return ["".join(part.text for part in item.content) for item in page.data]  # type: ignore[union-attr]

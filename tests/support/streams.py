@@ -147,7 +147,7 @@ class Variant:
     events: list[Event]
 
 
-OTHERS: tuple[Any, ...] = (None, 7, "unheard_of", [], {}, True, 1.5)
+OTHERS: tuple[Any, ...] = (None, 7, "unheard_of", [], {}, True, 1.5, 10**12)
 """In place of a value: null, and one of each type of JSON. For an enum, the text is an unknown value."""
 
 

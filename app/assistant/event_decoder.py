@@ -1,0 +1,51 @@
+"""Splits a stream of server-sent events (WHATWG, HTML, 9.2), and parses the JSON in them."""
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import from_json
+
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+
+_USUAL_EVENT = re.compile(rb"(?:event:[^\n]*\n)?data: ([^\n]*)")
+
+
+class EventDecoder:
+    """Takes the data of the events; their names, ids and ``retry`` are not needed."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._ending = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of each event that this piece completes. Raises ValueError where one has no end."""
+        is_split_crlf = self._ending == b"\r" and piece.startswith(b"\n")
+        before, self._ending = self._ending.replace(b"\r", b"\n"), piece[-1:] or self._ending
+        lines = piece[is_split_crlf:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._pieces.append(lines)
+        self._size += len(lines)
+        if b"\n\n" not in before + lines:
+            if self._size > MAX_EVENT_BYTES:
+                raise ValueError("an event has no end")
+            return []
+        *events, rest = b"".join(self._pieces).split(b"\n\n")
+        self._pieces, self._size = [rest], len(rest)
+        return [data for event in events if (data := _data_of(event))]
+
+
+def _data_of(event: bytes) -> bytes:
+    if (usual := _USUAL_EVENT.fullmatch(event)) is not None:
+        return usual[1]
+    fields = [line.partition(b":") for line in event.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
+
+
+def parse_json(data: bytes) -> Any:
+    """Raises ValueError or RecursionError."""
+    try:
+        return from_json(data)
+    except ValueError:
+        # Bytes that are no UTF-8, or half of a surrogate pair: the text around them is good.
+        return json.loads(data.decode("utf-8", "replace"))
