@@ -142,7 +142,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         await runner.drain(0)
         await keys.close()
         await _close_assistant(assistant, is_traced=settings.tracing)
-        await database.close()
+        await store.close()
 
     app = FastAPI(
         title="chatkit-postgres",

@@ -161,7 +161,7 @@ class AgentAssistant(Assistant):
             if turn is not None:
                 spent.update(token_counts(result.context_wrapper.usage))
                 turn.usage = dict(spent)
-            # A stopped turn leaves a task behind that waits for an event of a tool: any event ends it.
+            # After a stopped turn, a task of the SDK still waits for a tool's event; any event ends that wait.
             await running.stream(ProgressUpdateEvent(text=""))
             # Without it the model's stream runs on after the turn was stopped.
             result.cancel()
@@ -222,7 +222,7 @@ class _Heard:
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._say = say
         self._begun: set[str] = set()
-        """Ids of the messages that have text."""
+        """Ids of messages whose first visible text has taken the SDK's path."""
         self._speaks(run.current_agent)
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
@@ -233,7 +233,8 @@ class _Heard:
             if self._say is None or piece is None or piece.type != "response.output_text.delta":
                 yield event
             elif piece.item_id not in self._begun:
-                # The first text of a message goes the long way: what announces the message may wait there for it.
+                # A message's first visible text takes the SDK's path, because without_empty_messages holds the
+                # message's announcement until then.
                 if piece.delta.strip():
                     self._begun.add(piece.item_id)
                 yield event

@@ -1,7 +1,7 @@
-"""aiohttp below httpx2 and the openai client: reading a token costs a fifth of what it costs through httpx2's own.
+"""An httpx2 transport over aiohttp: reading a token costs a fifth of what httpx2's own transport takes.
 
-The openai client's adapter (DefaultAioHttpClient) does the same but for header lines over 8 KiB, a time limit for
-sending, the errors that httpx2 would raise, and what arrived just before a connection broke (docs/decisions/0013).
+Unlike the openai client's adapter (DefaultAioHttpClient), it accepts header lines over 8 KiB, limits the time for
+sending, maps aiohttp's errors to httpx2's, and delivers what arrived just before a connection broke (decision 0013).
 """
 
 import asyncio
@@ -20,16 +20,14 @@ import yarl
 from app.assistant.proxies import Proxies
 
 MAX_RETRY_AFTER_SECONDS = 20
-"""A person waits: a provider that asks for more is busy. The openai client waits for up to two minutes."""
+"""A user is waiting: a provider that asks for a longer wait is reported as busy. The stock client waits up to 120 s."""
 MAX_CONNECTIONS = 1000
 MAX_HEADER_BYTES = 2**17
 KEEP_ALIVE_SECONDS = 4
-"""Less than the five after which uvicorn, and so many a model server, closes a connection."""
+"""uvicorn, and so many a model server, closes an idle connection after five seconds."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """aiohttp below httpx2, with limits that the openai client's own adapter has not (docs/decisions/0013)."""
-
     def __init__(self) -> None:
         self._proxy_for = Proxies(getproxies()).url_for
         self._tls = httpx2.create_ssl_context()
@@ -58,7 +56,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         request.headers.pop("transfer-encoding", None)
         # The credentials of a URL are in its headers by now, and aiohttp would refuse to have both.
         url = yarl.URL(str(request.url.copy_with(username=None, password=None)), encoded=True)
-        # So that a connection which the server has closed is noticed before it is used again.
+        # Let the event loop notice a connection that the server has closed, before it is reused.
         await asyncio.sleep(0)
         with _httpx2_errors(request):
             async with asyncio.timeout(None if None in limits else sum(limits)):
@@ -95,7 +93,7 @@ class _Body(httpx2.AsyncByteStream):
                 while body := await self._next(content):
                     yield body
             except aiohttp.ClientError:
-                # What arrived before the connection broke: aiohttp does not hand it out while it has an error.
+                # aiohttp does not return buffered data while its reader has an error.
                 content.set_exception(None)
                 if rest := content.read_nowait():
                     yield rest
@@ -113,7 +111,7 @@ class _Body(httpx2.AsyncByteStream):
 
 @contextmanager
 def _httpx2_errors(request: httpx2.Request) -> Iterator[None]:
-    """Raise what the openai client knows, and tries again."""
+    """Map aiohttp's errors to httpx2's, which the openai client retries."""
     try:
         yield
     except TimeoutError as error:

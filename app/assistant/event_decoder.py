@@ -12,7 +12,7 @@ _USUAL_EVENT = re.compile(rb"(?:event:[^\n]*\n)?data: ([^\n]*)")
 
 
 class EventDecoder:
-    """Takes the data of the events; their names, ids and ``retry`` are not needed."""
+    """Returns the data of each event; event names, ids and ``retry`` are ignored."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -20,7 +20,7 @@ class EventDecoder:
         self._ending = b""
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of each event that this piece completes. Raises ValueError where one has no end."""
+        """Return the data of each event that this chunk completes. Raises ValueError if one exceeds MAX_EVENT_BYTES."""
         is_split_crlf = self._ending == b"\r" and piece.startswith(b"\n")
         before, self._ending = self._ending.replace(b"\r", b"\n"), piece[-1:] or self._ending
         lines = piece[is_split_crlf:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -28,7 +28,7 @@ class EventDecoder:
         self._size += len(lines)
         if b"\n\n" not in before + lines:
             if self._size > MAX_EVENT_BYTES:
-                raise ValueError("an event has no end")
+                raise ValueError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
             return []
         *events, rest = b"".join(self._pieces).split(b"\n\n")
         self._pieces, self._size = [rest], len(rest)

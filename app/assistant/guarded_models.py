@@ -42,7 +42,8 @@ async def _guarded(events: Any) -> AsyncIterator[Any]:
 
 @contextmanager
 def _as_api_error() -> Iterator[None]:
-    """What the SDK stumbles over is the server's doing: no AttributeError or TypeError is to end a turn as ours."""
+    """Re-raise what the SDK raises on a malformed response as an APIError, so that it does not end a turn as an
+    internal error."""
     try:
         yield
     except (APIError, AgentsException, ChatError):

@@ -1,4 +1,4 @@
-"""Reads JSON as the openai client's types, whatever a server left out, misspelt or added."""
+"""Reads JSON as the openai client's types, whatever fields are missing, unexpected or of another type."""
 
 import math
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_as(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
-    """A valid object where that is possible; otherwise one as the openai client constructs it, which keeps unknown enum
-    values. No field of it is of another basic type than it may be, and None only where nothing can stand for it."""
+    """Validate, or else construct as the openai client does, which keeps unknown enum values. Each field then has a
+    type that it may have; it is None only where no neutral value exists."""
     try:
         return kind.model_validate(data)
     except ValidationError:
@@ -68,7 +68,7 @@ def _basic(value: Any, kinds: set[Any]) -> Any:
 
 
 def _number(value: float, kinds: set[Any]) -> Any:
-    """A number where one may be, or else its digits."""
+    """The number, if a number is allowed; otherwise its digits."""
     if float in kinds or (int in kinds and isinstance(value, int)):
         return value
     if int in kinds:
@@ -77,7 +77,7 @@ def _number(value: float, kinds: set[Any]) -> Any:
 
 
 def _neutral(options: tuple[Any, ...]) -> Any:
-    """What stands for a value that is missing, if anything can."""
+    """The neutral value for a missing field, or None."""
     wanted = get_origin(options[0]) or options[0]
     if wanted is Literal:
         values = get_args(options[0])

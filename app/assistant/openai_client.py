@@ -1,7 +1,7 @@
-"""An AsyncOpenAI that reads streams for a third of the processor time, and from careless servers (``sse.py``).
+"""An AsyncOpenAI that reads streams in a third of the processor time, and tolerates malformed events (``lenient.py``).
 
-The stock client walks through all tools and the whole history on every call, to translate names that the Agents SDK
-has already written as the API wants them. As ``extra_body`` they are sent as they are, and the request is the same.
+The stock client transforms all tools and the whole history on every call, although the Agents SDK has already written
+them as the API expects. Passed as ``extra_body``, they are sent unchanged.
 """
 
 from functools import cached_property
@@ -19,12 +19,12 @@ from app.assistant.streams import ChatCompletionsStream, ResponsesStream
 
 
 class StreamingOpenAI(AsyncOpenAI):
-    """Takes what AsyncOpenAI takes; has to be closed. Raises ProxyRefused."""
+    """Takes the arguments of AsyncOpenAI; the caller closes it. Raises ProxyRefused."""
 
     def __init__(self, *, http_client: httpx2.AsyncClient | None = None, **given: Any) -> None:
         url = httpx2.URL(given.get("base_url") or "")
         if url.query:
-            # The stock client appends its paths to it.
+            # The stock client would append its paths to the query.
             given |= {"base_url": url.copy_with(query=None), "default_query": dict(url.params)}
         super().__init__(http_client=http_client or DefaultAioHttpClient(transport=AiohttpTransport()), **given)
 
@@ -38,7 +38,7 @@ class StreamingOpenAI(AsyncOpenAI):
 
 
 class _Responses(AsyncResponses):
-    # The Agents SDK then calls create.
+    # Without it the Agents SDK calls create.
     with_streaming_response: ClassVar[Any] = None
 
     def __init__(self, client: AsyncOpenAI) -> None:
@@ -56,7 +56,7 @@ class _Completions(AsyncCompletions):
 
     async def create(self, **given: Any) -> Any:
         if given.get("stream") is True and given.get("stream_options", omit) is omit:
-            # The Agents SDK asks OpenAI alone; other servers do not count tokens either unless they are asked.
+            # The Agents SDK asks only OpenAI for usage; other servers do not report it unasked, either.
             given["stream_options"] = {"include_usage": True}
         return await _create(self._stock, ChatCompletionsStream, given)
 
@@ -73,12 +73,12 @@ class _Chat(AsyncChat):
 
 async def _create(api: AsyncResponses | AsyncCompletions, stream: type[ModelStream], given: dict[str, Any]) -> Any:
     large = {name: given[name] for name in ("input", "messages", "tools") if isinstance(given.get(name), list)}
-    # Those of the extra body take the places of the empty ones.
+    # extra_body overwrites these empty lists.
     given |= {**{name: [] for name in large}, "extra_body": {**large, **(given.get("extra_body") or {})}}
     try:
         if given.get("stream") is not True:
             return await api.create(**given)
         return stream(await api.with_streaming_response.create(**given).__aenter__())
     except httpx2.RequestError as error:
-        # While the text of a refusal was read; everywhere else the client does this itself.
+        # Raised while the body of an error response was read; elsewhere the client maps it.
         raise APIConnectionError(request=error.request) from error

@@ -1,4 +1,4 @@
-"""Which proxy a model server is asked through: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
+"""Chooses the proxy for a model server from ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ class Proxies:
 
     def url_for(self, url: httpx2.URL) -> str | None:
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
-        return None if proxy is None or any(_names(entry, url) for entry in self._exceptions) else proxy
+        return None if proxy is None or any(_matches(entry, url) for entry in self._exceptions) else proxy
 
 
 def _checked(proxy: str) -> str:
     given = proxy if "://" in proxy else f"http://{proxy}"
     kind = given.partition("://")[0]
     if kind.lower() not in DEFAULT_PORTS:
-        # aiohttp would send it HTTP, with the key in it.
+        # aiohttp would speak plain HTTP to it and send the API key.
         raise ProxyRefused(f"a proxy of the kind {kind}:// cannot be used for models, only http and https")
     try:
         httpx2.URL(given)
@@ -38,12 +38,14 @@ def _checked(proxy: str) -> str:
     return given
 
 
-def _names(entry: str, url: httpx2.URL) -> bool:
-    """Whether an entry of NO_PROXY is this server: a name and those below it, an address, a network, with a scheme or a
-    port or neither, or ``*``."""
+def _matches(entry: str, url: httpx2.URL) -> bool:
+    """Whether an entry of NO_PROXY covers this URL. An entry is ``*``, a host (with its subdomains), an IP address or a
+    network, optionally with scheme and port."""
     scheme, found, rest = entry.rpartition("://")
-    if entry == "*" or (found and scheme.lower() not in {"all", url.scheme}):
-        return entry == "*"
+    if entry == "*":
+        return True
+    if found and scheme.lower() not in {"all", url.scheme}:
+        return False
     host = url.host.strip("[]").lower()
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(rest.strip("[]"), strict=False)

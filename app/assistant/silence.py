@@ -1,10 +1,11 @@
-"""An answer without a word: no empty message, and an error that invites another try."""
+"""Drops empty assistant messages, and fails a run that shows nothing to the user."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
     AssistantMessageItem,
+    ClientEffectEvent,
     HiddenContextItem,
     SDKHiddenContextItem,
     ThreadItem,
@@ -19,9 +20,9 @@ from app.errors import ModelSilent
 
 
 async def without_empty_messages(events: AsyncIterator[ThreadStreamEvent]) -> AsyncGenerator[ThreadStreamEvent, None]:
-    """The events, with each message announced when it has its first character that is not blank.
+    """Hold each message's events until its first character that is not blank.
 
-    Raises ModelSilent at the end, if nothing was shown but thoughts.
+    Raises ModelSilent at the end if no output was visible; reasoning does not count.
     """
     messages = _Messages()
     async for event in events:
@@ -35,7 +36,7 @@ class _Messages:
     def __init__(self) -> None:
         self.are_silent = True
         self._held: dict[str, list[ThreadStreamEvent]] = {}
-        """By message, its events so far, where all of its text is blank."""
+        """Events of messages whose text is blank so far, by message id."""
 
     def ready_after(self, event: ThreadStreamEvent) -> list[ThreadStreamEvent]:
         match event:
@@ -51,6 +52,9 @@ class _Messages:
                     return []
                 self.are_silent = self.are_silent and not _is_shown(item)
                 return [*held, event]
+            case ClientEffectEvent():
+                self.are_silent = False
+                return [event]
             case _:
                 return [event]
 

@@ -36,7 +36,8 @@ def drained(error: APIError) -> APIError:
 
 
 class ModelStream:
-    """The events of one streamed response. Raises APIError, after them, if it fails, is cut off or breaks off."""
+    """Iterates over the events of one streamed response. Raises APIError after the last event if the response failed,
+    was truncated or broke off."""
 
     def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
         self.response = answer.http_response
@@ -72,7 +73,7 @@ class ModelStream:
         raise NotImplementedError
 
     def failure(self) -> APIError | None:
-        """Why the response that has been read is not whole."""
+        """The error that an incomplete response ends in, or None."""
         return None if self.is_ended else APIConnectionError(message="the answer broke off", request=self._request)
 
     def error(self, body: object) -> APIError:
@@ -99,6 +100,7 @@ class ModelStream:
                 raise failure
         except APIError as error:
             add_failed_usage(self.usage)
+            # A truncation explains more than the broken connection after it.
             raise drained((self.is_ended and self.failure()) or error) from error.__cause__
         finally:
             await bodies.aclose()
@@ -117,7 +119,7 @@ class ModelStream:
         yield b"\n\n"
 
     def _joined(self, body: bytes) -> tuple[list[dict[str, Any]], bool, APIError | None]:
-        """The events, with adjacent deltas of one text joined; whether the last is a delta; the error that follows."""
+        """The chunk's events (adjacent deltas joined), whether the last is a delta, the error to raise after them."""
         joined: list[dict[str, Any]] = []
         key = None
         try:

@@ -1,4 +1,4 @@
-"""The streams of OpenAI's two APIs: what of each event is text, an end, a failure or usage."""
+"""Parses the event streams of OpenAI's two APIs: deltas, ends, failures and usage."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ TEXT_KEY = ("type", "item_id", "output_index", "content_index", "summary_index")
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.error", "error"})
 MAX_PARTS = 1000
 TRUNCATIONS = frozenset({"length", "content_filter"})
-"""Finish reasons of chat completions that are not whole; the Agents SDK takes them for whole ones."""
+"""Finish reasons of truncated responses, which the Agents SDK treats as complete."""
 
 
 class ResponsesStream(ModelStream):
@@ -67,7 +67,8 @@ class ResponsesStream(ModelStream):
         if isinstance(event, ResponseOutputTextAnnotationAddedEvent):
             event.annotation = cast("Any", read_citation(data.get("annotation")))
         self._observe(event)
-        is_empty = any(getattr(event, part, event) is None for part in ("item", "part", "annotation"))
+        # Without these the SDKs raise.
+        is_empty = any(vars(event).get(field, ...) is None for field in ("item", "part", "annotation"))
         return None if is_empty else cast("BaseModel", event)
 
     def _observe(self, event: Any) -> None:
@@ -85,7 +86,7 @@ class ResponsesStream(ModelStream):
                 pass
 
     def _complete(self, message: ResponseOutputMessage) -> None:
-        """Some servers leave out of a finished message what they have sent of it before."""
+        """Restore text and citations that some servers stream but omit from the finished message."""
         streamed = [index for item_id, index in self._texts if item_id == message.id and index < MAX_PARTS]
         for _ in range(len(message.content), max(streamed, default=-1) + 1):
             message.content.append(read_as(ResponseOutputText, {}))
@@ -142,7 +143,7 @@ class ChatCompletionsStream(ModelStream):
         return super().failure()
 
     def _correct(self, choice: dict[str, Any]) -> None:
-        """Some servers send a whole message in place of a delta, and tool calls without an index or all with one."""
+        """Some servers send a whole message in place of a delta; some give all tool calls no index, or the same."""
         if not isinstance(choice.get("delta"), dict) and isinstance(choice.get("message"), dict):
             choice["delta"] = {} if self._has_content else choice["message"]
         delta = choice.get("delta")
@@ -158,7 +159,8 @@ class ChatCompletionsStream(ModelStream):
         index = index if isinstance(index, int) else None
         begins = isinstance(function, dict) and function.get("name") and (call_id or index is None)
         for place, (known_index, known_id) in reversed([*enumerate(self._calls)]):
-            if (call_id and call_id == known_id) if begins else index is None or known_index in (None, index):
+            is_same_call = bool(call_id) and call_id == known_id
+            if is_same_call if begins else index is None or known_index in (None, index):
                 return place
         self._calls.append((index, call_id))
         return len(self._calls) - 1

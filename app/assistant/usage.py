@@ -1,4 +1,4 @@
-"""Token counts as ``chat_turns.usage`` keeps them, from each of the three shapes in which they arrive."""
+"""Converts token counts, which arrive in three shapes, to the one that ``chat_turns.usage`` stores."""
 
 from collections import Counter
 from contextvars import ContextVar
@@ -12,7 +12,7 @@ failed_usage: ContextVar[Counter[str] | None] = ContextVar("failed_usage", defau
 
 
 def token_counts(usage: Usage | ResponseUsage | CompletionUsage) -> dict[str, int]:
-    """A count that a server left out is 0."""
+    """Counts that the server omitted are 0."""
     given, made = ("prompt", "completion") if isinstance(usage, CompletionUsage) else ("input", "output")
 
     def count(counted: object, name: str) -> int:

@@ -1,7 +1,7 @@
-"""Writes that are finished although the one who asked for them is cancelled.
+"""Finishes writes whose callers are cancelled.
 
-A server that is told of a disconnected reader cancels its stream again at every await, so that what a stock
-``ChatKitServer`` saves in ``handle_stream_cancelled`` would never reach the database.
+A server that notices a disconnected client cancels the stream again at every await; without this, a stock
+``ChatKitServer`` could never commit what it saves in ``handle_stream_cancelled``.
 """
 
 import asyncio
@@ -24,9 +24,10 @@ class DetachedWrites(Generic[T]):
         self._interrupted: WeakKeyDictionary[asyncio.Task[object], tuple[T, asyncio.Task[None]]] = WeakKeyDictionary()
 
     async def run(self, subject: T, write: Callable[[T | None], Coroutine[object, object, None]]) -> None:
-        """Finish a write; a cancellation ends only the waiting for it. Raises what it raises.
+        """Run a write to its end, even if the caller is cancelled. Raises the write's errors.
 
-        ``write`` is given what the same caller was cancelled at writing just before, where that was written.
+        If the caller's previous write was interrupted by a cancellation and committed, its subject is passed to
+        ``write``.
         """
         caller = asyncio.current_task()
         before = self._interrupted.pop(caller, None) if caller is not None else None
@@ -54,13 +55,13 @@ class DetachedWrites(Generic[T]):
         await write(subject if is_written else None)
 
     def forget(self) -> None:
-        """The caller goes on with something else."""
+        """Discard the caller's interrupted write: the next write is unrelated."""
         caller = asyncio.current_task()
         if caller is not None:
             self._interrupted.pop(caller, None)
 
     async def wait(self) -> None:
-        """Until all of them are finished."""
+        """Wait until all writes are finished."""
         while self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
 

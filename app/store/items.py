@@ -40,9 +40,9 @@ class OutsideWrite:
     item: ThreadItem
     replace: bool
 
-    def has(self, other: "OutsideWrite") -> bool:
-        """Whether an addition after this one adds nothing: a stock server that is cancelled while it saves a finished
-        message adds what it has of it once more."""
+    def covers(self, other: "OutsideWrite") -> bool:
+        """Whether adding ``other`` next changes nothing: a stock server that is cancelled while it saves a finished
+        message adds its partial text again."""
         mine, theirs = self.item, other.item
         return (
             not (self.replace or other.replace)
@@ -225,7 +225,7 @@ class ItemRows:
     async def _write_outside_of_turns(
         self, thread_id: str, item: ThreadItem, context: Any, before: "OutsideWrite | None", *, replace: bool
     ) -> None:
-        if before is not None and before.has(OutsideWrite(owner_of(context), thread_id, item, replace=replace)):
+        if before is not None and before.covers(OutsideWrite(owner_of(context), thread_id, item, replace=replace)):
             return
         if await self._write_once(thread_id, item, context, replace=replace):
             return
@@ -237,7 +237,7 @@ class ItemRows:
     async def _write_once(
         self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool, partial: bool = False
     ) -> bool:
-        """Whether the row of the item's id now holds this item."""
+        """Return whether the row with the item's id now equals the item."""
         turn = turn_of(context, thread_id)
         row = rows.item_row(item)
         if turn is not None and turn.committed.get(item.id) == row.digest:

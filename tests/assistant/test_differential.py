@@ -361,7 +361,7 @@ class Outcome:
 
 async def run(reader: Reader, model: Model) -> Outcome:
     outcome = Outcome()
-    # The same stream answers the tool's output: two calls are enough to see that one was made.
+    # One call: the same stream would answer the tool's output.
     config = RunConfig(model=model, tracing_disabled=True)
     result = Runner.run_streamed(Agent(name="a", tools=[add]), "Hello", run_config=config, max_turns=1)
     try:
@@ -383,20 +383,16 @@ async def test_an_answer_that_the_stock_client_would_finish_is_finished(stock: R
     }
     guarded = {api: ConfiguredModels(ModelOptions(model="m", api=api), ours.client) for api in get_args(ModelApi)}
     wrong = []
-    # Each stream is run by one of the parts, in each an equal share of every kind.
-    for variant in VARIANTS[part :: SLICES * 5]:
+    # Every seventh variant, so each field is included.
+    for variant in VARIANTS[part * 7 :: SLICES * 7]:
         stock.network.body = ours.network.body = [frames(variant.events)]
         theirs = await run(stock, usual[variant.api])
         own = await run(ours, guarded[variant.api].get_model(None))
+        # By the fifth rule.
+        has_other_index = "choices.0.index" in variant.name
         is_cut = variant.api == "chat_completions" and "cut off" in variant.name
         if (own.error or "").startswith("!") or (
-            theirs.error is None
-            and not is_cut
-            and (
-                own.error
-                or not own.text.endswith(theirs.text)
-                or (own.text == theirs.text and own.output != theirs.output)
-            )
+            theirs.error is None and not is_cut and not has_other_index and own != theirs
         ):
             wrong.append((variant.name, theirs, own))
     assert wrong == []

@@ -7,10 +7,12 @@ from typing import Any, get_args
 import httpx2
 import pytest
 from agents import Agent
+from chatkit.types import ClientEffectEvent
 
 from app.assistant import AgentAssistant, Choices
 from app.assistant.models import ConfiguredModels, ModelApi, ModelOptions
 from app.assistant.openai_client import StreamingOpenAI
+from app.assistant.silence import without_empty_messages
 from app.context import RequestContext
 from app.errors import ModelSilent
 from app.store import DatabaseStore
@@ -113,3 +115,10 @@ async def test_a_message_that_is_finished_without_its_text_keeps_what_was_stream
     told, kept = await talk.ask(*events)
     assert [event for event in told if event["type"] == "error"] == []
     assert kept[-1].content[0].text == "Hello, world"
+
+
+async def test_an_effect_in_the_browser_is_an_answer() -> None:
+    async def run() -> AsyncIterator[Any]:
+        yield ClientEffectEvent(name="open", data={})
+
+    assert [event.type async for event in without_empty_messages(run())] == ["client_effect"]

@@ -1,6 +1,7 @@
 """Our server in front of model servers from PyPI and npm, by both APIs: text, a tool, three turns, tokens, refusals."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,8 +123,9 @@ def test_a_tool_is_called_and_its_output_answered(talk: Talk) -> None:
     elif talk.route.server == "aimock":
         assert told[-1] == "The tool has answered."
     else:
-        # It lists what it was asked, and so what the tool said.
-        assert "UTC" in http.get(f"{talk.server.url.removesuffix('/v1')}/_llmock/requests").text
+        # It lists what it was asked, and so what the tool said: a time, which no description has.
+        asked_for = http.get(f"{talk.server.url.removesuffix('/v1')}/_llmock/requests").text
+        assert re.search(r"\d{4}, \d\d:\d\d UTC", asked_for)
     # The history with a call in it is taken, too.
     assert answers(client.say(thread_id_of(events), "Thank you"))
 
@@ -148,7 +150,7 @@ def test_a_refusal_is_a_truthful_sentence(talk: Talk) -> None:
 
 
 def test_what_failed_is_nowhere_an_error_of_ours(talk: Talk) -> None:
-    """At the end of the module: whatever the routes above were asked."""
+    """Last for each route."""
     failed = query(talk.database, "SELECT count(*) AS n FROM chat_turns WHERE error_code = 'internal_error'")
     assert failed[0]["n"] == 0
     log = Path(talk.process.log_path).read_text()

@@ -265,5 +265,8 @@ app = Starlette(
 
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
+    # uvicorn takes a socket that it is given for a Unix one, and would leave out what it does for TCP: a small write
+    # would wait for the one before it to be acknowledged, some 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     print(listener.getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
     uvicorn.run(app, fd=listener.fileno(), log_level="warning")

@@ -1,0 +1,50 @@
+"""Pauses grow with the number of open streams, up to a limit, and end on a common tick."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from app.pace import Pace
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause; nobody waits for them."""
+    seconds: list[float] = []
+
+    async def sleep(duration: float) -> None:
+        seconds.append(duration)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.004)
+    return seconds
+
+
+async def test_a_pause_grows_with_the_open_streams_up_to_its_limit(slept: list[float]) -> None:
+    paced = Pace(seconds_per_stream=0.001, max_seconds=0.005)
+    with ExitStack() as streams:
+        for _ in range(7):
+            await paced.pause()
+            streams.enter_context(paced.stream())
+    await paced.pause()
+    assert slept == [0.0, 0.001, 0.002, 0.003, 0.004, 0.005, 0.005, 0.0]
+
+
+async def test_a_stream_that_fails_counts_no_longer(slept: list[float]) -> None:
+    paced = Pace(seconds_per_stream=0.001, max_seconds=1)
+    with pytest.raises(ValueError, match="gone"), paced.stream():
+        raise ValueError("gone")
+    await paced.pause()
+    assert slept == [0.0]
+
+
+async def test_pauses_end_on_a_tick(slept: list[float]) -> None:
+    paced = Pace(seconds_per_stream=0.001, max_seconds=1, tick_seconds=0.01)
+    for count in (1, 6, 7):
+        with ExitStack() as streams:
+            for _ in range(count):
+                streams.enter_context(paced.stream())
+            await paced.pause()
+    assert [round(100.004 + seconds, 6) for seconds in slept] == [100.01, 100.01, 100.02]
