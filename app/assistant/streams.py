@@ -134,13 +134,12 @@ class ChatCompletionsStream(ModelStream):
         return chunk if chunk.choices or chunk.usage else None
 
     def failure(self) -> APIError | None:
-        # Some servers give no reason, and say that they are done.
-        self.is_ended = self.is_ended or self.is_done
         if self._truncation is not None:
             return self.error({"message": "the answer was cut off", "code": self._truncation})
-        if self._complaint is not None and not self.is_ended:
-            return self.error(self._complaint)
-        return super().failure()
+        if self.is_ended or self.is_done:
+            # Some servers give no finish reason, and send [DONE].
+            return None
+        return super().failure() if self._complaint is None else self.error(self._complaint)
 
     def _correct(self, choice: dict[str, Any]) -> None:
         """Some servers send a whole message in place of a delta; some give all tool calls no index, or the same."""
