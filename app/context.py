@@ -63,8 +63,10 @@ class Turn:
     """Item id to each item that was announced and is not done."""
     changing: dict[str, Unfinished] = field(default_factory=dict)
     """Item id to each item of an earlier turn that this one goes on with."""
-    partial_item_ids: set[str] = field(default_factory=set)
-    """Answers in the history that were stopped before their end."""
+    cut_short: dict[str, str] = field(default_factory=dict)
+    """Answers in the history that did not come to their end: item id to how the turn ended."""
+    without_pictures: set[str] = field(default_factory=set)
+    """Ids of messages in the history whose pictures a provider has refused."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an item of the answer is saved or removed, so that a checkpoint cannot bring it back."""
     committed: dict[str, bytes] = field(default_factory=dict)

@@ -35,7 +35,7 @@ from app.attachments.cleanup import clean_up_for_ever
 from app.attachments.links import Links
 from app.auth.disabled_users import DisabledUsers
 from app.auth.tokens import TokenVerifier, mint
-from app.chat.history import HistoryLimits
+from app.chat.history import limits_of
 from app.chat.runner import TurnRunner
 from app.chat.server import ChatServer
 from app.db import Database
@@ -95,7 +95,7 @@ def _join(settings: Settings, database: Database, assistant: Assistant) -> FastA
         assistant,
         attachments,
         longest_answer=settings.max_answer_characters,
-        history=HistoryLimits(tokens=settings.history_tokens),
+        history=limits_of(settings.history_tokens),
         most_audio_bytes=settings.max_audio_bytes,
     )
     runner = TurnRunner(

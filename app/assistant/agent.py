@@ -88,7 +88,8 @@ class AgentAssistant(Assistant):
         turn = context.request_context.turn
         return HistoryConverter(
             resolve_tag=lambda tag: self.resolve_tag(tag, context),
-            unfinished=turn.partial_item_ids if turn is not None else set(),
+            cut_short=turn.cut_short if turn is not None else {},
+            without_pictures=turn.without_pictures if turn is not None else frozenset(),
             files=context.request_context.files,
             said=said_by_client(context.request_context),
         )

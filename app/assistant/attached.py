@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from chatkit.types import Attachment, GeneratedImageItem, ThreadItem, UserMessageItem
 from openai.types.responses import ResponseInputImageParam, ResponseInputTextParam
@@ -22,13 +23,16 @@ OLDER_FILES_SECONDS = 10
 CUT = "[The file is longer; it is cut here.]"
 
 
-async def contents_of(items: Sequence[ThreadItem], files: Files) -> dict[str, Part]:
-    """By attachment id, what a model gets to see; an attachment that is not there is to be named only.
+async def contents_of(
+    items: Sequence[ThreadItem], files: Files, *, without_pictures: AbstractSet[str] = frozenset()
+) -> dict[str, Part]:
+    """By attachment id, what a model gets to see; an attachment that is not there is to be named only, as are the
+    pictures of some messages.
 
     Raises StorageUnavailable if what the newest message brings cannot be read; older files are then named.
     """
     newest = next((item for item in reversed(items) if isinstance(item, UserMessageItem)), None)
-    budget = _Budget(files)
+    budget = _Budget(files, without_pictures)
     try:
         if newest is not None:
             await budget.spend_on(newest)
@@ -48,18 +52,23 @@ async def contents_of(items: Sequence[ThreadItem], files: Files) -> dict[str, Pa
 class _Budget:
     """What is left of what may be shown, and what is shown."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, without_pictures: AbstractSet[str]) -> None:
         self.parts: dict[str, Part] = {}
         self.read: set[str] = set()
         """Ids of items whose files were looked at."""
         self._files = files
+        self._without_pictures = without_pictures
         self._characters = files.text_characters
         self._pictures = files.pictures
 
     async def spend_on(self, item: ThreadItem) -> None:
         for attachment_id, name, content_type in reversed(_brought(item)):
-            if kinds.is_picture(content_type) and self._pictures > 0:
-                if (picture := await self._files.picture(attachment_id)) is not None:
+            if kinds.is_picture(content_type):
+                if (
+                    self._pictures > 0
+                    and item.id not in self._without_pictures
+                    and (picture := await self._files.picture(attachment_id)) is not None
+                ):
                     self._pictures -= 1
                     self.parts[attachment_id] = _image(picture.data, picture.content_type)
             elif (

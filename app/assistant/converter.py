@@ -1,9 +1,11 @@
 """Thread items as model input, for both model APIs."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from types import MappingProxyType
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from agents import TResponseInputItem
 from chatkit.agents import ThreadItemConverter
@@ -16,7 +18,9 @@ from chatkit.types import (
     GeneratedImageItem,
     HiddenContextItem,
     ImageTask,
+    SDKHiddenContextItem,
     SearchTask,
+    StructuredInputItem,
     Task,
     TaskItem,
     ThoughtTask,
@@ -26,15 +30,22 @@ from chatkit.types import (
     WidgetItem,
     WorkflowItem,
 )
-from openai.types.responses import EasyInputMessageParam, ResponseInputTextParam
+from openai.types.responses import EasyInputMessageParam, ResponseFunctionToolCallParam, ResponseInputTextParam
+from openai.types.responses.response_input_param import FunctionCallOutput
 
 from app.assistant.attached import Part, contents_of, named
 from app.context import Files
 from app.store.attachments import id_in
 
 NOTE_BEGINS = "<Context>\n"
-"""What is told in the name of the user, who did not say it."""
-STOPPED = "[This answer was stopped here by the user.]"
+NOTE_ENDS = "\n</Context>"
+"""Around what is told in the name of the user, who did not say it."""
+LONGEST_CALL_ID = 64
+"""OpenAI refuses longer ones."""
+STOPPED = "[This answer was stopped before its end, when the user no longer read it.]"
+OVERTAKEN = "[The user wrote again before this answer was finished.]"
+BROKE_OFF = "[This answer broke off before its end.]"
+_ENDINGS = {"stopped": STOPPED, "superseded": OVERTAKEN, "running": OVERTAKEN}
 
 ResolveTag = Callable[[UserMessageTagContent], Awaitable[str]]
 
@@ -45,51 +56,72 @@ class HistoryConverter(ThreadItemConverter):
     def __init__(
         self,
         resolve_tag: ResolveTag | None = None,
-        unfinished: AbstractSet[str] = frozenset(),
+        cut_short: Mapping[str, str] = MappingProxyType({}),
+        without_pictures: AbstractSet[str] = frozenset(),
         files: Files | None = None,
         said: str = "",
     ) -> None:
-        """``said`` is what a client tells of its user and page."""
+        """``cut_short`` has the state of the turn for each answer that did not come to its end; ``without_pictures``
+        the messages whose pictures are only named; ``said`` is what a client tells of its user and page."""
         self._resolve_tag = resolve_tag
-        self._unfinished = unfinished
+        self._cut_short = cut_short
+        self._without_pictures = without_pictures
         self._files = files
         self._said = said
         self._contents: dict[str, Part] = {}
+        self._newest: str | None = None
+        """Id of the user's newest message."""
 
     async def to_agent_input(self, thread_items: Sequence[ThreadItem] | ThreadItem) -> list[TResponseInputItem]:
         items = list(thread_items) if isinstance(thread_items, Sequence) else [thread_items]
         # All of them at once, because the newest files come first.
-        self._contents = await contents_of(items, self._files) if self._files is not None else {}
+        if self._files is not None:
+            self._contents = await contents_of(items, self._files, without_pictures=self._without_pictures)
+        self._newest = next((item.id for item in reversed(items) if isinstance(item, UserMessageItem)), None)
         given = await super().to_agent_input(items)
-        if self._said:
-            # Before the last message, so that what came before it stays the same and is cached.
-            is_user = [isinstance(part, dict) and part.get("role") == "user" for part in given]
-            last = len(given) - 1 - is_user[::-1].index(True) if any(is_user) else len(given)
-            given.insert(last, _note(self._said))
+        if self._said and self._newest is None:
+            given.append(_note(self._said))
         return given
 
     async def user_message_to_input(self, item: UserMessageItem, is_last_message: bool = True) -> Any:  # noqa: ARG002 - the SDK's signature
-        # The SDK leaves the quotation out of all messages but the last, and the model then wonders what "this" was.
-        return await super().user_message_to_input(item, is_last_message=True)
+        """One message, whatever is told with it. The SDK leaves the quotation out of all but the last, and the model
+        then wonders what "this" was."""
+        said: Any = await super().user_message_to_input(item, is_last_message=True)
+        words, *notes = said
+        content = [part for part in words["content"] if part.get("text") != ""]
+        content += [_text(_as_note(note)) for note in notes]
+        if self._said and item.id == self._newest:
+            content.append(_text(_as_note(self._said)))
+        return EasyInputMessageParam(type="message", role="user", content=content)
 
     async def assistant_message_to_input(self, item: AssistantMessageItem) -> TResponseInputItem | None:
         # Plain text is read by both model APIs. The SDK's output_text parts fail with chat completions on the
         # second turn.
         texts = [part.text for part in item.content if part.text]
-        if item.id in self._unfinished:
-            texts.append(STOPPED)
+        if item.id in self._cut_short:
+            texts.append(_ENDINGS.get(self._cut_short[item.id], BROKE_OFF))
         return EasyInputMessageParam(type="message", role="assistant", content="\n".join(texts)) if texts else None
 
     async def client_tool_call_to_input(self, item: ClientToolCallItem) -> Any:
-        if item.status == "completed":
-            return await super().client_tool_call_to_input(item)
-        # A call without its output is refused by models; that it was made is still worth knowing.
-        return _note(f"The user's browser was asked to run {item.name!r} and has not answered.")
+        if item.status != "completed":
+            # A call without its output is refused by models; that it was made is still worth knowing.
+            return _note(f"The user's browser was asked to run {item.name!r} and has not answered.")
+        # Not the provider's id, which may be long, or the same as another one's.
+        call_id = item.id if len(item.id) <= LONGEST_CALL_ID else uuid5(NAMESPACE_OID, item.id).hex
+        output = item.output if isinstance(item.output, str) else json.dumps(item.output, ensure_ascii=False)
+        arguments = json.dumps(item.arguments, ensure_ascii=False)
+        return [
+            ResponseFunctionToolCallParam(type="function_call", call_id=call_id, name=item.name, arguments=arguments),
+            FunctionCallOutput(type="function_call_output", call_id=call_id, output=output),
+        ]
 
     async def widget_to_input(self, item: WidgetItem) -> Any:
         if item.copy_text:
             return _note(f"The user was shown a widget that says: {item.copy_text}")
-        return await super().widget_to_input(item)
+        return _note(await super().widget_to_input(item))
+
+    async def structured_input_to_input(self, item: StructuredInputItem) -> Any:
+        return _note(await super().structured_input_to_input(item))
 
     async def task_to_input(self, item: TaskItem) -> Any:
         said = _of_task(item.task)
@@ -117,7 +149,20 @@ class HistoryConverter(ThreadItemConverter):
     async def hidden_context_to_input(self, item: HiddenContextItem) -> Any:
         if not isinstance(item.content, str):
             item = item.model_copy(update={"content": json.dumps(item.content, ensure_ascii=False)})
-        return await super().hidden_context_to_input(item)
+        return _note(await super().hidden_context_to_input(item))
+
+    async def sdk_hidden_context_to_input(self, item: SDKHiddenContextItem) -> Any:
+        return _note(await super().sdk_hidden_context_to_input(item))
+
+
+def is_question(item: Any) -> bool:
+    """Whether an item of model input is a message of the user's own, and not only notes in their name."""
+    if not isinstance(item, Mapping) or item.get("role") != "user":
+        return False
+    content = item.get("content")
+    # Notes stand behind what the user said or attached.
+    first = content if isinstance(content, str) else next((part.get("text") for part in content or ()), None)
+    return not (isinstance(first, str) and first.startswith(NOTE_BEGINS) and first.endswith(NOTE_ENDS))
 
 
 def _of_task(task: Task) -> str:
@@ -136,10 +181,15 @@ def _of_task(task: Task) -> str:
             return ""
 
 
-def _note(text: str, *more: Part) -> EasyInputMessageParam:
-    return EasyInputMessageParam(
-        type="message", role="user", content=[_text(f"{NOTE_BEGINS}{text}\n</Context>"), *more]
-    )
+def _as_note(told: Any) -> str:
+    """A text, or the texts of a message that the SDK makes, as a note."""
+    if not isinstance(told, str):
+        told = "\n".join(part["text"] for part in told["content"])
+    return f"{NOTE_BEGINS}{told}{NOTE_ENDS}"
+
+
+def _note(told: Any, *more: Part) -> EasyInputMessageParam:
+    return EasyInputMessageParam(type="message", role="user", content=[_text(_as_note(told)), *more])
 
 
 def _text(text: str) -> ResponseInputTextParam:

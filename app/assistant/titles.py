@@ -4,7 +4,7 @@ import re
 
 from chatkit.types import UserMessageItem
 
-from app.attachments.kinds import JOINERS, is_text_character
+from app.text import JOINERS, is_text_character
 
 LONGEST_TITLE = 60
 _FENCE = re.compile(r"(```+|~~~+) ?[\w+#.-]*")

@@ -10,10 +10,9 @@ from typing import BinaryIO
 import puremagic
 
 from app.errors import FileRefused, Unprocessable
+from app.text import JOINERS, is_text_character
 
 LONGEST_NAME_BYTES = 255
-JOINERS = "\u200c\u200d"
-"""The zero-width non-joiner and joiner: without them Persian, Hindi and Sinhala words, and many emoji, are others."""
 UNNAMED = "file"
 ANYTHING = "application/octet-stream"
 UNKNOWN = frozenset({"", ANYTHING})
@@ -45,11 +44,6 @@ def is_text(content_type: str) -> bool:
 def has_text(content_type: str) -> bool:
     """Whether there is text in it that we can read."""
     return is_text(content_type) or content_type == PDF
-
-
-def is_text_character(character: str) -> bool:
-    """Whether it is shown, or joins or parts letters; not a control, a direction mark, or half of a surrogate pair."""
-    return character in JOINERS or not unicodedata.category(character).startswith("C")
 
 
 def shown_name(given: str) -> str:

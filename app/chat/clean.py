@@ -8,20 +8,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
+from app.text import clean_json
+
 M = TypeVar("M", bound=BaseModel)
-
-
-def clean_text(text: str) -> str:
-    """Surrogate pairs joined, lone surrogates and NUL replaced; anything else as it is."""
-    if "\x00" in text:
-        text = text.replace("\x00", "\ufffd")
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def clean_model(model: M) -> M:
@@ -30,16 +19,13 @@ def clean_model(model: M) -> M:
         is_clean = b"\\u0000" not in model.__pydantic_serializer__.to_json(model)
     except PydanticSerializationError:
         is_clean = False
-    return model if is_clean else type(model).model_validate(_cleaned(model))
+    return model if is_clean else type(model).model_validate(clean_json(_plain(model)))
 
 
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
+def _plain(value: Any) -> Any:
+    """Models as dicts, without their own serialisers, which would refuse the text."""
     if isinstance(value, BaseModel):
-        return {name: _cleaned(field) for name, field in value}
+        return {name: _plain(field) for name, field in value}
     if isinstance(value, dict):
-        return {_cleaned(key): _cleaned(element) for key, element in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cleaned(element) for element in value]
-    return value
+        return {key: _plain(element) for key, element in value.items()}
+    return [_plain(element) for element in value] if isinstance(value, list | tuple) else value

@@ -18,11 +18,12 @@ from chatkit.types import (
     ThreadStreamEvent,
 )
 
-from app.chat.clean import clean_model, clean_text
+from app.chat.clean import clean_model
 from app.context import RequestContext
 from app.observability.logs import get_logger
 from app.store import DatabaseStore
 from app.store.ids import kind_of
+from app.text import clean_text
 
 logger = get_logger(__name__)
 

@@ -20,6 +20,7 @@ from chatkit.types import (
     StreamingReq,
     StructuredInputItem,
     SyncCustomActionResponse,
+    Thread,
     ThreadCustomActionParams,
     ThreadItem,
     ThreadItemReplacedEvent,
@@ -41,7 +42,7 @@ from app.attachments import Attachments
 from app.attachments.references import with_links
 from app.chat.actions import CheckedAction, checked
 from app.chat.clean import clean_model
-from app.chat.history import HistoryLimits, recent_items
+from app.chat.history import recent_items
 from app.chat.keeping import AnswerKeeper
 from app.chat.live import LiveContext
 from app.chat.pictures import holds_picture
@@ -61,6 +62,7 @@ from app.errors import (
 )
 from app.observability.logs import failure, get_logger
 from app.store import DatabaseStore
+from app.store.history import HistoryLimits
 from app.store.scope import check_active
 
 LONGEST_ANSWER_CHARACTERS = 1_000_000
@@ -96,7 +98,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             case ItemsListReq(params=params):
                 told = await self._list_items(params, context)
             case ThreadsGetByIdReq(params=params):
-                told = self._to_thread_response(await self._load_full_thread(params.thread_id, context))
+                told = await self._whole_thread(params.thread_id, context)
             case ThreadsSyncCustomActionReq(params=params):
                 told = await self._act_at_once(params, context)
             case InputTranscribeReq(params=params):
@@ -189,12 +191,7 @@ class ChatServer(ChatKitServer[RequestContext]):
         if message is not None and turn is not None and turn.operation == CREATE:
             # There is nothing else in a thread that this turn has made.
             return [message]
-        history = await recent_items(self.store, thread.id, context, self._history)
-        answered = turn.answered if turn is not None else None
-        if answered is None:
-            return history
-        # It may have been asked long ago, and answered now.
-        return [*(item for item in history if item.id != answered.id), answered]
+        return await recent_items(self.store, thread.id, context, self._history)
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
@@ -280,14 +277,18 @@ class ChatServer(ChatKitServer[RequestContext]):
                 async for event in super()._process_streaming_impl(request, context):
                     yield event
 
+    async def _whole_thread(self, thread_id: str, context: RequestContext) -> Thread:
+        thread = await self.store.load_thread(thread_id, context)
+        items = await self.store.load_shown_items(thread_id, None, DEFAULT_PAGE_SIZE, "asc", context)
+        return Thread(**thread.model_dump(exclude={"metadata"}), items=items)
+
     async def _list_items(self, params: ItemsListParams, context: RequestContext) -> Page[ThreadItem]:
-        page = await self.store.load_thread_items(
+        page = await self.store.load_shown_items(
             params.thread_id, params.after, params.limit or DEFAULT_PAGE_SIZE, params.order, context
         )
         if not page.data:
             # The store answers for an absent thread, or somebody else's, with an empty page.
             await self.store.load_thread(params.thread_id, context)
-        page.data = [item for item in page.data if not isinstance(item, HiddenContextItem | SDKHiddenContextItem)]
         return page
 
     async def _pending_call(self, thread_id: str, context: RequestContext) -> ClientToolCallItem:

@@ -6,9 +6,9 @@ import base64
 from chatkit.types import AudioInput, InputTranscribeParams, TranscriptionResult
 
 from app.assistant import Assistant
-from app.chat.clean import clean_text
 from app.context import RequestContext
 from app.errors import PayloadTooLarge, Unprocessable
+from app.text import clean_text
 
 
 async def transcribed(

@@ -8,9 +8,9 @@ from chatkit.agents import AgentContext
 from chatkit.types import ThreadMetadata, UserMessageItem
 
 from app.assistant import Assistant
-from app.chat.clean import clean_text
 from app.context import RequestContext
 from app.observability.logs import failure, get_logger
+from app.text import clean_text
 
 MOST_SECONDS = 10
 LONGEST_TITLE = 500

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Float, Integer, Text, Uuid, bindparam, text
+from sqlalchemy import BigInteger, Boolean, DateTime, Float, Integer, Text, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.types import TypeEngine
@@ -29,10 +29,15 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "late_seconds": Float(),
     "unsent_seconds": Float(),
     "after": Uuid(),
+    "after_position": BigInteger(),
+    "after_time": DateTime(timezone=True),
+    "with_hidden": Boolean(),
     "turn": Uuid(),
     "page": BigInteger(),
     "days": Integer(),
     "most_bytes": BigInteger(),
+    "most_current": BigInteger(),
+    "most_output": Integer(),
     "retry_from": BigInteger(),
     "open_position": BigInteger(),
     "partials_count": BigInteger(),

@@ -127,10 +127,12 @@ chat_turns = Table(
     Index("chat_turns_running", "user_id", "heartbeat_at", postgresql_where=text("state = 'running'")),
     Index("chat_turns_by_start", "user_id", "started_at"),
     Index(
-        "chat_turns_tripped",
+        "chat_turns_refused",
         "user_id",
         "session_id",
-        postgresql_where=text("error_code = 'input_guardrail_tripped'"),
+        postgresql_where=text(
+            "error_code IN ('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
+        ),
     ),
 )
 

@@ -155,4 +155,4 @@ def id_in(url: str) -> str | None:
 
 def _file(row: Row) -> StoredFile:
     fields = {name: value for name, value in row.items() if name not in {"attachment_id", "attachment"}}
-    return StoredFile(attachment=rows.load_attachment(row["attachment"]), **fields)
+    return StoredFile(attachment=rows.load_attachment(row), **fields)

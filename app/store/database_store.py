@@ -8,6 +8,7 @@ from chatkit.types import ThreadMetadata
 from app.db import Database
 from app.store.attachments import AttachmentRows
 from app.store.detached import DetachedWrites
+from app.store.history import HistoryRows
 from app.store.ids import new_id
 from app.store.items import ItemRows, OutsideWrite
 from app.store.scope import turn_of
@@ -15,7 +16,7 @@ from app.store.threads import ThreadRows
 from app.store.turns import TurnRows
 
 
-class DatabaseStore(ThreadRows, ItemRows, TurnRows, AttachmentRows, Store[Any]):
+class DatabaseStore(ThreadRows, ItemRows, HistoryRows, TurnRows, AttachmentRows, Store[Any]):
     """Threads, items and attachments under their owner.
 
     ``DatabaseStore(Database(url))`` needs no running event loop; the first statement connects. Every method

@@ -45,5 +45,10 @@ def session_uuid(thread_id: str) -> UUID:
     return uuid5(NAMESPACE_DNS, f"chatkit-{thread_id}")
 
 
+def owner_uuid(user_id: str) -> UUID:
+    """The name of a user's list of threads."""
+    return uuid5(NAMESPACE_DNS, f"chatkit-owner-{user_id}")
+
+
 def message_uuid(session_id: UUID, item_id: str) -> UUID:
     return uuid5(session_id, item_id)

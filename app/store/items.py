@@ -11,7 +11,7 @@ from app.context import RetryWindow, Turn
 from app.db import Database, Statement
 from app.errors import AttachmentUnavailable, Conflict, NotFound, ThreadNotActive
 from app.observability.logs import get_logger
-from app.store import rows
+from app.store import cursors, rows
 from app.store.attachments import sent_with
 from app.store.detached import DetachedWrites
 from app.store.ids import kind_of, message_uuid, new_id, session_uuid
@@ -20,15 +20,6 @@ from app.store.sql import items as sql
 from app.store.sql.threads import LOAD_THREAD
 
 logger = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class NewestItems:
-    items: list[ThreadItem]
-    partial: set[str]
-    """Ids of those that were stopped before their end."""
-    is_cut: bool
-    """Whether there are older ones."""
 
 
 @dataclass(frozen=True)
@@ -66,49 +57,43 @@ class ItemRows:
     ) -> Page[ThreadItem]:
         """A page by position. An absent thread, or somebody else's, is an empty page: the SDK expects that.
 
-        Raises NotFound if ``after`` is not an item of this thread.
+        ``after`` is a page's ``after``, whose item may be gone by now, or the id of an item. Raises NotFound if it is
+        neither.
         """
+        return await self._load_page(thread_id, after, limit, order, context, with_hidden=True)
+
+    async def load_shown_items(
+        self, thread_id: str, after: str | None, limit: int | None, order: str, context: Any
+    ) -> Page[ThreadItem]:
+        """The same, of the items that a client may see."""
+        return await self._load_page(thread_id, after, limit, order, context, with_hidden=False)
+
+    async def _load_page(
+        self, thread_id: str, after: str | None, limit: int | None, order: str, context: Any, *, with_hidden: bool
+    ) -> Page[ThreadItem]:
         size = clamped(limit)
         session = session_uuid(thread_id)
+        cursor = cursors.decode(session, after) if after else None
         turn = turn_of(context, thread_id)
         found = await self.database.run(
             owner_of(context),
             sql.LIST_ITEMS_OLDEST_FIRST if order == "asc" else sql.LIST_ITEMS_NEWEST_FIRST,
             session=session,
-            after=message_uuid(session, after) if after else None,
+            after=message_uuid(session, cursor.row_id) if cursor is not None else None,
+            after_position=cursor.place if cursor is not None else None,
+            with_hidden=with_hidden,
             page=size + 1,
-            **_view(turn),
+            **view_of(turn),
         )
-        if after and found[0]["cursor"] is None:
+        if after and found[0]["found"] is None:
             raise NotFound
-        items = [rows.load_item(row["item"]) for row in found if row["item"] is not None]
+        items = [rows.load_item(row, thread_id) for row in found if row["item"] is not None]
         has_more = len(items) > size
         del items[size:]
         if turn is not None:
             turn.known_item_ids.update(item.id for item in items)
-        return Page(data=items, has_more=has_more, after=items[-1].id if has_more else None)
-
-    async def load_newest_items(self, thread_id: str, *, most_items: int, most_bytes: int, context: Any) -> NewestItems:
-        """The newest items, as many as fit into so many bytes of their JSON, oldest first; at least one if there is
-        any."""
-        turn = turn_of(context, thread_id)
-        found = await self.database.run(
-            owner_of(context),
-            sql.LOAD_NEWEST_ITEMS,
-            session=session_uuid(thread_id),
-            # One more, to see whether there are more.
-            page=most_items + 1,
-            most_bytes=most_bytes,
-            **_view(turn),
-        )
-        items = [rows.load_item(row["item"]) for row in reversed(found)]
-        if turn is not None:
-            turn.known_item_ids.update(item.id for item in items)
-        return NewestItems(
-            items=items,
-            partial={item.id for item, row in zip(items, reversed(found), strict=True) if row["is_partial"]},
-            is_cut=bool(found) and not found[-1]["is_last"],
-        )
+        next_page = cursors.encode(session, items[-1].id, found[size - 1]["position"]) if has_more else None
+        return Page(data=items, has_more=has_more, after=next_page)
 
     async def load_item(self, thread_id: str, item_id: str, context: Any) -> ThreadItem:
         """Raises NotFound if it is absent, in another thread, or somebody else's."""
@@ -119,13 +104,13 @@ class ItemRows:
             sql.LOAD_ITEM,
             session=session,
             message=message_uuid(session, item_id),
-            **_view(turn),
+            **view_of(turn),
         )
         if not found:
             raise NotFound
         if turn is not None:
             turn.known_item_ids.add(item_id)
-        return rows.load_item(found[0]["item"])
+        return rows.load_item(found[0], thread_id)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
         """Append an item. Under an id that the thread has already, a workflow is continued, a final item replaces its
@@ -172,7 +157,7 @@ class ItemRows:
     async def last_call(self, thread_id: str, context: Any) -> ClientToolCallItem | None:
         """The newest client tool call after the user's last message, answered or not."""
         found = await self.database.run(owner_of(context), sql.FIND_LAST_CALL, session=session_uuid(thread_id))
-        item = rows.load_item(found[0]["item"]) if found else None
+        item = rows.load_item(found[0], thread_id) if found else None
         if item is not None and (turn := turn_of(context, thread_id)) is not None:
             turn.known_item_ids.add(item.id)
         return item if isinstance(item, ClientToolCallItem) else None
@@ -323,7 +308,7 @@ def _window(retry: RetryWindow) -> dict[str, int]:
     return {"retry_from": retry.retry_from, "open_position": retry.open_position}
 
 
-def _view(turn: Turn | None) -> dict[str, UUID | int | None]:
+def view_of(turn: Turn | None) -> dict[str, UUID | int | None]:
     return {
         "turn": turn.id if turn is not None else None,
         "retry_from": turn.retry.retry_from if turn is not None and turn.retry is not None else None,

@@ -1,6 +1,7 @@
 """Thread items as rows, and back: what is loaded equals what was saved, whatever the item's type."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
@@ -23,9 +24,10 @@ from chatkit.types import (
     WidgetItem,
     WorkflowItem,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.db import Row
+from app.store import unreadable
 from app.store.ids import message_uuid
 
 SenderType = Literal["user", "assistant", "tool", "system"]
@@ -81,12 +83,20 @@ def partials_json(partials: Sequence[ItemRow], session_id: UUID) -> str:
     )
 
 
-def load_item(text: str) -> ThreadItem:
-    return _items.validate_json(text)
+def load_item(row: Row, thread_id: str) -> ThreadItem:
+    """From the columns ``item_id, item``."""
+    try:
+        return _items.validate_json(row["item"])
+    except ValidationError:
+        return unreadable.item_for(row["item"], row["item_id"], thread_id)
 
 
-def load_attachment(text: str) -> Attachment:
-    return _attachments.validate_json(text)
+def load_attachment(row: Row) -> Attachment:
+    """From the columns ``attachment_id, attachment``."""
+    try:
+        return _attachments.validate_json(row["attachment"])
+    except ValidationError:
+        return unreadable.attachment_for(row["attachment_id"])
 
 
 def load_thread(row: Row) -> ThreadMetadata:
@@ -95,10 +105,22 @@ def load_thread(row: Row) -> ThreadMetadata:
         id=row["thread_id"],
         title=row["title"],
         created_at=row["created_at"],
-        status=_statuses.validate_json(row["status"]),
-        allowed_image_domains=_json.validate_json(row["domains"]) if row["domains"] is not None else None,
-        metadata=_json.validate_json(row["metadata"]),
+        status=_status(row),
+        allowed_image_domains=_domains(row["domains"]),
+        metadata=unreadable.object_in(row["metadata"], row["thread_id"]),
     )
+
+
+def _status(row: Row) -> ThreadStatus:
+    try:
+        return _statuses.validate_json(row["status"])
+    except ValidationError:
+        return unreadable.status_for(row["thread_id"])
+
+
+def _domains(text: str | None) -> list[str] | None:
+    domains = json.loads(text) if text is not None else None
+    return [domain for domain in domains if isinstance(domain, str)] if isinstance(domains, list) else None
 
 
 def thread_columns(thread: ThreadMetadata) -> dict[str, str | None]:

@@ -8,8 +8,8 @@ from chatkit.types import Page, ThreadMetadata
 from app.db import Database, Row
 from app.db.database import Transaction
 from app.errors import AttachmentUnavailable, NotFound
-from app.store import rows
-from app.store.ids import session_uuid
+from app.store import cursors, rows
+from app.store.ids import owner_uuid, session_uuid
 from app.store.scope import bases_of, claim_of, claiming, claims_of, clamped, lost_fence, owner_of, turn_of
 from app.store.sql import threads as sql
 
@@ -46,20 +46,28 @@ class ThreadRows:
     async def load_threads(
         self, limit: int | None, after: str | None, order: str, context: Any
     ) -> Page[ThreadMetadata]:
-        """The owner's threads by creation. Raises NotFound if ``after`` is not one of them."""
+        """The owner's threads by creation. ``after`` is a page's ``after``, whose thread may be gone by now, or the id
+        of a thread. Raises NotFound if it is neither."""
         size = clamped(limit)
+        owner = owner_of(context)
+        list_id = owner_uuid(owner)
+        cursor = cursors.decode(list_id, after) if after else None
         found = await self.database.run(
-            owner_of(context),
+            owner,
             sql.LIST_THREADS_OLDEST_FIRST if order == "asc" else sql.LIST_THREADS_NEWEST_FIRST,
-            after=session_uuid(after) if after else None,
+            after=session_uuid(cursor.row_id) if cursor is not None else None,
+            after_time=cursors.time_at(cursor.place) if cursor is not None else None,
             page=size + 1,
         )
-        if after and found[0]["cursor"] is None:
+        if after and found[0]["found"] is None:
             raise NotFound
         threads = [self._remembered(row, context) for row in found if row["thread_id"] is not None]
         has_more = len(threads) > size
         del threads[size:]
-        return Page(data=threads, has_more=has_more, after=threads[-1].id if has_more else None)
+        next_page = None
+        if has_more:
+            next_page = cursors.encode(list_id, threads[-1].id, cursors.place_of(found[size - 1]["created_at"]))
+        return Page(data=threads, has_more=has_more, after=next_page)
 
     async def delete_thread(self, thread_id: str, context: Any) -> None:
         """The thread, its items and feedback; attachments are marked for removal. Raises NotFound."""

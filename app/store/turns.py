@@ -55,7 +55,7 @@ class TurnRows:
             )
             if not found:
                 raise NotFound
-            item = rows.load_item(found[0]["item"])
+            item = rows.load_item(found[0], thread_id)
             if not isinstance(item, UserMessageItem):
                 raise Unprocessable("params.item_id: only a message of the user can be retried.")
             window = RetryWindow(retry_from=found[0]["position"], open_position=open_position)
@@ -175,7 +175,7 @@ class TurnRows:
         found = await self.database.run(
             owner_of(context), sql.LIST_ITEMS_OF_TURN, session=entry.session_id, turn=entry.turn_id
         )
-        return [rows.load_item(row["item"]) for row in found]
+        return [rows.load_item(row, entry.thread_id or "") for row in found]
 
     async def usage_by_day(self, context: Any, *, days: int) -> list[dict[str, Any]]:
         """Of the last days (UTC, with today), those with turns, oldest first: ``date``, ``turns``, and the tokens as

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from app.db import Statement
-from app.store.sql import attachments, items, threads, turns
+from app.store.sql import attachments, history, items, threads, turns
 from tests.support.processes import ROOT
 
 STATEMENTS = [
     value
-    for module in (threads, items, turns, attachments)
+    for module in (threads, items, history, turns, attachments)
     for value in vars(module).values()
     if isinstance(value, Statement)
 ]

@@ -21,7 +21,7 @@ from chatkit.types import (
     WorkflowItem,
 )
 
-from app.assistant.converter import STOPPED, HistoryConverter
+from app.assistant.converter import BROKE_OFF, OVERTAKEN, STOPPED, HistoryConverter
 from tests.support.items import NAIVE, assistant_message, examples_of, item_types, user_message
 
 
@@ -79,24 +79,43 @@ async def test_what_was_quoted_is_known_in_every_later_turn() -> None:
     assert "an old sentence" in given
 
 
-async def test_an_answer_that_was_stopped_says_so() -> None:
-    converter = HistoryConverter(unfinished={"a"})
-    stopped, whole = await converter.to_agent_input(
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("stopped", STOPPED),
+        ("superseded", OVERTAKEN),
+        ("running", OVERTAKEN),
+        ("failed", BROKE_OFF),
+        ("interrupted", BROKE_OFF),
+        ("a state of a newer version", BROKE_OFF),
+    ],
+)
+async def test_an_answer_that_did_not_come_to_its_end_says_why(state: str, told: str) -> None:
+    converter = HistoryConverter(cut_short={"a": state})
+    given: Any = await converter.to_agent_input(
         [assistant_message("t", "a", "Half of"), assistant_message("t", "b", "All of it")]
     )
-    assert stopped["content"] == f"Half of\n{STOPPED}"  # type: ignore[typeddict-item] # an assistant's message
-    assert whole["content"] == "All of it"  # type: ignore[typeddict-item] # an assistant's message
+    assert [message["content"] for message in given] == [f"Half of\n{told}", "All of it"]
 
 
 async def test_a_call_stands_with_its_output_or_not_at_all() -> None:
     call = ClientToolCallItem(id="c", thread_id="t", created_at=NAIVE, call_id="k", name="look", arguments={"a": 1})
     (pending,) = await converted(call)
     assert pending["role"] == "user"
-    answered = await converted(call.model_copy(update={"status": "completed", "output": {"found": [1]}}))
-    assert [(item["type"], item["call_id"]) for item in answered] == [
-        ("function_call", "k"),
-        ("function_call_output", "k"),
-    ]
+
+
+@pytest.mark.parametrize("item_id", ["c", "i" * 64, "i" * 65, "é" * 200])
+async def test_a_call_has_an_id_of_ours_that_every_provider_takes(item_id: str) -> None:
+    call = ClientToolCallItem(id=item_id, thread_id="t", created_at=NAIVE, call_id="call_0", name="l", arguments={})
+    answered = [call.model_copy(update={"status": "completed", "output": {"found": ["é"]}})]
+    answered.append(answered[0].model_copy(update={"id": f"{item_id[:60]}2"}))
+    given = await converted(*answered)
+    assert [item["type"] for item in given] == ["function_call", "function_call_output"] * 2
+    first, second = given[0]["call_id"], given[2]["call_id"]
+    assert first != second
+    assert all(0 < len(call_id) <= 64 and call_id != "call_0" for call_id in (first, second))
+    assert [item["call_id"] for item in given] == [first, first, second, second]
+    assert given[1]["output"] == '{"found": ["é"]}'
 
 
 async def test_tasks_are_told_and_thoughts_are_not() -> None:

@@ -1,16 +1,19 @@
 """What the model sees of a thread: the newest turns that fit, at a cost that does not grow with the thread."""
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from chatkit.types import GeneratedImage, GeneratedImageItem, WidgetItem
+from chatkit.types import ClientToolCallItem, GeneratedImage, GeneratedImageItem, WidgetItem
 from chatkit.widgets import DynamicWidgetRoot
 
-from app.chat.history import HistoryLimits, recent_items
-from app.context import RequestContext
+from app.chat.history import limits_of, recent_items
+from app.context import RequestContext, Turn
 from app.db import Statement
 from app.store import DatabaseStore
+from app.store.history import HistoryLimits
 from tests.support.chat import Chat, Statements, demo_assistant, say
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 
@@ -46,19 +49,71 @@ async def test_a_long_thread_is_cut_at_a_turn(store: DatabaseStore) -> None:
 
 async def test_long_messages_use_the_budget_up(store: DatabaseStore) -> None:
     await talked(store, ("u", "x" * 40_000), ("a", "x"), ("u", "y"), ("a", "y" * 4000), ("u", "now"))
-    assert await ids(store, HistoryLimits(tokens=32_000)) == ["m0", "m1", "m2", "m3", "m4"]
-    assert await ids(store, HistoryLimits(tokens=2_000)) == ["m2", "m3", "m4"]
-    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m4"]
+    assert await ids(store, limits_of(32_000)) == ["m0", "m1", "m2", "m3", "m4"]
+    assert await ids(store, limits_of(2_000)) == ["m2", "m3", "m4"]
+    assert await ids(store, limits_of(1_000)) == ["m4"]
 
 
 async def test_the_newest_is_seen_whatever_its_size(store: DatabaseStore) -> None:
     await talked(store, ("u", "before"), ("u", "x" * 40_000))
-    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m1"]
+    assert await ids(store, limits_of(1_000)) == ["m1"]
 
 
-async def test_a_turn_that_does_not_fit_is_seen_from_where_it_fits(store: DatabaseStore) -> None:
-    await talked(store, ("u", "q" * 5000), ("a", "one"), ("a", "two"))
-    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m1", "m2"]
+async def test_a_question_stays_with_its_answers_whatever_they_weigh(store: DatabaseStore) -> None:
+    await talked(store, ("u", "before"), ("u", "q" * 5000), ("a", "one"), ("a", "two" * 5000))
+    assert await ids(store, limits_of(1_000)) == ["m1", "m2", "m3"]
+
+
+def tool_call(number: int, output: Any) -> ClientToolCallItem:
+    return ClientToolCallItem(
+        id=f"c{number}",
+        thread_id="t",
+        created_at=NAIVE,
+        status="completed",
+        call_id="call_0",
+        name="look",
+        arguments={"at": number},
+        output=output,
+    )
+
+
+@pytest.mark.parametrize(
+    "output", ["x" * 150_000, {"rows": ["ü" * 75_000]}, [["y" * 149_990]]], ids=["text", "object", "list"]
+)
+async def test_a_large_output_is_cut_in_the_middle_and_the_question_stays(store: DatabaseStore, output: Any) -> None:
+    await talked(store, ("u", "before"), ("a", "long ago"), ("u", "the question"))
+    await store.add_thread_item("t", tool_call(1, output), alice())
+    seen = await recent_items(store, "t", alice(), limits_of(32_000))
+    assert [item.id for item in seen] == ["m0", "m1", "m2", "c1"]
+    shown = seen[-1].output  # type: ignore[union-attr] # a tool call's
+    whole = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    head, mark, tail = re.split(r"(\n\[\.\.\. \d+ characters are left out here \.\.\.\]\n)", shown)
+    assert len(head) == len(tail) == 16_000
+    assert whole.startswith(head)
+    assert whole.endswith(tail)
+    assert int(re.findall(r"\d+", mark)[0]) == len(whole) - 32_000
+
+
+@pytest.mark.parametrize(("rounds", "size"), [(1, 250_000), (100, 150_000), (300, 10)])
+async def test_the_question_stays_however_many_tools_were_asked(store: DatabaseStore, rounds: int, size: int) -> None:
+    limits = limits_of(32_000)
+    await talked(store, ("u", "before"), ("u", "the question"))
+    for number in range(rounds):
+        await store.add_thread_item("t", tool_call(number, "x" * size), alice())
+    seen = await recent_items(store, "t", alice(), limits)
+    question = next(number for number, item in enumerate(seen) if item.id == "m1")
+    assert [item.id for item in seen[question:]] == ["m1", *(f"c{number}" for number in range(rounds))]
+    weight = sum(len(item.model_dump_json()) for item in seen)
+    assert weight <= limits.bytes + rounds * 100
+
+
+async def test_what_was_answered_now_is_cut_as_well(store: DatabaseStore) -> None:
+    await talked(store, ("u", "the question"))
+    turn = Turn("threads.add_client_tool_output", answered=tool_call(1, "x" * 150_000))
+    context = RequestContext(user_id="alice", turn=turn)
+    question, answered = await recent_items(store, "t", context, limits_of(32_000))
+    assert (question.id, answered.id) == ("m0", "c1")
+    assert len(answered.output) < 33_000  # type: ignore[union-attr] # a tool call's
 
 
 DEPEND_ON_TIME = {"checkpoint_item", "heartbeat"}
@@ -71,7 +126,7 @@ async def test_a_picture_and_a_widget_with_words_weigh_a_line(store: DatabaseSto
     common: dict[str, Any] = {"thread_id": "t", "created_at": NAIVE}
     await store.add_thread_item("t", GeneratedImageItem(id="i", image=image, **common), alice())
     await store.add_thread_item("t", WidgetItem(id="w", widget=heavy, copy_text="A card", **common), alice())
-    assert await ids(store, HistoryLimits(tokens=1_000)) == ["m0", "m1", "i", "w"]
+    assert await ids(store, limits_of(1_000)) == ["m0", "m1", "i", "w"]
 
 
 class Traffic:

@@ -35,13 +35,14 @@ from app.db.database import Transaction
 from app.store import DatabaseStore
 from app.store.ids import session_uuid
 from app.store.sql import attachments, items, threads, turns
+from app.store.sql import history as history_sql
 from tests.isolation.matrix import Matrix, Params
 from tests.support.assistants import press
 from tests.support.processes import message, parse_events
 
 STATEMENTS: dict[str, Statement] = {
     statement.name: statement
-    for room in (attachments, items, threads, turns)
+    for room in (attachments, items, history_sql, threads, turns)
     for statement in vars(room).values()
     if isinstance(statement, Statement)
 }

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from chatkit.types import ClientToolCallItem, ThreadsAddClientToolOutputReq
+from chatkit.types import ClientToolCallItem, ThreadItem, ThreadsAddClientToolOutputReq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
@@ -20,7 +21,6 @@ from app.context import RequestContext
 from app.db import Database
 from app.errors import ChatError
 from app.store import DatabaseStore
-from app.store.rows import load_item
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.isolation.matrix import OWN, Params, Path, at, operations, replaced
@@ -28,6 +28,8 @@ from tests.isolation.world import World, built
 from tests.poison.kinds import KINDS, decoded
 from tests.support.items import NAIVE, thread
 from tests.support.processes import ChatProcess, ModelServer, parse_events
+
+ITEMS: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 
 SLOT = "@@SLOT@@"
 WORLD = World("nobody", "MARK")
@@ -143,7 +145,7 @@ class Poisoner:
         for row in query(
             self.database, f"SELECT item::text AS item FROM chat_messages WHERE user_id = '{self.world.user}'"
         ):
-            load_item(row["item"])
+            ITEMS.validate_json(row["item"])
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from app.context import RequestContext, Turn
 from app.db import Database, Statement
 from app.errors import NotFound
 from app.store import DatabaseStore
+from app.store.history import HistoryLimits
 from app.store.ids import session_uuid
 from app.store.items import OutsideWrite
 from app.store.sql import items as sql
+from app.store.sql.history import LOAD_NEWEST_ITEMS
 from tests.store.contract import StoreContract
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
@@ -139,9 +141,9 @@ async def test_a_page_is_read_from_an_index_and_not_by_walking_the_thread(store:
         )
         await connection.execute(text("ANALYZE chat_messages"))
     explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LIST_ITEMS_NEWEST_FIRST.sql}")
-    (plan,) = await store.database.run(
-        "alice", explain, session=session_uuid("t"), after=None, page=21, turn=None, retry_from=None
-    )
+    given = {"session": session_uuid("t"), "after": None, "after_position": None, "page": 21}
+    given |= {"with_hidden": False, "turn": None, "retry_from": None}
+    (plan,) = await store.database.run("alice", explain, **given)
     nodes = [*plan_nodes(plan["QUERY PLAN"][0]["Plan"])]
     assert "chat_messages_position_key" in {node.get("Index Name") for node in nodes}
     assert max(node["Actual Rows"] for node in nodes) <= 21
@@ -169,15 +171,16 @@ async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(sto
             {"item": user_message("t", "m").model_dump_json(), "turns": turns},
         )
         await connection.execute(text("ANALYZE chat_messages, chat_turns"))
-    explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LOAD_NEWEST_ITEMS.sql}")
+    explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {LOAD_NEWEST_ITEMS.sql}")
     given = {"session": session_uuid("t"), "page": 101, "most_bytes": 100_000, "turn": None, "retry_from": None}
+    given |= {"most_current": 1000, "most_output": 25_000, "cut_mark": ""}
     (plan,) = await store.database.run("alice", explain, **given)
     nodes = [*plan_nodes(plan["QUERY PLAN"][0]["Plan"])]
     visited = sum(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes
     )
     assert visited < 20 * turns
-    assert (await store.load_newest_items("t", most_items=100, most_bytes=100_000, context=ALICE)).items == []
+    assert (await store.load_newest_items("t", HistoryLimits(), ALICE)).items == []
 
 
 def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,22 +4,28 @@ from app.db import Statement
 from app.store.sql.attachments import ALL_SENT, bound, dropped, sent
 
 # What a turn may see: no other turn's drafts, and, while it retries, not the answer that it replaces.
-_VISIBLE = """(NOT is_draft OR turn_id = :turn)
+VISIBLE = """(NOT is_draft OR turn_id = :turn)
        AND (position <= COALESCE(:retry_from, 9223372036854775807) OR turn_id = :turn)"""
 
 
+_HIDDEN = "('hidden_context_item', 'sdk_hidden_context')"
+
+
 def _list_items(name: str, order: str, comparison: str, start: str) -> Statement:
+    """After a place in the order, or after the item ``after``, whose position is ``found`` then."""
     return Statement(
         name,
         f"""
-SELECT c.position AS cursor, m.*
+SELECT COALESCE(:after_position, c.position) AS found, m.*
   FROM (SELECT 1) one
   LEFT JOIN chat_messages c ON c.user_id = :owner AND c.session_id = :session AND c.message_id = :after
   LEFT JOIN LATERAL (
     SELECT item_id, item::text AS item, position
       FROM chat_messages
-     WHERE user_id = :owner AND session_id = :session AND position {comparison} COALESCE(c.position, {start})
-       AND {_VISIBLE}
+     WHERE user_id = :owner AND session_id = :session
+       AND position {comparison} COALESCE(:after_position, c.position, {start})
+       AND {VISIBLE}
+       AND (:with_hidden OR item_type NOT IN {_HIDDEN})
      ORDER BY position {order}
      LIMIT :page
   ) m ON true
@@ -31,73 +37,13 @@ SELECT c.position AS cursor, m.*
 LIST_ITEMS_NEWEST_FIRST = _list_items("list_items_newest_first", "DESC", "<", "9223372036854775807")
 LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0")
 
-# What was said here was refused by a guardrail and must not reach a model again: the last turn that was to answer it
-# was ended by one; or the turn that was came to nothing before a verdict, and the next verdict, which was on both, was
-# no. A retry that passed, or the one that asks, comes after it. An action may have been answered without a verdict.
-# The turns are read once, and only in a thread in which there was a refusal.
-_VERDICTS = """turns AS MATERIALIZED (
-  SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_refusal,
-         state = 'completed' AND operation <> 'threads.custom_action' AS has_passed
-    FROM chat_turns
-   WHERE user_id = :owner AND session_id = :session
-     AND EXISTS (SELECT 1 FROM chat_turns
-                  WHERE user_id = :owner AND session_id = :session AND error_code = 'input_guardrail_tripped')
-), judged AS (
-  SELECT turn_id, state, is_refusal,
-         min(started_at) FILTER (WHERE is_refusal) OVER later AS next_refusal,
-         min(started_at) FILTER (WHERE has_passed) OVER later AS next_pass
-    FROM turns
-  WINDOW later AS (ORDER BY started_at DESC, turn_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-), refused AS (
-  SELECT turn_id FROM judged
-   WHERE is_refusal
-      OR state NOT IN ('completed', 'running') AND next_refusal < COALESCE(next_pass, 'infinity')
-), retried AS (
-  SELECT retry_from AS position,
-         max(started_at) FILTER (WHERE is_refusal) AS refused_at,
-         max(started_at) FILTER (WHERE state = 'completed' OR turn_id = :turn) AS passed_at
-    FROM turns WHERE retry_from IS NOT NULL GROUP BY retry_from
-)"""
-_REFUSED = """(position IN (SELECT position FROM retried WHERE refused_at > COALESCE(passed_at, '-infinity'))
-                OR COALESCE(turn_id IN (SELECT turn_id FROM refused), false)
-                   AND position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
-
-# From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
-# and bytes of them are read. The newest is always there. A widget that says what it shows, and a picture, are a line to
-# the model, whatever they weigh.
-LOAD_NEWEST_ITEMS = Statement(
-    "load_newest_items",
-    f"""
-WITH {_VERDICTS}
-SELECT item, is_partial, is_last
-  FROM (
-    SELECT item, is_partial, position,
-           sum(weight) OVER (ORDER BY position DESC) AS bytes_so_far,
-           row_number() OVER (ORDER BY position DESC) AS number,
-           lead(position) OVER (ORDER BY position DESC) IS NULL AS is_last
-      FROM (
-        SELECT item::text AS item, is_partial, position,
-               CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
-                    THEN octet_length(content) + 200 ELSE octet_length(item::text) END AS weight
-          FROM chat_messages
-         WHERE user_id = :owner AND session_id = :session AND {_VISIBLE}
-           AND NOT (item_type IN ('user_message', 'structured_input', 'client_tool_call') AND {_REFUSED})
-         ORDER BY position DESC
-         LIMIT :page
-      ) newest
-  ) measured
- WHERE number = 1 OR (number < :page AND bytes_so_far <= :most_bytes)
- ORDER BY position DESC
-""",
-)
-
 LOAD_ITEM = Statement(
     "load_item",
     f"""
-SELECT item::text AS item
+SELECT item_id, item::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND message_id = :message
-   AND {_VISIBLE}
+   AND {VISIBLE}
 """,
 )
 
@@ -203,7 +149,7 @@ RETURNING m.message_id
 FIND_LAST_CALL = Statement(
     "find_last_call",
     """
-SELECT item::text AS item
+SELECT item_id, item::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND NOT is_draft AND item_type = 'client_tool_call'
    AND position > COALESCE((SELECT max(position) FROM chat_messages
@@ -236,11 +182,11 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
 # All of the ids, or none.
 SAVE_FEEDBACK = Statement(
     "save_feedback",
-    """
+    f"""
 WITH found AS (
   SELECT message_id FROM chat_messages
    WHERE user_id = :owner AND session_id = :session AND message_id = ANY(:messages)
-     AND NOT is_draft AND item_type NOT IN ('hidden_context_item', 'sdk_hidden_context')
+     AND NOT is_draft AND item_type NOT IN {_HIDDEN}
    -- So that none of them is deleted before the insert refers to it.
      FOR KEY SHARE
 ), saved AS (

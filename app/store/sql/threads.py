@@ -107,10 +107,11 @@ RETURNING thread_id
 
 
 def _list_threads(name: str, order: str, comparison: str, start: str) -> Statement:
+    """After a time of creation and a session's id, or after the thread ``after``, whose time is ``found`` then."""
     return Statement(
         name,
         f"""
-SELECT c.created_at AS cursor, t.*
+SELECT COALESCE(:after_time, c.created_at) AS found, t.*
   FROM (SELECT 1) one
   LEFT JOIN chat_sessions c ON c.user_id = :owner AND c.session_id = :after
   LEFT JOIN LATERAL (
@@ -129,11 +130,11 @@ LIST_THREADS_NEWEST_FIRST = _list_threads(
     "list_threads_newest_first",
     "DESC",
     "<",
-    "COALESCE(c.created_at, 'infinity'), COALESCE(c.session_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff')",
+    "COALESCE(:after_time, c.created_at, 'infinity'), COALESCE(:after, 'ffffffff-ffff-ffff-ffff-ffffffffffff')",
 )
 LIST_THREADS_OLDEST_FIRST = _list_threads(
     "list_threads_oldest_first",
     "ASC",
     ">",
-    "COALESCE(c.created_at, '-infinity'), COALESCE(c.session_id, '00000000-0000-0000-0000-000000000000')",
+    "COALESCE(:after_time, c.created_at, '-infinity'), COALESCE(:after, '00000000-0000-0000-0000-000000000000')",
 )

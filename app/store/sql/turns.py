@@ -31,7 +31,7 @@ RETURNING turn_id
 FIND_RETRIED_MESSAGE = Statement(
     "find_retried_message",
     """
-SELECT position, item::text AS item
+SELECT position, item_id, item::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND message_id = :message AND NOT is_draft
 """,
@@ -173,21 +173,28 @@ SELECT t.session_id, t.turn_id, t.operation, t.state, t.error_code, t.request_ha
 LIST_ITEMS_OF_TURN = Statement(
     "list_items_of_turn",
     """
-SELECT item::text AS item
+SELECT item_id, item::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND NOT is_draft
  ORDER BY position
 """,
 )
 
+
+def _sum(name: str) -> str:
+    """Of a count of tokens; what is none counts nothing."""
+    count = f"usage ->> '{name}'"
+    return f"COALESCE(sum(CASE WHEN {count} ~ '^[0-9]{{1,15}}$' THEN ({count})::bigint END), 0)::bigint AS {name}"
+
+
 SUM_USAGE = Statement(
     "sum_usage",
-    """
+    f"""
 SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date, count(*) AS turns,
-       COALESCE(sum((usage ->> 'input_tokens')::bigint), 0)::bigint AS input_tokens,
-       COALESCE(sum((usage ->> 'cached_tokens')::bigint), 0)::bigint AS cached_tokens,
-       COALESCE(sum((usage ->> 'output_tokens')::bigint), 0)::bigint AS output_tokens,
-       COALESCE(sum((usage ->> 'reasoning_tokens')::bigint), 0)::bigint AS reasoning_tokens
+       {_sum("input_tokens")},
+       {_sum("cached_tokens")},
+       {_sum("output_tokens")},
+       {_sum("reasoning_tokens")}
   FROM chat_turns
  WHERE user_id = :owner AND started_at >= (date_trunc('day', now() AT TIME ZONE 'UTC')
                                            - make_interval(days => :days - 1)) AT TIME ZONE 'UTC'
