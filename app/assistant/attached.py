@@ -20,6 +20,7 @@ logger = get_logger(__name__)
 Part = ResponseInputTextParam | ResponseInputImageParam
 
 OLDER_FILES_SECONDS = 10
+FILE_BEGINS = "<Attachment "
 CUT = "[The file is longer; it is cut here.]"
 
 
@@ -102,7 +103,7 @@ def _quoted(name: str, content_type: str, text: str, most_characters: int) -> Re
     """As what it is: something the user sent, and no instruction."""
     shown = text if len(text) <= most_characters else f"{text[:most_characters]}\n{CUT}"
     title = json.dumps(name, ensure_ascii=False)
-    return _text(f"<Attachment name={title} type={json.dumps(content_type)}>\n{shown}\n</Attachment>")
+    return _text(f"{FILE_BEGINS}name={title} type={json.dumps(content_type)}>\n{shown}\n</Attachment>")
 
 
 def _image(data: bytes, content_type: str) -> ResponseInputImageParam:

@@ -1,43 +1,157 @@
-"""The Agents SDK's models for OpenAI's two APIs, with every failure to read an answer as an APIError."""
+"""The Agents SDK's models for OpenAI's two APIs, for servers that are not OpenAI's.
 
-from collections.abc import AsyncIterator, Iterator
+An input that is refused is tried again with less (refusals.py), ids of calls are ours (call_ids.py), thoughts are no
+part of an answer (think_blocks.py), and every failure to read an answer is an APIError.
+"""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 from agents import AgentsException, ModelResponse, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from openai import APIError
 
+from app.assistant.call_ids import CallIds, CallsOfResponse
+from app.assistant.refusals import Attempts, ModelMemory
 from app.assistant.sse import drained
+from app.assistant.think_blocks import ThinkBlocks, apart, strip_thoughts
 from app.errors import ChatError
 from app.observability.logs import failure, get_logger
+
+BEFORE_THE_ANSWER = frozenset(
+    {
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_summary_part.added",
+        "keepalive",
+    }
+)
+UNSUCCESSFUL_ENDS = frozenset({"response.failed", "response.incomplete", "error"})
 
 logger = get_logger(__name__)
 
 
-class GuardedResponsesModel(OpenAIResponsesModel):
-    async def get_response(self, *given: Any, **named: Any) -> ModelResponse:
+@dataclass(frozen=True)
+class Guard:
+    """What all calls of a provider's models share."""
+
+    memory: ModelMemory = field(default_factory=ModelMemory)
+    call_ids: CallIds = field(default_factory=CallIds)
+    think_blocks: ThinkBlocks = "thought"
+
+
+class _Guarded:
+    """Stands before one of the SDK's models."""
+
+    model: Any
+
+    def __init__(self, *given: Any, guard: Guard, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._guard = guard
+
+    async def get_response(
+        self, system_instructions: str | None, input: str | list[Any], *given: Any, **named: Any
+    ) -> ModelResponse:
+        attempts = self._attempts(input, named)
+        while True:
+            try:
+                with _as_api_error():
+                    response: ModelResponse = await super().get_response(  # type: ignore[misc]
+                        system_instructions, _input(attempts, input), *given, **named
+                    )
+                break
+            except APIError as error:
+                attempts.after(error)
+        attempts.passed()
+        CallsOfResponse(self._guard.call_ids).rename(response.output, Counter())
+        if self._guard.think_blocks != "text":
+            strip_thoughts(response.output)
+        return response
+
+    async def stream_response(
+        self, system_instructions: str | None, input: str | list[Any], *given: Any, **named: Any
+    ) -> AsyncIterator[Any]:
+        attempts = self._attempts(input, named)
+        while True:
+            held: list[Any] = []
+            has_begun = False
+            events = super().stream_response(  # type: ignore[misc]
+                system_instructions, _input(attempts, input), *given, **named
+            )
+            try:
+                async with aclosing(self._read(events)) as read:
+                    async for event in read:
+                        if not has_begun and event.type in BEFORE_THE_ANSWER:
+                            held.append(event)
+                            continue
+                        if not has_begun:
+                            _raise_if_unsuccessful(event)
+                            has_begun = True
+                            attempts.passed()
+                            for earlier in held:
+                                yield earlier
+                        yield event
+            except APIError as error:
+                if has_begun:
+                    raise
+                attempts.after(error)
+                continue
+            for earlier in held if not has_begun else ():
+                yield earlier
+            return
+
+    def _attempts(self, given: str | list[Any], named: dict[str, Any]) -> Attempts:
+        items = [] if isinstance(given, str) else given
+        if named.get("previous_response_id") or named.get("conversation_id"):
+            items = self._guard.call_ids.restored(items)
+        return Attempts(items, str(self.model), self._guard.memory)
+
+    async def _read(self, events: Any) -> AsyncGenerator[Any, None]:
+        calls = CallsOfResponse(self._guard.call_ids)
         with _as_api_error():
-            return await super().get_response(*given, **named)
-
-    def stream_response(self, *given: Any, **named: Any) -> AsyncIterator[Any]:
-        return _guarded(super().stream_response(*given, **named))
-
-
-class GuardedChatCompletionsModel(OpenAIChatCompletionsModel):
-    async def get_response(self, *given: Any, **named: Any) -> ModelResponse:
-        with _as_api_error():
-            return await super().get_response(*given, **named)
-
-    def stream_response(self, *given: Any, **named: Any) -> AsyncIterator[Any]:
-        return _guarded(super().stream_response(*given, **named))
+            async with aclosing(events):
+                if self._guard.think_blocks != "text":
+                    events = apart(events, are_shown=self._guard.think_blocks == "thought")
+                async for event in events:
+                    calls.rename_in(event)
+                    yield event
 
 
-async def _guarded(events: Any) -> AsyncIterator[Any]:
-    with _as_api_error():
-        async with aclosing(events):
-            async for event in events:
-                yield event
+class GuardedResponsesModel(_Guarded, OpenAIResponsesModel):
+    pass
+
+
+class GuardedChatCompletionsModel(_Guarded, OpenAIChatCompletionsModel):
+    pass
+
+
+def goes_back(context: ReasoningContentReplayContext) -> bool:
+    """Whether ``reasoning_content`` is sent back while tools are called: to the model that has sent it, whatever its
+    name. DeepSeek and Kimi refuse a tool's output without it."""
+    return context.reasoning.origin_model == context.model
+
+
+def _input(attempts: Attempts, given: str | Sequence[Any]) -> Any:
+    return given if isinstance(given, str) else attempts.items
+
+
+def _raise_if_unsuccessful(event: Any) -> None:
+    """A refusal that comes as the first event."""
+    if event.type not in UNSUCCESSFUL_ENDS:
+        return
+    response = getattr(event, "response", None)
+    error = getattr(response, "error", None) or event
+    details = getattr(response, "incomplete_details", None)
+    code = getattr(details, "reason", None) or getattr(error, "code", None)
+    message = getattr(error, "message", None) or "the answer failed"
+    raise drained(APIError(message, httpx2.Request("POST", "/"), body={"code": code, "message": message}))
 
 
 @contextmanager

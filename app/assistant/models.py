@@ -21,9 +21,10 @@ from agents.tracing.provider import DefaultTraceProvider
 from openai import AsyncOpenAI, Timeout
 
 from app.assistant.demo.model import SECONDS_PER_WORD, DemoModel
-from app.assistant.guarded_models import GuardedChatCompletionsModel, GuardedResponsesModel
+from app.assistant.guarded_models import Guard, GuardedChatCompletionsModel, GuardedResponsesModel, goes_back
 from app.assistant.openai_client import StreamingOpenAI
 from app.assistant.speech import Transcriber
+from app.assistant.think_blocks import ThinkBlocks
 
 CONNECT_SECONDS = 10
 
@@ -52,6 +53,7 @@ class ModelOptions:
     timeout_seconds: float = 120
     """Silence after which the server is given up."""
     retries: int = 2
+    think_blocks: ThinkBlocks = "thought"
 
     @property
     def is_demo(self) -> bool:
@@ -74,12 +76,17 @@ class ConfiguredModels(OpenAIProvider):
         self.client = client
         self._api = options.api
         self._model_name = options.model
+        self._guard = Guard(think_blocks=options.think_blocks)
 
     def get_model(self, model_name: str | None) -> Model:
         name = model_name or self._model_name
         if self._api == "chat_completions":
-            return GuardedChatCompletionsModel(name or get_default_model(), self.client)
-        return GuardedResponsesModel(name or get_default_model(), self.client, model_is_explicit=name is not None)
+            return GuardedChatCompletionsModel(
+                name or get_default_model(), self.client, should_replay_reasoning_content=goes_back, guard=self._guard
+            )
+        return GuardedResponsesModel(
+            name or get_default_model(), self.client, model_is_explicit=name is not None, guard=self._guard
+        )
 
     async def aclose(self) -> None:
         """The SDK leaves the client open, which others might use."""

@@ -14,8 +14,12 @@ from openai.resources.chat.completions import AsyncCompletions
 from openai.resources.responses import AsyncResponses
 
 from app.assistant.aiohttp_transport import AiohttpTransport
+from app.assistant.input_shape import shaped_items, shaped_messages
 from app.assistant.sse import ModelStream
 from app.assistant.streams import ChatCompletionsStream, ResponsesStream
+from app.text import clean_text
+
+CLEANED = ("input", "instructions")
 
 
 class StreamingOpenAI(AsyncOpenAI):
@@ -46,6 +50,9 @@ class _Responses(AsyncResponses):
         self._stock = AsyncResponses(client)
 
     async def create(self, **given: Any) -> Any:
+        if isinstance(given.get("input"), list):
+            given["input"] = shaped_items(given["input"])
+        given |= {name: clean_text(given[name]) for name in CLEANED if isinstance(given.get(name), str)}
         return await _create(self._stock, ResponsesStream, given)
 
 
@@ -58,6 +65,8 @@ class _Completions(AsyncCompletions):
         if given.get("stream") is True and given.get("stream_options", omit) is omit:
             # The Agents SDK asks only OpenAI for usage; other servers do not report it unasked, either.
             given["stream_options"] = {"include_usage": True}
+        if isinstance(given.get("messages"), list):
+            given["messages"] = shaped_messages(given["messages"])
         return await _create(self._stock, ChatCompletionsStream, given)
 
 

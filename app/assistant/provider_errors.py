@@ -21,6 +21,7 @@ from app.errors import (
     ModelMistaken,
     ModelQuotaUsedUp,
     ModelUnavailable,
+    PictureRefused,
     TooManySteps,
 )
 
@@ -33,7 +34,7 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "max_output_tokens": AnswerTooLong,
     "length": AnswerTooLong,
     "invalid_prompt": ContentRefused,
-    "image_content_policy_violation": ContentRefused,
+    "image_content_policy_violation": PictureRefused,
     "content_filter": ContentRefused,
     "content_policy_violation": ContentRefused,
     "moderation_blocked": ContentRefused,
@@ -43,9 +44,31 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "billing_hard_limit_reached": ModelQuotaUsedUp,
     "rate_limit_exceeded": ModelBusy,
     "overloaded_error": ModelBusy,
+    "unsupported_parameter": ModelMisconfigured,
     "model_not_found": ModelMisconfigured,
     "invalid_api_key": ModelMisconfigured,
 }
+# OpenAI's, of a response that failed.
+_BY_CODE |= dict.fromkeys(
+    (
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_file_not_found",
+        "image_file_too_large",
+        "image_parse_error",
+        "image_too_large",
+        "image_too_small",
+        "invalid_base64_image",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_image_mode",
+        "invalid_image_url",
+        "unsupported_image_media_type",
+    ),
+    PictureRefused,
+)
+ABOUT_THE_INPUT = frozenset({400, 413, 415, 422})
+"""Answers to a request in which something is not taken."""
 _BY_STATUS: dict[int, type[ChatError]] = {
     401: ModelMisconfigured,
     402: ModelQuotaUsedUp,
@@ -69,26 +92,46 @@ _QUOTA = re.compile(r"insufficient[_ ]quota|budget has been exceeded|credit bala
 _REFUSED = re.compile(
     r"contentpolicyviolation|blocked (due to|by|for) (the )?(safety|content)|content management policy"
 )
+# Where there is a picture in the request: OpenAI, vLLM, llama.cpp, Ollama, OpenRouter, Groq, Mistral, DeepSeek.
+_NO_PICTURES = re.compile(
+    r"\b(image|images|image_url|vision|multi-?modal|mmproj|pictures?)\b|content must be a string|expected `?text`?"
+    r"|input should be a valid string"
+)
 _BUSY = re.compile(r"overloaded|at capacity|rate limit|too many requests")
 # As the Agents SDK writes what ended a stream of the responses API.
 _IN_STREAM = re.compile(r"code='?(\w+)|reason='?(\w+)")
 
 
-def told_of(error: Exception) -> ChatError | None:
-    """None for what is no trouble of a model's."""
+class ModelRefusal(APIError):
+    """A refusal that was looked into. ``told`` is what its user is told."""
+
+    def __init__(self, error: APIError, told: ChatError) -> None:
+        super().__init__(error.message, error.request, body=error.body)
+        self.told = told
+        self.request_id = getattr(error, "request_id", None)
+        self.status_code = getattr(error, "status_code", None)
+
+
+def told_of(error: Exception, *, has_pictures: bool = False) -> ChatError | None:
+    """None for what is no trouble of a model's. ``has_pictures``: whether one was sent."""
     match error:
+        case ModelRefusal(told=told):
+            return told
         case ContentFilterFinishReasonError():
             return ContentRefused()
         case MaxTurnsExceeded():
             return TooManySteps()
         case ModelTimeoutError():
             return ModelUnavailable()
-        case ModelBehaviorError(message=message):
-            return _of_behaviour(message)()
-        case APIError():
-            return _of_api(error)()
         case _:
-            return None
+            kind = _kind_of(error, has_pictures=has_pictures)
+            return kind() if kind is not None else None
+
+
+def _kind_of(error: Exception, *, has_pictures: bool) -> type[ChatError] | None:
+    if isinstance(error, ModelBehaviorError):
+        return _of_behaviour(error.message)
+    return _of_api(error, has_pictures=has_pictures) if isinstance(error, APIError) else None
 
 
 def _of_behaviour(message: str) -> type[ChatError]:
@@ -99,7 +142,12 @@ def _of_behaviour(message: str) -> type[ChatError]:
     return next((_BY_CODE[code] for code in codes if code in _BY_CODE), ModelUnavailable)
 
 
-def _of_api(error: APIError) -> type[ChatError]:
+def has_code(error: APIError) -> bool:
+    """Whether the provider has told by a code what is wrong."""
+    return any(code in _BY_CODE for code in _words_of(error)[0])
+
+
+def _of_api(error: APIError, *, has_pictures: bool) -> type[ChatError]:
     codes, said = _words_of(error)
     status = error.status_code if isinstance(error, APIStatusError) else None
     if status in {413, 429} and _NEVER_FITS.match(said):
@@ -107,6 +155,9 @@ def _of_api(error: APIError) -> type[ChatError]:
     by_code = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
     if by_code is not None:
         return by_code
+    # llama.cpp answers 500.
+    if has_pictures and (status in {404, 500} or status in ABOUT_THE_INPUT) and _NO_PICTURES.search(said):
+        return ContextTooLong if _TOO_LONG.search(said) else PictureRefused
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 429:

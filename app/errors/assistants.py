@@ -82,9 +82,11 @@ class TooManySteps(ChatError):
 
 
 class ContextTooLong(ChatError):
+    """By the newest message alone: what is older is left out before."""
+
     status = 422
     code = "context_too_long"
-    sentence = "This is too long for the assistant. Please send less, or start a new conversation."
+    sentence = "This message is too long for the assistant. Please send a shorter one."
 
 
 class ModelSilent(ChatError):
@@ -97,11 +99,19 @@ class ModelSilent(ChatError):
 
 
 class ContentRefused(ChatError):
-    """By the provider's content filter."""
+    """By the provider's content filter. No model sees the message again unless it is retried and passes."""
 
     status = 422
     code = "content_refused"
-    sentence = "The assistant may not answer this."
+    sentence = "The assistant may not answer this message."
+
+
+class PictureRefused(ChatError):
+    """By the provider, or by a model that sees no pictures. With the next message it is only named."""
+
+    status = 422
+    code = "picture_refused"
+    sentence = "The assistant cannot take this picture. Please ask without it, or send another one."
 
 
 class InputGuardrailTripped(ChatError):

@@ -19,4 +19,5 @@ def model_options(settings: Settings) -> ModelOptions:
         tracing_key=settings.tracing_key.get_secret_value() if settings.tracing_key is not None else None,
         timeout_seconds=settings.model_timeout_seconds,
         retries=settings.model_retries,
+        think_blocks=settings.think_blocks,
     )

@@ -111,6 +111,9 @@ class Settings(FileSettings):
     history_tokens: int = Field(
         32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
     )
+    think_blocks: Literal["thought", "drop", "text"] = Field(
+        "thought", description="what becomes of <think> blocks at the head of an answer: shown as a thought, or dropped"
+    )
     tracing: bool = Field(
         False, description="let the Agents SDK send its traces, which hold the conversations, to where it sends them"
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 USE_THE_TOOL = re.compile(r"use the tool(?: (\w+) (\{.*\}))?")
 TOOL = ("current_time", "{}")
+BETWEEN = "\n\n"
+"""Stands between what was joined."""
 
 Tool = tuple[str, str]
 """Its name and its arguments."""
@@ -73,12 +75,14 @@ class _Sentence(Script):
 
 
 def said(messages: list[dict[str, Any]]) -> list[str]:
+    """What the user has said, message by message: those that no answer parts come as one, with notes behind them."""
     texts = []
     for message in messages:
         if message.get("role") == "user":
             content = message["content"]
-            texts.append(content if isinstance(content, str) else "".join(part.get("text", "") for part in content))
-    return texts
+            joined = content if isinstance(content, str) else BETWEEN.join(part.get("text", "") for part in content)
+            texts += [text for text in joined.split(BETWEEN) if not text.startswith("<Context>")]
+    return texts or [""]
 
 
 def is_tool_output(message: dict[str, Any]) -> bool:

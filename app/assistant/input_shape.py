@@ -1,0 +1,86 @@
+"""Model input in a shape that every server of OpenAI's two APIs takes.
+
+Chat templates of open models, and some providers (Mistral, Anthropic behind gateways), want the roles to alternate, the
+user to speak first, an answer after the output of a tool, and plain text where there is nothing but text.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.text import clean_json
+
+Message = dict[str, Any]
+
+USER_IS_SILENT = "<Context>\nThe user has said nothing yet.\n</Context>"
+GO_ON = "<Context>\nThe assistant goes on.\n</Context>"
+NOT_ANSWERED = "[No answer was given.]"
+BETWEEN = "\n\n"
+TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
+INSTRUCTING = frozenset({"system", "developer"})
+
+
+def shaped_messages(messages: Sequence[Message]) -> list[Message]:
+    """Of chat completions."""
+    shaped: list[Message] = []
+    for given in messages:
+        message = _plain(given)
+        role, before = message.get("role"), shaped[-1].get("role") if shaped else "system"
+        if role == before == "user" or (role == before == "assistant" and not shaped[-1].get("tool_calls")):
+            shaped[-1] = _merged(shaped[-1], message)
+            continue
+        if role == "assistant" and before in INSTRUCTING:
+            shaped.append({"role": "user", "content": USER_IS_SILENT})
+        if role == "user" and before == "tool":
+            shaped.append({"role": "assistant", "content": NOT_ANSWERED})
+        shaped.append(message)
+    if shaped and shaped[-1].get("role") == "assistant":
+        shaped.append({"role": "user", "content": GO_ON})
+    return shaped
+
+
+def shaped_items(items: Sequence[Message]) -> list[Message]:
+    """Of the responses API, whose items need not alternate; servers that hand them to a template merge nothing."""
+    shaped: list[Message] = []
+    for given in items:
+        item = _plain(given)
+        if shaped and item.get("role") == shaped[-1].get("role") == "user":
+            shaped[-1] = _merged(shaped[-1], item)
+        else:
+            shaped.append(item)
+    return shaped
+
+
+def _plain(given: Message) -> Message:
+    message: Message = clean_json(given)
+    content = message.get("content")
+    if "role" in message and isinstance(content, list) and content and all(map(_is_text, content)):
+        message["content"] = BETWEEN.join(part["text"] for part in content)
+    return message
+
+
+def _is_text(part: Any) -> bool:
+    """Whether there is nothing to it but its text, such as a mark for a cache."""
+    return isinstance(part, dict) and part.get("type") in TEXT_TYPES and part.keys() == {"type", "text"}
+
+
+def _merged(first: Message, second: Message) -> Message:
+    one, two = first.get("content"), second.get("content")
+    if one is None or two is None:
+        content = two if one is None else one
+    elif isinstance(one, str) and isinstance(two, str):
+        content = f"{one}{BETWEEN}{two}"
+    else:
+        kind = next(part["type"] for part in (*_listed(one), *_listed(two)) if "type" in part)
+        is_item = kind.startswith("input_")
+        content = [*_parts(one, is_item=is_item), *_parts(two, is_item=is_item)]
+    return {**first, **second, "content": content}
+
+
+def _listed(content: Any) -> list[Message]:
+    return content if isinstance(content, list) else []
+
+
+def _parts(content: Any, *, is_item: bool) -> list[Message]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "input_text" if is_item else "text", "text": content}]
