@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
+    parser.addoption("--strict-models", action="store_true", help="and on one that refuses what real APIs refuse")
     parser.addoption("--field", type=Path, help="where `make field` has installed model servers that are not ours")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
 
@@ -180,7 +181,15 @@ def empty_url(postgres: URL) -> Iterator[URL]:
 
 @pytest.fixture(scope="session")
 def model_server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
-    server = ModelServer(is_minimal=request.config.getoption("--minimal-models"))
+    option = request.config.getoption
+    server = ModelServer(is_minimal=option("--minimal-models"), is_strict=option("--strict-models"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def strict_model_server() -> Iterator[ModelServer]:
+    server = ModelServer(is_strict=True)
     yield server
     server.close()
 

@@ -34,6 +34,7 @@ from chatkit.types import (
 
 from app.assistant.actions import RegisteredAction, rules_of
 from app.assistant.base import Assistant, Choices, Say
+from app.assistant.client_tools import RunContext
 from app.assistant.converter import HistoryConverter
 from app.assistant.guardrails import TRIPPED, refusal_of
 from app.assistant.images import StoredImages, partial_images_of
@@ -112,7 +113,7 @@ class AgentAssistant(Assistant):
         turn = context.request_context.turn
         wanted = self._wanted(history)
         # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
-        running: AgentContext[RequestContext] = AgentContext(
+        running = RunContext(
             thread=context.thread,
             store=context.store,
             request_context=context.request_context,
@@ -142,7 +143,7 @@ class AgentAssistant(Assistant):
             shown: Any = _Heard(result, running, say)
             events = stream_agent_response(running, shown, converter=self._images(context))
             async for event in without_empty_messages(events):
-                yield event
+                yield await running.first_of_calls(event)
         except TRIPPED as tripped:
             raise refusal_of(tripped) from None
         except UserError as error:

@@ -14,6 +14,7 @@ Message = dict[str, Any]
 USER_IS_SILENT = "<Context>\nThe user has said nothing yet.\n</Context>"
 GO_ON = "<Context>\nThe assistant goes on.\n</Context>"
 NOT_ANSWERED = "[No answer was given.]"
+EMPTY = "[Nothing]"
 BETWEEN = "\n\n"
 TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
 INSTRUCTING = frozenset({"system", "developer"})
@@ -24,6 +25,8 @@ def shaped_messages(messages: Sequence[Message]) -> list[Message]:
     shaped: list[Message] = []
     for given in messages:
         message = _plain(given)
+        if message.get("role") == "assistant" and not (message.get("content") or message.get("tool_calls")):
+            continue
         role, before = message.get("role"), shaped[-1].get("role") if shaped else "system"
         if role == before == "user" or (role == before == "assistant" and not shaped[-1].get("tool_calls")):
             shaped[-1] = _merged(shaped[-1], message)
@@ -54,7 +57,11 @@ def _plain(given: Message) -> Message:
     message: Message = clean_json(given)
     content = message.get("content")
     if "role" in message and isinstance(content, list) and content and all(map(_is_text, content)):
-        message["content"] = BETWEEN.join(part["text"] for part in content)
+        content = BETWEEN.join(part["text"] for part in content if part["text"])
+        message["content"] = content
+    if content in ("", []) and message.get("role") in {"user", "tool"}:
+        # Anthropic and Bedrock take no empty text.
+        message["content"] = EMPTY
     return message
 
 

@@ -158,8 +158,9 @@ class ChatCompletionsStream(ModelStream):
         index = index if isinstance(index, int) else None
         begins = isinstance(function, dict) and function.get("name") and (call_id or index is None)
         for place, (known_index, known_id) in reversed([*enumerate(self._calls)]):
-            is_same_call = bool(call_id) and call_id == known_id
-            if is_same_call if begins else index is None or known_index in (None, index):
+            is_same_place = index is None or known_index in (None, index)
+            # One server gives all calls the same index, another the same id.
+            if is_same_place if not begins else bool(call_id) and call_id == known_id and is_same_place:
                 return place
         self._calls.append((index, call_id))
         return len(self._calls) - 1

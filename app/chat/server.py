@@ -23,6 +23,7 @@ from chatkit.types import (
     Thread,
     ThreadCustomActionParams,
     ThreadItem,
+    ThreadItemDoneEvent,
     ThreadItemReplacedEvent,
     ThreadMetadata,
     ThreadsAddClientToolOutputReq,
@@ -38,6 +39,7 @@ from chatkit.types import (
 from pydantic import BaseModel
 
 from app.assistant import Assistant
+from app.assistant.client_tools import drop_calls, next_call
 from app.attachments import Attachments
 from app.attachments.references import with_links
 from app.chat.actions import CheckedAction, checked
@@ -173,6 +175,8 @@ class ChatServer(ChatKitServer[RequestContext]):
         # statement for each.
         if message is not None:
             await self.store.add_thread_item(thread.id, message, context)
+            if drop_calls(thread):
+                await self.store.save_thread(thread, context)
         history = await self._history_of(thread, message, context)
         live = LiveContext.of(thread, self.store, context)
         told = live.telling.merged(self.assistant.stream(history, live, live.telling.say))
@@ -255,7 +259,9 @@ class ChatServer(ChatKitServer[RequestContext]):
                 call = await self._pending_call(params.thread_id, context)
                 answered = call.model_copy(update={"output": params.result, "status": "completed"})
                 await self.store.settle_item(thread.id, answered, context)
-                async for event in self._process_events(thread, context, lambda: self.respond(thread, None, context)):
+                async for event in self._process_events(
+                    thread, context, lambda: self._asked_or_answered(thread, context)
+                ):
                     yield event
             case ThreadsAddStructuredInputReq(params=params):
                 thread = await self.store.load_thread(params.thread_id, context)
@@ -290,6 +296,26 @@ class ChatServer(ChatKitServer[RequestContext]):
             # The store answers for an absent thread, or somebody else's, with an empty page.
             await self.store.load_thread(params.thread_id, context)
         return page
+
+    async def _asked_or_answered(
+        self, thread: ThreadMetadata, context: RequestContext
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        """The next of the client tools that were called at once; the model goes on when all have their outputs."""
+        while (call := next_call(thread)) is not None:
+            if not await self._is_there(call, context):
+                # Saved before it is told, and told before it is forgotten.
+                await self.store.add_thread_item(thread.id, call, context)
+                yield ThreadItemDoneEvent(item=call)
+                return
+        async for event in self.respond(thread, None, context):
+            yield event
+
+    async def _is_there(self, item: ThreadItem, context: RequestContext) -> bool:
+        try:
+            await self.store.load_item(item.thread_id, item.id, context)
+        except NotFound:
+            return False
+        return True
 
     async def _pending_call(self, thread_id: str, context: RequestContext) -> ClientToolCallItem:
         """The call that waits for its output, whatever a failed turn has left behind it.

@@ -1,12 +1,16 @@
 """An agent asks the browser: the answer is taken after a restart, and what was under way goes on."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
-from tests.faults.harness import SECRET, environment
+from tests.faults.harness import SECRET, environment, new_user
+from tests.support.model_script import is_tool_output
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, texts, thread_id_of
 
 
@@ -46,3 +50,85 @@ def test_a_client_tool_is_answered_after_a_restart_and_its_workflow_goes_on(
         assert (again.status_code, again.json()["code"]) == (409, "conflict")
     finally:
         assert second.stop() == 0
+
+
+TOOLS = {
+    "two": [("ask_title", "{}"), ("ask_selection", '{"of": "page"}')],
+    "the same twice": [("ask_selection", '{"of": "one"}'), ("ask_selection", '{"of": "two"}')],
+    "three": [("ask_title", "{}"), ("ask_selection", '{"of": "one"}'), ("ask_selection", '{"of": "two"}')],
+}
+ASKED = {"ask_title": "get_page_title", "ask_selection": "get_selection"}
+
+
+@pytest.fixture(scope="module", params=["responses", "chat_completions"])
+def asking(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_database: URL,
+    strict_model_server: ModelServer,
+) -> Iterator[ChatProcess]:
+    own = {"CHAT_ASSISTANT": "tests.support.assistants:build_with_client_tools", "CHAT_MODEL_API": request.param}
+    settings = environment(shared_database, strict_model_server) | own
+    process = ChatProcess(tmp_path_factory.mktemp("asking"), **settings).wait_until_ready()
+    yield process
+    assert process.stop() == 0
+
+
+def calls_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item for item in done_items(events) if item["type"] == "client_tool_call"]
+
+
+@pytest.mark.parametrize("ids", [[], ["call_0"] * 3, [f"{number}" * 200 for number in range(3)]], ids=len)
+@pytest.mark.parametrize("kind", TOOLS)
+def test_several_client_tools_called_at_once_are_asked_one_after_the_other(
+    asking: ChatProcess, strict_model_server: ModelServer, kind: str, ids: list[str]
+) -> None:
+    tools = TOOLS[kind]
+    client = ChatClient(asking.base_url, mint(SECRET, new_user(), seconds=600))
+    note = new_user()
+    script = {"tools": tools, "note": note, "call_ids": ids[: len(tools)]}
+    events = client.create("SCRIPT " + json.dumps(script))
+    thread_id = thread_id_of(events)
+    for number, (tool, arguments) in enumerate(tools):
+        (call,) = calls_in(events)
+        assert (call["name"], call["status"]) == (ASKED[tool], "pending")
+        assert call["arguments"] == json.loads(arguments)
+        events = client.events("threads.add_client_tool_output", thread_id=thread_id, result={"number": number})
+    assert [error for error in events if error["type"] == "error"] == []
+    assert texts(done_items(events)[-1:]) == ["Done."]
+    kept = [item for item in client.items(thread_id) if item["type"] == "client_tool_call"]
+    assert [item["output"] for item in kept] == [{"number": number} for number in range(len(tools))]
+    sent = [call for call in strict_model_server.calls() if note in json.dumps(call["body"])]
+    assert len(sent) == 2
+    assert not any("refused" in call for call in sent)
+    assert client.post("threads.add_client_tool_output", thread_id=thread_id, result={}).status_code == 409
+
+
+def test_a_new_message_makes_the_calls_that_wait_void(asking: ChatProcess) -> None:
+    client = ChatClient(asking.base_url, mint(SECRET, new_user(), seconds=600))
+    events = client.create("SCRIPT " + json.dumps({"tools": TOOLS["three"], "note": new_user()}))
+    thread_id = thread_id_of(events)
+    assert calls_in(client.events("threads.add_client_tool_output", thread_id=thread_id, result={}))
+    assert texts(done_items(client.say(thread_id, "Never mind."))[-1:])[0].startswith("You said 'Never mind.'")
+    again = client.say(thread_id, "SCRIPT " + json.dumps({"tools": TOOLS["two"][:1], "note": new_user()}))
+    assert [call["name"] for call in calls_in(again)] == ["get_page_title"]
+    done = client.events("threads.add_client_tool_output", thread_id=thread_id, result={})
+    assert calls_in(done) == []
+    assert texts(done_items(done)[-1:]) == ["Done."]
+
+
+@pytest.mark.parametrize("ids", [[], ["same", "same"], ["", ""], ["x" * 200, "y" * 65]], ids=str)
+def test_calls_of_a_run_are_told_apart_whatever_ids_they_have(
+    asking: ChatProcess, strict_model_server: ModelServer, ids: list[str]
+) -> None:
+    client = ChatClient(asking.base_url, mint(SECRET, new_user(), seconds=600))
+    tools = [("echo", '{"words": "first"}'), ("echo", '{"words": "second"}')]
+    note = new_user()
+    script = {"tools": tools, "rounds": 3, "note": note, "call_ids": ids}
+    assert texts(done_items(client.create("SCRIPT " + json.dumps(script)))[-1:]) == ["Done."]
+    bodies = [call for call in strict_model_server.calls() if note in json.dumps(call["body"])]
+    assert not any("refused" in call for call in bodies)
+    last = bodies[-1]["body"]
+    given = last.get("input") or last["messages"]
+    outputs = [item.get("output") or item.get("content") for item in given if is_tool_output(item)]
+    assert outputs == ["first", "second"] * 3

@@ -71,6 +71,44 @@ def build_with_card() -> Agent[AgentContext[RequestContext]]:
 
 
 @function_tool
+async def ask_title(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
+    """Ask the browser for the title of its page."""
+    ctx.context.client_tool_call = ClientToolCall(name="get_page_title", arguments={})
+    return "asked"
+
+
+@function_tool
+async def ask_selection(ctx: RunContextWrapper[AgentContext[RequestContext]], of: str = "page") -> str:
+    """Ask the browser for what is selected in it."""
+    ctx.context.client_tool_call = ClientToolCall(name="get_selection", arguments={"of": of})
+    return "asked"
+
+
+def build_with_client_tools() -> Agent[AgentContext[RequestContext]]:
+    """Two that may be called at once, tools of its own, and an agent that it hands over to."""
+    clerk: Agent[AgentContext[RequestContext]] = Agent(name="Clerk", instructions="Answer.", tools=[echo])
+    return Agent(
+        name="Asking",
+        instructions="Ask.",
+        tools=[ask_title, ask_selection, echo, recite],
+        handoffs=[clerk],
+        tool_use_behavior=StopAtTools(stop_at_tool_names=["ask_title", "ask_selection"]),
+    )
+
+
+@function_tool
+async def echo(words: str) -> str:
+    """Say the words."""
+    return words
+
+
+@function_tool
+async def recite(characters: int) -> str:
+    """Say so much."""
+    return "begin " + "z" * characters + " end"
+
+
+@function_tool
 async def look_at_page(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
     """Ask the browser for the title of its page."""
     await ctx.context.add_workflow_task(CustomTask(title="Looking at the page"))

@@ -42,11 +42,21 @@ class Script:
     """Said instead of an answer."""
     tools: list[Tool] = field(default_factory=list)
     """Called at once, side by side, after the words; their outputs are answered with ``Done.``"""
+    rounds: int = 1
+    """How often they are called before that."""
+    call_ids: list[str] = field(default_factory=list)
+    """Of the tools in each round; without them ``call_0`` and so on, the same in every round."""
+    think: str = ""
+    """Said at the head of the text, between the marks of a thought."""
     note: str = ""
     """Tells one script from another that says the same."""
 
     def word(self, number: int) -> str:
-        return f"w{number}{'x' * self.size} "
+        thought = f"<think>{self.think}</think>\n\n" if self.think and number == 0 else ""
+        return f"{thought}w{number}{'x' * self.size} "
+
+    def call_id(self, number: int) -> str:
+        return self.call_ids[number] if number < len(self.call_ids) else f"call_{number}"
 
     @property
     def error(self) -> dict[str, Any]:
@@ -60,7 +70,8 @@ def script_of(messages: list[dict[str, Any]]) -> Script:
         text, tool = _reply(messages)
         return _Sentence(text, [tool] if tool is not None else [])
     script = Script(**json.loads(last.removeprefix("SCRIPT ")))
-    return _Sentence("Done.", []) if script.tools and is_tool_output(messages[-1]) else script
+    outputs = sum(map(is_tool_output, messages[last_question(messages) :]))
+    return _Sentence("Done.", []) if script.tools and outputs >= script.rounds * len(script.tools) else script
 
 
 class _Sentence(Script):
@@ -83,6 +94,11 @@ def said(messages: list[dict[str, Any]]) -> list[str]:
             joined = content if isinstance(content, str) else BETWEEN.join(part.get("text", "") for part in content)
             texts += [text for text in joined.split(BETWEEN) if not text.startswith("<Context>")]
     return texts or [""]
+
+
+def last_question(messages: list[dict[str, Any]]) -> int:
+    """The place of the user's last message."""
+    return max((place for place, message in enumerate(messages) if message.get("role") == "user"), default=0)
 
 
 def is_tool_output(message: dict[str, Any]) -> bool:

@@ -4,7 +4,8 @@ It prints its port on the first line. What it answers is decided by the last mes
 ``DRAW {"image": base64, "partials": [base64, ...]}`` draws a picture, by the responses API. Recordings are heard at
 ``/v1/audio/transcriptions``: one that begins with ``fail`` and a status is answered with it, any other with its length.
 
-With ``--minimal`` it sends no field that a client can do without, and no ``event:`` line, as careless servers do.
+With ``--minimal`` it sends no field that a client can do without, and no ``event:`` line, as careless servers do. With
+``--strict`` it refuses what real APIs are known to refuse (``strict_model.py``).
 
 What it was asked, and what it sent when, is kept and handed out at ``GET /calls``.
 """
@@ -26,8 +27,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.support.model_script import Script, said, script_of
+from tests.support.strict_model import refusal_of
 
 IS_MINIMAL = "--minimal" in sys.argv
+IS_STRICT = "--strict" in sys.argv
 DISPENSABLE = frozenset({"object", "created", "created_at", "model", "sequence_number", "logprobs", "annotations"})
 DISPENSABLE |= {"parallel_tool_calls", "tool_choice", "tools", "status", "role", "index", "total_tokens"}
 DISPENSABLE |= {"output_index", "content_index", "summary_index", "cache_write_tokens"}
@@ -70,8 +73,11 @@ class Call:
             self.log["ended"] = time.time()
 
 
-def _refused(script: Script) -> Response | None:
+def _refused(call: Call, script: Script) -> Response | None:
     """An error at once."""
+    if IS_STRICT and (error := refusal_of(call.log["api"], call.log["body"])) is not None:
+        call.log["refused"] = error["message"]
+        return JSONResponse({"error": error}, status_code=400)
     status = script.status or (500 if script.then == "500" else 0)
     if not status or (script.failures and _failed[script.note] >= script.failures):
         return None
@@ -93,7 +99,7 @@ def _refused(script: Script) -> Response | None:
 async def chat_completions(request: Request) -> Response:
     body = await request.json()
     call, script = Call("chat_completions", request, body), script_of(body["messages"])
-    return _refused(script) or StreamingResponse(_chat_chunks(call, script), media_type="text/event-stream")
+    return _refused(call, script) or StreamingResponse(_chat_chunks(call, script), media_type="text/event-stream")
 
 
 async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
@@ -116,7 +122,7 @@ async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
     for number, (name, arguments) in enumerate(script.tools):
         function = {"name": name, "arguments": arguments[:1]}
         yield chunk(
-            {"tool_calls": [{"index": number, "id": f"call_{number}", "type": "function", "function": function}]}
+            {"tool_calls": [{"index": number, "id": script.call_id(number), "type": "function", "function": function}]}
         )
         # In pieces, as most servers send them.
         yield chunk({"tool_calls": [{"index": number, "function": {"arguments": arguments[1:]}}]})
@@ -135,7 +141,7 @@ async def responses(request: Request) -> Response:
         drawn = _drawing_events(call, **json.loads(last.removeprefix("DRAW ")))
         return StreamingResponse(_framed(drawn), media_type="text/event-stream")
     script = script_of(body["input"])
-    return _refused(script) or StreamingResponse(
+    return _refused(call, script) or StreamingResponse(
         _framed(_response_events(call, script)), media_type="text/event-stream"
     )
 
@@ -202,7 +208,7 @@ async def _response_events(call: Call, script: Script) -> AsyncIterator[dict[str
     output.append(message | {"status": "completed", "content": [part]})
     yield {"type": "response.output_item.done", "output_index": len(output) - 1, "item": output[-1]}
     for number, (name, arguments) in enumerate(script.tools):
-        used = {"id": f"fc_{number}", "type": "function_call", "call_id": f"call_{number}", "name": name}
+        used = {"id": f"fc_{number}", "type": "function_call", "call_id": script.call_id(number), "name": name}
         output.append(used | {"arguments": arguments, "status": "completed"})
         at = {"item_id": f"fc_{number}", "output_index": len(output) - 1}
         started = used | {"arguments": "", "status": "in_progress"}

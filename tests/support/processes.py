@@ -49,11 +49,13 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 class ModelServer:
-    """The scripted one. A minimal one sends no field that a client can do without."""
+    """The scripted one. A minimal one sends no field that a client can do without; a strict one refuses what real APIs
+    refuse."""
 
-    def __init__(self, *, is_minimal: bool = False) -> None:
+    def __init__(self, *, is_minimal: bool = False, is_strict: bool = False) -> None:
+        flags = [*(["--minimal"] if is_minimal else []), *(["--strict"] if is_strict else [])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.model_server", *(["--minimal"] if is_minimal else [])],
+            [sys.executable, "-m", "tests.support.model_server", *flags],
             cwd=ROOT,
             env=clean_environment(),
             stdout=subprocess.PIPE,

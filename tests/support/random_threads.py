@@ -1,0 +1,129 @@
+"""Threads of every kind of item, with turns that ended in every way, as a store holds them after months."""
+
+import random
+from typing import Any
+
+from chatkit.types import (
+    ClientToolCallItem,
+    FileAttachment,
+    ImageAttachment,
+    ThreadItem,
+    UserMessageItem,
+    UserMessageTagContent,
+)
+
+from app.context import RequestContext, Turn
+from app.errors import NotFound
+from app.store import DatabaseStore
+from app.store.ids import kind_of, new_id
+from app.store.turns import EndState
+from tests.support.items import NAIVE, assistant_message, examples_of, item_types, thread, user_message
+
+ENDS: list[tuple[EndState, str | None]] = [
+    ("completed", None),
+    ("completed", None),
+    ("failed", "model_unavailable"),
+    ("failed", "content_refused"),
+    ("failed", "context_too_long"),
+    ("failed", "picture_refused"),
+    ("failed", "input_guardrail_tripped"),
+    ("failed", "output_guardrail_tripped"),
+    ("stopped", None),
+    ("superseded", None),
+    ("interrupted", "interrupted"),
+]
+CALL_IDS = ["call_0", "call_0", "x" * 200, "", "call_1"]
+STRANGE = ["", " ", "NUL \x00", "ä\u200d", "\u2028", "x" * 3000]
+EXAMPLES = [item for kind in item_types() for item in examples_of(kind, "?")]
+
+
+async def random_thread(store: DatabaseStore, user: str, rng: random.Random) -> str:
+    """Returns its id."""
+    thread_id = new_id("thread")
+    context = RequestContext(user_id=user)
+    await store.save_thread(thread(thread_id), context)
+    asked: list[str] = []
+    for _ in range(rng.randint(0, 7)):
+        if asked and rng.random() < 0.2:
+            await _retried(store, thread_id, rng.choice(asked), user, rng)
+        elif rng.random() < 0.2:
+            await store.add_thread_item(thread_id, _some_item(thread_id, rng), context)
+        else:
+            asked.append(await _turn(store, thread_id, user, rng))
+    return thread_id
+
+
+async def _turn(store: DatabaseStore, thread_id: str, user: str, rng: random.Random) -> str:
+    context = RequestContext(user_id=user, turn=Turn("threads.add_user_message"))
+    question = _question(thread_id, rng)
+    await store.add_thread_item(thread_id, question, context)
+    await _answered(store, thread_id, context, rng)
+    return question.id
+
+
+async def _retried(store: DatabaseStore, thread_id: str, item_id: str, user: str, rng: random.Random) -> None:
+    context = RequestContext(user_id=user, turn=Turn("threads.retry_after_item"))
+    try:
+        await store.open_retry(thread_id, item_id, context)
+    except NotFound:
+        # It was part of an answer that was replaced.
+        return
+    await _answered(store, thread_id, context, rng)
+
+
+async def _answered(store: DatabaseStore, thread_id: str, context: RequestContext, rng: random.Random) -> None:
+    assert context.turn is not None
+    for _ in range(rng.randint(0, 4)):
+        item = _some_item(thread_id, rng)
+        # Within a turn, what a message brings must have been uploaded.
+        own = RequestContext(user_id=context.user_id) if isinstance(item, UserMessageItem) else context
+        await store.add_thread_item(thread_id, item, own)
+    state, context.turn.error_code = rng.choice(ENDS)
+    partial = [assistant_message(thread_id, new_id("message"), "Half of an ans")] if state != "completed" else []
+    await store.finish_turn(context, state, unfinished=partial)
+
+
+def _question(thread_id: str, rng: random.Random) -> UserMessageItem:
+    text = rng.choice(["A question.", *STRANGE])
+    question = user_message(thread_id, new_id("message"), text)
+    if rng.random() < 0.2:
+        tag = UserMessageTagContent(id="t", text="tag", data={"of": rng.choice(STRANGE)})
+        question.content.append(tag)
+    if rng.random() < 0.2:
+        question.quoted_text = "An old sentence."
+    return question
+
+
+def _some_item(thread_id: str, rng: random.Random) -> ThreadItem:
+    kind = rng.random()
+    if kind < 0.3:
+        return assistant_message(thread_id, new_id("message"), rng.choice(["An answer.", *STRANGE]))
+    if kind < 0.6:
+        return _call(thread_id, rng)
+    if kind < 0.7:
+        return _with_files(thread_id)
+    example = rng.choice(EXAMPLES)
+    return example.model_copy(deep=True, update={"id": new_id(kind_of(example)), "thread_id": thread_id})
+
+
+def _call(thread_id: str, rng: random.Random) -> ClientToolCallItem:
+    outputs: list[Any] = ["said", {"rows": [1, None]}, None, "", "y" * 5000]
+    return ClientToolCallItem(
+        id=new_id("tool_call") if rng.random() < 0.9 else new_id("tool_call") * 4,
+        thread_id=thread_id,
+        created_at=NAIVE,
+        status="completed" if rng.random() < 0.8 else "pending",
+        call_id=rng.choice(CALL_IDS),
+        name="look",
+        arguments={"at": "é"},
+        output=rng.choice(outputs),
+    )
+
+
+def _with_files(thread_id: str) -> UserMessageItem:
+    question = user_message(thread_id, new_id("message"), "With files.")
+    question.attachments = [
+        FileAttachment(id=new_id("attachment"), name="a.pdf", mime_type="application/pdf"),
+        ImageAttachment(id=new_id("attachment"), name="b.png", mime_type="image/png", preview_url="https://x.example"),
+    ]
+    return question
