@@ -116,7 +116,7 @@ class DirectStatements(Statements):
 
 async def measure(url: URL, seconds: float) -> None:
     store = DatabaseStore(Database(url))
-    sessions = create_async_engine(store.database.engine.url)
+    sessions = create_async_engine(store.database.url)
     connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
     counted = {
         "this store": DirectStatements(store.database.engine),

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 @contextmanager
 def explained() -> Iterator[None]:
     """What a database says against the block, as an error of the configuration, in one line."""
-    from asyncpg import PostgresError
+    from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.errors import DatabaseUnavailable
 
     try:
         yield
-    except (SQLAlchemyError, PostgresError, OSError, DatabaseUnavailable) as error:
+    except (SQLAlchemyError, PostgresError, InterfaceError, OSError, DatabaseUnavailable) as error:
         cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
         lines = str(getattr(cause, "orig", None) or cause).splitlines()
         raise ConfigurationError([f"DATABASE_URL: {lines[0] if lines else type(cause).__name__}"]) from None
@@ -29,7 +29,7 @@ def explained() -> Iterator[None]:
 @contextmanager
 def own_database(settings: Settings) -> "Iterator[URL]":
     """The configured database, or the embedded one, started here and for as long as the block runs."""
-    from app.db.database import normalised_url
+    from app.db.address import normalised_url
     from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
     if settings.database_url is not None:

@@ -6,29 +6,38 @@ executing them through SQLAlchemy costs several times the processor time (see do
 
 import asyncio
 import random
+import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, NullPool, QueuePool, event, make_url
+from sqlalchemy import URL, NullPool, QueuePool, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.db.address import connect_arguments, is_behind_pooler, keepalive_of, normalised_url
 from app.db.statement import Statement
 from app.errors import DatabaseUnavailable
 from app.observability.logs import get_logger
 
-CONNECT_TIMEOUT_SECONDS = 5
-COMMAND_TIMEOUT_SECONDS = 10
 TRIES = 3
+IDLE_SECONDS = 10
+"""A connection that was idle for longer is asked whether it still lives."""
+PING_SECONDS = 2
+UNIQUE_VIOLATION = "23505"
+READ_ONLY = "25006"
+# By libpq's names. The last is Linux's, in milliseconds: what was sent and not acknowledged for so long is lost.
+_SOCKET_OPTIONS = {
+    "keepalives_idle": "TCP_KEEPIDLE",
+    "keepalives_interval": "TCP_KEEPINTVL",
+    "keepalives_count": "TCP_KEEPCNT",
+    "tcp_user_timeout": "TCP_USER_TIMEOUT",
+}
 
 logger = get_logger(__name__)
-
-SQLALCHEMYS_CACHE = "prepared_statement_cache_size"
-DRIVERS_CACHE = "statement_cache_size"
-UNIQUE_VIOLATION = "23505"
 
 # The last of them, where the server's farewell was read and the end of the connection was not yet.
 _DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncpg.InternalClientError)
@@ -49,43 +58,16 @@ class UniqueViolation(Exception):
     """Somebody else's row has that key."""
 
 
+class ConnectionSilent(OSError):
+    """A connection that does not answer."""
+
+
 class _ConnectionLost(Exception):
     """It broke under a statement, and nobody knows whether that was committed."""
 
     def __init__(self, orig: Exception) -> None:
         super().__init__(str(orig))
         self.orig = orig
-
-
-def normalised_url(url: str | URL) -> URL:
-    """``postgres://`` and ``postgresql://`` as providers hand them out, with the driver we use.
-
-    Raises ValueError for anything that is not a PostgreSQL URL.
-    """
-    try:
-        parsed = make_url(url)
-    except Exception as error:  # SQLAlchemy's message may repeat the password.
-        raise ValueError("not a database URL") from error
-    if parsed.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-        raise ValueError("not a PostgreSQL URL")
-    query = dict(parsed.query)
-    # Parameters of libpq that providers print: asyncpg calls one of them ssl, and knows nothing of the others.
-    if "sslmode" in query:
-        query["ssl"] = query.pop("sslmode")
-    for name in ("channel_binding", "application_name", "connect_timeout", "options"):
-        query.pop(name, None)
-    # As providers print it for poolers that give each transaction another connection, which has prepared nothing.
-    if query.pop("pgbouncer", "") == "true":
-        query[SQLALCHEMYS_CACHE] = "0"
-    return parsed.set(drivername="postgresql+asyncpg", query=query)
-
-
-def connect_arguments(url: URL) -> dict[str, Any]:
-    """What a URL cannot say to asyncpg."""
-    arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": COMMAND_TIMEOUT_SECONDS}
-    if url.query.get(SQLALCHEMYS_CACHE) == "0":
-        arguments[DRIVERS_CACHE] = 0
-    return arguments
 
 
 class Database:
@@ -99,22 +81,24 @@ class Database:
         pool: dict[str, Any] = (
             {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 10} if pooled else {"poolclass": NullPool}
         )
-        given = normalised_url(url)
-        arguments = connect_arguments(given)
-        self._is_behind_pooler = arguments.get(DRIVERS_CACHE) == 0
+        self.url = normalised_url(url)
+        self._is_behind_pooler = is_behind_pooler(self.url)
+        self._retired_at = self._doubted_at = 0.0
         self.engine: AsyncEngine = create_async_engine(
-            given,
+            # All that is in the URL is in the arguments.
+            "postgresql+asyncpg://",
             # No ping before each statement, which would be a second round trip: a connection that was lost while it lay
             # in the pool is not handed out, or fails and the statement is tried again.
             # One statement is one transaction and one round trip; `run_transaction` is the exception.
             isolation_level="AUTOCOMMIT",
             # Errors would print message text otherwise.
             hide_parameters=True,
-            connect_args=arguments,
+            connect_args=connect_arguments(self.url),
             **pool,
         )
         self.on_retry: Callable[[str], object] = lambda _: None
-        event.listen(self.engine.sync_engine, "checkout", _not_closed)
+        event.listen(self.engine.sync_engine, "connect", self._connected)
+        event.listen(self.engine.sync_engine, "checkout", self._check_out)
 
     async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """Run one statement for its owner, committed when this returns, and return its rows.
@@ -165,19 +149,50 @@ class Database:
         """A connection of the pool, as asyncpg has it. One that is in the middle of something does not go back."""
         async with self.engine.connect() as connection:
             # Not by get_raw_connection(), which would cost a greenlet.
-            driver: Any = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr]
+            pooled: Any = connection.sync_connection.connection  # type: ignore[union-attr]
+            driver: Any = pooled.driver_connection
             try:
+                await self._ping_if_doubtful(driver, pooled.info)
                 yield driver
+                pooled.info["used_at"] = time.monotonic()
             except Exception as error:
-                is_lost = driver.is_closed() or isinstance(error, asyncpg.InternalClientError)
-                if is_lost or isinstance(error, TimeoutError) or driver.is_in_transaction():
+                is_lost = driver.is_closed() or isinstance(error, asyncpg.InternalClientError | ConnectionSilent)
+                if is_lost or _is_of_the_connection(error) or driver.is_in_transaction():
                     await connection.invalidate(error)
+                    self._doubt(error)
                 if is_lost and isinstance(error, _DRIVERS_ERRORS):
                     raise _ConnectionLost(error) from error
                 raise
             except BaseException as cancelled:
                 await connection.invalidate(cancelled)
                 raise
+
+    async def _ping_if_doubtful(self, driver: Any, info: dict[str, Any]) -> None:
+        """A connection may be lost without a word: behind a NAT, or with its host. Raises ConnectionSilent."""
+        used_at = info.get("used_at", 0.0)
+        if used_at > self._doubted_at and time.monotonic() - used_at < IDLE_SECONDS:
+            return
+        try:
+            await driver.execute("SELECT 1", timeout=PING_SECONDS)
+        except TimeoutError as error:
+            raise ConnectionSilent from error
+
+    def _doubt(self, error: Exception) -> None:
+        """What one connection has shown may hold for the others that are in the pool."""
+        if isinstance(error, ConnectionSilent) or _sqlstate(error) == READ_ONLY:
+            # Lost with its network, or connected to a server that is no longer the primary.
+            self._retired_at = time.monotonic()
+        elif isinstance(error, TimeoutError):
+            self._doubted_at = time.monotonic()
+
+    def _connected(self, connection: Any, record: Any) -> None:
+        record.info["opened_at"] = record.info["used_at"] = time.monotonic()
+        keep_alive(connection.driver_connection, keepalive_of(self.url))
+
+    def _check_out(self, connection: Any, record: Any, _: Any) -> None:
+        """The pool opens another one instead."""
+        if connection.driver_connection.is_closed() or record.info["opened_at"] <= self._retired_at:
+            raise DisconnectionError
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
@@ -228,10 +243,22 @@ class Transaction:
         return rows
 
 
-def _not_closed(connection: Any, *_: Any) -> None:
-    """The pool opens another one instead."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+def keep_alive(driver: Any, options: Mapping[str, int]) -> None:
+    """Have the operating system notice a lost connection. Where it has no such option, or this is no TCP, nothing."""
+    own = None
+    with suppress(AttributeError):
+        own = driver._transport.get_extra_info("socket")  # noqa: SLF001 - see docs/decisions/0006
+    if own is None or own.family not in {socket.AF_INET, socket.AF_INET6} or not options:
+        return
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, option in _SOCKET_OPTIONS.items():
+        if hasattr(socket, option):
+            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), options[name])
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """Whether another connection may do what this one did not."""
+    return isinstance(error, TimeoutError) or _sqlstate(error) == READ_ONLY
 
 
 def _sqlstate(error: BaseException) -> str | None:
@@ -242,8 +269,9 @@ def _sqlstate(error: BaseException) -> str | None:
 def _is_transient(error: BaseException) -> bool:
     """Whether the trouble is the database's, not the statement's.
 
-    40001 and 40P01: lost a race. 08xxx and 57P01 to 57P03: the connection or the server went away. 53xxx: out
-    of resources. No SQLSTATE: the connection broke, timed out, or could not be had.
+    40001 and 40P01: lost a race. 08xxx and 57P01 to 57P03: the connection or the server went away. 53xxx: out of
+    resources. 25006: it is read-only, as an old primary is after a failover. No SQLSTATE: the connection broke, timed
+    out, or could not be had.
     """
     if isinstance(error, asyncpg.InvalidCachedStatementError):  # The schema has changed under it.
         return True
@@ -252,7 +280,7 @@ def _is_transient(error: BaseException) -> bool:
         return isinstance(error, _ConnectionLost | OSError | PoolTimeoutError | InterfaceError) or isinstance(
             getattr(error, "orig", None), OSError | TimeoutError
         )
-    return state in {"40001", "40P01", "57P01", "57P02", "57P03"} or state[:2] in {"08", "53"}
+    return state in {"40001", "40P01", "57P01", "57P02", "57P03", READ_ONLY} or state[:2] in {"08", "53"}
 
 
 def _is_worth_repeating(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.database import connect_arguments, normalised_url
+from app.db.address import connect_arguments, normalised_url
 from app.db.tables import VERSION_TABLE, metadata
 from app.settings import load_settings
 
@@ -50,7 +50,9 @@ async def run_online() -> None:
     url = normalised_url(database_url())
     # A migration takes the time it takes, so it has no time-out for a command; but a pooler is a pooler here, too.
     arguments = connect_arguments(url) | {"command_timeout": None}
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", poolclass=NullPool, hide_parameters=True, connect_args=arguments
+    )
     async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.auth.keys import FAMILIES
-from app.db.database import normalised_url
+from app.db.address import normalised_url
 from app.settings.addresses import is_loopback, is_trustworthy
 from app.settings.files import FileSettings, split
 

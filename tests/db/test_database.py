@@ -1,6 +1,8 @@
 import asyncio
 import os
 import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +11,15 @@ import pytest
 from sqlalchemy import URL, text
 
 from app.db import Database, Statement
+from app.db import address as address_module
 from app.db import database as database_module
-from app.db.database import Transaction, normalised_url
+from app.db.database import Transaction
 from app.db.embedded import EmbeddedPostgres
 from app.errors import DatabaseUnavailable
+from tests.support.chat import Statements
+from tests.support.failover import Address, Server
 
 ONE = Statement("one", "SELECT 1 AS one, CAST(:owner AS text) AS owner")
-
-
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
-def test_the_urls_that_providers_print_are_accepted(scheme: str) -> None:
-    url = normalised_url(f"{scheme}://u:p@host:5433/db?sslmode=require")
-    assert url.drivername == "postgresql+asyncpg"
-    assert (url.host, url.port, url.database, url.query) == ("host", 5433, "db", {"ssl": "require"})
-
-
-@pytest.mark.parametrize("url", ["", "nonsense", "mysql://u:secret@h/d", "postgresql+psycopg2://h/d", "http://h"])
-def test_other_urls_are_refused_without_repeating_them(url: str) -> None:
-    with pytest.raises(ValueError, match=r"not a (PostgreSQL|database) URL") as refused:
-        normalised_url(url)
-    assert "secret" not in str(refused.value)
 
 
 async def test_nobody_there_is_unavailable() -> None:
@@ -45,7 +36,7 @@ async def test_a_wrong_statement_is_not_repeated_and_does_not_print_its_values(d
 
 
 async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(database: Database) -> None:
-    other = Database(database.engine.url, pooled=False)
+    other = Database(database.url, pooled=False)
     # At whichever moment of its end it is met.
     for number in range(20):
         await asyncio.gather(*(database.run("alice", ONE) for _ in range(5)))
@@ -109,7 +100,7 @@ async def test_what_is_cancelled_leaves_no_connection_behind(database_url: URL, 
 async def test_a_statement_that_takes_too_long_is_tried_three_times(
     database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(address_module, "COMMAND_TIMEOUT_SECONDS", 0.3)
     database, reasons = Database(database_url), list[str]()
     database.on_retry = reasons.append
     with pytest.raises(DatabaseUnavailable):
@@ -152,3 +143,58 @@ async def test_a_schema_that_changes_under_a_prepared_statement_is_noticed_by_no
         await connection.execute(text("ALTER TABLE changing ADD COLUMN b int"))
     await database.run_transaction("t", lambda transaction: transaction.run("alice", every))
     await database.run("alice", every)
+
+
+@pytest.fixture
+def listening(tmp_path: Path, postgres_bin: Path | None) -> Iterator[Server]:
+    """PostgreSQL on a port."""
+    tmp_path.chmod(0o755)
+    server = Server(tmp_path / "listening", postgres_bin)
+    server.make()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("connections", [1, 3, 8])
+async def test_idle_connections_that_are_lost_without_a_word_cost_one_retry(
+    listening: Server, monkeypatch: pytest.MonkeyPatch, connections: int
+) -> None:
+    monkeypatch.setattr(database_module, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(database_module, "PING_SECONDS", 0.5)
+    address = Address(listening.port)
+    database, reasons = Database(f"postgresql://postgres@127.0.0.1:{address.port}/postgres"), list[str]()
+    database.on_retry = reasons.append
+    both = Statement("both", "SELECT pg_sleep(0.2), :owner AS owner")
+    await asyncio.gather(*(database.run("alice", both) for _ in range(connections)))
+    address.freeze()
+    for _ in range(connections + 2):
+        assert (await database.run("alice", ONE))[0]["owner"] == "alice"
+    assert reasons == ["ConnectionSilent"]
+    await database.close()
+    address.close()
+
+
+async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_lives(database: Database) -> None:
+    statements = Statements(database)
+    for _ in range(5):
+        await database.run("alice", ONE)
+    assert statements.names == ["one"] * 5
+
+
+@pytest.mark.parametrize("query", ["", "?keepalives=0", "?keepalives_idle=7&keepalives_count=2"])
+async def test_the_operating_system_looks_after_connections(listening: Server, query: str) -> None:
+    database = Database(f"postgresql://postgres@127.0.0.1:{listening.port}/postgres{query}")
+    await database.run("alice", ONE)
+    async with database.connection() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        own = driver._transport.get_extra_info("socket")
+        options = (own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *_tcp(own))
+    expected = {"": (1, 30, 3, 5000), "?keepalives=0": (0,), "?keepalives_idle=7&keepalives_count=2": (1, 7, 2, 5000)}
+    assert options[: len(expected[query])] == expected[query]
+    await database.close()
+
+
+def _tcp(own: socket.socket) -> list[int]:
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+    return [own.getsockopt(socket.IPPROTO_TCP, name) for name in names]

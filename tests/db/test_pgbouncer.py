@@ -69,7 +69,7 @@ def _wait(port: int) -> None:
 
 
 def test_it_migrates_and_serves_many_users_over_a_few_connections(pooled: str, empty_url: URL) -> None:
-    migrations.upgrade(Database(pooled, pooled=False).engine.url)
+    migrations.upgrade(Database(pooled, pooled=False).url)
 
     async def talk() -> None:
         databases = [Database(pooled, pool_size=10) for _ in range(2)]

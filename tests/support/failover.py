@@ -1,0 +1,198 @@
+"""Two real PostgreSQL servers, of which the second follows the first; and an address that can be moved between them."""
+
+import asyncio
+import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy import URL
+
+from app.db.binaries import find_binaries
+from app.db.unprivileged import unprivileged_user
+from tests.conftest import execute, query
+from tests.support.processes import eventually, free_port
+
+START_SECONDS = 30
+
+
+class Server:
+    """On a port of 127.0.0.1, and on a socket for the tests."""
+
+    def __init__(self, directory: Path, binaries: Path | None) -> None:
+        found = find_binaries(binaries)
+        assert found is not None
+        self.directory = directory
+        self.cluster = directory / "cluster"
+        self.port = free_port()
+        self._programs = found.directory
+        directory.mkdir()
+        directory.chmod(0o755)
+        self._user = unprivileged_user(directory)
+        self._user.own(directory)
+        self._process: object = None
+        self.pid = 0
+
+    def url(self, database: str = "postgres") -> URL:
+        return URL.create(
+            "postgresql+asyncpg", "postgres", database=database, query={"host": str(self.directory), "port": "5432"}
+        )
+
+    def make(self) -> None:
+        command = [str(self._programs / "initdb"), "-D", str(self.cluster), "-U", "postgres", "-A", "trust"]
+        self._user.run([*command, "-E", "UTF8", "--locale=C", "--no-instructions"], check=True)
+
+    def copy_of(self, other: "Server") -> None:
+        """A standby of the other, which must not be running."""
+        # By the account that is to own it.
+        self._user.run(["cp", "-a", str(other.cluster), str(self.cluster)], check=True)
+        self.stand_by()
+
+    def stand_by(self) -> None:
+        self._user.run(["touch", str(self.cluster / "standby.signal")], check=True)
+
+    def start(self, **settings: str) -> None:
+        settings |= {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.directory)}
+        flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+        # The socket's name has a port in it, which must be the same for both.
+        command = [str(self._programs / "postgres"), "-D", str(self.cluster), "-p", str(self.port), *flags]
+        with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
+            self._process = process = self._user.popen(command, log)
+        self.pid = process.pid
+        link = self.directory / ".s.PGSQL.5432"
+        with suppress(FileNotFoundError):
+            link.unlink()
+        link.symlink_to(f".s.PGSQL.{self.port}")
+        eventually(self._answers, START_SECONDS, f"PostgreSQL in {self.directory} answers")
+
+    def _answers(self) -> bool:
+        with suppress(OSError, asyncpg.PostgresError):
+            return query(self.url(), "SELECT 1 AS one") == [{"one": 1}]
+        return False
+
+    def is_replicated(self) -> bool:
+        return bool(query(self.url(), "SELECT 1 FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"))
+
+    def promote(self) -> None:
+        execute(self.url(), "SELECT pg_promote()")
+
+    def kill(self) -> None:
+        """As when its machine dies."""
+        self._signal(signal.SIGKILL)
+        # Its children notice by themselves, and hold the port until then.
+        eventually(lambda: not (self.cluster / "postmaster.pid").exists() or not self._children(), START_SECONDS)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGINT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is None:
+            return
+        process.send_signal(number)  # type: ignore[attr-defined] # a Popen
+        process.wait(START_SECONDS)  # type: ignore[attr-defined]
+        self._process = None
+
+    def _children(self) -> bool:
+        for status in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if str(self.cluster).encode() in status.read_bytes():
+                    return True
+        return False
+
+
+class Pair:
+    def __init__(self, directory: Path, binaries: Path | None) -> None:
+        self.first, self.second = Server(directory / "first", binaries), Server(directory / "second", binaries)
+        self.first.make()
+        self.second.copy_of(self.first)
+        # What is acknowledged is on both.
+        self.first.start(synchronous_standby_names="*")
+        follow = f"host=127.0.0.1 port={self.first.port} user=postgres"
+        self.second.start(primary_conninfo=follow, hot_standby="on")
+        eventually(self.first.is_replicated, START_SECONDS, "the standby follows")
+
+    def close(self) -> None:
+        for server in (self.second, self.first):
+            with suppress(Exception):
+                server.stop()
+            shutil.rmtree(server.directory, ignore_errors=True)
+
+
+class Address:
+    """A port whose connections go to one server, until it is moved."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.is_frozen = False
+        """Whether what is connected now is lost without a word; new connections are not."""
+        self._loop = asyncio.new_event_loop()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._frozen: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ready = threading.Event()
+        self.port = 0
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def freeze(self) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._frozen.update(self._writers))
+        time.sleep(0.05)
+
+    def move(self, port: int, *, cut: bool) -> None:
+        self.target = port
+        if cut:
+            self._loop.call_soon_threadsafe(self._cut)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _cut(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    def _run(self) -> None:
+        async def serve() -> asyncio.Server:
+            server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
+            self._ready.set()
+            return server
+
+        server = self._loop.run_until_complete(serve())
+        self._loop.run_forever()
+        server.close()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks))
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = (writer, other_writer)
+        self._writers.update(pair)
+        try:
+            await asyncio.gather(self._pump(reader, other_writer), self._pump(other_reader, writer))
+        finally:
+            for one in pair:
+                self._writers.discard(one)
+                one.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while data := await reader.read(65536):
+                if writer not in self._frozen:
+                    writer.write(data)
+                    await writer.drain()
+        with suppress(OSError, RuntimeError):
+            if writer not in self._frozen:
+                writer.write_eof()
