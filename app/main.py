@@ -39,7 +39,8 @@ from app.chat.history import limits_of
 from app.chat.runner import TurnRunner
 from app.chat.server import ChatServer
 from app.db import Database
-from app.db.maintenance import READ_SETTINGS, maintain
+from app.db.fitness import misfits_of, read_server
+from app.db.maintenance import maintain
 from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 from app.observability.logs import configure_logging, failure, get_logger
 from app.observability.metrics import Metrics
@@ -210,15 +211,20 @@ async def _close_assistant(assistant: Assistant, *, is_traced: bool) -> None:
 
 
 async def _look_at_database(database: Database) -> None:
-    """Say in the log what would otherwise show only later: no schema, or commits that a crash takes back."""
+    """Say in the log what would otherwise show only later. Raises ConfigurationError for a database that does not
+    fit."""
     try:
-        # Past the retries: a start does not wait for a database that does not answer.
-        async with database.connection() as connection:
-            server = (await connection.exec_driver_sql(READ_SETTINGS.driver_sql)).mappings().one()
+        server = await read_server(database)
         seen = await seen_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
         logger.warning("database_unreachable_at_start", **failure(error))
         return
+    if misfits := misfits_of(server, migrates=False):
+        for sentence in misfits:
+            logger.error("database_does_not_fit", cure=sentence)
+        raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
+    if server["is_read_only"]:
+        logger.warning("database_is_read_only", cure="the address of the primary, or target_session_attrs=read-write")
     if not is_served_by_this_code(seen):
         logger.warning("database_not_migrated", seen=seen, wanted=wanted_revision(), cure="chatkit-postgres migrate")
     if not server["is_durable"]:

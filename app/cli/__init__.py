@@ -104,15 +104,19 @@ def serve(
 @cli.command()
 def migrate() -> None:
     """Bring the database to the revision this version wants."""
+    from asyncpg import InterfaceError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from app.db.fitness import misfits_at
     from app.db.migrations import upgrade, wanted_revision
 
     settings = load_settings()
     with own_database(settings) as url:
         try:
+            if misfits := misfits_at(url):
+                raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
             upgrade(url)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, InterfaceError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             typer.echo(f"migrate: {reason}", err=True)
             raise typer.Exit(1) from None

@@ -49,16 +49,17 @@ def _check_assistant(settings: Settings) -> Result:
 
 def _check_database(settings: Settings) -> Result:
     from app.db import Database
-    from app.db.maintenance import READ_SETTINGS
+    from app.db.fitness import misfits_of, read_server
     from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 
     async def look(url: "URL") -> tuple[bool, str]:
         database = Database(url, pooled=False)
-        # Past the store's retries, whose warnings would stand between these lines.
-        async with database.connection() as connection:
-            found = await connection.exec_driver_sql(READ_SETTINGS.driver_sql)
-            server = found.mappings().one()
+        server = await read_server(database)
         seen, wanted = await seen_revision(database), wanted_revision()
+        if misfits := misfits_of(server, migrates=seen is None):
+            return False, " ".join(misfits)
+        if server["is_read_only"]:
+            return False, f"PostgreSQL {server['version']} is read-only: a standby, or a primary that was replaced"
         if not server["is_durable"]:
             return (
                 False,

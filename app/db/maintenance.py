@@ -41,11 +41,6 @@ UPDATE chat_turns SET idempotency_key = NULL, request_hash = NULL
 """,  # noqa: S608 - a constant of ours
 )
 
-READ_SETTINGS = Statement(
-    "read_settings",
-    "SELECT current_setting('server_version') AS version, current_setting('synchronous_commit') <> 'off' AS is_durable",
-)
-
 # Announced and never uploaded, or uploaded and never sent.
 MARK_ABANDONED = Statement(
     "mark_abandoned_attachments",
