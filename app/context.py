@@ -49,6 +49,10 @@ class Turn:
     """The thread whose fence this turn took; None until its first write opened it."""
     retry: RetryWindow | None = None
     """Set while a retry has not yet committed its first final item."""
+    awaits_verdict: bool = False
+    """Whether an output guardrail will judge the messages of its answer: until then they are drafts."""
+    has_drafts: bool = False
+    """Whether messages were saved that are still to be judged."""
     sender_name: str | None = None
     """The name of the agent that is speaking, for the reader of the table."""
     error_code: str | None = None

@@ -23,7 +23,8 @@ MOST_HEADER_BYTES = 64 * 1024
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Ends a connection whose headers grow beyond ``h11_max_incomplete_event_size`` bytes or take too long, that asks
-    for another protocol, or that goes on sending what nobody reads; gives up on clients that read nothing.
+    for another protocol, or that goes on sending what nobody reads; gives up on clients that read nothing. A client of
+    HTTP/1.0 gets no chunks.
 
     An answer that comes before so much of its request's body says that it is the last one of its connection (RFC 9112,
     9.3). The connection is closed when the body has come, not before: closing it while the client sends could destroy
@@ -40,6 +41,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _stage: Literal["between", "head", "body"] = "between"
     _refused = False
     _is_last = False
+    _ends_with_connection = False
     _unread_bytes = 0
     _rest_bytes: float = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -153,6 +155,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     async def _send(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
+        if self.parser.get_http_version() == "1.0":
+            self._leave_out_chunks(cycle, message)
         if (
             message["type"] == "http.response.start"
             and cycle.keep_alive
@@ -165,6 +169,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.keep_alive = True  # as far as uvicorn is to know, which would close at once
         else:
             await RequestResponseCycle.send(cycle, message)
+
+    def _leave_out_chunks(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
+        """HTTP/1.0 knows no chunks: an answer of unknown length ends with its connection."""
+        if message["type"] == "http.response.start":
+            self._ends_with_connection = all(
+                name.lower() != b"content-length" for name, _ in message.get("headers", [])
+            )
+            if self._ends_with_connection:
+                cycle.chunked_encoding = False
+        elif message["type"] == "http.response.body" and self._ends_with_connection:
+            cycle.expected_content_length = len(message.get("body", b""))
 
     @property
     def _most_header_bytes(self) -> int:

@@ -247,6 +247,8 @@ class _Heard:
     def _speaks(self, agent: Agent[Any]) -> None:
         if self._turn is not None:
             self._turn.sender_name = agent.name
+            # The guardrails of the agent that ends the run judge its answer.
+            self._turn.awaits_verdict = bool(agent.output_guardrails)
 
 
 def with_servers(

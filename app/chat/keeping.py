@@ -40,6 +40,7 @@ class AnswerKeeper:
             async for event in limited(stored, self._longest_answer):
                 await self._keep(event, thread, context)
                 yield event
+            await self._store.publish_answer(thread.id, context)
 
     async def _keep(self, event: ThreadStreamEvent, thread: ThreadMetadata, context: RequestContext) -> None:
         """Save what is done before it is told, and follow what is not done yet for checkpoints."""

@@ -228,7 +228,8 @@ class ItemRows:
         if turn is not None and turn.committed.get(item.id) == row.digest:
             return True
         opens = turn is not None and not turn.is_open
-        publishes = turn is not None and turn.retry is not None and not partial
+        is_draft = turn is not None and _is_draft(item, turn, partial=partial)
+        publishes = turn is not None and turn.retry is not None and not is_draft
         session = session_uuid(thread_id)
         # A context without a turn binds attachments by saving them.
         sent = sent_with(item, turn) if turn is not None and not partial else []
@@ -245,7 +246,7 @@ class ItemRows:
                 content=row.content,
                 item=row.item,
                 partial=partial,
-                draft=turn is not None and turn.retry is not None and partial,
+                draft=is_draft,
                 replace=replace,
                 turn=turn.id if turn is not None else None,
                 opens=opens,
@@ -268,10 +269,31 @@ class ItemRows:
             turn.found_fence_of = written[0]["fence_before"]
         turn.thread_id = thread_id
         turn.known_item_ids.add(item.id)
-        if not partial:
+        turn.has_drafts = turn.has_drafts or (is_draft and turn.awaits_verdict)
+        if publishes:
             turn.retry = None
+        if not partial:
             turn.committed[item.id] = row.digest
         return is_held
+
+    async def publish_answer(self, thread_id: str, context: Any) -> None:
+        """Show the drafts of a turn, in place of the answer that it replaces if it is a retry: an output guardrail has
+        let them through. Raises Superseded or NotFound."""
+        turn = turn_of(context, thread_id)
+        if turn is None or not turn.has_drafts:
+            return
+        done = await self.database.run(
+            owner_of(context),
+            sql.PUBLISH_ANSWER,
+            session=session_uuid(thread_id),
+            turn=turn.id,
+            **(_window(turn.retry) if turn.retry is not None else {"retry_from": None, "open_position": None}),
+        )
+        if not done:
+            raise NotFound
+        if not done[0]["accepted"]:
+            raise lost_fence(turn)
+        turn.retry, turn.awaits_verdict, turn.has_drafts = None, False, False
 
     async def _refuse(self, thread_id: str, turn: Turn | None, context: Any, *, opens: bool) -> NoReturn:
         """The fence or the status refused a write; or the thread was deleted while the statement waited for it."""
@@ -283,6 +305,14 @@ class ItemRows:
         check_active(rows.load_thread(found[0]))
         # Unlocked between the two statements.
         raise ThreadNotActive
+
+
+def _is_draft(item: ThreadItem, turn: Turn, *, partial: bool) -> bool:
+    """Whether nobody else is to see it yet: what is unfinished of a retry, and what an output guardrail has not judged,
+    and then nothing of a retry."""
+    if turn.retry is not None:
+        return partial or turn.awaits_verdict or turn.has_drafts
+    return turn.awaits_verdict and isinstance(item, AssistantMessageItem)
 
 
 def _is_earlier_state(item: ThreadItem, kept: ThreadItem) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 from uuid import UUID
 
-from chatkit.types import ClientToolCallItem, StructuredInputItem, ThreadItem, UserMessageItem
+from chatkit.types import AssistantMessageItem, ClientToolCallItem, StructuredInputItem, ThreadItem, UserMessageItem
 
 from app.context import RequestContext, RetryWindow, Turn
 from app.db import Database
@@ -141,7 +141,9 @@ class TurnRows:
         if turn.thread_id is None:
             return False
         session = session_uuid(turn.thread_id)
-        partials = [] if turn.retry is not None else [rows.item_row(item) for item in unfinished]
+        # An answer that no output guardrail has judged is not kept; what is saved of it are drafts, which go.
+        kept = [item for item in unfinished if not (turn.awaits_verdict and isinstance(item, AssistantMessageItem))]
+        partials = [] if turn.retry is not None else [rows.item_row(item) for item in kept]
         ended = await self.database.run(
             owner_of(context),
             sql.FINISH_TURN,

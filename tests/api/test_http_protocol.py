@@ -33,6 +33,12 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
                     await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
                     await asyncio.sleep(0)
         return
+    if scope["path"].startswith("/stream/"):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(int(scope["path"].removeprefix("/stream/"))):
+            await send({"type": "http.response.body", "body": f"piece {number}\n".encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return
     if scope["path"] == "/slow":
         await asyncio.sleep(1)
     body = b"x" * HUGE if scope["path"] == "/huge" else b"hello"
@@ -273,3 +279,22 @@ async def test_half_a_request_behind_others_cuts_no_answer(port: int) -> None:
     for _ in range(2):
         assert b"200" in await asyncio.wait_for(reader.readuntil(b"hello"), 5)
     writer.close()
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3, 200])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+async def test_a_client_of_http_1_0_gets_no_chunks(port: int, pieces: int, method: str) -> None:
+    """As nginx asks by default, and ab."""
+    request = f"{method} /stream/{pieces} HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+    head, _, body = (await exchanged(port, request)).partition(b"\r\n\r\n")
+    assert b" 200 " in head
+    assert b"transfer-encoding" not in head.lower()
+    expected = b"".join(f"piece {number}\n".encode() for number in range(pieces))
+    assert body == (b"" if method == "HEAD" else expected)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_answer_of_known_length_has_it_in_any_version(port: int, version: str) -> None:
+    answer = await exchanged(port, f"GET / HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert b"content-length: 5" in answer
+    assert answer.endswith(b"\r\n\r\nhello")

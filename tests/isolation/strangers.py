@@ -29,15 +29,17 @@ from chatkit.types import (
 )
 
 from app.assistant import Assistant, action
-from app.context import RequestContext
+from app.context import RequestContext, Turn
 from app.db import Database, Statement
 from app.db.database import Transaction
 from app.store import DatabaseStore
-from app.store.ids import session_uuid
+from app.store.ids import new_id, session_uuid
 from app.store.sql import attachments, items, threads, turns
 from app.store.sql import history as history_sql
 from tests.isolation.matrix import Matrix, Params
+from tests.isolation.world import World
 from tests.support.assistants import press
+from tests.support.items import assistant_message
 from tests.support.processes import message, parse_events
 
 STATEMENTS: dict[str, Statement] = {
@@ -170,6 +172,16 @@ def _absent(name: str, value: Any) -> Any:
     return uuid.uuid4().hex if is_id else value
 
 
+async def _answer_that_is_judged(world: World, store: DatabaseStore) -> None:
+    turn = Turn("threads.retry_after_item", awaits_verdict=True)
+    context = RequestContext(user_id=world.user, turn=turn)
+    await store.open_retry(world.other_thread, world.other_message, context)
+    draft = assistant_message(world.other_thread, new_id("message"), "judged")
+    await store.add_thread_item(world.other_thread, draft, context)
+    await store.publish_answer(world.other_thread, context)
+    await store.finish_turn(context, "completed")
+
+
 async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers) -> None:
     """The owner uses everything there is, so that every statement of the store runs. Ends at the first finding."""
     world = matrix.victim
@@ -218,6 +230,7 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
     await store.load_item(world.thread, world.answer, world.context)
+    await _answer_that_is_judged(world, store)
     # What others use is not counted.
     await matrix.database.execute(
         "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"

@@ -159,7 +159,10 @@ def test_the_protocol_has_what_ours_sets_and_asks() -> None:
     assert callable(HttpToolsProtocol.timeout_keep_alive_handler)
     assert parameters(HttpToolsProtocol._start_asgi_task) == ["self", "cycle", "app"]
     cycle = inspect.getsource(RequestResponseCycle)
-    assert all(f"self.{name}" in cycle for name in ("keep_alive", "more_body", "response_complete"))
+    assert all(
+        f"self.{name}" in cycle
+        for name in ("keep_alive", "more_body", "response_complete", "chunked_encoding", "expected_content_length")
+    )
     # Asked for when the task begins, so a cycle may get another one before.
     assert re.search(r"app\(.*\s+self\.scope, self\.receive, self\.send\s+\)", cycle)
     assert {"ASGI3Application", "ASGISendEvent"} <= set(vars(uvicorn._types))

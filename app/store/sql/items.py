@@ -132,6 +132,29 @@ APPEND_ITEM_OF_RETRY = _append(
     sends=True,
 )
 
+# What an output guardrail has let through; and of a retry, in place of the old answer.
+PUBLISH_ANSWER = Statement(
+    "publish_answer",
+    f"""
+WITH session AS (
+  UPDATE chat_sessions SET updated_at = now()
+   WHERE user_id = :owner AND session_id = :session AND current_turn_id = :turn
+  RETURNING session_id
+), replaced AS (
+  DELETE FROM chat_messages m USING session
+   WHERE m.user_id = :owner AND m.session_id = :session
+     AND m.position > :retry_from AND m.position < :open_position
+  RETURNING m.message_id
+), {dropped("replaced")}, published AS (
+  UPDATE chat_messages m SET is_draft = false FROM session
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = :turn AND m.is_draft
+)
+SELECT EXISTS (SELECT 1 FROM session) AS accepted
+  FROM chat_sessions s
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
 # Outside of a turn: an item that is there, and finished, in a thread that takes changes.
 CHANGE_ITEM = Statement(
     "change_item",
