@@ -4,12 +4,13 @@ Chat templates of open models, and some providers (Mistral, Anthropic behind gat
 user to speak first, an answer after the output of a tool, and plain text where there is nothing but text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.text import clean_json
 
 Message = dict[str, Any]
+Given = Mapping[str, Any]
 
 USER_IS_SILENT = "<Context>\nThe user has said nothing yet.\n</Context>"
 GO_ON = "<Context>\nThe assistant goes on.\n</Context>"
@@ -20,7 +21,7 @@ TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
 INSTRUCTING = frozenset({"system", "developer"})
 
 
-def shaped_messages(messages: Sequence[Message]) -> list[Message]:
+def shaped_messages(messages: Sequence[Given]) -> list[Message]:
     """Of chat completions."""
     shaped: list[Message] = []
     for given in messages:
@@ -41,11 +42,13 @@ def shaped_messages(messages: Sequence[Message]) -> list[Message]:
     return shaped
 
 
-def shaped_items(items: Sequence[Message]) -> list[Message]:
+def shaped_items(items: Sequence[Given]) -> list[Message]:
     """Of the responses API, whose items need not alternate; servers that hand them to a template merge nothing."""
     shaped: list[Message] = []
     for given in items:
         item = _plain(given)
+        if item.get("role") == "assistant" and item.get("content") in ("", []):
+            continue
         if shaped and item.get("role") == shaped[-1].get("role") == "user":
             shaped[-1] = _merged(shaped[-1], item)
         else:
@@ -53,15 +56,19 @@ def shaped_items(items: Sequence[Message]) -> list[Message]:
     return shaped
 
 
-def _plain(given: Message) -> Message:
+def _plain(given: Given) -> Message:
     message: Message = clean_json(given)
     content = message.get("content")
     if "role" in message and isinstance(content, list) and content and all(map(_is_text, content)):
         content = BETWEEN.join(part["text"] for part in content if part["text"])
         message["content"] = content
+    # Anthropic and Bedrock take no empty text.
     if content in ("", []) and message.get("role") in {"user", "tool"}:
-        # Anthropic and Bedrock take no empty text.
         message["content"] = EMPTY
+    if content == "" and message.get("tool_calls"):
+        message["content"] = None
+    if message.get("output") in ("", []):
+        message["output"] = EMPTY
     return message
 
 

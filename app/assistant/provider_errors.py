@@ -4,7 +4,9 @@ Looked at, in this order: the code that the provider gives, the kind of the erro
 message, for servers that have no codes. The message may quote a user, so words decide little, and none of them is told.
 """
 
+import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from agents import MaxTurnsExceeded, ModelBehaviorError
@@ -180,6 +182,10 @@ def _words_of(error: APIError) -> tuple[list[str], str]:
     """The codes and the message, in lower case, wherever a server has put them: OpenAI in ``error``, which the client
     takes off; Gemini in a list; others in ``error`` or ``detail`` as a text, or in no JSON at all."""
     body: Any = error.body
+    if isinstance(body, str):
+        # The client reads no JSON behind a byte-order mark.
+        with suppress(ValueError):
+            body = json.loads(body.removeprefix("\ufeff"))
     if isinstance(body, list):
         body = body[0] if body else None
     if isinstance(body, dict) and isinstance(body.get("error"), dict | str):

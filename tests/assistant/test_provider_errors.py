@@ -81,6 +81,14 @@ SAID: dict[str, tuple[Exception, str]] = {
         APIStatusError("x", response=httpx2.Response(400, request=REQUEST), body={"error": "prompt is too long"}),
         "context_too_long",
     ),
+    "behind a byte-order mark": (
+        APIStatusError(
+            "x",
+            response=httpx2.Response(400, request=REQUEST),
+            body='\ufeff{"error": {"message": "m", "code": "content_filter"}}',
+        ),
+        "content_refused",
+    ),
     "a page of a gateway": (
         APIStatusError("x", response=httpx2.Response(502, request=REQUEST), body="<html>Bad gateway</html>"),
         "model_unavailable",
@@ -142,3 +150,28 @@ def test_an_error_is_told_as_what_it_is(said: str) -> None:
 def test_what_is_no_trouble_of_a_models_is_left_alone() -> None:
     for error in (ValueError("rate limit"), RuntimeError("insufficient_quota"), KeyError("content_filter")):
         assert told_of(error) is None
+
+
+NO_PICTURES: dict[str, Exception] = {
+    "openai": answered(400, "Invalid content type. image_url is only supported by certain models."),
+    "openai, a broken one": answered(400, "You uploaded an unsupported image.", "invalid_image_format"),
+    "openai, a policy": answered(400, "Rejected by the safety system.", "image_content_policy_violation"),
+    "vllm": answered(400, "At most 0 image(s) may be provided in one prompt."),
+    "llama.cpp": answered(500, "image input is not supported - hint: you may need to provide the mmproj"),
+    "ollama": answered(400, "this model is missing data required for image input"),
+    "openrouter": answered(404, "No endpoints found that support image input"),
+    "groq": answered(400, "'messages.0' : for 'role:user' the following must be satisfied: content must be a string"),
+    "deepseek": answered(422, "Failed to deserialize: unknown variant `image_url`, expected `text`"),
+    "mistral": answered(400, "Vision input is not enabled for this model"),
+    "anthropic": answered(400, "messages.0.content.1.image.source: image exceeds 5 MB maximum"),
+}
+
+
+@pytest.mark.parametrize("provider", NO_PICTURES)
+def test_a_picture_that_is_not_taken_is_said_where_one_was_sent(provider: str) -> None:
+    told = told_of(NO_PICTURES[provider], has_pictures=True)
+    assert told is not None
+    assert told.code == "picture_refused"
+    has_code = "invalid_image" in str(NO_PICTURES[provider].body) or "policy" in provider  # type: ignore[attr-defined]
+    without: Any = told_of(NO_PICTURES[provider])
+    assert (without.code == "picture_refused") is has_code
