@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# What talks to the scripted model server, and can do so where it sends the least.
+# What talks to the scripted model server, and can do so where it sends the least and refuses what real APIs refuse.
 TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addprefix tests/assistant/test_, \
 	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
@@ -33,9 +33,9 @@ faults: setup ## Run each fault twenty times, at random moments (three times in 
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants
 
-field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, and through a model server that sends the least
+field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, and through models that send the least and refuse the most
 	$(BIN)/python -m pytest tests/field --field .field $(ARGS)
-	$(BIN)/python -m pytest --minimal-models $(TURNS) $(ARGS)
+	$(BIN)/python -m pytest --minimal-models --strict-models $(TURNS) $(ARGS)
 
 .field/.ready: tests/field/litellm-requirements.txt tests/field/llmock-requirements.txt tests/field/aimock-version.txt
 	@echo "Installing into .field, each in an environment of its own: once, a minute or two"

@@ -59,10 +59,10 @@ def _form(api: str, items: list[dict[str, Any]]) -> Iterator[str]:
 
 def _contents(items: list[dict[str, Any]]) -> Iterator[str]:
     for item in items:
-        if item.get("role") == "assistant" and "status" in item:
+        content = item.get("content")
+        if isinstance(content, list) and any(part.get("type") == "output_text" for part in content):
             # As the responses API itself has sent it.
             continue
-        content = item.get("content")
         if content == "":
             yield f"{item['role']}: content is empty"
         if isinstance(content, list) and all("text" in part for part in content):
