@@ -215,11 +215,12 @@ async def _look_at_database(database: Database) -> None:
     fit."""
     try:
         server = await read_server(database)
-        seen = await seen_revision(database)
+        misfits = misfits_of(server)
+        seen = None if misfits else await seen_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
         logger.warning("database_unreachable_at_start", **failure(error))
         return
-    if misfits := misfits_of(server, migrates=False):
+    if misfits:
         for sentence in misfits:
             logger.error("database_does_not_fit", cure=sentence)
         raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])

@@ -41,7 +41,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _stage: Literal["between", "head", "body"] = "between"
     _refused = False
     _is_last = False
-    _ends_with_connection = False
+    _ends_with_connection: RequestResponseCycle | None = None
     _unread_bytes = 0
     _rest_bytes: float = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -155,7 +155,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     async def _send(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
-        if self.parser.get_http_version() == "1.0":
+        # Not the parser's, which may have read the next request.
+        if cycle.scope["http_version"] == "1.0":
             self._leave_out_chunks(cycle, message)
         if (
             message["type"] == "http.response.start"
@@ -173,12 +174,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _leave_out_chunks(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
         """HTTP/1.0 knows no chunks: an answer of unknown length ends with its connection."""
         if message["type"] == "http.response.start":
-            self._ends_with_connection = all(
-                name.lower() != b"content-length" for name, _ in message.get("headers", [])
-            )
-            if self._ends_with_connection:
+            if all(name.lower() != b"content-length" for name, _ in message.get("headers", [])):
                 cycle.chunked_encoding = False
-        elif message["type"] == "http.response.body" and self._ends_with_connection:
+                self._ends_with_connection = cycle
+        elif message["type"] == "http.response.body" and self._ends_with_connection is cycle:
             cycle.expected_content_length = len(message.get("body", b""))
 
     @property

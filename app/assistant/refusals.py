@@ -59,11 +59,11 @@ class Attempts:
         self._whole = list(items)
         if model in memory.blind:
             self._whole = less_input.without_older_pictures(self._whole)
-        self._limit = budget if (budget := memory.budget_of(model)) is not None else less_input.weight_of(self._whole)
-        self.items = less_input.fitted(self._whole, self._limit) if budget is not None else self._whole
+        self._limit = memory.budget_of(model)
+        self.items = self._whole if self._limit is None else less_input.fitted(self._whole, self._limit)
 
     def passed(self) -> None:
-        if self._halvings:
+        if self._halvings and self._limit is not None:
             self._memory.remember_budget(self._model, self._limit)
         if self._has_no_older_pictures:
             self._memory.blind.add(self._model)
@@ -80,6 +80,8 @@ class Attempts:
             raise drained(ModelRefusal(error, self._sentence(told))) from error
         logger.warning("model_input_reduced", refused=told.code, model=self._model, items=len(less))
         self.items = less
+        if not isinstance(told, ContextTooLong):
+            self._whole = less
 
     def _less(self, told: ChatError, error: APIError) -> list[Any] | None:
         match told:
@@ -101,9 +103,10 @@ class Attempts:
 
     def _half(self) -> list[Any] | None:
         weight = less_input.weight_of(self.items)
+        limit = weight if self._limit is None else self._limit
         while self._halvings <= MOST_HALVINGS:
             self._halvings += 1
-            self._limit = self._limit // 2 if self._halvings <= MOST_HALVINGS else 0
+            limit = self._limit = limit // 2 if self._halvings <= MOST_HALVINGS else 0
             less = less_input.fitted(self._whole, self._limit)
             if less_input.weight_of(less) < weight:
                 return less

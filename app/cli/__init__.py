@@ -71,12 +71,15 @@ def serve(
     with _terminated_as_interrupted(), own_database(settings) as url:
         import uvicorn
 
+        from app.cli.databases import check_fitness
         from app.db.migrations import upgrade
         from app.main import create_app
 
         if settings.is_embedded:
             upgrade(url)
             os.environ["CHAT_EMBEDDED_URL"] = url.render_as_string(hide_password=False)
+        else:
+            check_fitness(url)
         os.environ["CHAT_SERVE_HOST"] = host
         # Made here even if workers make their own, so that a problem is one message.
         app = create_app()
@@ -103,23 +106,19 @@ def serve(
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database to the revision this version wants."""
-    from asyncpg import InterfaceError
-    from sqlalchemy.exc import SQLAlchemyError
-
+    """Bring the database to the revision this version wants. One that is newer stays as it is."""
+    from app.cli.databases import explained
     from app.db.fitness import misfits_at
-    from app.db.migrations import upgrade, wanted_revision
+    from app.db.migrations import is_newer_at, upgrade, wanted_revision
 
     settings = load_settings()
-    with own_database(settings) as url:
-        try:
-            if misfits := misfits_at(url):
-                raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
-            upgrade(url)
-        except (SQLAlchemyError, InterfaceError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            typer.echo(f"migrate: {reason}", err=True)
-            raise typer.Exit(1) from None
+    with explained(), own_database(settings) as url:
+        if misfits := misfits_at(url, migrates=True):
+            raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
+        if (newer := is_newer_at(url)) is not None:
+            typer.echo(f"The database is at revision {newer}, which is newer than {wanted_revision()}: nothing to do.")
+            return
+        upgrade(url)
     typer.echo(f"The database is at revision {wanted_revision()}.")
 
 

@@ -49,15 +49,17 @@ def _check_assistant(settings: Settings) -> Result:
 
 def _check_database(settings: Settings) -> Result:
     from app.db import Database
-    from app.db.fitness import misfits_of, read_server
+    from app.db.fitness import misfits_of, obstacles_to_migration, read_server
     from app.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 
     async def look(url: "URL") -> tuple[bool, str]:
         database = Database(url, pooled=False)
         server = await read_server(database)
-        seen, wanted = await seen_revision(database), wanted_revision()
-        if misfits := misfits_of(server, migrates=seen is None):
+        if misfits := misfits_of(server):
             return False, " ".join(misfits)
+        seen, wanted = await seen_revision(database), wanted_revision()
+        if seen is None and settings.is_embedded is False and (obstacles := obstacles_to_migration(server)):
+            return False, " ".join(obstacles)
         if server["is_read_only"]:
             return False, f"PostgreSQL {server['version']} is read-only: a standby, or a primary that was replaced"
         if not server["is_durable"]:

@@ -1,7 +1,7 @@
 """The database a command works on: the configured one, or the embedded one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from app.settings import ConfigurationError, Settings
@@ -24,6 +24,17 @@ def explained() -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
         lines = str(getattr(cause, "orig", None) or cause).splitlines()
         raise ConfigurationError([f"DATABASE_URL: {lines[0] if lines else type(cause).__name__}"]) from None
+
+
+def check_fitness(url: "URL") -> None:
+    """Raises ConfigurationError for a database that does not fit; one that cannot be reached yet may fit later."""
+    from app.db.fitness import misfits_at
+
+    misfits: list[str] = []
+    with suppress(ConfigurationError), explained():
+        misfits = misfits_at(url, migrates=False)
+    if misfits:
+        raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
 
 
 @contextmanager

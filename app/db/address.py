@@ -4,35 +4,33 @@ A parameter works as libpq has it, or is refused by its name: one that was dropp
 matters, such as the certificate that was to be checked.
 """
 
+import os
 import re
-import shlex
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from sqlalchemy import URL, make_url
 
 CONNECT_TIMEOUT_SECONDS = 5
+"""For each host, as libpq has it."""
 COMMAND_TIMEOUT_SECONDS = 10
 
+_FILES = frozenset({"passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert"})
 # asyncpg reads these from a URL as libpq does.
-_OF_THE_DRIVER = frozenset(
-    {
-        "gsslib",
-        "krbsrvname",
-        "passfile",
-        "sslcert",
-        "sslcrl",
-        "sslkey",
-        "sslmode",
-        "sslnegotiation",
-        "sslpassword",
-        "sslrootcert",
-        "ssl_max_protocol_version",
-        "ssl_min_protocol_version",
-        "target_session_attrs",
-    }
-)
-_SETTINGS = frozenset({"application_name"})
+_OF_THE_DRIVER = _FILES | {
+    "gsslib",
+    "krbsrvname",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+}
+# Sent to the server as they are.
+_OF_THE_SERVER = {"application_name": "PGAPPNAME", "options": "PGOPTIONS"}
 # The values with which a parameter asks for nothing that is not done anyway.
 _AS_IT_IS = {
     "channel_binding": {"disable", "prefer"},
@@ -44,6 +42,7 @@ _AS_IT_IS = {
     "sslsni": {"1"},
 }
 _CHOICES = {
+    "pgbouncer": {"true", "false"},
     "sslmode": {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
     "sslnegotiation": {"postgres", "direct"},
     "target_session_attrs": {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"},
@@ -54,18 +53,29 @@ _NUMBERS = {
     "keepalives_count",
     "keepalives_idle",
     "keepalives_interval",
+    # SQLAlchemy's and asyncpg's own, as poolers' documents print them.
+    "prepared_statement_cache_size",
+    "statement_cache_size",
     "tcp_user_timeout",
 }
-# SQLAlchemy's and asyncpg's own names, as providers and poolers print them.
-_CACHES = frozenset({"pgbouncer", "prepared_statement_cache_size", "statement_cache_size"})
-_ALIASES = {"ssl": "sslmode", "fallback_application_name": "application_name"}
-_MEANT = frozenset({"host", "port", "user", "password", "dbname", "database", "options"})
-_HOSTS = re.compile(r"(\w+(?:\+\w+)?://(?:[^@/?#]*@)?)([^/?#@]*,[^/?#@]*)(?=[/?#]|$)(.*)", re.DOTALL)
+_ALIASES = {"ssl": "sslmode", "fallback_application_name": "application_name", "database": "dbname"}
+_WHERE = frozenset({"host", "port", "user", "password", "dbname"})
+_KNOWN = _OF_THE_DRIVER | _OF_THE_SERVER.keys() | _AS_IT_IS.keys() | _CHOICES.keys() | _NUMBERS | _WHERE
+_SCHEME = re.compile(r"(\w+(?:\+\w+)?://)(.*)", re.DOTALL)
+_AUTHORITY = re.compile(r"[^/?#]*")
+
+
+@dataclass(frozen=True)
+class Host:
+    """None: as the environment says, or else the usual one."""
+
+    name: str | None
+    port: int | None
 
 
 def normalised_url(url: str | URL) -> URL:
     """``postgres://`` and ``postgresql://`` as providers hand them out, with the driver we use. Several hosts become
-    parameters ``host``.
+    the parameter ``host``.
 
     Raises ValueError for anything that is not a PostgreSQL URL, and for a parameter that cannot be followed.
     """
@@ -75,109 +85,123 @@ def normalised_url(url: str | URL) -> URL:
         raise ValueError("not a database URL") from error
     if parsed.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
         raise ValueError("not a PostgreSQL URL")
-    query = {_ALIASES.get(name, name): value for name, value in parsed.query.items()}
-    for name, value in query.items():
-        _check(name, value if isinstance(value, str) else value[-1])
-    return parsed.set(drivername="postgresql+asyncpg", query=query)
+    parsed = parsed.set(drivername="postgresql+asyncpg", query=_checked(parsed))
+    hosts_of(parsed)
+    return parsed
 
 
 def is_behind_pooler(url: URL) -> bool:
     """Whether statements stay unprepared, for poolers that give each transaction another connection."""
-    query = url.query
-    caches = (query.get("statement_cache_size"), query.get("prepared_statement_cache_size"))
-    return query.get("pgbouncer") == "true" or "0" in caches
+    caches = (url.query.get("statement_cache_size"), url.query.get("prepared_statement_cache_size"))
+    return url.query.get("pgbouncer") == "true" or "0" in caches
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
-    """What ``asyncpg.connect`` is called with, through SQLAlchemy's dialect."""
-    of_the_driver = {name: value for name, value in url.query.items() if name in _OF_THE_DRIVER}
+    """What ``asyncpg.connect`` is called with for each host."""
+    query = url.query
+    of_the_driver = {name: value for name, value in query.items() if name in _OF_THE_DRIVER}
     arguments: dict[str, Any] = {
-        "dsn": f"postgresql://?{urlencode(of_the_driver, quote_via=quote)}",
-        "user": url.username or url.query.get("user"),
-        "password": url.password or url.query.get("password"),
-        "database": url.database or url.query.get("dbname") or url.query.get("database"),
-        "timeout": _number(url, "connect_timeout", CONNECT_TIMEOUT_SECONDS) or CONNECT_TIMEOUT_SECONDS,
+        "user": query.get("user") or url.username,
+        "password": query.get("password") or url.password,
+        "database": query.get("dbname") or url.database,
+        "timeout": _number(url, "connect_timeout", os.environ.get("PGCONNECT_TIMEOUT") or 0) or CONNECT_TIMEOUT_SECONDS,
         "command_timeout": COMMAND_TIMEOUT_SECONDS,
+        "server_settings": {
+            name: str(value)
+            for name, variable in _OF_THE_SERVER.items()
+            if (value := query.get(name) or os.environ.get(variable))
+        },
+        "statement_cache_size": 0 if is_behind_pooler(url) else query.get("statement_cache_size"),
     }
-    hosts, ports = _hosts_of(url)
-    if hosts:
-        arguments |= {"host": hosts, "port": ports}
-    settings = _options(str(url.query.get("options", "")))
-    settings |= {name: str(value) for name, value in url.query.items() if name in _SETTINGS}
-    if settings:
-        arguments["server_settings"] = settings
-    if is_behind_pooler(url):
-        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    if of_the_driver.get("sslrootcert") == "system":
+        # Which checks the name as well, as libpq does with it.
+        arguments["ssl"] = ssl.create_default_context()
+        of_the_driver = {n: v for n, v in of_the_driver.items() if n not in {"sslmode", "sslrootcert"}}
+    arguments["dsn"] = f"postgresql://?{urlencode(of_the_driver, quote_via=quote)}"
+    if arguments["statement_cache_size"] is not None:
+        arguments["statement_cache_size"] = int(arguments["statement_cache_size"])
     return {name: value for name, value in arguments.items() if value is not None}
 
 
+def wanted_session_of(url: URL) -> str:
+    return str(url.query.get("target_session_attrs", os.environ.get("PGTARGETSESSIONATTRS", "any")))
+
+
+def hosts_of(url: URL) -> list[Host]:
+    """In the order in which they are tried. Raises ValueError for a port that is none."""
+    given = url.query.get("host", ())
+    names = [name for text in ([given] if isinstance(given, str) else given) for name in text.split(",")]
+    pairs: list[tuple[str | None, str]] = [_host_and_port(name) for name in names if name]
+    if not pairs:
+        pairs = [(unquote(url.host) if url.host else None, str(url.port) if url.port else "")]
+    ports = [port for port in str(url.query.get("port", "")).split(",") if port]
+    if len(ports) > 1 and len(ports) != len(pairs):
+        raise ValueError(f"port: {len(ports)} ports for {len(pairs)} hosts")
+    if ports:
+        pairs = [(host, ports[number if len(ports) > 1 else 0]) for number, (host, _) in enumerate(pairs)]
+    if not all(port == "" or port.isdecimal() for _, port in pairs):
+        raise ValueError("port is a whole number")
+    return [Host(host, int(port) if port else None) for host, port in pairs]
+
+
 def keepalive_of(url: URL) -> dict[str, int]:
-    """How a lost connection is noticed, as libpq's parameters say, in seconds but for ``tcp_user_timeout``. Empty if
-    the URL switches it off."""
+    """How a lost connection is noticed, as libpq's parameters say, in seconds but for ``tcp_user_timeout``; 0 is as the
+    system has it. Empty if the URL switches it off."""
     if _number(url, "keepalives", 1) == 0:
         return {}
     defaults = {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 5000}
-    return {name: _number(url, name, usual) or usual for name, usual in defaults.items()}
+    wanted = {name: _number(url, name, usual) for name, usual in defaults.items()}
+    return {name: value for name, value in wanted.items() if value}
 
 
-def _check(name: str, value: str) -> None:
-    known = _OF_THE_DRIVER | _SETTINGS | _CACHES | _MEANT | _NUMBERS | _AS_IT_IS.keys()
-    if name not in known:
-        raise ValueError(f"the parameter {name!r} is not known")
+def _checked(url: URL) -> dict[str, str | tuple[str, ...]]:
+    checked: dict[str, str | tuple[str, ...]] = {}
+    for given, values in url.query.items():
+        name = _ALIASES.get(given, given)
+        if name != given and (name in url.query or name in checked):
+            raise ValueError(f"{given} says the same as {name}: take one of them out")
+        if name == "host":
+            checked[name] = values
+            continue
+        value = values if isinstance(values, str) else values[-1]
+        # libpq's, for drivers that know nothing else.
+        checked[name] = "require" if (given, value.lower()) == ("ssl", "true") else value
+        _check(given, name, str(checked[name]))
+    return checked
+
+
+def _check(given: str, name: str, value: str) -> None:
+    if name not in _KNOWN:
+        raise ValueError(f"the parameter {given!r} is not known")
     if name in _AS_IT_IS and value.lower() not in _AS_IT_IS[name]:
-        raise ValueError(f"{name}={value} cannot be followed; take it out, or set {min(_AS_IT_IS[name])}")
+        raise ValueError(f"{given}={value} cannot be followed; take it out, or set {min(_AS_IT_IS[name])}")
     if name in _CHOICES and value not in _CHOICES[name]:
-        raise ValueError(f"{name} is one of {', '.join(sorted(_CHOICES[name]))}")
+        raise ValueError(f"{given} is one of {', '.join(sorted(_CHOICES[name]))}")
     if name in _NUMBERS and not value.isdecimal():
-        raise ValueError(f"{name} is a whole number")
-    if name == "options":
-        _options(value)
-
-
-def _options(text: str) -> dict[str, str]:
-    """``-c name=value`` and ``--name=value``, with spaces escaped by a backslash as libpq has them."""
-    settings: dict[str, str] = {}
-    try:
-        words = iter(shlex.split(text))
-    except ValueError:
-        raise ValueError("options: a quotation mark or a backslash stands alone") from None
-    for word in words:
-        if word == "-c":
-            given = next(words, "")
-        elif word.startswith("--"):
-            given = word[2:]
-        else:
-            given = word.removeprefix("-c") if word.startswith("-c") else ""
-        name, is_set, value = given.partition("=")
-        if not is_set or not name:
-            raise ValueError("options: only -c name=value and --name=value are understood")
-        settings[name.replace("-", "_")] = value
-    return settings
+        raise ValueError(f"{given} is a whole number")
+    if name in _FILES and (name, value) != ("sslrootcert", "system") and not Path(value).is_file():
+        raise ValueError(f"{given}: there is no such file")
 
 
 def _without_host_list(url: str) -> str:
-    """SQLAlchemy knows several hosts as parameters alone."""
-    found = _HOSTS.fullmatch(url)
+    """SQLAlchemy knows several hosts as parameters alone, and no port that is empty."""
+    found = _SCHEME.fullmatch(url)
     if found is None:
         return url
-    before, hosts, after = found.groups()
-    path, _, query = after.partition("?")
-    given = "&".join(f"host={quote(host, safe=':[]')}" for host in hosts.split(","))
-    return f"{before}{path or '/'}?{given}{'&' if query else ''}{query}"
+    scheme, rest = found.groups()
+    user, at, rest = rest.partition("@") if "@" in rest else ("", "", rest)
+    match = _AUTHORITY.match(rest)
+    hosts = (match[0] if match is not None else "").removesuffix(":")
+    path, _, query = rest[len(match[0]) if match is not None else 0 :].partition("?")
+    if "," not in hosts:
+        return f"{scheme}{user}{at}{hosts}{path}{'?' if query else ''}{query}"
+    # As in libpq, hosts in the parameters are meant instead.
+    is_overridden = re.search(r"(^|&)host=", query) is not None
+    given = "" if is_overridden else "&".join(f"host={quote(unquote(host), safe=':[]/')}" for host in hosts.split(","))
+    return f"{scheme}{user}{at}{path or '/'}?{'&'.join(filter(None, (given, query)))}"
 
 
-def _hosts_of(url: URL) -> tuple[list[str], list[int]]:
-    if url.host:
-        return [url.host], [url.port or 5432]
-    given = url.query.get("host", ())
-    hosts = [host for text in ([given] if isinstance(given, str) else given) for host in text.split(",") if host]
-    ports = [port for port in str(url.query.get("port", "")).split(",") if port]
-    pairs = [_host_and_port(host) for host in hosts]
-    usual = [ports[number] if len(ports) == len(hosts) else (ports or ["5432"])[0] for number in range(len(hosts))]
-    return [host for host, _ in pairs], [int(own or other) for (_, own), other in zip(pairs, usual, strict=True)]
-
-
-def _host_and_port(text: str) -> tuple[str, str]:
+def _host_and_port(text: str) -> tuple[str | None, str]:
     if text.startswith("/"):
         return text, ""
     if text.startswith("["):
@@ -187,6 +211,6 @@ def _host_and_port(text: str) -> tuple[str, str]:
     return host, port
 
 
-def _number(url: URL, name: str, usual: int) -> int:
+def _number(url: URL, name: str, usual: int | str) -> int:
     value: Any = url.query.get(name, usual)
     return int(value)

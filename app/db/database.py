@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.db.address import connect_arguments, is_behind_pooler, keepalive_of, normalised_url
+from app.db.address import is_behind_pooler, keepalive_of, normalised_url
+from app.db.connecting import driver_arguments
 from app.db.statement import Statement
 from app.errors import DatabaseUnavailable
 from app.observability.logs import get_logger
@@ -27,6 +28,8 @@ TRIES = 3
 IDLE_SECONDS = 10
 """A connection that was idle for longer is asked whether it still lives."""
 PING_SECONDS = 2
+FRESH_SECONDS = 2
+"""What a connection says that was opened so shortly before, its server says."""
 UNIQUE_VIOLATION = "23505"
 READ_ONLY = "25006"
 # By libpq's names. The last is Linux's, in milliseconds: what was sent and not acknowledged for so long is lost.
@@ -85,7 +88,7 @@ class Database:
         self._is_behind_pooler = is_behind_pooler(self.url)
         self._retired_at = self._doubted_at = 0.0
         self.engine: AsyncEngine = create_async_engine(
-            # All that is in the URL is in the arguments.
+            # All that is in the URL is in the connector.
             "postgresql+asyncpg://",
             # No ping before each statement, which would be a second round trip: a connection that was lost while it lay
             # in the pool is not handed out, or fails and the statement is tried again.
@@ -93,7 +96,7 @@ class Database:
             isolation_level="AUTOCOMMIT",
             # Errors would print message text otherwise.
             hide_parameters=True,
-            connect_args=connect_arguments(self.url),
+            connect_args=driver_arguments(self.url),
             **pool,
         )
         self.on_retry: Callable[[str], object] = lambda _: None
@@ -157,9 +160,15 @@ class Database:
                 pooled.info["used_at"] = time.monotonic()
             except Exception as error:
                 is_lost = driver.is_closed() or isinstance(error, asyncpg.InternalClientError | ConnectionSilent)
+                if _sqlstate(error) == READ_ONLY and time.monotonic() - pooled.info["opened_at"] < FRESH_SECONDS:
+                    # The server itself is read-only, and is not helped by new connections.
+                    raise DatabaseUnavailable from error
+                self._doubt(error)
+                if isinstance(error, ConnectionSilent):
+                    # Or closing it would wait for a farewell.
+                    driver.terminate()
                 if is_lost or _is_of_the_connection(error) or driver.is_in_transaction():
                     await connection.invalidate(error)
-                    self._doubt(error)
                 if is_lost and isinstance(error, _DRIVERS_ERRORS):
                     raise _ConnectionLost(error) from error
                 raise
@@ -191,7 +200,10 @@ class Database:
 
     def _check_out(self, connection: Any, record: Any, _: Any) -> None:
         """The pool opens another one instead."""
-        if connection.driver_connection.is_closed() or record.info["opened_at"] <= self._retired_at:
+        is_retired = record.info["opened_at"] <= self._retired_at
+        if is_retired:
+            connection.driver_connection.terminate()
+        if is_retired or connection.driver_connection.is_closed():
             raise DisconnectionError
 
     @asynccontextmanager
@@ -270,8 +282,8 @@ def _is_transient(error: BaseException) -> bool:
     """Whether the trouble is the database's, not the statement's.
 
     40001 and 40P01: lost a race. 08xxx and 57P01 to 57P03: the connection or the server went away. 53xxx: out of
-    resources. 25006: it is read-only, as an old primary is after a failover. No SQLSTATE: the connection broke, timed
-    out, or could not be had.
+    resources. 28xxx and 3D000: it does not let us in, as while a password is changed. 25006: it is read-only, as an
+    old primary is after a failover. No SQLSTATE: the connection broke, timed out, or could not be had.
     """
     if isinstance(error, asyncpg.InvalidCachedStatementError):  # The schema has changed under it.
         return True
@@ -280,10 +292,10 @@ def _is_transient(error: BaseException) -> bool:
         return isinstance(error, _ConnectionLost | OSError | PoolTimeoutError | InterfaceError) or isinstance(
             getattr(error, "orig", None), OSError | TimeoutError
         )
-    return state in {"40001", "40P01", "57P01", "57P02", "57P03", READ_ONLY} or state[:2] in {"08", "53"}
+    return state in {"40001", "40P01", "57P01", "57P02", "57P03", READ_ONLY} or state[:2] in {"08", "28", "3D", "53"}
 
 
 def _is_worth_repeating(error: BaseException) -> bool:
-    # A server out of connections or memory is not helped by two more tries, nor is a pool that kept us
-    # waiting for its whole time-out.
-    return (_sqlstate(error) or "")[:2] != "53" and not isinstance(error, PoolTimeoutError)
+    # A server out of connections or memory is not helped by two more tries, nor is one that does not let us in, nor a
+    # pool that kept us waiting for its whole time-out.
+    return (_sqlstate(error) or "")[:2] not in {"28", "3D", "53"} and not isinstance(error, PoolTimeoutError)

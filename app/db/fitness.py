@@ -7,13 +7,18 @@ from typing import Any
 from sqlalchemy import URL
 
 from app.db.database import Database
+from app.db.migrations import seen_revision, wanted_revision
 from app.db.statement import Statement
 from app.db.tables import VERSION_TABLE, metadata
 
 OLDEST_VERSION = 15
 """The tests run on it."""
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-_TABLES = ", ".join(f"'{name}'" for name in sorted(metadata.tables))
+_NEEDED = ", ".join(
+    [f"('{name}', '{right}')" for name in sorted(metadata.tables) for right in _RIGHTS]
+    + [f"('{VERSION_TABLE}', 'SELECT')"]
+)
+_OURS = ", ".join(f"to_regclass('{name}')" for name in sorted(metadata.tables))
 
 READ_SERVER = Statement(
     "read_server",
@@ -23,12 +28,14 @@ SELECT current_setting('server_version') AS version,
        current_setting('server_encoding') AS encoding,
        current_setting('synchronous_commit') <> 'off' AS is_durable,
        current_setting('transaction_read_only') = 'on' AS is_read_only,
-       current_database()::text AS name, current_user::text AS role, current_schema()::text AS schema,
+       current_setting('search_path') AS search_path,
+       current_database()::text AS name, quote_ident(current_user) AS role, quote_ident(current_schema()) AS schema,
        COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
-       ARRAY(SELECT name || ': ' || action
-               FROM unnest(ARRAY[{_TABLES}]) name, unnest(ARRAY[{", ".join(f"'{right}'" for right in _RIGHTS)}]) action
-              WHERE NOT has_table_privilege(to_regclass(name), action)) AS denied,
-       to_regclass('{VERSION_TABLE}') IS NOT NULL AS has_tables
+       (SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = to_regclass('chat_turns')) AS tables_in,
+       (SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class WHERE oid IN ({_OURS})) AS owns_tables,
+       ARRAY(SELECT name || ': ' || action FROM (VALUES {_NEEDED}) AS needed(name, action)
+              WHERE NOT has_table_privilege(to_regclass(name), action)) AS denied
 """,  # noqa: S608 - constants of ours
 )
 
@@ -42,35 +49,51 @@ async def read_server(database: Database) -> Server:
         return dict(found.mappings().one())
 
 
-def misfits_at(url: URL) -> list[str]:
-    """Before a migration. Not to be called from inside an event loop."""
+def misfits_at(url: URL, *, migrates: bool) -> list[str]:
+    """What does not fit to serve, or to be migrated if a migration is needed. Not to be called from inside an event
+    loop."""
 
-    async def look() -> Server:
-        return await read_server(Database(url, pooled=False))
+    async def look() -> list[str]:
+        database = Database(url, pooled=False)
+        server = await read_server(database)
+        misfits = misfits_of(server)
+        if misfits or not migrates or await seen_revision(database) == wanted_revision():
+            return misfits
+        return obstacles_to_migration(server)
 
-    return misfits_of(asyncio.run(look()), migrates=True)
+    return asyncio.run(look())
 
 
-def misfits_of(server: Server, *, migrates: bool) -> list[str]:
+def misfits_of(server: Server) -> list[str]:
     """A sentence for each thing that does not fit, and what to do about it."""
     sentences = []
     if server["encoding"] != "UTF8":
         sentences.append(
             f"The database {server['name']} is encoded in {server['encoding']}, which cannot hold every character: "
-            f"make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0."
+            "make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0."
         )
     if server["major"] < OLDEST_VERSION:
         sentences.append(f"PostgreSQL {server['version']} is too old: {OLDEST_VERSION} or newer is needed.")
     if server["schema"] is None:
-        sentences.append("No schema of the search_path exists: make one, or name another in the URL's options.")
-    elif migrates and not server["may_create"]:
         sentences.append(
-            f"The role {server['role']} may not make tables in the schema {server['schema']}: "
-            f"GRANT CREATE ON SCHEMA {server['schema']} TO {server['role']}."
+            f"The role {server['role']} may use no schema of its search_path ({server['search_path']}): make one, "
+            "GRANT USAGE on it, or name another in the URL (options=-c%20search_path=...)."
         )
     if server["denied"]:
         sentences.append(
             f"The role {server['role']} lacks rights on our tables ({', '.join(server['denied'][:4])}): "
-            f"GRANT {', '.join(_RIGHTS)} ON ALL TABLES IN SCHEMA {server['schema']} TO {server['role']}."
+            f"GRANT {', '.join(_RIGHTS)} ON ALL TABLES IN SCHEMA {server['tables_in']} TO {server['role']}."
         )
     return sentences
+
+
+def obstacles_to_migration(server: Server) -> list[str]:
+    """The same, for a migration that is to be run."""
+    if server["is_read_only"]:
+        return [f"PostgreSQL {server['version']} is read-only: a standby, or a primary that was replaced."]
+    if server["owns_tables"] is False:
+        return [f"The role {server['role']} does not own our tables: let their owner migrate."]
+    if not server["may_create"]:
+        who, where = server["role"], server["schema"]
+        return [f"The role {who} may not make tables in the schema {where}: GRANT CREATE ON SCHEMA {where} TO {who}."]
+    return []

@@ -1,5 +1,6 @@
 """Which revision a database is at, which one this code wants, and the way from one to the other."""
 
+import asyncio
 from pathlib import Path
 
 from alembic import command
@@ -41,6 +42,13 @@ async def seen_revision(database: Database) -> str | None:
         return None
     rows = await database.run_for_all_owners(_READ_REVISION)
     return str(rows[0]["version_num"]) if rows else None
+
+
+def is_newer_at(url: URL) -> str | None:
+    """The revision of a database that newer code has migrated, as before a deployment was rolled back. Not to be called
+    from inside an event loop."""
+    seen = asyncio.run(seen_revision(Database(url, pooled=False)))
+    return seen if seen != wanted_revision() and is_served_by_this_code(seen) else None
 
 
 def is_served_by_this_code(seen: str | None) -> bool:

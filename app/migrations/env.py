@@ -6,7 +6,8 @@ from alembic import context
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.address import connect_arguments, normalised_url
+from app.db.address import normalised_url
+from app.db.connecting import driver_arguments
 from app.db.tables import VERSION_TABLE, metadata
 from app.settings import load_settings
 
@@ -49,9 +50,11 @@ def run(connection: Connection) -> None:
 async def run_online() -> None:
     url = normalised_url(database_url())
     # A migration takes the time it takes, so it has no time-out for a command; but a pooler is a pooler here, too.
-    arguments = connect_arguments(url) | {"command_timeout": None}
     engine = create_async_engine(
-        "postgresql+asyncpg://", poolclass=NullPool, hide_parameters=True, connect_args=arguments
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=driver_arguments(url, command_timeout=None),
     )
     async with engine.connect() as connection:
         await connection.run_sync(run)

@@ -298,3 +298,11 @@ async def test_an_answer_of_known_length_has_it_in_any_version(port: int, versio
     answer = await exchanged(port, f"GET / HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert b"content-length: 5" in answer
     assert answer.endswith(b"\r\n\r\nhello")
+
+
+async def test_a_request_that_follows_does_not_say_how_the_one_before_is_answered(port: int) -> None:
+    first = b"GET /stream/3 HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = await exchanged(port, first + b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+    assert b"transfer-encoding: chunked" in answer
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert b"0\r\n\r\nHTTP/1.1 200" in answer

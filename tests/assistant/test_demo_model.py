@@ -4,6 +4,7 @@ from typing import Any
 
 from agents import function_tool
 
+from app.assistant.converter import NOTE_BEGINS, NOTE_ENDS
 from app.assistant.demo.replies import answer_to, call_for
 
 
@@ -17,9 +18,9 @@ def answered(output: Any) -> list[dict[str, Any]]:
 
 
 def test_a_quotation_is_no_message() -> None:
-    conversation = [said("First"), said("The user is referring to this in particular: \nFirst"), said("Second")]
-    for order in (conversation, [*conversation[:1], conversation[2], conversation[1]]):
-        answer = answer_to(order, None, [])
+    quotation = f"{NOTE_BEGINS}The user is referring to this in particular: \nFirst{NOTE_ENDS}"
+    for conversation in ([said("First"), said("Second", quotation)], [said("First"), said(quotation), said("Second")]):
+        answer = answer_to(conversation, None, [])
         assert "You said: **Second**" in answer
         assert "message number 2 of yours" in answer
 

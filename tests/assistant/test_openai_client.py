@@ -14,6 +14,7 @@ from openai.types.responses import ResponseStreamEvent, ResponseTextDeltaEvent
 from polyfactory.factories.pydantic_factory import ModelFactory
 
 from app.assistant import lenient, streams
+from app.assistant.input_shape import shaped_items, shaped_messages
 from app.assistant.models import ConfiguredModels, ModelOptions
 from app.assistant.openai_client import StreamingOpenAI
 from tests.support.processes import ModelServer
@@ -69,11 +70,13 @@ async def chunks(client: AsyncOpenAI, **steps: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("ask", [responses, chunks])
-async def test_the_request_is_the_same(model_server: ModelServer, ask: Any) -> None:
+async def test_the_request_is_the_same_but_for_its_shape(model_server: ModelServer, ask: Any) -> None:
     bodies = []
     async for client in both(model_server):
         await ask(client, words=2, note="same")
-        bodies.append(model_server.calls()[-1]["body"])
+        body = model_server.calls()[-1]["body"]
+        shapes = {"input": shaped_items, "messages": shaped_messages}
+        bodies.append({name: shapes[name](value) if name in shapes else value for name, value in body.items()})
     assert bodies[0] == bodies[1]
     assert bodies[0]["tools"]
 

@@ -1,6 +1,9 @@
 """Database URLs as people and providers write them: what libpq understands works, or is refused by its name."""
 
+import asyncio
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -8,7 +11,9 @@ import pytest
 from sqlalchemy import URL
 
 from app.db import Database, Statement
-from app.db.address import connect_arguments, is_behind_pooler, keepalive_of, normalised_url
+from app.db.address import connect_arguments, hosts_of, is_behind_pooler, keepalive_of, normalised_url
+from app.db.connecting import connector, driver_arguments
+from tests.support.failover import Server
 
 SHOW = Statement("show", "SELECT current_setting(:setting) AS value, :owner AS owner")
 
@@ -27,29 +32,43 @@ def test_other_urls_are_refused_without_repeating_them(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-HOSTS: dict[str, tuple[list[str], list[int]]] = {
-    "h/d": (["h"], [5432]),
-    "h:6000/d": (["h"], [6000]),
-    "h1,h2/d": (["h1", "h2"], [5432, 5432]),
-    "h1:1,h2:2/d": (["h1", "h2"], [1, 2]),
-    "h1:1,h2,[::1]:3/d?sslmode=disable": (["h1", "h2", "::1"], [1, 5432, 3]),
-    "/d?host=h1,h2&port=1,2": (["h1", "h2"], [1, 2]),
-    "/d?host=h1,h2&port=7": (["h1", "h2"], [7, 7]),
-    "/d?host=h1:1&host=h2:2": (["h1", "h2"], [1, 2]),
-    "/d?host=/var/run/postgresql": (["/var/run/postgresql"], [5432]),
+HOSTS: dict[str, list[tuple[str | None, int | None]]] = {
+    "h/d": [("h", None)],
+    "h:6000/d": [("h", 6000)],
+    "h:/d": [("h", None)],
+    "/d": [(None, None)],
+    "/d?port=5433": [(None, 5433)],
+    ":5433/d": [(None, 5433)],
+    "h1,h2/d": [("h1", None), ("h2", None)],
+    "h1:1,h2:2/d": [("h1", 1), ("h2", 2)],
+    "h1:1,h2,[::1]:3/d?sslmode=disable": [("h1", 1), ("h2", None), ("::1", 3)],
+    "/d?host=h1,h2&port=1,2": [("h1", 1), ("h2", 2)],
+    "/d?host=h1,h2&port=7": [("h1", 7), ("h2", 7)],
+    "/d?host=h1:1&host=h2:2": [("h1", 1), ("h2", 2)],
+    "/d?host=/cloudsql/x:y:z": [("/cloudsql/x:y:z", None)],
+    "%2Fvar%2Frun%2Fpostgresql:7001/d": [("/var/run/postgresql", 7001)],
+    "h1,%2Ftmp/d": [("h1", None), ("/tmp", None)],  # noqa: S108 - an address
+    # As in libpq, a parameter wins.
+    "h:9/d?port=7001": [("h", 7001)],
+    "h/d?host=other": [("other", None)],
+    "h1,h2/d?host=h3": [("h3", None)],
+    "h/x?dbname=d": [("h", None)],
 }
 
 
 @pytest.mark.parametrize("rest", HOSTS)
-@pytest.mark.parametrize("user", ["", "u:p,%40@"])
+@pytest.mark.parametrize("user", ["", "u:p,%40@", "u:Ab,c?d@", "u:Ab,c#d@", "u:a/b,c@"])
 def test_hosts(rest: str, user: str) -> None:
     url = normalised_url(f"postgresql://{user}{rest}")
+    assert [(host.name, host.port) for host in hosts_of(url)] == HOSTS[rest]
     given = connect_arguments(url)
-    assert (given["host"], given["port"]) == HOSTS[rest]
     assert given["database"] == "d"
-    assert given.get("password") == ("p,@" if user else None)
+    password = user[2:-1].replace("%40", "@") or None
+    assert given.get("password") == password
+    assert given.get("user") == (user[:1] or None)
     # As Alembic is handed it.
-    assert connect_arguments(normalised_url(url.render_as_string(hide_password=False))) == given
+    again = normalised_url(url.render_as_string(hide_password=False))
+    assert (connect_arguments(again), hosts_of(again)) == (given, hosts_of(url))
 
 
 REFUSED = {
@@ -61,9 +80,14 @@ REFUSED = {
         "target_session_attrs is one of any, prefer-standby, primary, read-only, read-write, standby"
     ),
     "connect_timeout=soon": "connect_timeout is a whole number",
-    "options=-x": "options: only -c name=value and --name=value are understood",
-    "options=-c%20search_path": "options: only -c name=value and --name=value are understood",
-    "options=%27": "options: a quotation mark or a backslash stands alone",
+    "ssl=yes": "ssl is one of allow, disable, prefer, require, verify-ca, verify-full",
+    "ssl=require&sslmode=verify-full": "ssl says the same as sslmode: take one of them out",
+    "pgbouncer=1": "pgbouncer is one of false, true",
+    "statement_cache_size=none": "statement_cache_size is a whole number",
+    "sslrootcert=/nowhere.pem": "sslrootcert: there is no such file",
+    "port=abc": "port is a whole number",
+    "host=h:abc": "port is a whole number",
+    "host=h1,h2,h3&port=1,2": "port: 2 ports for 3 hosts",
     "replication=database": "the parameter 'replication' is not known",
     "conect_timeout=1": "the parameter 'conect_timeout' is not known",
     "require_auth=scram-sha-256": "the parameter 'require_auth' is not known",
@@ -82,6 +106,10 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "options=-c%20application_name%3Dtwo\\%20words": ("application_name", "two words"),
     "application_name=chat": ("application_name", "chat"),
     "fallback_application_name=chat": ("application_name", "chat"),
+    "connect_timeout=3&connect_timeout=4": ("transaction_read_only", "off"),
+    "ssl=disable": ("transaction_read_only", "off"),
+    "statement_cache_size=50": ("transaction_read_only", "off"),
+    "target_session_attrs=prefer-standby": ("transaction_read_only", "off"),
     "target_session_attrs=read-write": ("transaction_read_only", "off"),
     "target_session_attrs=primary": ("transaction_read_only", "off"),
     "connect_timeout=3": ("transaction_read_only", "off"),
@@ -115,14 +143,15 @@ def test_how_long_a_connection_may_take() -> None:
 def test_poolers_are_known_by_their_parameters(query: str) -> None:
     url = normalised_url(f"postgresql://h/d?{query}")
     assert is_behind_pooler(url)
-    given = connect_arguments(url)
-    assert given["statement_cache_size"] == given["prepared_statement_cache_size"] == 0
+    assert connect_arguments(url)["statement_cache_size"] == 0
+    assert driver_arguments(url)["prepared_statement_cache_size"] == 0
     assert not is_behind_pooler(normalised_url("postgresql://h/d?pgbouncer=false"))
 
 
 KEEPALIVE: dict[str, dict[str, int]] = {
     "": {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 5000},
     "keepalives=0": {},
+    "tcp_user_timeout=0": {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3},
     "keepalives_idle=7&tcp_user_timeout=900": {
         "keepalives_idle": 7,
         "keepalives_interval": 5,
@@ -141,3 +170,64 @@ def test_every_argument_is_one_of_the_driver() -> None:
     given: Any = connect_arguments(normalised_url("postgresql://u:p@h/d?application_name=x&sslmode=require"))
     known = set(asyncpg.connect.__kwdefaults__ or ()) | {"dsn"}
     assert given.keys() <= known
+
+
+def test_tls_with_the_systems_certificates_checks_the_name() -> None:
+    given = connect_arguments(normalised_url("postgresql://h/d?sslmode=verify-full&sslrootcert=system"))
+    assert given["ssl"].check_hostname
+    assert "ssl" not in given["dsn"].partition("?")[2]
+
+
+def test_the_environment_says_what_the_url_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PGOPTIONS": "-c work_mem=8MB", "PGAPPNAME": "app", "PGCONNECT_TIMEOUT": "7"}.items():
+        monkeypatch.setenv(name, value)
+    given = connect_arguments(normalised_url("postgresql://h/d"))
+    assert given["server_settings"] == {"application_name": "app", "options": "-c work_mem=8MB"}
+    assert given["timeout"] == 7
+    given = connect_arguments(
+        normalised_url("postgresql://h/d?application_name=x&connect_timeout=2&options=-cgeqo%3Doff")
+    )
+    assert given["server_settings"] == {"application_name": "x", "options": "-cgeqo=off"}
+    assert given["timeout"] == 2
+
+
+async def test_what_a_provider_reads_in_the_options_reaches_it() -> None:
+    """Neon's ``endpoint=...``, Supabase's ``reference=...``: PostgreSQL itself would refuse them."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read(1000))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable&options=endpoint%3Dep-1"
+        with pytest.raises((OSError, asyncpg.PostgresError)):
+            await connector(normalised_url(url))()
+    assert b"options\x00endpoint=ep-1\x00" in seen[0]
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+async def test_a_host_that_is_lost_without_a_word_does_not_use_up_the_time_of_the_next(
+    tmp_path: Path, postgres_bin: Path | None, silent: int
+) -> None:
+    await asyncio.to_thread(tmp_path.chmod, 0o755)
+    there = Server(tmp_path / "there", postgres_bin)
+    there.make()
+    there.start()
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(silent)]
+    hosts = [f"127.0.0.1:{lost.getsockname()[1]}" for lost in sockets] + [f"127.0.0.1:{there.port}"]
+    url = f"postgresql://postgres@{','.join(hosts)}/postgres?target_session_attrs=read-write&connect_timeout=1"
+    connect = connector(normalised_url(url))
+    for _ in range(3):
+        connection = await connect()
+        assert await connection.fetchval("SELECT 1") == 1
+        await connection.close()
+    # The first time alone: it is asked first from then on.
+    for lost in sockets:
+        lost.setblocking(False)
+        lost.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            lost.accept()
+        lost.close()
+    there.stop()

@@ -8,15 +8,13 @@ from typing import Any
 from agents import Handoff
 from agents.tool import FunctionTool
 
-from app.assistant.converter import NOTE_BEGINS
+from app.assistant.converter import NOTE_BEGINS, is_question
 
 CLOCK = "current_time"
 ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)
 # As examples/handbook.py writes them into the instructions.
 PASSAGE = re.compile(r"^\[1\] (?P<heading>.+)\n(?P<body>.+(?:\n.+)*)", re.MULTILINE)
 FILE = re.compile(r'^<Attachment name="(?P<read>.+?)" type=|^The user attached a file: "(?P<named>.+?)" \(')
-# As the converter of the SDK says what is quoted, in a message of its own.
-QUOTATION = "The user is referring to this in particular: "
 HANDOFF = "transfer_to_"
 
 WELCOME = """\
@@ -76,12 +74,16 @@ def said_in(conversation: Sequence[Any]) -> list[str]:
     """The texts of the user's messages, oldest first, without files; never empty."""
     texts = []
     for item in conversation:
-        if item.get("role") == "user":
+        if is_question(item):
             content = item.get("content", "")
             parts = content if isinstance(content, list) else [{"text": content}]
             given = (str(part.get("text", "")) for part in parts)
-            texts.append(" ".join(text for text in given if text and not FILE.match(text)))
-    return [text for text in texts if not text.startswith((NOTE_BEGINS, QUOTATION))] or [""]
+            texts.append(" ".join(text for text in given if text and not FILE.match(text) and not _is_note(text)))
+    return texts or [""]
+
+
+def _is_note(text: str) -> bool:
+    return text.startswith(NOTE_BEGINS)
 
 
 def _files_in(message: Any) -> list[str]:

@@ -1,7 +1,8 @@
 """The short index of refused turns holds what providers refused as well, not only guardrails.
 
-Safe while yesterday's code is serving: the new index is there before the old one goes, and the old code's question is
-answered by the new one. Building it reads the turns once, a second for some millions, in which new ones wait.
+Safe while yesterday's code is serving, whose question the new index answers as well. Building it reads the turns once,
+a second for some millions, in which new ones wait. The lock comes first: a turn that beats meanwhile would hold what
+the second step needs, and wait for what the first one has.
 
 Revision ID: 0004
 Revises: 0003
@@ -19,6 +20,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
+    op.execute("LOCK TABLE chat_turns IN ACCESS EXCLUSIVE MODE")
     op.create_index(
         "chat_turns_refused",
         "chat_turns",
@@ -31,6 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("LOCK TABLE chat_turns IN ACCESS EXCLUSIVE MODE")
     op.create_index(
         "chat_turns_tripped",
         "chat_turns",
