@@ -9,10 +9,14 @@ import pytest
 from alembic import command
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
+from chatkit.types import ThreadMetadata
 from sqlalchemy import URL, Connection, inspect, text
 
+from app.context import RequestContext, Turn
 from app.db import Database, migrations
+from app.store import DatabaseStore
 from tests.conftest import execute
+from tests.support.items import NAIVE
 from tests.support.processes import ROOT, clean_environment
 
 
@@ -97,3 +101,44 @@ def test_a_database_that_newer_code_has_migrated_is_still_served() -> None:
     wanted = migrations.wanted_revision()
     told = {seen: migrations.is_served_by_this_code(seen) for seen in (None, "0001", wanted, "9999")}
     assert told == {None: False, "0001": False, wanted: True, "9999": True}
+
+
+@pytest.mark.parametrize("revision", ["0003"])
+async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str) -> None:
+    """There and back; each of a turn's beats reads and writes the table that is being changed."""
+    config = migrations._config(empty_url)
+    await asyncio.to_thread(command.upgrade, config, revision)
+    database, store = Database(empty_url), DatabaseStore(Database(empty_url))
+    is_over = asyncio.Event()
+    beats = 0
+
+    async def beat(number: int) -> None:
+        nonlocal beats
+        turn = Turn("threads.create")
+        context = RequestContext(user_id=f"user-{number}", turn=turn)
+        await store.save_thread(ThreadMetadata(id=f"t{number}", created_at=NAIVE), context)
+        while not is_over.is_set():
+            await store.heartbeat(context)
+            beats += 1
+            await asyncio.sleep(0)
+
+    async with database.connection() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"
+                " SELECT 'others', gen_random_uuid(), gen_random_uuid(), 'threads.create', 'completed', now()"
+                " FROM generate_series(1, 200000)"
+            )
+        )
+    async with asyncio.TaskGroup() as turns:
+        beating = [turns.create_task(beat(number)) for number in range(4)]
+        await asyncio.sleep(0.3)
+        before = beats
+        await asyncio.to_thread(command.upgrade, config, "head")
+        await asyncio.to_thread(command.downgrade, config, revision)
+        await asyncio.sleep(0.3)
+        is_over.set()
+    assert all(done.exception() is None for done in beating)
+    assert beats > before > 0
+    await database.close()
+    await store.close()
