@@ -1,6 +1,7 @@
 """Text that anybody may send: what cannot be stored or serialised, what may stand in a name, and cutting."""
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 JOINERS = "\u200c\u200d"
@@ -43,6 +44,17 @@ def cut_middle(text: str, most: int) -> str:
         return text
     half = most // 2
     return f"{text[:half]}{cut_mark(len(text) - 2 * half)}{text[len(text) - half :]}"
+
+
+def common_length(lengths: Iterable[int], room: int) -> int:
+    """The length to which the longer ones are cut, so that all of them together fit into the room."""
+    ordered = sorted(lengths)
+    for number, length in enumerate(ordered):
+        share = room // (len(ordered) - number)
+        if length > share:
+            return share
+        room -= length
+    return ordered[-1] if ordered else 0
 
 
 LONGEST_CUT_MARK = 64

@@ -11,6 +11,8 @@ from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import ClientToolCallItem, ThreadItemDoneEvent, ThreadMetadata, ThreadStreamEvent
 from pydantic import PrivateAttr
 
+from app.text import clean_json
+
 WAITING = "chatkit_postgres.client_tool_calls"
 """The key in a thread's metadata."""
 
@@ -22,8 +24,9 @@ class RunContext(AgentContext[Any]):
     _calls: list[ClientToolCall] = PrivateAttr(default_factory=list)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "client_tool_call" and isinstance(value, ClientToolCall):
-            self._calls.append(value)
+        if name == "client_tool_call":
+            # A tool may also take its call back.
+            self._calls = [*self._calls, value] if isinstance(value, ClientToolCall) else []
         super().__setattr__(name, value)
 
     async def first_of_calls(self, event: ThreadStreamEvent) -> ThreadStreamEvent:
@@ -35,7 +38,8 @@ class RunContext(AgentContext[Any]):
         first, *others = self._calls
         self._calls.clear()
         self.thread.metadata[WAITING] = [
-            {"id": self.generate_id("tool_call"), "name": call.name, "arguments": call.arguments} for call in others
+            {"id": self.generate_id("tool_call"), **clean_json({"name": call.name, "arguments": call.arguments})}
+            for call in others
         ]
         await self.store.save_thread(self.thread, self.request_context)
         asked = event.item.model_copy(update={"name": first.name, "arguments": first.arguments})

@@ -5,7 +5,7 @@ part of an answer (think_blocks.py), and every failure to read an answer is an A
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from openai import APIError
 from app.assistant.call_ids import CallIds, CallsOfResponse
 from app.assistant.refusals import Attempts, ModelMemory
 from app.assistant.sse import drained
-from app.assistant.think_blocks import ThinkBlocks, apart, strip_thoughts
+from app.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, apart, strip_thoughts
 from app.errors import ChatError
 from app.observability.logs import failure, get_logger
 
@@ -70,7 +70,8 @@ class _Guarded:
             except APIError as error:
                 attempts.after(error)
         attempts.passed()
-        CallsOfResponse(self._guard.call_ids).rename(response.output, Counter())
+        if not _is_kept_by_provider(named):
+            CallsOfResponse(self._guard.call_ids).rename(response.output, Counter())
         if self._guard.think_blocks != "text":
             strip_thoughts(response.output)
         return response
@@ -86,9 +87,9 @@ class _Guarded:
                 system_instructions, _input(attempts, input), *given, **named
             )
             try:
-                async with aclosing(self._read(events)) as read:
+                async with aclosing(self._read(events, renames=not _is_kept_by_provider(named))) as read:
                     async for event in read:
-                        if not has_begun and event.type in BEFORE_THE_ANSWER:
+                        if not has_begun and _is_before_the_answer(event):
                             held.append(event)
                             continue
                         if not has_begun:
@@ -109,18 +110,19 @@ class _Guarded:
 
     def _attempts(self, given: str | list[Any], named: dict[str, Any]) -> Attempts:
         items = [] if isinstance(given, str) else given
-        if named.get("previous_response_id") or named.get("conversation_id"):
+        if _is_kept_by_provider(named):
             items = self._guard.call_ids.restored(items)
         return Attempts(items, str(self.model), self._guard.memory)
 
-    async def _read(self, events: Any) -> AsyncGenerator[Any, None]:
+    async def _read(self, events: Any, *, renames: bool) -> AsyncGenerator[Any, None]:
         calls = CallsOfResponse(self._guard.call_ids)
         with _as_api_error():
             async with aclosing(events):
                 if self._guard.think_blocks != "text":
                     events = apart(events, are_shown=self._guard.think_blocks == "thought")
                 async for event in events:
-                    calls.rename_in(event)
+                    if renames and event.type != TEXT_DELTA:
+                        calls.rename_in(event)
                     yield event
 
 
@@ -138,8 +140,28 @@ def goes_back(context: ReasoningContentReplayContext) -> bool:
     return context.reasoning.origin_model == context.model
 
 
+def _is_kept_by_provider(named: Mapping[str, Any]) -> bool:
+    """Whether the input goes on from a conversation that the provider keeps, with its ids of calls."""
+    return bool(named.get("previous_response_id") or named.get("conversation_id"))
+
+
 def _input(attempts: Attempts, given: str | Sequence[Any]) -> Any:
     return given if isinstance(given, str) else attempts.items
+
+
+def _is_before_the_answer(event: Any) -> bool:
+    """Whether nothing was said yet: an empty message may be all that a refused prompt gets."""
+    match event.type:
+        case "response.output_text.delta":
+            return not event.delta
+        case "response.output_text.done":
+            return not event.text
+        case "response.content_part.done":
+            return not getattr(event.part, "text", "text")
+        case "response.output_item.done":
+            return event.item.type == "message" and not any(getattr(p, "text", "text") for p in event.item.content)
+        case kind:
+            return kind in BEFORE_THE_ANSWER
 
 
 def _raise_if_unsuccessful(event: Any) -> None:

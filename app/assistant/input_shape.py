@@ -26,13 +26,13 @@ def shaped_messages(messages: Sequence[Given]) -> list[Message]:
     shaped: list[Message] = []
     for given in messages:
         message = _plain(given)
-        if message.get("role") == "assistant" and not (message.get("content") or message.get("tool_calls")):
+        if message.get("role") == "assistant" and not any(map(message.get, ("content", "tool_calls", "refusal"))):
             continue
         role, before = message.get("role"), shaped[-1].get("role") if shaped else "system"
         if role == before == "user" or (role == before == "assistant" and not shaped[-1].get("tool_calls")):
             shaped[-1] = _merged(shaped[-1], message)
             continue
-        if role == "assistant" and before in INSTRUCTING:
+        if role == "assistant" and all(earlier.get("role") in INSTRUCTING for earlier in shaped):
             shaped.append({"role": "user", "content": USER_IS_SILENT})
         if role == "user" and before == "tool":
             shaped.append({"role": "assistant", "content": NOT_ANSWERED})
@@ -67,7 +67,7 @@ def _plain(given: Given) -> Message:
         message["content"] = EMPTY
     if content == "" and message.get("tool_calls"):
         message["content"] = None
-    if message.get("output") in ("", []):
+    if message.get("type") == "function_call_output" and message.get("output") in ("", []):
         message["output"] = EMPTY
     return message
 
@@ -84,8 +84,8 @@ def _merged(first: Message, second: Message) -> Message:
     elif isinstance(one, str) and isinstance(two, str):
         content = f"{one}{BETWEEN}{two}"
     else:
-        kind = next(part["type"] for part in (*_listed(one), *_listed(two)) if "type" in part)
-        is_item = kind.startswith("input_")
+        kinds = [part.get("type") for part in (*_listed(one), *_listed(two)) if isinstance(part, dict)]
+        is_item = any(isinstance(kind, str) and kind.startswith("input_") for kind in kinds)
         content = [*_parts(one, is_item=is_item), *_parts(two, is_item=is_item)]
     return {**first, **second, "content": content}
 

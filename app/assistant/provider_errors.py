@@ -14,6 +14,7 @@ from agents.exceptions import ModelTimeoutError
 from openai import APIError, APIStatusError, ContentFilterFinishReasonError
 
 from app.errors import (
+    AnswerFiltered,
     AnswerTooLong,
     ChatError,
     ContentRefused,
@@ -50,6 +51,11 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "model_not_found": ModelMisconfigured,
     "invalid_api_key": ModelMisconfigured,
 }
+# They say that something is wrong with a request, and not what.
+_GENERIC = frozenset(
+    {"400", "413", "415", "422", "badrequesterror", "bad_request", "bad_request_error", "error", "invalid_request"}
+    | {"invalid_argument", "invalid_request_error", "server_error"}
+)
 # OpenAI's, of a response that failed.
 _BY_CODE |= dict.fromkeys(
     (
@@ -133,7 +139,10 @@ def told_of(error: Exception, *, has_pictures: bool = False) -> ChatError | None
 def _kind_of(error: Exception, *, has_pictures: bool) -> type[ChatError] | None:
     if isinstance(error, ModelBehaviorError):
         return _of_behaviour(error.message)
-    return _of_api(error, has_pictures=has_pictures) if isinstance(error, APIError) else None
+    if not isinstance(error, APIError):
+        return None
+    kind = _of_api(error, has_pictures=has_pictures)
+    return kind if isinstance(error, APIStatusError) else _of_answer(kind)
 
 
 def _of_behaviour(message: str) -> type[ChatError]:
@@ -141,12 +150,17 @@ def _of_behaviour(message: str) -> type[ChatError]:
     if not message.startswith("Responses stream ended"):
         return ModelMistaken
     codes = [code for pair in _IN_STREAM.findall(message) for code in pair if code]
-    return next((_BY_CODE[code] for code in codes if code in _BY_CODE), ModelUnavailable)
+    return _of_answer(next((_BY_CODE[code] for code in codes if code in _BY_CODE), ModelUnavailable))
+
+
+def _of_answer(kind: type[ChatError]) -> type[ChatError]:
+    """What ends an answer that has begun was not said of the question."""
+    return AnswerFiltered if kind is ContentRefused else kind
 
 
 def has_code(error: APIError) -> bool:
     """Whether the provider has told by a code what is wrong."""
-    return any(code in _BY_CODE for code in _words_of(error)[0])
+    return any(code.lower() not in _GENERIC for code in _words_of(error)[0])
 
 
 def _of_api(error: APIError, *, has_pictures: bool) -> type[ChatError]:

@@ -7,44 +7,59 @@ model. If the user's newest message alone is refused, it is that message, and th
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from openai import APIError, APIStatusError
+from pydantic import BaseModel
 
 from app.assistant import less_input
 from app.assistant.provider_errors import ABOUT_THE_INPUT, ModelRefusal, has_code, told_of
 from app.assistant.sse import drained
-from app.errors import ChatError, ContentRefused, ContextTooLong, ModelMisconfigured, PictureRefused
+from app.errors import AnswerFiltered, ChatError, ContentRefused, ContextTooLong, ModelMisconfigured, PictureRefused
 from app.observability.logs import get_logger
 
-MOST_HALVINGS = 6
-SMALLEST_BUDGET = 2000
-"""Characters: a model that takes no more is not in use."""
-BUDGET_SECONDS = 3600
-"""After so long a larger input is tried again."""
+MOST_HALVINGS = 7
+"""The last of them leaves the newest message alone, with as little as possible of what came with it."""
+SMALLEST_BUDGET = 4000
+"""Bytes. Less than that is taken for a mistake and not remembered."""
+MEMORY_SECONDS = 3600
+"""After so long a larger input, or a picture, is tried again."""
+SHORT_MESSAGE = 1000
+"""Bytes: if even this is too long, it is not for the message."""
 WITH_FILES = "The assistant may not answer this message, or what is attached to it."
 
 logger = get_logger(__name__)
 
 
 class ModelMemory:
-    """What models have taken and refused, in this process."""
+    """What models have refused, in this process, whoever had asked; for an hour."""
 
     def __init__(self) -> None:
         self._budgets: dict[str, tuple[int, float]] = {}
-        self.blind: set[str] = set()
-        """Names of models that have refused pictures."""
+        self._blind: dict[str, float] = {}
 
     def budget_of(self, model: str) -> int | None:
-        """The characters of input that it takes, where it has refused more."""
-        budget, since = self._budgets.get(model, (0, 0.0))
-        if time.monotonic() - since > BUDGET_SECONDS:
-            self._budgets.pop(model, None)
-            return None
-        return budget or None
+        """The bytes of input that it takes, where it has refused more."""
+        budget, since = self._budgets.get(model, (None, 0.0))
+        return budget if _is_recent(since) else None
 
-    def remember_budget(self, model: str, characters: int) -> None:
-        self._budgets[model] = (max(characters, SMALLEST_BUDGET), time.monotonic())
+    def remember_budget(self, model: str, weight: int) -> None:
+        if weight >= SMALLEST_BUDGET:
+            self._budgets[model] = (weight, time.monotonic())
+
+    def is_blind(self, model: str) -> bool:
+        """Whether it has said that it sees no pictures."""
+        return _is_recent(self._blind.get(model, 0.0))
+
+    def remember_sight(self, model: str, *, sees: bool) -> None:
+        if sees:
+            self._blind.pop(model, None)
+        else:
+            self._blind[model] = time.monotonic()
+
+
+def _is_recent(since: float) -> bool:
+    return since > 0 and time.monotonic() - since < MEMORY_SECONDS
 
 
 class Attempts:
@@ -54,60 +69,70 @@ class Attempts:
         self._model = model
         self._memory = memory
         self._halvings = 0
-        self._is_newest_alone = False
-        self._has_no_older_pictures = False
-        self._whole = list(items)
-        if model in memory.blind:
+        self._is_newest_alone = self._is_budget = self._is_blind = False
+        self._whole = [item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item for item in items]
+        if memory.is_blind(model):
             self._whole = less_input.without_older_pictures(self._whole)
         self._limit = memory.budget_of(model)
         self.items = self._whole if self._limit is None else less_input.fitted(self._whole, self._limit)
 
     def passed(self) -> None:
-        if self._halvings and self._limit is not None:
-            self._memory.remember_budget(self._model, self._limit)
-        if self._has_no_older_pictures:
-            self._memory.blind.add(self._model)
-        elif less_input.has_pictures(self.items):
-            self._memory.blind.discard(self._model)
+        if self._is_budget and self._limit is not None:
+            self._memory.remember_budget(self._model, max(self._limit, less_input.weight_of(self.items)))
+        has_pictures = less_input.has_pictures(self.items)
+        if has_pictures or self._is_blind:
+            self._memory.remember_sight(self._model, sees=has_pictures)
 
     def after(self, error: APIError) -> None:
         """Have less in ``items``. Raises ModelRefusal, or the error itself, when there is no less."""
         told = told_of(error, has_pictures=less_input.has_pictures(self.items))
-        if told is None:
-            raise error
-        less = self._less(told, error)
-        if less is None:
-            raise drained(ModelRefusal(error, self._sentence(told))) from error
+        if isinstance(told, AnswerFiltered):
+            # There is no word of an answer: it was the question.
+            told = ContentRefused()
+        less = self._less(told, error) if told is not None else None
+        if told is None or less is None:
+            self._raise(error, told)
         logger.warning("model_input_reduced", refused=told.code, model=self._model, items=len(less))
         self.items = less
         if not isinstance(told, ContextTooLong):
             self._whole = less
 
+    def _raise(self, error: APIError, told: ChatError | None) -> NoReturn:
+        sentence = self._sentence(told) if told is not None else None
+        plain = told_of(error)
+        if sentence is None or (plain is not None and plain.message == sentence.message):
+            # As the provider has it, for whoever handles it in their own way.
+            raise error
+        raise drained(ModelRefusal(error, sentence)) from error
+
     def _less(self, told: ChatError, error: APIError) -> list[Any] | None:
+        is_about_input = isinstance(error, APIStatusError) and error.status_code in ABOUT_THE_INPUT
         match told:
             case ContextTooLong():
-                return self._half()
+                return self._half(error)
             case PictureRefused():
                 less = less_input.without_older_pictures(self.items)
-                self._has_no_older_pictures = True
+                # A picture that is refused for itself says nothing of others.
+                self._is_blind = not has_code(error)
                 return less if less != self.items else None
             case ContentRefused():
                 return self._newest_alone()
-            case ModelMisconfigured() if (
-                isinstance(error, APIStatusError) and error.status_code in ABOUT_THE_INPUT and not has_code(error)
-            ):
+            case ModelMisconfigured() if is_about_input and not has_code(error):
                 # It says what it does not take in words that nobody knows.
                 return self._newest_alone()
             case _:
                 return None
 
-    def _half(self) -> list[Any] | None:
+    def _half(self, error: APIError) -> list[Any] | None:
         weight = less_input.weight_of(self.items)
         limit = weight if self._limit is None else self._limit
-        while self._halvings <= MOST_HALVINGS:
+        # Gateways bound bytes, and tokens a minute are not a window.
+        status = error.status_code if isinstance(error, APIStatusError) else None
+        self._is_budget = status not in {413, 429} and not less_input.has_pictures(self.items)
+        while self._halvings < MOST_HALVINGS:
             self._halvings += 1
-            limit = self._limit = limit // 2 if self._halvings <= MOST_HALVINGS else 0
-            less = less_input.fitted(self._whole, self._limit)
+            limit = self._limit = limit // 2 if self._halvings < MOST_HALVINGS else 0
+            less = less_input.fitted(self._whole, limit)
             if less_input.weight_of(less) < weight:
                 return less
         return None
@@ -120,5 +145,13 @@ class Attempts:
         return newest
 
     def _sentence(self, told: ChatError) -> ChatError:
-        has_files = less_input.has_files(less_input.newest_turn(self.items))
-        return ContentRefused(WITH_FILES) if isinstance(told, ContentRefused) and has_files else told
+        newest = less_input.newest_turn(self.items)
+        match told:
+            case ContentRefused() if less_input.has_files(newest):
+                return ContentRefused(WITH_FILES)
+            case ContextTooLong() if less_input.has_pictures(newest):
+                return PictureRefused()
+            case ContextTooLong() if less_input.own_words(newest) < SHORT_MESSAGE:
+                return ModelMisconfigured()
+            case _:
+                return told

@@ -6,7 +6,7 @@ text. Shown as thoughts, or dropped, they are neither kept in the answer nor sen
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import Any, Literal
 
 from openai.types.responses import (
@@ -17,7 +17,6 @@ from openai.types.responses import (
     ResponseReasoningItem,
     ResponseReasoningSummaryTextDeltaEvent,
     ResponseReasoningSummaryTextDoneEvent,
-    ResponseStreamEvent,
 )
 from openai.types.responses.response_reasoning_item import Summary
 
@@ -25,6 +24,8 @@ ThinkBlocks = Literal["thought", "drop", "text"]
 """Shown as a thought, dropped, or left in the text."""
 
 ENDS_OF_RESPONSES = frozenset({"response.completed", "response.incomplete", "response.failed"})
+TEXT_DELTA = "response.output_text.delta"
+ENDS_OF_TEXTS = frozenset({"response.output_text.done", "response.content_part.done"})
 BEGINS, ENDS = "<think>", "</think>"
 _BLOCK = re.compile(r"\s*<think>(.*?)(</think>\s*|\Z)", re.DOTALL)
 
@@ -33,19 +34,29 @@ def without_thought(text: str) -> str:
     return _BLOCK.sub("", text, count=1) if _BLOCK.match(text) else text
 
 
-def strip_thoughts(output: list[Any]) -> None:
-    """Take them out of the messages of a response."""
+def strip_thoughts(output: Iterable[Any], *, stripped: dict[int, Any] | None = None) -> None:
+    """Take them out of the messages of a response: of the head of each, once."""
     for item in output:
         if isinstance(item, ResponseOutputMessage):
-            for part in item.content:
-                if isinstance(part, ResponseOutputText):
-                    part.text = without_thought(part.text)
+            first = next((part for part in item.content if isinstance(part, ResponseOutputText)), None)
+            _strip_part(first, {} if stripped is None else stripped)
 
 
-async def apart(events: AsyncIterator[ResponseStreamEvent], *, are_shown: bool) -> AsyncIterator[ResponseStreamEvent]:
-    """The events with thoughts as thoughts, or without them."""
+def _strip_part(part: Any, stripped: dict[int, Any]) -> None:
+    """The SDK shows one object in several events. They are kept, so that no other one gets their id."""
+    if isinstance(part, ResponseOutputText) and id(part) not in stripped:
+        stripped[id(part)] = part
+        part.text = without_thought(part.text)
+
+
+async def apart(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerator[Any, None]:
+    """The events of a response with thoughts as thoughts, or without them."""
     messages = _Messages(are_shown=are_shown)
     async for event in events:
+        if event.type == TEXT_DELTA and not messages.is_held(event.item_id):
+            # What there is most of.
+            yield event
+            continue
         for ready in messages.ready_after(event):
             yield ready
     for ready in messages.closed():
@@ -53,15 +64,19 @@ async def apart(events: AsyncIterator[ResponseStreamEvent], *, are_shown: bool) 
 
 
 class _Messages:
-    """Those that were announced and are not done."""
+    """Those that were announced, and whose text has not begun yet."""
 
     def __init__(self, *, are_shown: bool) -> None:
         self._are_shown = are_shown
         self._open: dict[str, _Message] = {}
+        self._stripped: dict[int, Any] = {}
+
+    def is_held(self, message_id: str) -> bool:
+        return message_id in self._open
 
     def ready_after(self, event: Any) -> Iterator[Any]:
         match event:
-            case ResponseOutputItemAddedEvent(item=ResponseOutputMessage() as item) if not item.content:
+            case ResponseOutputItemAddedEvent(item=ResponseOutputMessage() as item) if not _has_text(item):
                 self._open[item.id] = _Message(event, are_shown=self._are_shown)
                 return
             case ResponseOutputItemDoneEvent(item=ResponseOutputMessage() as item):
@@ -70,11 +85,15 @@ class _Messages:
             case _ if event.type in ENDS_OF_RESPONSES:
                 yield from self.closed()
             case _:
-                message = self._open.get(getattr(event, "item_id", None) or "")
-                if message is not None:
-                    yield from message.ready_after(event)
-                    return
-        _strip(event)
+                message_id = getattr(event, "item_id", None) or ""
+                if (message := self._open.get(message_id)) is not None:
+                    if event.type not in ENDS_OF_TEXTS:
+                        yield from message.ready_after(event)
+                        if message.is_speaking:
+                            del self._open[message_id]
+                        return
+                    yield from self._open.pop(message_id).closed()
+        self._strip(event)
         yield event
 
     def closed(self) -> Iterator[Any]:
@@ -82,17 +101,19 @@ class _Messages:
             yield from message.closed()
         self._open.clear()
 
+    def _strip(self, event: Any) -> None:
+        if event.type == "response.output_text.done" and event.content_index == 0:
+            event.text = without_thought(event.text)
+        elif event.type == "response.content_part.done" and event.content_index == 0:
+            _strip_part(event.part, self._stripped)
+        elif event.type == "response.output_item.done":
+            strip_thoughts([event.item], stripped=self._stripped)
+        elif event.type in ENDS_OF_RESPONSES:
+            strip_thoughts(event.response.output, stripped=self._stripped)
 
-def _strip(event: Any) -> None:
-    if event.type == "response.output_text.done":
-        event.text = without_thought(event.text)
-    elif event.type == "response.content_part.done":
-        if isinstance(event.part, ResponseOutputText):
-            event.part.text = without_thought(event.part.text)
-    elif event.type == "response.output_item.done":
-        strip_thoughts([event.item])
-    elif event.type in ENDS_OF_RESPONSES:
-        strip_thoughts(event.response.output)
+
+def _has_text(message: ResponseOutputMessage) -> bool:
+    return any(not isinstance(part, ResponseOutputText) or part.text for part in message.content)
 
 
 class _Message:
@@ -105,20 +126,19 @@ class _Message:
         self._state: Literal["undecided", "thinking", "after", "speaking"] = "undecided"
         self._text = ""
         """What has come and was not told yet."""
+        self._delta: Any = None
         self._thought = ""
         self._thought_id = f"rs_{secrets.token_hex(12)}"
 
+    @property
+    def is_speaking(self) -> bool:
+        return self._state == "speaking"
+
     def ready_after(self, event: Any) -> Iterator[Any]:
-        if self._state == "speaking":
-            _strip(event)
-            yield event
-        elif event.type == "response.output_text.delta":
+        if event.type == TEXT_DELTA:
             self._text += event.delta
+            self._delta = event
             yield from self._ready_after_text(event)
-        elif event.type in {"response.output_text.done", "response.content_part.done"}:
-            yield from self.closed()
-            _strip(event)
-            yield event
         else:
             self._held.append(event)
 
@@ -161,6 +181,8 @@ class _Message:
             yield from self._thinks(self._text)
             yield from self._thought_ends()
             self._text = ""
+        if self._state == "undecided" and self._text and self._delta is not None:
+            yield from self._speaks(self._delta, self._text)
         yield from self._held
         self._held.clear()
         self._state = "speaking"

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from itertools import dropwhile
 from typing import Any
 
-from chatkit.types import ClientToolCallItem, ThreadItem, UserMessageItem
+from chatkit.types import ClientToolCallItem, GeneratedImageItem, ThreadItem, UserMessageItem, WidgetItem
 
 from app.context import RequestContext
 from app.store import DatabaseStore
 from app.store.history import HistoryLimits
 from app.store.rows import dump_json
-from app.text import LONGEST_CUT_MARK, cut_middle
+from app.text import LONGEST_CUT_MARK, common_length, cut_middle
 
 BYTES_PER_TOKEN = 4
 """About what it is for English as stored; other scripts have more bytes in a character, and fewer characters in a
 token."""
+WEIGHT_OF_A_LINE = 200
 SHORTEST_OUTPUT = 200
 """Characters that are left of a tool's output in any case."""
 
@@ -51,9 +52,9 @@ def _with_shorter_outputs(items: Sequence[ThreadItem], limits: HistoryLimits) ->
     outputs = {item.id: _text_of(item.output) for item in items if isinstance(item, ClientToolCallItem)}
     if not outputs:
         return items
-    room = limits.bytes - sum(len(item.model_dump_json()) for item in items) + sum(map(len, outputs.values()))
-    level = max(_level(sorted(map(len, outputs.values())), room), SHORTEST_OUTPUT)
-    length = min(level, limits.output_characters)
+    lengths = list(map(len, outputs.values()))
+    room = limits.bytes - sum(_weight_without_output(item) for item in items)
+    length = min(max(common_length(lengths, room), SHORTEST_OUTPUT), limits.output_characters)
     longest = length + LONGEST_CUT_MARK
     return [
         item.model_copy(update={"output": cut_middle(outputs[item.id], length)})
@@ -67,11 +68,14 @@ def _text_of(output: Any) -> str:
     return output if isinstance(output, str) else dump_json(output)
 
 
-def _level(lengths: Sequence[int], room: int) -> int:
-    """The length to which the longer ones are cut, so that their sum fits into the room."""
-    for number, length in enumerate(lengths):
-        share = room // (len(lengths) - number)
-        if length > share:
-            return share
-        room -= length
-    return lengths[-1] if lengths else 0
+def _weight_without_output(item: ThreadItem) -> int:
+    """As the statement weighs it: a picture, and a widget that says what it shows, are a line to a model."""
+    match item:
+        case GeneratedImageItem():
+            return WEIGHT_OF_A_LINE
+        case WidgetItem(copy_text=str(said)) if said:
+            return WEIGHT_OF_A_LINE + len(said)
+        case ClientToolCallItem():
+            return len(dump_json(item.arguments)) + WEIGHT_OF_A_LINE
+        case _:
+            return len(item.model_dump_json())

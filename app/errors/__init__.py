@@ -5,6 +5,7 @@ event of a stream and an ``error`` event with a truthful ``allow_retry`` after i
 """
 
 from app.errors.assistants import (
+    AnswerFiltered,
     AnswerStopped,
     AnswerTooLong,
     AssistantRefused,
@@ -70,6 +71,7 @@ from app.errors.services import (
 
 __all__ = [
     "AlreadyUploaded",
+    "AnswerFiltered",
     "AnswerStopped",
     "AnswerTooLong",
     "AssistantRefused",

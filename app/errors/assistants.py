@@ -106,6 +106,14 @@ class ContentRefused(ChatError):
     sentence = "The assistant may not answer this message."
 
 
+class AnswerFiltered(ChatError):
+    """By the provider, in the middle of it. What came before is kept."""
+
+    status = 422
+    code = "answer_filtered"
+    sentence = "The assistant may not finish this answer."
+
+
 class PictureRefused(ChatError):
     """By the provider, or by a model that sees no pictures. With the next message it is only named."""
 

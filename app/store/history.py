@@ -1,13 +1,20 @@
 """The newest items of a thread, as a model may see them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from chatkit.types import ThreadItem
+from chatkit.types import (
+    AssistantMessageItem,
+    GeneratedImageItem,
+    TaskItem,
+    ThreadItem,
+    UserMessageItem,
+    WorkflowItem,
+)
 
-from app.db import Database
+from app.db import Database, Row
 from app.store import rows
 from app.store.ids import session_uuid
 from app.store.items import view_of
@@ -15,6 +22,7 @@ from app.store.scope import owner_of, turn_of
 from app.store.sql.history import LOAD_NEWEST_ITEMS
 from app.text import cut_mark
 
+_ANSWERS = (AssistantMessageItem, GeneratedImageItem, TaskItem, WorkflowItem)
 MOST_CURRENT_ITEMS = 1000
 """What of the answer to the user's newest message is read: some five hundred rounds of client tools."""
 
@@ -45,6 +53,21 @@ class NewestItems:
     """Whether there are older ones."""
 
 
+def _without_refused(newest_first: Sequence[Row], thread_id: str) -> list[ThreadItem]:
+    """Oldest first, without the answers to messages that were refused, which would stand without their question."""
+    items: list[ThreadItem] = []
+    is_of_refused = False
+    for row in reversed(newest_first):
+        if row["is_refused"]:
+            is_of_refused = True
+            continue
+        item = rows.load_item(row, thread_id)
+        is_of_refused = is_of_refused and not isinstance(item, UserMessageItem)
+        if not (is_of_refused and isinstance(item, _ANSWERS)):
+            items.append(item)
+    return items
+
+
 class HistoryRows:
     database: Database
 
@@ -64,7 +87,7 @@ class HistoryRows:
             cut_mark=cut_mark("?"),
             **view_of(turn),
         )
-        items = [rows.load_item(row, thread_id) for row in reversed(found)]
+        items = _without_refused(found, thread_id)
         if turn is not None:
             turn.known_item_ids.update(item.id for item in items)
         return NewestItems(

@@ -18,6 +18,7 @@ from app.store.ids import kind_of, message_uuid, new_id, session_uuid
 from app.store.scope import check_active, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
 from app.store.sql import items as sql
 from app.store.sql.threads import LOAD_THREAD
+from app.store.unreadable import STAND_INS
 
 logger = get_logger(__name__)
 
@@ -136,6 +137,8 @@ class ItemRows:
     async def change_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
         """Replace a finished item outside of a turn. Raises NotFound if it is gone, ThreadLocked or ThreadClosed,
         Conflict while it is still being written."""
+        if isinstance(item, STAND_INS):
+            raise Conflict("This cannot be changed by this version of the server.")
         session = session_uuid(thread_id)
         row = rows.item_row(item)
         changed = await self.database.run(
@@ -201,6 +204,8 @@ class ItemRows:
     async def _write(
         self, thread_id: str, item: ThreadItem, context: Any, *, replace: bool, partial: bool = False
     ) -> None:
+        if isinstance(item, STAND_INS):
+            return
         if turn_of(context, thread_id) is None and not partial:
             write = partial_of(self._write_outside_of_turns, thread_id, item, context, replace=replace)
             await self.detached.run(OutsideWrite(owner_of(context), thread_id, item, replace=replace), write)

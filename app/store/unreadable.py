@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from chatkit import types
 from chatkit.types import (
     AssistantMessageContent,
     AssistantMessageItem,
@@ -28,6 +29,24 @@ SENTENCE = "[This part of the conversation cannot be shown.]"
 LOCKED = "This conversation was made by a newer version of the server."
 MOST_LOGGED = 10_000
 
+
+class UnreadableAnswer(AssistantMessageItem):
+    pass
+
+
+class UnreadableQuestion(UserMessageItem):
+    pass
+
+
+class UnreadableContext(HiddenContextItem):
+    pass
+
+
+# A union in it is defined behind the class.
+UnreadableQuestion.model_rebuild(_types_namespace=vars(types))
+STAND_INS = (UnreadableAnswer, UnreadableQuestion, UnreadableContext)
+"""What is never written: the row keeps what it has."""
+
 logger = get_logger(__name__)
 _logged: set[tuple[str, str]] = set()
 
@@ -41,12 +60,12 @@ def item_for(text: str, item_id: str, thread_id: str) -> ThreadItem:
     words = _words(document.get("content")) or SENTENCE
     match kind:
         case "hidden_context_item" | "sdk_hidden_context":
-            return HiddenContextItem(content=document.get("content"), **common)
+            return UnreadableContext(content=document.get("content"), **common)
         case "user_message":
             content = UserMessageTextContent(text=words)
-            return UserMessageItem(content=[content], attachments=[], inference_options=InferenceOptions(), **common)
+            return UnreadableQuestion(content=[content], attachments=[], inference_options=InferenceOptions(), **common)
         case _:
-            return AssistantMessageItem(content=[AssistantMessageContent(text=words)], **common)
+            return UnreadableAnswer(content=[AssistantMessageContent(text=words)], **common)
 
 
 def attachment_for(attachment_id: str) -> Attachment:

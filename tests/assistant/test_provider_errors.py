@@ -126,7 +126,7 @@ SAID: dict[str, tuple[Exception, str]] = {
             "Responses stream ended with terminal event `response.incomplete`. status=incomplete; "
             "incomplete_details=IncompleteDetails(reason='content_filter')."
         ),
-        "content_refused",
+        "answer_filtered",
     ),
     "a response that was cut off": (
         ModelBehaviorError(

@@ -193,3 +193,54 @@ def test_reasoning_content_goes_back_while_tools_are_called(
         (last,) = [call["body"] for call in model_server.calls() if other in json.dumps(call["body"])]
         assert "reasoning_content" not in json.dumps(last)
     assert replica.process.stop() == 0
+
+
+async def given(*events: Any) -> list[Any]:
+    async def stream() -> AsyncIterator[Any]:
+        for event in events:
+            yield event
+
+    return [event async for event in apart(stream(), are_shown=True)]
+
+
+async def test_what_several_events_share_is_stripped_once() -> None:
+    """As the SDK makes them of chat completions."""
+    text = "<think>plan</think>\n\n<think> is a tag that models write."
+    added, part_added, *deltas, text_done, item_done, completed = events_of([text])
+    completed.response.output[0] = item_done.item
+    (*_, last) = await given(added, part_added, *deltas, text_done, item_done, completed)
+    assert last.response.output[0].content[0].text == "<think> is a tag that models write."
+
+
+@pytest.mark.parametrize(
+    "texts_of_parts",
+    [("answer", "<think> is the tag"), ("<think>a</think>", "<think>b</think>hello"), ("", "<think>c</think>d")],
+)
+async def test_a_thought_stands_at_the_head_of_a_message_and_nowhere_else(texts_of_parts: tuple[str, str]) -> None:
+    first, second = texts_of_parts
+    added, part_added, delta, text_done, item_done, completed = events_of([first])
+    other: Any = {"content_index": 1}
+    item_done.item.content.append(ResponseOutputText(type="output_text", text=second, annotations=[]))
+    events = await given(
+        added,
+        part_added,
+        delta,
+        text_done,
+        part_added.model_copy(update=other),
+        delta.model_copy(update=other | {"delta": second}),
+        text_done.model_copy(update=other | {"text": second}),
+        item_done,
+        completed,
+    )
+    said = "".join(
+        event.delta for event in events if event.type == "response.output_text.delta" and event.content_index == 1
+    )
+    assert said == second
+    assert [part.text for part in item_done.item.content] == [without_thought(first), second]
+
+
+async def test_a_message_that_is_announced_with_an_empty_part_is_one() -> None:
+    added, _, *rest = events_of(["<think>a</think>answer"])
+    added.item.content.append(ResponseOutputText(type="output_text", text="", annotations=[]))
+    events = await given(added, *rest)
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "answer"

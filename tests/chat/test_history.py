@@ -185,3 +185,57 @@ async def _filled(store: DatabaseStore, thread_id: str, count: int) -> None:
         await connection.exec_driver_sql(
             f"UPDATE chat_sessions SET next_position = {count + 1} WHERE thread_id = '{thread_id}'"
         )
+
+
+async def test_a_heavy_widget_leaves_what_tools_say(store: DatabaseStore) -> None:
+    await talked(store, ("u", "the question"))
+    heavy = DynamicWidgetRoot.model_validate({"type": "Card", "children": [{"type": "Text", "value": "x" * 200_000}]})
+    widget = WidgetItem(id="w", widget=heavy, copy_text="A card", thread_id="t", created_at=NAIVE)
+    await store.add_thread_item("t", widget, alice())
+    await store.add_thread_item("t", tool_call(1, "o" * 5000), alice())
+    seen: Any = await recent_items(store, "t", alice(), limits_of(32_000))
+    assert seen[-1].output == "o" * 5000
+
+
+REFUSALS = ["input_guardrail_tripped", "content_refused", "context_too_long"]
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("retried", [False, True])
+async def test_no_answer_stands_without_its_question(store: DatabaseStore, code: str, retried: bool) -> None:
+    """Whether it was refused in the middle of its answer, or when it was retried."""
+    await talked(store, ("u", "first"), ("a", "answer"))
+    await asked(store, "q", error_code=None if retried else code)
+    if retried:
+        turn = Turn("threads.retry_after_item", error_code=code)
+        context = RequestContext(user_id="alice", turn=turn)
+        await store.open_retry("t", "q", context)
+        await store.finish_turn(context, "failed")
+    await store.add_thread_item("t", user_message("t", "last"), alice())
+    assert await ids(store, limits_of(32_000)) == ["m0", "m1", "last"]
+    assert [item.id for item in (await store.load_thread_items("t", None, 9, "asc", alice())).data] == [
+        *("m0", "m1", "q", "answer to q", "last")
+    ]
+
+
+async def asked(store: DatabaseStore, item_id: str, error_code: str | None) -> None:
+    """A question with an answer: a whole one, or half of one that was refused."""
+    turn = Turn("threads.add_user_message", error_code=error_code)
+    context = RequestContext(user_id="alice", turn=turn)
+    await store.add_thread_item("t", user_message("t", item_id), context)
+    answer = assistant_message("t", f"answer to {item_id}", "half" if error_code else "whole")
+    if error_code is None:
+        await store.add_thread_item("t", answer, context)
+    await store.finish_turn(context, "failed" if error_code else "completed", unfinished=[answer] if error_code else [])
+
+
+@pytest.mark.parametrize("code", ["picture_refused", "answer_filtered", "model_unavailable"])
+async def test_a_message_that_was_not_refused_stays_with_what_came_of_its_answer(
+    store: DatabaseStore, code: str
+) -> None:
+    await talked(store, ("u", "first"), ("a", "answer"))
+    await asked(store, "q", error_code=code)
+    found = await store.load_newest_items("t", HistoryLimits(), alice())
+    assert [item.id for item in found.items] == ["m0", "m1", "q", "answer to q"]
+    assert found.cut_short == {"answer to q": "failed"}
+    assert found.without_pictures == ({"q"} if code == "picture_refused" else set())

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from app.chat.history import recent_items
 from app.context import RequestContext, Turn
-from app.errors import ThreadLocked
+from app.errors import Conflict, ThreadLocked
 from app.store import DatabaseStore
 from app.store.history import HistoryLimits
 from app.store.unreadable import LOCKED, SENTENCE
@@ -86,7 +86,8 @@ async def test_an_item(store: DatabaseStore, kind: str) -> None:
     page = await store.load_thread_items("t", None, 10, "asc", alice())
     assert [item.id for item in page.data] == ["first", "u", "a", "last"]
     shown = next(item for item in page.data if item.id == item_id)
-    assert (type(shown), words_of(shown)) == (stands_in, words)
+    assert isinstance(shown, stands_in)
+    assert words_of(shown) == words
     assert words_of(await store.load_item("t", item_id, alice())) == words
     history = await recent_items(store, "t", alice(), HistoryLimits())
     assert [item.id for item in history] == ["first", "u", "a", "last"]
@@ -112,7 +113,8 @@ async def test_what_was_hidden_stays_hidden(store: DatabaseStore) -> None:
     await execute(store, "UPDATE chat_messages SET item = item - 'created_at'")
     assert (await store.load_shown_items("t", None, 10, "asc", alice())).data == []
     (item,) = (await store.load_thread_items("t", None, 10, "asc", alice())).data
-    assert (type(item), item.content) == (HiddenContextItem, "secret")  # type: ignore[union-attr] # as its type says
+    assert isinstance(item, HiddenContextItem)
+    assert item.content == "secret"
 
 
 async def test_it_is_logged_once_and_without_its_words(store: DatabaseStore) -> None:
@@ -193,3 +195,18 @@ async def test_a_turns_usage_counts_nothing(store: DatabaseStore, usage: str) ->
     )
     (day,) = await store.usage_by_day(alice(), days=2)
     assert (day["turns"], day["input_tokens"]) == (2, 3)
+
+
+async def test_what_stands_in_is_never_written(store: DatabaseStore) -> None:
+    """As a turn that goes on with a workflow of an earlier one does it."""
+    await broken(store, "a", lambda item: item.update(type="hologram"))
+    before = await stored(store, "a")
+    item = await store.load_item("t", "a", alice())
+    for context in (alice(), alice(operation="threads.add_user_message")):
+        if context.turn is not None:
+            await store.open_turn("t", context)
+        for write in (store.save_item, store.add_thread_item, store.checkpoint):
+            await write("t", item.model_copy(), context)
+    with pytest.raises(Conflict):
+        await store.change_item("t", item, alice())
+    assert await stored(store, "a") == before

@@ -44,13 +44,16 @@ def _is_refused(refused_at: str, refused_turns: str) -> str:
 
 _REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
 _SEEN = f"""{VISIBLE}
-           AND NOT (item_type IN ('user_message', 'structured_input', 'client_tool_call') AND {_REFUSED})"""
+           AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
+# Of a message that was refused it is said where it stood, because what answered it goes with it.
 _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
+         item_type = 'user_message' AND {_REFUSED} AS is_refused,
          item_type = 'user_message'
            AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
          AS without_pictures,
          -- Only what a tool's output says in its middle is left out of it.
-         CASE WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :most_output
+         CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
+              WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :most_output
               THEN jsonb_set(item, '{{output}}', to_jsonb(
                      left(item ->> 'output', :most_output / 2)
                      || replace(:cut_mark, '?', (length(item ->> 'output') - :most_output / 2 * 2)::text)
@@ -65,7 +68,8 @@ LOAD_NEWEST_ITEMS = Statement(
     f"""
 WITH {_VERDICTS}, question AS (
   SELECT position FROM chat_messages
-   WHERE user_id = :owner AND session_id = :session AND item_type = 'user_message' AND {_SEEN}
+   WHERE user_id = :owner AND session_id = :session AND item_type = 'user_message' AND {VISIBLE}
+     AND NOT {_REFUSED}
    ORDER BY position DESC LIMIT 1
 ), current AS (
   SELECT {_OF_A_MODEL}, true AS is_current
@@ -84,7 +88,7 @@ WITH {_VERDICTS}, question AS (
      AND position < COALESCE((SELECT position FROM question), 9223372036854775807) AND {_SEEN}
    ORDER BY position DESC LIMIT :page
 )
-SELECT item_id, item, without_pictures, is_last,
+SELECT item_id, item, is_refused, without_pictures, is_last,
        CASE WHEN is_partial
             THEN (SELECT state FROM chat_turns t
                    WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = measured.turn_id)
@@ -94,7 +98,7 @@ SELECT item_id, item, without_pictures, is_last,
            lead(position) OVER newest_first IS NULL AS is_last
       FROM (
         SELECT *, CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
-                       THEN octet_length(content) + 200 ELSE octet_length(item) END AS weight
+                       THEN octet_length(content) + 200 ELSE COALESCE(octet_length(item), 0) END AS weight
           FROM (SELECT * FROM current UNION ALL SELECT * FROM older) newest
       ) weighed
     WINDOW newest_first AS (ORDER BY position DESC)
