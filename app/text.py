@@ -1,4 +1,4 @@
-"""Text that anybody may send: what cannot be stored or serialised, what may stand in a name, and cutting."""
+"""Cleans, filters and shortens text."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from typing import Any
 
 JOINERS = "\u200c\u200d"
 """The zero-width non-joiner and joiner: without them Persian, Hindi and Sinhala words, and many emoji, are others."""
+
+
+LONGEST_CUT_MARK = 64
+"""Characters; a text that was cut is longer than it should be by no more."""
 
 
 def is_text_character(character: str) -> bool:
@@ -38,8 +42,8 @@ def clean_json(value: Any) -> Any:
 
 
 def cut_middle(text: str, most: int) -> str:
-    """At most so many characters of a text, from its beginning and its end, and between them a mark that says how many
-    are left out."""
+    """The first and the last half of so many characters, with a mark between them that says how many are left out: up
+    to LONGEST_CUT_MARK longer than ``most``."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -55,10 +59,6 @@ def common_length(lengths: Iterable[int], room: int) -> int:
             return share
         room -= length
     return ordered[-1] if ordered else 0
-
-
-LONGEST_CUT_MARK = 64
-"""Characters; a text that was cut is longer than it should be by no more."""
 
 
 def cut_mark(left_out: int | str) -> str:

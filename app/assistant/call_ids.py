@@ -61,7 +61,7 @@ class CallsOfResponse:
                 pass
 
     def _is_theirs(self, call: ResponseFunctionToolCall) -> bool:
-        """One that a program of the provider's makes belongs to that program."""
+        """Whether a call has the provider's id and may be renamed. A program at the provider's needs its own ids."""
         return call.call_id not in self._renamed and getattr(call.caller, "type", None) != "program"
 
     def rename(self, items: Iterable[Any], seen: Counter[str]) -> None:

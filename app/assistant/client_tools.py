@@ -64,7 +64,7 @@ def next_call(thread: ThreadMetadata) -> ClientToolCallItem | None:
 
 
 def drop_calls(thread: ThreadMetadata) -> bool:
-    """Whether there were any."""
+    """Forget those that wait. Whether there were any."""
     has_any = WAITING in thread.metadata
     thread.metadata = _without_waiting(thread)
     return has_any

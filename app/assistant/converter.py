@@ -34,12 +34,10 @@ from openai.types.responses import EasyInputMessageParam, ResponseFunctionToolCa
 from openai.types.responses.response_input_param import FunctionCallOutput
 
 from app.assistant.attached import Part, contents_of, named
+from app.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
 from app.context import Files
 from app.store.attachments import id_in
 
-NOTE_BEGINS = "<Context>\n"
-NOTE_ENDS = "\n</Context>"
-"""Around what is told in the name of the user, who did not say it."""
 NOTES_OF_THE_SDK = (
     "# User-provided context for @-mentions\n",
     "A message was displayed to the user that the following task was performed:\n",

@@ -116,11 +116,13 @@ class _Guarded:
 
     async def _read(self, events: Any, *, renames: bool) -> AsyncGenerator[Any, None]:
         calls = CallsOfResponse(self._guard.call_ids)
+        shown = self._guard.think_blocks
         with _as_api_error():
-            async with aclosing(events):
-                if self._guard.think_blocks != "text":
-                    events = apart(events, are_shown=self._guard.think_blocks == "thought")
-                async for event in events:
+            async with (
+                aclosing(events),
+                aclosing(events if shown == "text" else apart(events, are_shown=shown == "thought")) as told,
+            ):
+                async for event in told:
                     if renames and event.type != TEXT_DELTA:
                         calls.rename_in(event)
                     yield event
@@ -165,7 +167,7 @@ def _is_before_the_answer(event: Any) -> bool:
 
 
 def _raise_if_unsuccessful(event: Any) -> None:
-    """A refusal that comes as the first event."""
+    """Raise APIError if the first event is an error, or a failed or incomplete response."""
     if event.type not in UNSUCCESSFUL_ENDS:
         return
     response = getattr(event, "response", None)

@@ -1,4 +1,4 @@
-"""Model input in a shape that every server of OpenAI's two APIs takes.
+"""Shapes model input so that servers of OpenAI's two APIs take it.
 
 Chat templates of open models, and some providers (Mistral, Anthropic behind gateways), want the roles to alternate, the
 user to speak first, an answer after the output of a tool, and plain text where there is nothing but text.
@@ -12,8 +12,11 @@ from app.text import clean_json
 Message = dict[str, Any]
 Given = Mapping[str, Any]
 
-USER_IS_SILENT = "<Context>\nThe user has said nothing yet.\n</Context>"
-GO_ON = "<Context>\nThe assistant goes on.\n</Context>"
+NOTE_BEGINS = "<Context>\n"
+NOTE_ENDS = "\n</Context>"
+"""Around what is told in the name of the user, who did not say it."""
+USER_IS_SILENT = f"{NOTE_BEGINS}The user has said nothing yet.{NOTE_ENDS}"
+GO_ON = f"{NOTE_BEGINS}The assistant goes on.{NOTE_ENDS}"
 NOT_ANSWERED = "[No answer was given.]"
 EMPTY = "[Nothing]"
 BETWEEN = "\n\n"
@@ -22,7 +25,7 @@ INSTRUCTING = frozenset({"system", "developer"})
 
 
 def shaped_messages(messages: Sequence[Given]) -> list[Message]:
-    """Of chat completions."""
+    """Shape messages for chat completions: roles alternate, and a message of text alone is a string."""
     shaped: list[Message] = []
     for given in messages:
         message = _plain(given)
@@ -43,7 +46,7 @@ def shaped_messages(messages: Sequence[Given]) -> list[Message]:
 
 
 def shaped_items(items: Sequence[Given]) -> list[Message]:
-    """Of the responses API, whose items need not alternate; servers that hand them to a template merge nothing."""
+    """Shape items for the responses API, where roles need not alternate: adjacent messages of the user are merged."""
     shaped: list[Message] = []
     for given in items:
         item = _plain(given)
@@ -73,7 +76,7 @@ def _plain(given: Given) -> Message:
 
 
 def _is_text(part: Any) -> bool:
-    """Whether there is nothing to it but its text, such as a mark for a cache."""
+    """Whether a part of content has a text and nothing else, such as a mark for a cache."""
     return isinstance(part, dict) and part.get("type") in TEXT_TYPES and part.keys() == {"type", "text"}
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.assistant.attached import FILE_BEGINS
-from app.assistant.converter import NOTE_BEGINS, is_question
-from app.assistant.input_shape import INSTRUCTING
+from app.assistant.converter import is_question
+from app.assistant.input_shape import INSTRUCTING, NOTE_BEGINS
 from app.text import LONGEST_CUT_MARK, common_length, cut_middle
 
 Item = Mapping[str, Any]

@@ -1,7 +1,8 @@
 """What went wrong with a model becomes one truthful sentence, and whether trying again can help.
 
-Looked at, in this order: the code that the provider gives, the kind of the error, and only then the words of its
-message, for servers that have no codes. The message may quote a user, so words decide little, and none of them is told.
+Classified by the provider's code, then by the status, then by the words of the message, for servers that have no codes.
+Two messages come before that: "request too large" before the code, and a picture that is not taken before the status.
+The message may quote a user, so words decide little, and none of them is told.
 """
 
 import json

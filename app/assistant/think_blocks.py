@@ -43,7 +43,7 @@ def strip_thoughts(output: Iterable[Any], *, stripped: dict[int, Any] | None = N
 
 
 def _strip_part(part: Any, stripped: dict[int, Any]) -> None:
-    """The SDK shows one object in several events. They are kept, so that no other one gets their id."""
+    """The SDK reuses one part in several events. Those that are done are kept, so that no other one gets their id."""
     if isinstance(part, ResponseOutputText) and id(part) not in stripped:
         stripped[id(part)] = part
         part.text = without_thought(part.text)
@@ -54,7 +54,7 @@ async def apart(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerato
     messages = _Messages(are_shown=are_shown)
     async for event in events:
         if event.type == TEXT_DELTA and not messages.is_held(event.item_id):
-            # What there is most of.
+            # The usual event: a piece of a message whose text has begun.
             yield event
             continue
         for ready in messages.ready_after(event):
@@ -125,7 +125,7 @@ class _Message:
         self._are_shown = are_shown
         self._state: Literal["undecided", "thinking", "after", "speaking"] = "undecided"
         self._text = ""
-        """What has come and was not told yet."""
+        """Text that has come and was not told yet."""
         self._delta: Any = None
         self._thought = ""
         self._thought_id = f"rs_{secrets.token_hex(12)}"

@@ -28,11 +28,11 @@ def limits_of(tokens: int) -> HistoryLimits:
 async def recent_items(
     store: DatabaseStore, thread_id: str, context: RequestContext, limits: HistoryLimits
 ) -> Sequence[ThreadItem]:
-    """The newest turns that fit, oldest first, in one statement; the newest in any case, where it begins with a message
-    of the user: the outputs of its tools are then cut in the middle, as far as needed.
+    """The newest turns within the limits, oldest first, in one statement; the newest turn in any case. Outputs of tools
+    are cut in the middle until everything fits, but to no less than 200 characters.
 
-    A thread that was cut begins with a user's message, so that no answer stands without its question. A tool call and
-    its output are one item.
+    If older turns were left out, the history begins with a user's message, if it has one, so that no answer stands
+    without its question. A tool call and its output are one item.
     """
     found = await store.load_newest_items(thread_id, limits, context)
     if (turn := context.turn) is not None:
@@ -52,9 +52,12 @@ def _with_shorter_outputs(items: Sequence[ThreadItem], limits: HistoryLimits) ->
     outputs = {item.id: _text_of(item.output) for item in items if isinstance(item, ClientToolCallItem)}
     if not outputs:
         return items
-    lengths = list(map(len, outputs.values()))
+    lengths = {item_id: len(output.encode()) for item_id, output in outputs.items()}
     room = limits.bytes - sum(_weight_without_output(item) for item in items)
-    length = min(max(common_length(lengths, room), SHORTEST_OUTPUT), limits.output_characters)
+    length = common_length(lengths.values(), room)
+    # In characters from here on: of a script with three bytes to one, a third as many.
+    widest = max((size / max(len(outputs[item_id]), 1) for item_id, size in lengths.items()), default=1.0)
+    length = min(max(int(length / max(widest, 1.0)), SHORTEST_OUTPUT), limits.output_characters)
     longest = length + LONGEST_CUT_MARK
     return [
         item.model_copy(update={"output": cut_middle(outputs[item.id], length)})
@@ -69,13 +72,13 @@ def _text_of(output: Any) -> str:
 
 
 def _weight_without_output(item: ThreadItem) -> int:
-    """As the statement weighs it: a picture, and a widget that says what it shows, are a line to a model."""
+    """In bytes. As in the statement, a picture, and a widget that says what it shows, are a line to a model."""
     match item:
         case GeneratedImageItem():
             return WEIGHT_OF_A_LINE
         case WidgetItem(copy_text=str(said)) if said:
-            return WEIGHT_OF_A_LINE + len(said)
+            return WEIGHT_OF_A_LINE + len(said.encode())
         case ClientToolCallItem():
-            return len(dump_json(item.arguments)) + WEIGHT_OF_A_LINE
+            return len(item.model_copy(update={"output": None}).model_dump_json().encode())
         case _:
-            return len(item.model_dump_json())
+            return len(item.model_dump_json().encode())

@@ -1,7 +1,8 @@
 """A database's URL, with the parameters of libpq, as arguments for asyncpg.
 
 A parameter works as libpq has it, or is refused by its name: one that was dropped in silence would be missed where it
-matters, such as the certificate that was to be checked.
+matters, such as the certificate that was to be checked. What a URL does not say, the environment says: asyncpg reads
+PGHOST and others like it, this module those that it does not know.
 """
 
 import os
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode
 from sqlalchemy import URL, make_url
 
 CONNECT_TIMEOUT_SECONDS = 5
-"""For each host, as libpq has it."""
+"""For each host. libpq has none unless it is told one; 0 is this one here."""
 COMMAND_TIMEOUT_SECONDS = 10
 
 _FILES = frozenset({"passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert"})
@@ -104,7 +105,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
         "user": query.get("user") or url.username,
         "password": query.get("password") or url.password,
         "database": query.get("dbname") or url.database,
-        "timeout": _number(url, "connect_timeout", os.environ.get("PGCONNECT_TIMEOUT") or 0) or CONNECT_TIMEOUT_SECONDS,
+        "timeout": _number(url, "connect_timeout", _seconds_in_environment()) or CONNECT_TIMEOUT_SECONDS,
         "command_timeout": COMMAND_TIMEOUT_SECONDS,
         "server_settings": {
             name: str(value)
@@ -211,6 +212,11 @@ def _host_and_port(text: str) -> tuple[str | None, str]:
     return host, port
 
 
-def _number(url: URL, name: str, usual: int | str) -> int:
+def _seconds_in_environment() -> int:
+    given = os.environ.get("PGCONNECT_TIMEOUT", "")
+    return int(given) if given.isdecimal() else 0
+
+
+def _number(url: URL, name: str, usual: int) -> int:
     value: Any = url.query.get(name, usual)
     return int(value)

@@ -20,8 +20,11 @@ def driver_arguments(url: URL, **changed: Any) -> dict[str, Any]:
 
 
 def connector(url: URL, **changed: Any) -> Callable[..., Awaitable[Any]]:
-    """What opens a connection. Each host has the whole time-out, as in libpq: one that is lost without a word does not
-    use up that of the next. The host that answered last is asked first. Raises what the last one said."""
+    """Return the function that opens a connection. Hosts are tried in order, each with the full time-out; with
+    ``target_session_attrs``, the last match is tried first.
+
+    It raises the PostgresError of a host, or else the last error; OSError if no host matches.
+    """
     arguments = connect_arguments(url) | changed
     hosts = hosts_of(url)
 

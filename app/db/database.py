@@ -29,7 +29,7 @@ IDLE_SECONDS = 10
 """A connection that was idle for longer is asked whether it still lives."""
 PING_SECONDS = 2
 FRESH_SECONDS = 2
-"""What a connection says that was opened so shortly before, its server says."""
+"""If a connection younger than this is read-only, the server itself is; connecting again would not help."""
 UNIQUE_VIOLATION = "23505"
 READ_ONLY = "25006"
 # By libpq's names. The last is Linux's, in milliseconds: what was sent and not acknowledged for so long is lost.
@@ -90,8 +90,8 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(
             # All that is in the URL is in the connector.
             "postgresql+asyncpg://",
-            # No ping before each statement, which would be a second round trip: a connection that was lost while it lay
-            # in the pool is not handed out, or fails and the statement is tried again.
+            # No `pool_pre_ping`, which costs a round trip per checkout: only connections that were idle, or are
+            # doubtful, are pinged (`_ping_if_doubtful`).
             # One statement is one transaction and one round trip; `run_transaction` is the exception.
             isolation_level="AUTOCOMMIT",
             # Errors would print message text otherwise.
@@ -264,7 +264,7 @@ def keep_alive(driver: Any, options: Mapping[str, int]) -> None:
         return
     own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, option in _SOCKET_OPTIONS.items():
-        if hasattr(socket, option):
+        if name in options and hasattr(socket, option):
             own.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), options[name])
 
 

@@ -33,7 +33,7 @@ class HistoryLimits:
 
     items: int = 100
     bytes: int = 128_000
-    """Of their JSON."""
+    """Of their JSON; a picture, and a widget that says what it shows, count for a line."""
 
     @property
     def output_characters(self) -> int:

@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 from agents.models.chatcmpl_converter import Converter
 
-from app.assistant.converter import NOTE_BEGINS, NOTE_ENDS
-from app.assistant.input_shape import EMPTY, GO_ON, NOT_ANSWERED, USER_IS_SILENT, shaped_items, shaped_messages
+from app.assistant.input_shape import (
+    EMPTY,
+    GO_ON,
+    NOT_ANSWERED,
+    NOTE_BEGINS,
+    NOTE_ENDS,
+    USER_IS_SILENT,
+    shaped_items,
+    shaped_messages,
+)
 from app.assistant.less_input import fitted, newest_turn, turns_of, weight_of, without_older_pictures
 from tests.support.strict_model import refusal_of
 

@@ -182,7 +182,9 @@ async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_li
     assert statements.names == ["one"] * 5
 
 
-@pytest.mark.parametrize("query", ["", "?keepalives=0", "?keepalives_idle=7&keepalives_count=2"])
+@pytest.mark.parametrize(
+    "query", ["", "?keepalives=0", "?keepalives_idle=7&keepalives_count=2", "?tcp_user_timeout=0&keepalives_idle=0"]
+)
 async def test_the_operating_system_looks_after_connections(listening: Server, query: str) -> None:
     database = Database(f"postgresql://postgres@127.0.0.1:{listening.port}/postgres{query}")
     await database.run("alice", ONE)
@@ -190,9 +192,17 @@ async def test_the_operating_system_looks_after_connections(listening: Server, q
         driver: Any = (await connection.get_raw_connection()).driver_connection
         own = driver._transport.get_extra_info("socket")
         options = (own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *_tcp(own))
-    expected = {"": (1, 30, 3, 5000), "?keepalives=0": (0,), "?keepalives_idle=7&keepalives_count=2": (1, 7, 2, 5000)}
-    assert options[: len(expected[query])] == expected[query]
+    assert options[: len(KEEPALIVE[query])] == KEEPALIVE[query]
     await database.close()
+
+
+KEEPALIVE: dict[str, tuple[int, ...]] = {
+    "": (1, 30, 3, 5000),
+    "?keepalives=0": (0,),
+    "?keepalives_idle=7&keepalives_count=2": (1, 7, 2, 5000),
+    # As the system has it.
+    "?tcp_user_timeout=0&keepalives_idle=0": (1,),
+}
 
 
 def _tcp(own: socket.socket) -> list[int]:

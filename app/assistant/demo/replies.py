@@ -8,7 +8,8 @@ from typing import Any
 from agents import Handoff
 from agents.tool import FunctionTool
 
-from app.assistant.converter import NOTE_BEGINS, is_question
+from app.assistant.converter import is_question
+from app.assistant.input_shape import NOTE_BEGINS
 
 CLOCK = "current_time"
 ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)

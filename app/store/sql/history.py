@@ -5,8 +5,9 @@ from app.store.sql.items import VISIBLE
 
 # A message that was refused must not reach a model again, with or without its pictures, until a retry of it passed.
 # A guardrail's verdict was on the messages before it as well that no turn had answered, a provider's on the newest
-# alone (see app/assistant/less_input.py). An action may have been answered without a verdict. The turns are read once,
+# alone (see app/assistant/refusals.py). An action may have been answered without a verdict. The turns are read once,
 # and only in a thread in which something was refused.
+# The same as in the index chat_turns_refused.
 _REFUSALS = "('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
 _VERDICTS = f"""turns AS MATERIALIZED (
   SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_tripped,
@@ -45,13 +46,13 @@ def _is_refused(refused_at: str, refused_turns: str) -> str:
 _REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
 _SEEN = f"""{VISIBLE}
            AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
-# Of a message that was refused it is said where it stood, because what answered it goes with it.
+# A message that was refused is a row without an item, so that its answers can be left out too.
 _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
          item_type = 'user_message' AND {_REFUSED} AS is_refused,
          item_type = 'user_message'
            AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
          AS without_pictures,
-         -- Only what a tool's output says in its middle is left out of it.
+         -- The middle of a long output of a tool is left out.
          CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
               WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :most_output
               THEN jsonb_set(item, '{{output}}', to_jsonb(
