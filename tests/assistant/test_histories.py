@@ -14,8 +14,10 @@ from app.auth.tokens import mint
 from app.db import Database
 from app.errors import ContentRefused, ContextTooLong, PictureRefused
 from app.store import DatabaseStore
+from app.text import clean_text
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
+from tests.support.assistants import BROKEN_TEXTS
 from tests.support.files import Uploader, picture
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, message, texts, thread_id_of
 from tests.support.random_threads import random_thread
@@ -249,3 +251,36 @@ class TestTooLong:
         assert "begin" in sent
         assert " end" in sent
         assert "characters are left out here" in sent
+
+
+@pytest.fixture(scope="module", params=APIS)
+def broken(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_database: URL,
+    strict_model_server: ModelServer,
+) -> Iterator[Talk]:
+    own = {"CHAT_ASSISTANT": "tests.support.assistants:build_with_broken_text", "CHAT_MODEL_API": request.param}
+    settings = environment(shared_database, strict_model_server) | own
+    process = ChatProcess(tmp_path_factory.mktemp("broken"), **settings).wait_until_ready()
+    yield Talk(process, shared_database, strict_model_server)
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize("kind", BROKEN_TEXTS)
+def test_what_cannot_be_encoded_reaches_the_model_as_a_replacement_and_ends_nothing(broken: Talk, kind: str) -> None:
+    """In a tool's output, in the instructions, in what a mention stands for."""
+    client, note = broken.client(), new_user()
+    tag = {"type": "input_tag", "id": kind, "text": "it", "data": {}, "interactive": False}
+    steps = {"tools": [("broken_text", json.dumps({"kind": kind}))], "note": note}
+    given = message("\n\nSCRIPT " + json.dumps(steps))
+    events = client.events("threads.create", input=given | {"content": [tag, *given["content"]]})
+    assert answers(events)[-1:] == ["Done."]
+    calls = broken.sent(note)
+    assert len(calls) == 2
+    assert not any("refused" in call for call in calls)
+    sent = json.dumps(calls[-1]["body"], ensure_ascii=False)
+    clean = clean_text(BROKEN_TEXTS[kind])
+    # Each of the three places, and the instructions of all kinds.
+    assert sent.count(json.dumps(clean, ensure_ascii=False)[1:-1]) >= 3
+    assert answers(client.say(thread_id_of(events), "And now?"))

@@ -38,6 +38,7 @@ from chatkit.types import (
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
     UserMessageItem,
+    UserMessageTagContent,
     WidgetItem,
 )
 from chatkit.widgets import DynamicWidgetRoot
@@ -106,6 +107,25 @@ async def echo(words: str) -> str:
 async def recite(characters: int) -> str:
     """Say so much."""
     return "begin " + "z" * characters + " end"
+
+
+BROKEN_TEXTS = {"half": "a \ud83d b", "other half": "\udfff", "nul": "a\x00b", "pair": "\ud83d\ude00"}
+
+
+@function_tool
+async def broken_text(kind: str) -> str:
+    """Say what cannot be encoded."""
+    return BROKEN_TEXTS[kind]
+
+
+class SaysBrokenText(AgentAssistant):
+    async def resolve_tag(self, tag: UserMessageTagContent, context: AgentContext[RequestContext]) -> str:
+        return BROKEN_TEXTS.get(tag.id, tag.id)
+
+
+def build_with_broken_text() -> AgentAssistant:
+    instructions = "Answer. " + " ".join(BROKEN_TEXTS.values())
+    return SaysBrokenText(Agent(name="Broken", instructions=instructions, tools=[broken_text]))
 
 
 @function_tool
