@@ -67,7 +67,8 @@ def raw_turn(connection: asyncpg.Connection, thread_id: str) -> Turn:
                 "opens": False,
             }
             await connection.fetch(sql.APPEND_ITEM.driver_sql, *sql.APPEND_ITEM.values(values))
-        values = {"owner": "bench", "session": session, "after": None, "page": 21, "turn": None, "retry_from": None}
+        values = {"owner": "bench", "session": session, "after": None, "after_position": None, "with_hidden": True}
+        values |= {"page": 21, "turn": None, "retry_from": None}
         listing = sql.LIST_ITEMS_NEWEST_FIRST
         await connection.fetch(listing.driver_sql, *listing.values(values))
 
