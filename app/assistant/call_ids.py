@@ -1,17 +1,31 @@
 """Ids of tool calls are ours, whatever the model calls them.
 
 Some servers give every call of every answer the id ``call_0``: the Agents SDK then takes a second call for the first.
-Others use more than the 64 characters that OpenAI takes.
+Others use more than the 64 characters that OpenAI takes. Ours have nine letters and digits, as Mistral wants them.
 """
 
 import secrets
+import string
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from openai.types.responses import ResponseFunctionToolCall
 
+ALPHABET = string.ascii_letters + string.digits
+LENGTH = 9
 MOST_REMEMBERED = 10_000
+
+
+def call_id_of(item_id: str) -> str:
+    """Of a client tool's call: the same whenever its item is sent."""
+    number = uuid5(NAMESPACE_OID, item_id.encode(errors="replace").decode()).int
+    digits = []
+    for _ in range(LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return "".join(digits)
 
 
 class CallIds:
@@ -21,7 +35,7 @@ class CallIds:
         self._theirs: OrderedDict[str, str] = OrderedDict()
 
     def issue(self, theirs: str) -> str:
-        ours = f"call_{secrets.token_hex(12)}"
+        ours = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         self._theirs[ours] = theirs
         if len(self._theirs) > MOST_REMEMBERED:
             self._theirs.popitem(last=False)

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 
 from agents import TResponseInputItem
 from chatkit.agents import ThreadItemConverter
@@ -34,6 +33,7 @@ from openai.types.responses import EasyInputMessageParam, ResponseFunctionToolCa
 from openai.types.responses.response_input_param import FunctionCallOutput
 
 from app.assistant.attached import Part, contents_of, named
+from app.assistant.call_ids import call_id_of
 from app.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
 from app.context import Files
 from app.store.attachments import id_in
@@ -48,8 +48,6 @@ NOTES_OF_THE_SDK = (
     "The user is referring to this in particular: \n",
 )
 """How messages begin that its own converter makes in the name of the user."""
-LONGEST_CALL_ID = 64
-"""OpenAI refuses longer ones."""
 STOPPED = "[This answer was stopped before its end, when the user no longer read it.]"
 OVERTAKEN = "[The user wrote again before this answer was finished.]"
 BROKE_OFF = "[This answer broke off before its end.]"
@@ -115,7 +113,7 @@ class HistoryConverter(ThreadItemConverter):
             # A call without its output is refused by models; that it was made is still worth knowing.
             return _note(f"The user's browser was asked to run {item.name!r} and has not answered.")
         # Not the provider's id, which may be long, or the same as another one's.
-        call_id = item.id if len(item.id) <= LONGEST_CALL_ID else uuid5(NAMESPACE_OID, item.id).hex
+        call_id = call_id_of(item.id)
         output = item.output if isinstance(item.output, str) else json.dumps(item.output, ensure_ascii=False)
         arguments = json.dumps(item.arguments, ensure_ascii=False)
         return [

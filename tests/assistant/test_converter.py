@@ -1,6 +1,7 @@
 """What the model is given of a conversation."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -113,7 +114,8 @@ async def test_a_call_has_an_id_of_ours_that_every_provider_takes(item_id: str) 
     assert [item["type"] for item in given] == ["function_call", "function_call_output"] * 2
     first, second = given[0]["call_id"], given[2]["call_id"]
     assert first != second
-    assert all(0 < len(call_id) <= 64 and call_id != "call_0" for call_id in (first, second))
+    assert all(re.fullmatch("[0-9A-Za-z]{9}", call_id) for call_id in (first, second))
+    assert [item["call_id"] for item in await converted(*answered)] == [first, first, second, second]
     assert [item["call_id"] for item in given] == [first, first, second, second]
     assert given[1]["output"] == '{"found": ["é"]}'
 
