@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from app.auth.tokens import mint
-from tests.faults.harness import SECRET, environment, new_user
+from tests.faults.harness import SECRET, Replica, environment, new_user, replica
 from tests.support.model_script import is_tool_output
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, texts, thread_id_of
 
@@ -66,12 +66,9 @@ def asking(
     tmp_path_factory: pytest.TempPathFactory,
     shared_database: URL,
     strict_model_server: ModelServer,
-) -> Iterator[ChatProcess]:
+) -> Iterator[Replica]:
     own = {"CHAT_ASSISTANT": "tests.support.assistants:build_with_client_tools", "CHAT_MODEL_API": request.param}
-    settings = environment(shared_database, strict_model_server) | own
-    process = ChatProcess(tmp_path_factory.mktemp("asking"), **settings).wait_until_ready()
-    yield process
-    assert process.stop() == 0
+    yield from replica(tmp_path_factory.mktemp("asking"), shared_database, strict_model_server, **own)
 
 
 def calls_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,10 +78,10 @@ def calls_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("ids", [[], ["call_0"] * 3, [f"{number}" * 200 for number in range(3)]], ids=len)
 @pytest.mark.parametrize("kind", TOOLS)
 def test_several_client_tools_called_at_once_are_asked_one_after_the_other(
-    asking: ChatProcess, strict_model_server: ModelServer, kind: str, ids: list[str]
+    asking: Replica, strict_model_server: ModelServer, kind: str, ids: list[str]
 ) -> None:
     tools = TOOLS[kind]
-    client = ChatClient(asking.base_url, mint(SECRET, new_user(), seconds=600))
+    client = asking.client(new_user())
     note = new_user()
     script = {"tools": tools, "note": note, "call_ids": ids[: len(tools)]}
     events = client.create("SCRIPT " + json.dumps(script))
@@ -104,8 +101,8 @@ def test_several_client_tools_called_at_once_are_asked_one_after_the_other(
     assert client.post("threads.add_client_tool_output", thread_id=thread_id, result={}).status_code == 409
 
 
-def test_a_new_message_makes_the_calls_that_wait_void(asking: ChatProcess) -> None:
-    client = ChatClient(asking.base_url, mint(SECRET, new_user(), seconds=600))
+def test_a_new_message_makes_the_calls_that_wait_void(asking: Replica) -> None:
+    client = asking.client(new_user())
     events = client.create("SCRIPT " + json.dumps({"tools": TOOLS["three"], "note": new_user()}))
     thread_id = thread_id_of(events)
     assert calls_in(client.events("threads.add_client_tool_output", thread_id=thread_id, result={}))
@@ -119,9 +116,9 @@ def test_a_new_message_makes_the_calls_that_wait_void(asking: ChatProcess) -> No
 
 @pytest.mark.parametrize("ids", [[], ["same", "same"], ["", ""], ["x" * 200, "y" * 65]], ids=str)
 def test_calls_of_a_run_are_told_apart_whatever_ids_they_have(
-    asking: ChatProcess, strict_model_server: ModelServer, ids: list[str]
+    asking: Replica, strict_model_server: ModelServer, ids: list[str]
 ) -> None:
-    client = ChatClient(asking.base_url, mint(SECRET, new_user(), seconds=600))
+    client = asking.client(new_user())
     tools = [("echo", '{"words": "first"}'), ("echo", '{"words": "second"}')]
     note = new_user()
     script = {"tools": tools, "rounds": 3, "note": note, "call_ids": ids}

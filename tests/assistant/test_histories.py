@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
 from app.db import Database
 from app.errors import ContentRefused, ContextTooLong, PictureRefused
 from app.store import DatabaseStore
 from app.text import clean_text
 from tests.conftest import query
-from tests.faults.harness import SECRET, environment, new_user
+from tests.faults.harness import Replica, new_user, replica
 from tests.support.assistants import BROKEN_TEXTS
 from tests.support.files import Uploader, picture
-from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, message, texts, thread_id_of
+from tests.support.processes import ModelServer, done_items, message, texts, thread_id_of
 from tests.support.random_threads import random_thread
 from tests.support.strict_model import FORBIDDEN
 
@@ -29,25 +28,16 @@ CHUNKS = 8
 WINDOW = 24_000
 
 
-class Talk:
-    def __init__(self, process: ChatProcess, database: URL, model: ModelServer) -> None:
-        self.process = process
-        self.database = database
-        self.model = model
-
-    def client(self, user: str | None = None) -> ChatClient:
-        return ChatClient(self.process.base_url, mint(SECRET, user or new_user(), seconds=3600))
-
-    def sent(self, words: str) -> list[dict[str, Any]]:
-        """The calls of the model with these words in them."""
-        return [call for call in self.model.calls() if words in json.dumps(call["body"])]
+def sent(replica: Replica, words: str) -> list[dict[str, Any]]:
+    """The calls of the model with these words in them."""
+    return [call for call in replica.model.calls() if words in json.dumps(call["body"])]
 
 
-def started(directory: Path, database: URL, model: ModelServer, api: str, model_name: str) -> Talk:
+def with_model(directory: Path, database: URL, model: ModelServer, api: str, name: str) -> Iterator[Replica]:
     own = {"CHAT_ASSISTANT": "tests.support.assistants:build_with_client_tools", "CHAT_MODEL_API": api}
     # Files of one are read by the other.
-    own |= {"CHAT_MODEL": model_name, "CHAT_FILE_TOKENS": "2000", "CHAT_DATA_DIR": str(directory.parent / "data")}
-    return Talk(ChatProcess(directory, **environment(database, model) | own).wait_until_ready(), database, model)
+    own |= {"CHAT_MODEL": name, "CHAT_FILE_TOKENS": "2000", "CHAT_DATA_DIR": str(directory.parent / "data")}
+    yield from replica(directory, database, model, **own)
 
 
 @pytest.fixture(scope="module", params=APIS)
@@ -56,11 +46,9 @@ def strict(
     tmp_path_factory: pytest.TempPathFactory,
     shared_database: URL,
     strict_model_server: ModelServer,
-) -> Iterator[Talk]:
+) -> Iterator[Replica]:
     directory = tmp_path_factory.mktemp("strict")
-    talk = started(directory, shared_database, strict_model_server, request.param, "strict")
-    yield talk
-    assert talk.process.stop() == 0
+    yield from with_model(directory, shared_database, strict_model_server, request.param, "strict")
 
 
 @pytest.fixture(params=APIS)
@@ -69,12 +57,10 @@ def small(
     tmp_path_factory: pytest.TempPathFactory,
     shared_database: URL,
     strict_model_server: ModelServer,
-) -> Iterator[Talk]:
+) -> Iterator[Replica]:
     """A model with a small window that sees no pictures; what it has refused is forgotten with its process."""
     directory = tmp_path_factory.mktemp("small")
-    talk = started(directory, shared_database, strict_model_server, request.param, f"blind-window-{WINDOW}")
-    yield talk
-    assert talk.process.stop() == 0
+    yield from with_model(directory, shared_database, strict_model_server, request.param, f"blind-window-{WINDOW}")
 
 
 def answers(events: list[dict[str, Any]]) -> list[str]:
@@ -97,7 +83,7 @@ QUESTIONS: list[dict[str, Any] | str] = [
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_any_thread_is_answered_and_the_question_is_in_every_request(strict: Talk, chunk: int) -> None:
+def test_any_thread_is_answered_and_the_question_is_in_every_request(strict: Replica, chunk: int) -> None:
     user = new_user()
     client = strict.client(user)
     seeds = range(chunk, THREADS, CHUNKS)
@@ -126,27 +112,27 @@ class TestRefusals:
     """A refusal teaches: what was refused is not sent with the next message, and a retry tries it again."""
 
     @pytest.mark.parametrize("words", [FORBIDDEN, f"Tell me of the {FORBIDDEN}.", f"a\n\n{FORBIDDEN}\n\nb"], ids=len)
-    def test_a_message_that_is_refused_is_not_sent_again(self, strict: Talk, words: str) -> None:
-        client = strict.client()
+    def test_a_message_that_is_refused_is_not_sent_again(self, strict: Replica, words: str) -> None:
+        client = strict.client(new_user())
         thread_id = thread_id_of(client.create("Before."))
         assert error_in(client.say(thread_id, words)) == ContentRefused().message
         note = new_user()
         assert answers(client.say(thread_id, note))
-        (call,) = strict.sent(note)
+        (call,) = sent(strict, note)
         assert FORBIDDEN not in json.dumps(call["body"])
         assert "Before." in json.dumps(call["body"])
 
-    def test_what_is_refused_is_tried_again_by_a_retry(self, strict: Talk) -> None:
-        client, note = strict.client(), new_user()
+    def test_what_is_refused_is_tried_again_by_a_retry(self, strict: Replica) -> None:
+        client, note = strict.client(new_user()), new_user()
         thread_id = thread_id_of(client.create("Before."))
         client.say(thread_id, f"{FORBIDDEN} {note}")
         asked = client.items(thread_id)[-1]
-        before = len(strict.sent(note))
+        before = len(sent(strict, note))
         again = client.events("threads.retry_after_item", thread_id=thread_id, item_id=asked["id"])
         assert error_in(again) == ContentRefused().message
-        assert len(strict.sent(note)) > before
+        assert len(sent(strict, note)) > before
 
-    def test_an_older_message_that_this_model_refuses_does_not_end_the_thread(self, strict: Talk) -> None:
+    def test_an_older_message_that_this_model_refuses_does_not_end_the_thread(self, strict: Replica) -> None:
         """Another model has taken it."""
         user = new_user()
         client = strict.client(user)
@@ -158,39 +144,39 @@ class TestRefusals:
         )
         for note in (new_user(), new_user()):
             assert answers(client.say(thread_id, note))
-            assert ["refused" in call for call in strict.sent(note)] == [True, False]
+            assert ["refused" in call for call in sent(strict, note)] == [True, False]
 
-    def test_a_file_that_is_refused_is_named_in_the_sentence(self, strict: Talk) -> None:
-        user = Uploader(strict.client())
+    def test_a_file_that_is_refused_is_named_in_the_sentence(self, strict: Replica) -> None:
+        user = Uploader(strict.client(new_user()))
         file = user.ready(f"The {FORBIDDEN}.".encode(), "note.txt", "text/plain")
         given = message("What does it say?") | {"attachments": [file]}
         events = user.client.events("threads.create", input=given)
         assert error_in(events) == "The assistant may not answer this message, or what is attached to it."
         note = new_user()
         assert answers(user.client.say(thread_id_of(events), note))
-        assert all(FORBIDDEN not in json.dumps(call["body"]) for call in strict.sent(note))
+        assert all(FORBIDDEN not in json.dumps(call["body"]) for call in sent(strict, note))
 
 
 class TestPictures:
-    def test_a_picture_that_is_refused_is_only_named_with_the_next_message(self, small: Talk) -> None:
-        user = Uploader(small.client())
+    def test_a_picture_that_is_refused_is_only_named_with_the_next_message(self, small: Replica) -> None:
+        user = Uploader(small.client(new_user()))
         image = user.ready(picture(), "cat.png", "image/png")
         given = message("What do you see?") | {"attachments": [image]}
         events = user.client.events("threads.create", input=given)
         assert error_in(events) == PictureRefused().message
         thread_id, note = thread_id_of(events), new_user()
         assert answers(user.client.say(thread_id, note))
-        (call,) = small.sent(note)
-        sent = json.dumps(call["body"])
-        assert "What do you see?" in sent
-        assert "cat.png" in sent
-        assert "base64" not in sent
+        (call,) = sent(small, note)
+        body = json.dumps(call["body"])
+        assert "What do you see?" in body
+        assert "cat.png" in body
+        assert "base64" not in body
         item_id = user.client.items(thread_id)[0]["id"]
         again = user.client.events("threads.retry_after_item", thread_id=thread_id, item_id=item_id)
         assert error_in(again) == PictureRefused().message
 
     def test_an_older_picture_does_not_end_a_thread_with_a_model_that_sees_none(
-        self, small: Talk, strict: Talk
+        self, small: Replica, strict: Replica
     ) -> None:
         name = new_user()
         user = Uploader(strict.client(name))
@@ -201,39 +187,39 @@ class TestPictures:
         refused = []
         for note in (new_user(), new_user()):
             assert answers(client.say(thread_id_of(events), note))
-            refused.append(["refused" in call for call in small.sent(note)])
+            refused.append(["refused" in call for call in sent(small, note)])
         # The second time it is known.
         assert refused == [[True, False], [False]]
 
 
 class TestTooLong:
-    def test_a_long_thread_is_answered_and_the_budget_is_remembered(self, small: Talk) -> None:
-        client = small.client()
+    def test_a_long_thread_is_answered_and_the_budget_is_remembered(self, small: Replica) -> None:
+        client = small.client(new_user())
         thread_id = thread_id_of(client.create("The beginning."))
         for number in range(3):
             assert answers(client.say(thread_id, f"SCRIPT {json.dumps({'words': 10, 'size': 1000, 'note': number})}"))
         note = new_user()
         assert answers(client.say(thread_id, note))
-        assert [("refused" in call) for call in small.sent(note)][-1:] == [False]
+        assert [("refused" in call) for call in sent(small, note)][-1:] == [False]
         other = new_user()
         assert answers(client.say(thread_id, other))
-        assert [("refused" in call) for call in small.sent(other)] == [False]
+        assert [("refused" in call) for call in sent(small, other)] == [False]
 
     @pytest.mark.parametrize("size", [30_000, 31_000, 32_000])
-    def test_a_message_that_is_too_long_by_itself_is_told_and_not_sent_again(self, small: Talk, size: int) -> None:
-        client = small.client()
+    def test_a_message_that_is_too_long_by_itself_is_told_and_not_sent_again(self, small: Replica, size: int) -> None:
+        client = small.client(new_user())
         thread_id = thread_id_of(client.create("Hello"))
         assert error_in(client.say(thread_id, "x" * size)) == ContextTooLong().message
         note = new_user()
         assert answers(client.say(thread_id, note))
-        (call,) = small.sent(note)
+        (call,) = sent(small, note)
         assert "xxxx" not in json.dumps(call["body"])
         # Nobody else has less of the model for it.
         assert answers(client.say(thread_id, "y" * 15_000))
 
     @pytest.mark.parametrize("rounds", [1, 2, 5])
-    def test_what_tools_say_is_cut_and_the_question_stays(self, small: Talk, rounds: int) -> None:
-        client, note = small.client(), new_user()
+    def test_what_tools_say_is_cut_and_the_question_stays(self, small: Replica, rounds: int) -> None:
+        client, note = small.client(new_user()), new_user()
         tools = [("recite", '{"characters": 20000}'), ("recite", '{"characters": 30000}')]
         assert answers(client.create(f"SCRIPT {json.dumps({'tools': tools, 'rounds': rounds, 'note': note})}"))
         bodies = [json.dumps(call["body"]) for call in small.model.calls() if note in json.dumps(call["body"])]
@@ -241,16 +227,16 @@ class TestTooLong:
         assert bodies[-1].count("characters are left out here") == 2 * rounds
 
     @pytest.mark.parametrize("size", [40_000, 100_000, 150_000])
-    def test_a_tools_output_that_is_too_long_is_cut_in_the_middle(self, small: Talk, size: int) -> None:
-        client, note = small.client(), new_user()
+    def test_a_tools_output_that_is_too_long_is_cut_in_the_middle(self, small: Replica, size: int) -> None:
+        client, note = small.client(new_user()), new_user()
         events = client.create(f"SCRIPT {json.dumps({'tools': [('ask_title', '{}')], 'note': note})}")
         output = {"title": "begin " + "z" * size + " end"}
         done = client.events("threads.add_client_tool_output", thread_id=thread_id_of(events), result=output)
         assert answers(done)[-1:] == ["Done."]
-        sent = json.dumps(small.sent(note)[-1]["body"])
-        assert "begin" in sent
-        assert " end" in sent
-        assert "characters are left out here" in sent
+        body = json.dumps(sent(small, note)[-1]["body"])
+        assert "begin" in body
+        assert " end" in body
+        assert "characters are left out here" in body
 
 
 @pytest.fixture(scope="module", params=APIS)
@@ -259,28 +245,25 @@ def broken(
     tmp_path_factory: pytest.TempPathFactory,
     shared_database: URL,
     strict_model_server: ModelServer,
-) -> Iterator[Talk]:
+) -> Iterator[Replica]:
     own = {"CHAT_ASSISTANT": "tests.support.assistants:build_with_broken_text", "CHAT_MODEL_API": request.param}
-    settings = environment(shared_database, strict_model_server) | own
-    process = ChatProcess(tmp_path_factory.mktemp("broken"), **settings).wait_until_ready()
-    yield Talk(process, shared_database, strict_model_server)
-    assert process.stop() == 0
+    yield from replica(tmp_path_factory.mktemp("broken"), shared_database, strict_model_server, **own)
 
 
 @pytest.mark.parametrize("kind", BROKEN_TEXTS)
-def test_what_cannot_be_encoded_reaches_the_model_as_a_replacement_and_ends_nothing(broken: Talk, kind: str) -> None:
+def test_what_cannot_be_encoded_reaches_the_model_as_a_replacement_and_ends_nothing(broken: Replica, kind: str) -> None:
     """In a tool's output, in the instructions, in what a mention stands for."""
-    client, note = broken.client(), new_user()
+    client, note = broken.client(new_user()), new_user()
     tag = {"type": "input_tag", "id": kind, "text": "it", "data": {}, "interactive": False}
     steps = {"tools": [("broken_text", json.dumps({"kind": kind}))], "note": note}
     given = message("\n\nSCRIPT " + json.dumps(steps))
     events = client.events("threads.create", input=given | {"content": [tag, *given["content"]]})
     assert answers(events)[-1:] == ["Done."]
-    calls = broken.sent(note)
+    calls = sent(broken, note)
     assert len(calls) == 2
     assert not any("refused" in call for call in calls)
-    sent = json.dumps(calls[-1]["body"], ensure_ascii=False)
+    body = json.dumps(calls[-1]["body"], ensure_ascii=False)
     clean = clean_text(BROKEN_TEXTS[kind])
     # Each of the three places, and the instructions of all kinds.
-    assert sent.count(json.dumps(clean, ensure_ascii=False)[1:-1]) >= 3
+    assert body.count(json.dumps(clean, ensure_ascii=False)[1:-1]) >= 3
     assert answers(client.say(thread_id_of(events), "And now?"))

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -33,7 +34,7 @@ class Server:
         directory.chmod(0o755)
         self._user = unprivileged_user(directory)
         self._user.own(directory)
-        self._process: object = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
     def url(self, database: str = "postgres") -> URL:
@@ -92,8 +93,8 @@ class Server:
         process = self._process
         if process is None:
             return
-        process.send_signal(number)  # type: ignore[attr-defined] # a Popen
-        process.wait(START_SECONDS)  # type: ignore[attr-defined]
+        process.send_signal(number)
+        process.wait(START_SECONDS)
         self._process = None
 
     def _children(self) -> bool:
