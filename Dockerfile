@@ -4,8 +4,10 @@ WORKDIR /srv
 COPY requirements.lock .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY chatkit_postgres chatkit_postgres
+COPY migrations migrations
 COPY app app
-# Version and console script only; the code itself is run from /srv. Setuptools is fetched by the build alone.
+# Version and console script only; the code itself is run from /srv. Hatchling is fetched by the build alone.
 RUN /venv/bin/pip install --no-cache-dir --no-deps --editable .
 
 FROM python:3.13-slim

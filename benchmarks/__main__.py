@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from app.db import Database, migrations
-from app.db.embedded import EmbeddedPostgres
 from benchmarks import servers, store
+from chatkit_postgres.db import Database, migrations
+from chatkit_postgres.db.embedded import EmbeddedPostgres
 
 
 def machine(database: URL) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.support.processes import ModelServer, clean_environment, free_port, message
 
 SECRET = "b" * 48
@@ -82,7 +82,7 @@ async def running(name: str, database: URL, model: ModelServer, directory: Path,
         "CHAT_LOG_LEVEL": "WARNING",
     }
     commands = {
-        "this server": ["-m", "app", "serve", "--port", str(port)],
+        "this server": ["-m", "chatkit_postgres", "serve", "--port", str(port)],
         "the sample": ["-m", "benchmarks.sample_server", str(port)],
     }
     command = [sys.executable, *commands[name]]

@@ -16,12 +16,12 @@ from agents.extensions.memory import SQLAlchemySession
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.context import RequestContext
-from app.db import Database
-from app.store import DatabaseStore
-from app.store.ids import message_uuid, new_id, session_uuid
-from app.store.rows import item_row
-from app.store.sql import items as sql
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.ids import message_uuid, new_id, session_uuid
+from chatkit_postgres.store.rows import item_row
+from chatkit_postgres.store.sql import items as sql
 from tests.support.items import assistant_message, thread, user_message
 
 ROUNDS = 5

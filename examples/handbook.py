@@ -27,9 +27,9 @@ from chatkit.types import (
 )
 from markdown_it import MarkdownIt
 
-from app.assistant import AgentAssistant
-from app.context import RequestContext
-from app.db import Statement
+from chatkit_postgres.assistant import AgentAssistant
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Statement
 
 FOLDER = Path(__file__).with_name("handbook_pages")
 MOST_PASSAGES = 3

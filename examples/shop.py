@@ -12,8 +12,8 @@ from chatkit.types import WidgetItem
 from chatkit.widgets import DynamicWidgetRoot
 from pydantic import BaseModel
 
-from app.assistant import AgentAssistant, action
-from app.context import RequestContext
+from chatkit_postgres.assistant import AgentAssistant, action
+from chatkit_postgres.context import RequestContext
 
 Context = AgentContext[RequestContext]
 

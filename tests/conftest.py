@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 from sqlalchemy import URL
 
-from app.db import Database, migrations
-from app.db.embedded import EmbeddedPostgres
-from app.store import DatabaseStore
+from chatkit_postgres.db import Database, migrations
+from chatkit_postgres.db.embedded import EmbeddedPostgres
+from chatkit_postgres.store import DatabaseStore
 from tests.support.processes import ChatProcess, ModelServer
 
 T = TypeVar("T")

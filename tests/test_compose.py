@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from app.settings import Settings
+from chatkit_postgres.settings import Settings
 from tests.support.processes import ROOT
 
 STACK: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]

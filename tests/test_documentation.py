@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from app.errors import ChatError
-from app.settings import Settings, variable_name
-from app.store import DatabaseStore
+from chatkit_postgres.errors import ChatError
+from chatkit_postgres.settings import Settings, variable_name
+from chatkit_postgres.store import DatabaseStore
 from tests.conftest import execute, query
 from tests.isolation.matrix import TABLES
 from tests.isolation.world import World, built
@@ -115,7 +115,7 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    from app.cli import cli  # noqa: PLC0415 - typer's own registry
+    from chatkit_postgres.cli import cli  # noqa: PLC0415 - typer's own registry
 
     for command in cli.registered_commands:
         assert command.callback is not None
@@ -132,7 +132,7 @@ def kinds_of_errors() -> list[type[ChatError]]:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
     # Those of the tests' own assistants are not ours.
-    return [kind for kind in kinds if kind.__module__.startswith("app.")]
+    return [kind for kind in kinds if kind.__module__.startswith("chatkit_postgres.")]
 
 
 @pytest.mark.parametrize("kind", kinds_of_errors(), ids=lambda kind: kind.__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from examples.handbook import Passage, cited, sections
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user

@@ -17,16 +17,23 @@ def files_of(package: Path) -> set[str]:
 def test_an_installed_package_has_all_it_needs_and_migrates(tmp_path: Path, empty_url: URL) -> None:
     # A copy, because a build leaves its own files beside what it builds.
     source, installed = tmp_path / "source", tmp_path / "installed"
-    shutil.copytree(ROOT / "app", source / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("chatkit_postgres", "migrations", "app"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(installed), str(source)], check=True, timeout=100)
-    assert files_of(installed / "app") == files_of(ROOT / "app")
+    package = {f"migrations/{name}" for name in files_of(ROOT / "migrations")} | files_of(ROOT / "chatkit_postgres")
+    assert files_of(installed / "chatkit_postgres") == package
+    assert not (installed / "app").exists()
 
     environment = clean_environment(DATABASE_URL=empty_url.render_as_string(hide_password=False))
     environment["PYTHONPATH"] = str(installed)
-    migrate = f"import app.cli; assert app.__file__.startswith({str(installed)!r}); app.cli.main()"
+    migrate = (
+        "import chatkit_postgres.cli\n"
+        f"assert chatkit_postgres.__file__.startswith({str(installed)!r})\n"
+        "chatkit_postgres.cli.main()"
+    )
     migrated = subprocess.run(
         [sys.executable, "-P", "-c", migrate, "migrate"],
         cwd=tmp_path,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import ConfigurationError, Settings, is_loopback, load_settings, variable_name
+from chatkit_postgres.settings import ConfigurationError, Settings, is_loopback, load_settings, variable_name
 from tests.support.processes import ROOT
 
 INTERNAL = {"serve_host", "embedded_url"}
@@ -61,6 +61,18 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypa
     monkeypatch.setenv("CHAT_MODEL", "from-environment")
     settings = load_settings()
     assert (settings.model, settings.log_level) == ("from-environment", "DEBUG")
+
+
+def test_a_repository_names_what_holds_wherever_it_is_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[tool.chatkit-postgres]\nassistant = "ours.support:build"\nmodel = "from-project"\n')
+    (tmp_path / ".env").write_text("CHAT_MODEL=from-file\n")
+    assert (load_settings().assistant, load_settings().model) == ("ours.support:build", "from-file")
+    monkeypatch.setenv("CHAT_ASSISTANT", "other.agent:build")
+    assert load_settings().assistant == "other.agent:build"
+    project.write_text("[tool.chatkit-postgres")
+    with pytest.raises(ConfigurationError, match=r"pyproject\.toml"):
+        load_settings()
 
 
 def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

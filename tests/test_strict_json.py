@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.strict_json import StrictJsonError, loads, path_to_unsafe_text
+from chatkit_postgres.strict_json import StrictJsonError, loads, path_to_unsafe_text
 
 
 def read(document: bytes) -> object:

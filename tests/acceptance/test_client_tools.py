@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, Replica, environment, new_user, replica
 from tests.support.model_script import is_tool_output
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, texts, thread_id_of

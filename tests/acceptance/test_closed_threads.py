@@ -6,10 +6,10 @@ import pytest
 from chatkit.types import ClosedStatus, LockedStatus
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.context import RequestContext
-from app.db import Database
-from app.store import DatabaseStore
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database
+from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import NO_CHORES, SECRET, environment, new_user
 from tests.isolation.matrix import OWN, TABLES

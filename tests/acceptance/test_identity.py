@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy import URL
 
-from app.auth.tokens import TokenRules, mint
-from app.main import create_app
-from app.parts.identity import token_rules
-from app.settings import load_settings
+from chatkit_postgres.auth.tokens import TokenRules, mint
+from chatkit_postgres.main import create_app
+from chatkit_postgres.parts.identity import token_rules
+from chatkit_postgres.settings import load_settings
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, script
 from tests.support.forge import Hmac, Rsa, claims, token

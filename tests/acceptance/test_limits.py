@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, script
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, eventually, http, message, texts

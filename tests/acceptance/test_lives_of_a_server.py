@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.db.migrations import wanted_revision
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.db.migrations import wanted_revision
 from tests.support.processes import (
     ChatClient,
     ChatProcess,
@@ -151,7 +151,7 @@ def test_an_assistant_of_ones_own_is_plugged_in_by_its_import_string(
         """
 import asyncio
 from datetime import datetime
-from app.assistant import Assistant
+from chatkit_postgres.assistant import Assistant
 from chatkit.types import AssistantMessageContent, AssistantMessageItem, ThreadItemDoneEvent
 
 class Echo(Assistant):

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.playground import markdown
-from app.playground.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
-from app.playground.router import STATIC
+from chatkit_postgres.playground import markdown
+from chatkit_postgres.playground.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
+from chatkit_postgres.playground.router import STATIC
 from tests.support.processes import ChatProcess, http
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from app.api.event_stream import EventStream
+from chatkit_postgres.api.event_stream import EventStream
 
 
 class Endless:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.api.http_protocol import BoundedHttpProtocol
+from chatkit_postgres.api.http_protocol import BoundedHttpProtocol
 
 SEEN: list[tuple[str, dict[bytes, bytes]]] = []
 HUGE = 40_000_000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.authentication import _locale
+from chatkit_postgres.api.authentication import _locale
 
 
 @pytest.mark.parametrize(

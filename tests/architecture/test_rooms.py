@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from app.db import Statement
-from app.store.sql import attachments, history, items, threads, turns
+from chatkit_postgres.db import Statement
+from chatkit_postgres.store.sql import attachments, history, items, threads, turns
 from tests.support.processes import ROOT
 
 STATEMENTS = [
@@ -32,7 +32,7 @@ def test_statement_names_are_unique() -> None:
 def test_files_are_short_enough_to_read_in_one_sitting() -> None:
     long = {
         str(path.relative_to(ROOT)): count
-        for path in (ROOT / "app").rglob("*.py")
+        for path in (ROOT / "chatkit_postgres").rglob("*.py")
         if (count := len(path.read_text().splitlines())) > 350
     }
     assert long == {}

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from openai import APIConnectionError, APITimeoutError, AsyncOpenAI, RateLimitError, Timeout
 
-from app.assistant import provider_errors
-from app.assistant.aiohttp_transport import AiohttpTransport
-from app.assistant.openai_client import StreamingOpenAI
-from app.errors import ModelUnavailable
-from app.observability.logs import reason_of
+from chatkit_postgres.assistant import provider_errors
+from chatkit_postgres.assistant.aiohttp_transport import AiohttpTransport
+from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.errors import ModelUnavailable
+from chatkit_postgres.observability.logs import reason_of
 from tests.support.processes import ModelServer, free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"

@@ -6,10 +6,10 @@ import httpx2
 import pytest
 from agents import Agent
 
-from app.assistant import AgentAssistant, Choices
-from app.assistant.models import ConfiguredModels, ModelApi, ModelOptions
-from app.assistant.openai_client import StreamingOpenAI
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import AgentAssistant, Choices
+from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
+from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create, stored
 from tests.support.streams import STREAMS, Served, frames, variants
 

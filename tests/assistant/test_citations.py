@@ -8,11 +8,11 @@ import httpx2
 import pytest
 from agents import Agent
 
-from app.assistant import AgentAssistant, Choices
-from app.assistant.models import ConfiguredModels, ModelOptions
-from app.assistant.openai_client import StreamingOpenAI
-from app.context import RequestContext
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import AgentAssistant, Choices
+from chatkit_postgres.assistant.models import ConfiguredModels, ModelOptions
+from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create
 from tests.support.processes import texts, thread_id_of
 from tests.support.streams import RESPONSES, Served, frames

@@ -4,8 +4,8 @@ from typing import Any
 
 from agents import function_tool
 
-from app.assistant.demo.replies import answer_to, call_for
-from app.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
+from chatkit_postgres.assistant.demo.replies import answer_to, call_for
+from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
 
 
 def said(*parts: str) -> dict[str, Any]:

@@ -30,9 +30,9 @@ from agents import (
 )
 from openai import APIError, AsyncOpenAI, BaseModel
 
-from app.assistant import event_decoder
-from app.assistant.models import ConfiguredModels, ModelApi, ModelOptions
-from app.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.assistant import event_decoder
+from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
+from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from tests.support.streams import CHUNKS, STREAMS, Served, Variant, frames, pieces, variants
 
 VARIANTS = list(variants())

@@ -10,8 +10,8 @@ import pytest
 from jose import jwt
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.errors import InputGuardrailTripped, OutputGuardrailTripped, ToolGuardrailTripped
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.errors import InputGuardrailTripped, OutputGuardrailTripped, ToolGuardrailTripped
 from tests.conftest import execute, query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.db import Database
-from app.errors import ContentRefused, ContextTooLong, PictureRefused
-from app.store import DatabaseStore
-from app.text import clean_text
+from chatkit_postgres.db import Database
+from chatkit_postgres.errors import ContentRefused, ContextTooLong, PictureRefused
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.text import clean_text
 from tests.conftest import query
 from tests.faults.harness import Replica, new_user, replica
 from tests.support.assistants import BROKEN_TEXTS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from agents.models.chatcmpl_converter import Converter
 
-from app.assistant.input_shape import (
+from chatkit_postgres.assistant.input_shape import (
     EMPTY,
     GO_ON,
     NOT_ANSWERED,
@@ -17,7 +17,7 @@ from app.assistant.input_shape import (
     shaped_items,
     shaped_messages,
 )
-from app.assistant.less_input import fitted, newest_turn, turns_of, weight_of, without_older_pictures
+from chatkit_postgres.assistant.less_input import fitted, newest_turn, turns_of, weight_of, without_older_pictures
 from tests.support.strict_model import refusal_of
 
 NOTE = f"{NOTE_BEGINS}a note{NOTE_ENDS}"

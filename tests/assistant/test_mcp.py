@@ -12,14 +12,14 @@ from agents import Agent
 from agents.mcp import MCPServer
 from sqlalchemy import URL
 
-from app.assistant import mcp_servers
-from app.assistant.agent import with_servers
-from app.assistant.mcp_servers import (
+from chatkit_postgres.assistant import mcp_servers
+from chatkit_postgres.assistant.agent import with_servers
+from chatkit_postgres.assistant.mcp_servers import (
     McpServer,
     McpServers,
     connection_to,
 )
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
     ROOT,

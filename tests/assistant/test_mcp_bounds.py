@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, TextResourceContents
 
-from app.assistant import AssistantError, load_assistant
-from app.assistant.mcp_servers import (
+from chatkit_postgres.assistant import AssistantError, load_assistant
+from chatkit_postgres.assistant.mcp_servers import (
     McpError,
     McpServer,
     bounded,
     read_servers,
     shown_title,
 )
-from app.assistant.models import ModelOptions
+from chatkit_postgres.assistant.models import ModelOptions
 
 
 def test_of_an_answer_in_pieces_the_first_ones_are_kept() -> None:

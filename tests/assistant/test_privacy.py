@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (
     ROOT,
@@ -99,7 +99,7 @@ def test_a_proxy_that_cannot_be_used_ends_the_start_with_the_reason(
 KEYS = """
 import os
 from agents.tracing.processors import default_exporter
-from app.assistant.models import ModelOptions, for_all_runs, model_provider
+from chatkit_postgres.assistant.models import ModelOptions, for_all_runs, model_provider
 
 for base_url in (None, "https://other.example/v1"):
     for tracing_key in (None, "ours"):

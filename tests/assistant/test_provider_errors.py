@@ -7,8 +7,8 @@ import pytest
 from agents import MaxTurnsExceeded, ModelBehaviorError
 from openai import APIConnectionError, APIError, APIStatusError
 
-from app.assistant.provider_errors import told_of
-from app.errors import ChatError
+from chatkit_postgres.assistant.provider_errors import told_of
+from chatkit_postgres.errors import ChatError
 
 REQUEST = httpx2.Request("POST", "https://model.example/v1")
 

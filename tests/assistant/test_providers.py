@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.errors import error_of
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.errors import error_of
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, message, texts, thread_id_of
@@ -39,7 +39,7 @@ def talk(
     api, kind = request.param
     name = "minimal_model_server" if kind == "minimal" else "model_server"
     model_server: ModelServer = request.getfixturevalue(name)
-    own = {"CHAT_MODEL_API": api, "CHAT_ASSISTANT": "app.assistant.default:build"}
+    own = {"CHAT_MODEL_API": api, "CHAT_ASSISTANT": "chatkit_postgres.assistant.default:build"}
     own |= {"CHAT_MODEL_TIMEOUT_SECONDS": "1"}
     settings = environment(shared_database, model_server) | own
     process = ChatProcess(tmp_path_factory.mktemp("talk"), **settings).wait_until_ready()

@@ -9,13 +9,13 @@ import pytest
 from agents import Agent
 from chatkit.types import ClientEffectEvent
 
-from app.assistant import AgentAssistant, Choices
-from app.assistant.models import ConfiguredModels, ModelApi, ModelOptions
-from app.assistant.openai_client import StreamingOpenAI
-from app.assistant.silence import without_empty_messages
-from app.context import RequestContext
-from app.errors import ModelSilent
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import AgentAssistant, Choices
+from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
+from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.assistant.silence import without_empty_messages
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import ModelSilent
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create, stored
 from tests.support.processes import thread_id_of
 from tests.support.streams import CHUNKS, RESPONSES, Event, Served, frames

@@ -1,7 +1,7 @@
 import pytest
 
-from app.assistant.titles import title_of
-from app.attachments.kinds import shown_name
+from chatkit_postgres.assistant.titles import title_of
+from chatkit_postgres.attachments.kinds import shown_name
 from tests.support.items import user_message
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, texts
 

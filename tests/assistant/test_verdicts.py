@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.errors import OutputGuardrailTripped
+from chatkit_postgres.errors import OutputGuardrailTripped
 from tests.conftest import query
 from tests.faults.harness import Replica, new_user, script, start
 from tests.support.processes import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
+from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.files import S3Server, Uploader
 from tests.support.processes import ChatClient, ChatProcess, ModelServer

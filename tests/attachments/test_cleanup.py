@@ -12,14 +12,14 @@ from chatkit.types import FileAttachment
 from obstore.store import MemoryStore
 from sqlalchemy import URL, text
 
-from app.attachments.cleanup import clean_up
-from app.attachments.storage import Storage
-from app.context import RequestContext
-from app.db import Database, Statement
-from app.db.database import Transaction
-from app.errors import StorageUnavailable
-from app.observability.metrics import Metrics
-from app.store import DatabaseStore
+from chatkit_postgres.attachments.cleanup import clean_up
+from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database, Statement
+from chatkit_postgres.db.database import Transaction
+from chatkit_postgres.errors import StorageUnavailable
+from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import execute, query
 from tests.support.chat import Chat, create, demo_assistant, say, stored

@@ -21,10 +21,10 @@ from chatkit.types import (
 from PIL import Image
 from sqlalchemy import URL
 
-from app.assistant import Assistant
-from app.attachments import files
-from app.context import RequestContext
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.attachments import files
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import query
 from tests.support.chat import Chat, create, say, stored

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from app.attachments.links import Links
-from app.errors import LinkExpired, NotFound
+from chatkit_postgres.attachments.links import Links
+from chatkit_postgres.errors import LinkExpired, NotFound
 
 SECRET = "s" * 48
 

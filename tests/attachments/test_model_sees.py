@@ -11,9 +11,9 @@ from chatkit.types import UserMessageItem
 from PIL import Image
 from sqlalchemy import URL
 
-from app.assistant.attached import CUT
-from app.assistant.converter import HistoryConverter
-from app.context import Files, Picture
+from chatkit_postgres.assistant.attached import CUT
+from chatkit_postgres.assistant.converter import HistoryConverter
+from chatkit_postgres.context import Files, Picture
 from tests.attachments.conftest import Place, started
 from tests.support.files import Uploader, docx, pdf, picture
 from tests.support.processes import ModelServer, message, thread_id_of

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from chatkit.types import FileAttachment, LockedStatus, UserMessageItem
 
-from app.context import RequestContext
-from app.db import Database
-from app.errors import AttachmentUnavailable
-from app.store import DatabaseStore
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database
+from chatkit_postgres.errors import AttachmentUnavailable
+from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place
 from tests.conftest import execute, query
 from tests.faults.harness import new_user

@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.auth.jwks_sources import from_file, from_url
-from app.auth.keys import FRESH_SECONDS, KeySet
-from app.auth.tokens import TokenRules, TokenVerifier
-from app.errors import KeysUnavailable, Unauthorized
+from chatkit_postgres.auth.jwks_sources import from_file, from_url
+from chatkit_postgres.auth.keys import FRESH_SECONDS, KeySet
+from chatkit_postgres.auth.tokens import TokenRules, TokenVerifier
+from chatkit_postgres.errors import KeysUnavailable, Unauthorized
 from tests.support.forge import Ec, Ed, Forge, Hmac, Rsa, b64, header, number, token
 
 ISSUERS: dict[str, Forge] = {"RS256": Rsa(), "ES256": Ec(), "EdDSA": Ed()}

@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from app.auth.keys import Keys, KeySet, SharedSecret
-from app.auth.tokens import TokenRules, TokenVerifier, mint
-from app.errors import Unauthorized
+from chatkit_postgres.auth.keys import Keys, KeySet, SharedSecret
+from chatkit_postgres.auth.tokens import TokenRules, TokenVerifier, mint
+from chatkit_postgres.errors import Unauthorized
 from tests.auth.hostile_tokens import HOSTILE
 from tests.support.forge import (
     SECRET,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from app.db.embedded import EmbeddedPostgres
+from chatkit_postgres.db.embedded import EmbeddedPostgres
 from tests.browser.conftest import Held, Visit, Visitor, operation, until, visits
 from tests.conftest import execute
 from tests.support.nextjs import Wire

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from app.db.embedded import EmbeddedPostgres
+from chatkit_postgres.db.embedded import EmbeddedPostgres
 from tests.browser.conftest import Visit, Visitor
 from tests.conftest import execute
 from tests.support.processes import ChatProcess

@@ -26,12 +26,12 @@ from chatkit.types import (
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 from pydantic import BaseModel
 
-from app.assistant import Assistant, action
-from app.assistant.actions import Outcome
-from app.chat.actions import declares
-from app.context import RequestContext
-from app.errors import ChatError, Conflict, InternalError, NotFound, ThreadLocked, Unprocessable
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import Assistant, action
+from chatkit_postgres.assistant.actions import Outcome
+from chatkit_postgres.chat.actions import declares
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import ChatError, Conflict, InternalError, NotFound, ThreadLocked, Unprocessable
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, message, stored
 from tests.support.items import NAIVE, thread, user_message
 

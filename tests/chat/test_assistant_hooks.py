@@ -32,13 +32,13 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetRoot
 
-from app.assistant import AgentAssistant, Assistant, Choices
-from app.assistant.default import current_time
-from app.assistant.demo.model import DemoModel
-from app.chat.live import LiveContext
-from app.context import RequestContext
-from app.errors import NotSupported, Unprocessable
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
+from chatkit_postgres.assistant.default import current_time
+from chatkit_postgres.assistant.demo.model import DemoModel
+from chatkit_postgres.chat.live import LiveContext
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import NotSupported, Unprocessable
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, create, message, stored
 from tests.support.items import NAIVE, thread, user_message
 
@@ -235,7 +235,7 @@ async def test_a_chosen_model_gets_no_settings_of_the_default_one(
 ) -> None:
     monkeypatch.setenv("OPENAI_DEFAULT_MODEL", "gpt-5")
     assistant, models = prepared(AgentAssistant(Agent(name="A", tools=[current_time])))
-    assert assistant.agent.model_settings.reasoning is not None
+    assert assistant.default_agent.model_settings.reasoning is not None
     await Chat(store, assistant).events(wanting(model="small", tool_choice=ToolChoice(id="current_time")))
     assert [settings.reasoning for _, settings in models.model.asked] == [None, None]
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from chatkit.types import ProgressUpdateEvent
 
-from app.chat.buffer import MARK, EventBuffer
+from chatkit_postgres.chat.buffer import MARK, EventBuffer
 from tests.support.chat import delta
 from tests.support.processes import parse_events
 

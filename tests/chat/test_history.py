@@ -9,11 +9,11 @@ import pytest
 from chatkit.types import ClientToolCallItem, GeneratedImage, GeneratedImageItem, WidgetItem
 from chatkit.widgets import DynamicWidgetRoot
 
-from app.chat.history import limits_of, recent_items
-from app.context import RequestContext, Turn
-from app.db import Statement
-from app.store import DatabaseStore
-from app.store.history import HistoryLimits
+from chatkit_postgres.chat.history import limits_of, recent_items
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.db import Statement
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.history import HistoryLimits
 from tests.support.chat import Chat, Statements, demo_assistant, say
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 

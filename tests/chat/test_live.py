@@ -11,13 +11,13 @@ from agents.items import TResponseStreamEvent
 from chatkit.agents import AgentContext
 from chatkit.types import ProgressUpdateEvent, ThreadItem, ThreadItemUpdatedEvent, ThreadStreamEvent
 
-from app.assistant import AgentAssistant, Assistant, Choices
-from app.assistant.default import build
-from app.assistant.demo.model import DemoModel
-from app.assistant.models import DemoModels
-from app.chat.live import MOST_WAITING, LiveContext, NobodyListens, Telling
-from app.context import RequestContext
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
+from chatkit_postgres.assistant.default import build
+from chatkit_postgres.assistant.demo.model import DemoModel
+from chatkit_postgres.assistant.models import DemoModels
+from chatkit_postgres.chat.live import MOST_WAITING, LiveContext, NobodyListens, Telling
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create, delta, demo_assistant
 from tests.support.items import thread, user_message
 

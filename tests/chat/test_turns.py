@@ -19,12 +19,12 @@ from chatkit.types import (
     ThreadsRetryAfterItemReq,
 )
 
-from app.chat import running_turn
-from app.chat.running_turn import TurnLimits, no_readers
-from app.context import RequestContext
-from app.errors import NotFound, ThreadNotActive
-from app.observability.logs import configure_logging
-from app.store import DatabaseStore
+from chatkit_postgres.chat import running_turn
+from chatkit_postgres.chat.running_turn import TurnLimits, no_readers
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import NotFound, ThreadNotActive
+from chatkit_postgres.observability.logs import configure_logging
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import (
     Chat,
     Scripted,

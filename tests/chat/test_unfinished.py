@@ -21,10 +21,10 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
-from app.chat.running_turn import RunningTurn, no_readers
-from app.chat.unfinished import followed
-from app.context import RequestContext
-from app.store import DatabaseStore
+from chatkit_postgres.chat.running_turn import RunningTurn, no_readers
+from chatkit_postgres.chat.unfinished import followed
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, create, message, said
 from tests.support.items import NAIVE
 

@@ -25,9 +25,9 @@ from chatkit.types import (
     WorkflowItem,
 )
 
-from app.context import RequestContext
-from app.errors import Conflict, NothingPending
-from app.store import DatabaseStore
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import Conflict, NothingPending
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, message
 from tests.support.items import NAIVE, assistant_message, examples_of, thread, user_message
 

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from sqlalchemy import URL
 
-from app.db import Database, Statement
-from app.db.address import connect_arguments, hosts_of, is_behind_pooler, keepalive_of, normalised_url
-from app.db.connecting import connector, driver_arguments
+from chatkit_postgres.db import Database, Statement
+from chatkit_postgres.db.address import connect_arguments, hosts_of, is_behind_pooler, keepalive_of, normalised_url
+from chatkit_postgres.db.connecting import connector, driver_arguments
 from tests.support.failover import Server
 
 SHOW = Statement("show", "SELECT current_setting(:setting) AS value, :owner AS owner")

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 from sqlalchemy import URL, text
 
-from app.db import Database, Statement
-from app.db import address as address_module
-from app.db import database as database_module
-from app.db.database import Transaction
-from app.db.embedded import EmbeddedPostgres
-from app.errors import DatabaseUnavailable
+from chatkit_postgres.db import Database, Statement
+from chatkit_postgres.db import address as address_module
+from chatkit_postgres.db import database as database_module
+from chatkit_postgres.db.database import Transaction
+from chatkit_postgres.db.embedded import EmbeddedPostgres
+from chatkit_postgres.errors import DatabaseUnavailable
 from tests.support.chat import Statements
 from tests.support.failover import Address, Server
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, text
 
-from app.db import Database
-from app.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from chatkit_postgres.db import Database
+from chatkit_postgres.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.support.processes import ROOT, clean_environment
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from app.db.embedded import EmbeddedPostgres
+from chatkit_postgres.db.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), binaries=Path(sys.argv[2]) if sys.argv[2] else None)
 server.start()
 print("up", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from app.db.fitness import OLDEST_VERSION, misfits_of, obstacles_to_migration
+from chatkit_postgres.db.fitness import OLDEST_VERSION, misfits_of, obstacles_to_migration
 from tests.conftest import execute, fresh_database
 from tests.faults.harness import SECRET
 from tests.support.processes import ChatProcess, free_port, run_cli

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.context import RequestContext, Turn
-from app.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, maintain
-from app.store import DatabaseStore
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, maintain
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
 

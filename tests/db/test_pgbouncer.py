@@ -12,10 +12,10 @@ import pytest
 from chatkit.types import ThreadMetadata
 from sqlalchemy import URL
 
-from app.context import RequestContext
-from app.db import Database, migrations
-from app.db.unprivileged import unprivileged_user
-from app.store import DatabaseStore
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database, migrations
+from chatkit_postgres.db.unprivileged import unprivileged_user
+from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.support.chat import message
 from tests.support.processes import free_port

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.store.ids import session_uuid
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.store.ids import session_uuid
 from tests.conftest import query
 from tests.support.model_script import said
 from tests.support.processes import ChatClient, ChatProcess, Event, ModelServer, done_items, eventually, http, texts

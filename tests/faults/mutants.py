@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support.processes import ROOT, clean_environment
 
-COPIED = ("app", "tests", "alembic.ini", "pyproject.toml", "README.md", ".env.example")
+COPIED = ("chatkit_postgres", "migrations", "tests", "alembic.ini", "pyproject.toml", "README.md", ".env.example")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "the response drives the turn",
-        "app/api/chatkit.py",
+        "chatkit_postgres/api/chatkit.py",
         (
             (
                 "            return self._follow(await self._run(operation, Turn(operation.type), context))\n",
@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "items are ordered by their timestamps",
-        "app/store/sql/items.py",
+        "chatkit_postgres/store/sql/items.py",
         (
             ("     ORDER BY position {order}\n", "     ORDER BY item ->> 'created_at' {order}\n"),
             (" ORDER BY m.position {order}\n", " ORDER BY CAST(m.item AS jsonb) ->> 'created_at' {order}\n"),
@@ -56,7 +56,7 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is acknowledged before it is committed",
-        "app/store/items.py",
+        "chatkit_postgres/store/items.py",
         (
             (
                 "        await self._write(thread_id, item, context, replace=False)\n",
@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         "the owner is missing from the append",
-        "app/store/sql/items.py",
+        "chatkit_postgres/store/sql/items.py",
         (
             (
                 "   WHERE user_id = :owner AND session_id = :session\n     AND CASE",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.db import migrations
-from app.db.embedded import EmbeddedPostgres
+from chatkit_postgres.db import migrations
+from chatkit_postgres.db.embedded import EmbeddedPostgres
 from tests.faults.harness import (
     Replica,
     Report,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.auth.tokens import mint
-from app.db import migrations
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.db import migrations
 from tests.conftest import execute, query
 from tests.faults.harness import SECRET, Report, Witness, check_usable, environment, new_user
 from tests.support.failover import Address, Pair

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from app.db import Database
-from app.store import DatabaseStore
+from chatkit_postgres.db import Database
+from chatkit_postgres.store import DatabaseStore
 from tests.faults.harness import new_user, start
 from tests.support.processes import ModelServer, thread_id_of
 from tests.support.random_threads import random_thread

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.errors import error_of
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.errors import error_of
 from tests.conftest import query
 from tests.faults.harness import SECRET, new_user
 from tests.field.conftest import FieldServer
@@ -74,7 +74,7 @@ def talk(
         CHAT_MODEL=route.model,
         CHAT_MODEL_API=route.api,
         CHAT_MODEL_RETRIES="0",
-        CHAT_ASSISTANT="app.assistant.default:build",
+        CHAT_ASSISTANT="chatkit_postgres.assistant.default:build",
     ).wait_until_ready()
     yield Talk(route, server, process, shared_database)
     assert process.stop() == 0

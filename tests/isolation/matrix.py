@@ -17,8 +17,8 @@ from chatkit.types import ChatKitReq
 from pydantic import BaseModel
 from sqlalchemy import URL
 
-from app.auth.tokens import TokenRules, mint
-from app.store.ids import new_id
+from chatkit_postgres.auth.tokens import TokenRules, mint
+from chatkit_postgres.store.ids import new_id
 from tests.isolation.world import World
 from tests.support.processes import message
 

@@ -28,14 +28,14 @@ from chatkit.types import (
     UserMessageItem,
 )
 
-from app.assistant import Assistant, action
-from app.context import RequestContext, Turn
-from app.db import Database, Statement
-from app.db.database import Transaction
-from app.store import DatabaseStore
-from app.store.ids import new_id, session_uuid
-from app.store.sql import attachments, items, threads, turns
-from app.store.sql import history as history_sql
+from chatkit_postgres.assistant import Assistant, action
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.db import Database, Statement
+from chatkit_postgres.db.database import Transaction
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.ids import new_id, session_uuid
+from chatkit_postgres.store.sql import attachments, items, threads, turns
+from chatkit_postgres.store.sql import history as history_sql
 from tests.isolation.matrix import Matrix, Params
 from tests.isolation.world import World
 from tests.support.assistants import press

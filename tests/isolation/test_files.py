@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
-from app.store.ids import new_id
+from chatkit_postgres.store.ids import new_id
 from tests.faults.harness import NO_CHORES, environment, new_user
 from tests.isolation.matrix import MALFORMED, RULES, SECRET, TABLES, Matrix, connected
 from tests.isolation.world import World

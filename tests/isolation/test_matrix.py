@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
-from app.db import Database
-from app.store import DatabaseStore
+from chatkit_postgres.db import Database
+from chatkit_postgres.store import DatabaseStore
 from tests.faults.harness import NO_CHORES, environment, new_user
 from tests.isolation.matrix import OWN, RULES, SECRET, Matrix, connected, id_fields, id_slots, operations
 from tests.isolation.world import World, built

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
-from app.db import Statement
-from app.errors import ChatError
-from app.main import create_app
-from app.settings import load_settings
-from app.store import DatabaseStore
+from chatkit_postgres.db import Statement
+from chatkit_postgres.errors import ChatError
+from chatkit_postgres.main import create_app
+from chatkit_postgres.settings import load_settings
+from chatkit_postgres.store import DatabaseStore
 from tests.isolation.matrix import OWN, RULES, SECRET, TABLES, Matrix, connected
 from tests.isolation.strangers import STATEMENTS, Strangers, Talkative, owner_lives
 from tests.isolation.world import World, built

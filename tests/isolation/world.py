@@ -14,9 +14,9 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetRoot
 
-from app.context import RequestContext
-from app.store import DatabaseStore
-from app.store.ids import new_id
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.ids import new_id
 from tests.support.assistants import BUTTON
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 

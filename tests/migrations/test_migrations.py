@@ -12,9 +12,9 @@ from alembic.util import CommandError
 from chatkit.types import ThreadMetadata
 from sqlalchemy import URL, Connection, inspect, text
 
-from app.context import RequestContext, Turn
-from app.db import Database, migrations
-from app.store import DatabaseStore
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.db import Database, migrations
+from chatkit_postgres.store import DatabaseStore
 from tests.conftest import execute
 from tests.support.items import NAIVE
 from tests.support.processes import ROOT, clean_environment
@@ -88,7 +88,7 @@ def test_two_migrations_at_once_wait_for_each_other(empty_url: URL) -> None:
     environment = clean_environment(DATABASE_URL=empty_url.render_as_string(hide_password=False))
 
     def migrate(_: int) -> int:
-        command_line = [sys.executable, "-m", "app", "migrate"]
+        command_line = [sys.executable, "-m", "chatkit_postgres", "migrate"]
         return subprocess.run(command_line, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
 
     with ThreadPoolExecutor() as pool:

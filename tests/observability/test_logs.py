@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.observability.logs import DEEPEST_CAUSE, reason_of
+from chatkit_postgres.observability.logs import DEEPEST_CAUSE, reason_of
 
 
 async def test_a_time_out_is_one_and_no_cancellation() -> None:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from sqlalchemy import URL
 
-from app.auth.tokens import mint
-from app.chat.requests import RequestLimits, parse_request
-from app.context import RequestContext
-from app.db import Database
-from app.errors import ChatError
-from app.store import DatabaseStore
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.chat.requests import RequestLimits, parse_request
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database
+from chatkit_postgres.errors import ChatError
+from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.isolation.matrix import OWN, Params, Path, at, operations, replaced

@@ -11,8 +11,8 @@ import pytest
 from chatkit import types
 from pydantic import BaseModel
 
-from app.assistant.demo.drawing import drawn
-from app.assistant.demo.scenes import SCENES
+from chatkit_postgres.assistant.demo.drawing import drawn
+from chatkit_postgres.assistant.demo.scenes import SCENES
 from tests.isolation.matrix import operations
 from tests.support.items import item_types
 from tests.support.processes import ROOT, ChatClient, ChatProcess, Event, http, message, texts, thread_id_of

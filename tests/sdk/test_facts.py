@@ -38,9 +38,9 @@ from chatkit.types import (
     WorkflowItem,
 )
 
-from app.assistant.models import DemoModels
-from app.context import RequestContext
-from app.store import DatabaseStore
+from chatkit_postgres.assistant.models import DemoModels
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import create, delta, message, say
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 

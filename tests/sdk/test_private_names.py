@@ -34,9 +34,9 @@ from chatkit.types import (
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-import app
-from app.context import RequestContext
-from app.store import DatabaseStore
+import chatkit_postgres
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted
 from tests.support.items import NAIVE, assistant_message, thread
 from tests.support.processes import ROOT
@@ -76,7 +76,7 @@ def _is_private(name: str) -> bool:
 def _imported() -> set[str]:
     """Private modules, and private names of modules."""
     found = set()
-    for path in (ROOT / "app").rglob("*.py"):
+    for path in (ROOT / "chatkit_postgres").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
                 found |= {part for part in (node.module or "").split(".") if _is_private(part)}
@@ -87,7 +87,7 @@ def _imported() -> set[str]:
 def _of_bases() -> set[str]:
     """What our classes override of, or ask of, the classes that they extend."""
     found = set()
-    for module in pkgutil.walk_packages(app.__path__, "app."):
+    for module in pkgutil.walk_packages(chatkit_postgres.__path__, "chatkit_postgres."):
         if module.name.endswith("__main__") or ".migrations" in module.name:
             continue
         for made in vars(importlib.import_module(module.name)).values():
@@ -111,7 +111,7 @@ def _source(kind: type[Any]) -> str:
 
 def _looked_at() -> set[str]:
     """Where the linter was told that it is meant so."""
-    lines = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py")).splitlines()
+    lines = "\n".join(path.read_text() for path in (ROOT / "chatkit_postgres").rglob("*.py")).splitlines()
     marked = [line.partition("#")[0] for line in lines if "noqa: SLF001" in line]
     return {name for line in marked for name in re.findall(r"(?<!self)\.(_[a-z]\w*)", line)} - {"_exit"}
 
@@ -124,7 +124,7 @@ def test_there_are_no_other_private_names_of_other_packages() -> None:
 
 
 def test_the_model_side_has_two_of_them() -> None:
-    text = "\n".join(path.read_text() for path in (ROOT / "app/assistant").rglob("*.py"))
+    text = "\n".join(path.read_text() for path in (ROOT / "chatkit_postgres/assistant").rglob("*.py"))
     assert {name for name in KNOWN["agents"] | KNOWN["chatkit"] if name in text} == {
         "_events",
         "_mark_error_to_drain_stream_events",

@@ -11,15 +11,15 @@ import pytest
 from chatkit.types import AssistantMessageItem, ThreadMetadata
 from sqlalchemy import URL, text
 
-from app.context import RequestContext, Turn
-from app.db import Database, Statement
-from app.errors import NotFound
-from app.store import DatabaseStore
-from app.store.history import HistoryLimits
-from app.store.ids import session_uuid
-from app.store.items import OutsideWrite
-from app.store.sql import items as sql
-from app.store.sql.history import LOAD_NEWEST_ITEMS
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.db import Database, Statement
+from chatkit_postgres.errors import NotFound
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.history import HistoryLimits
+from chatkit_postgres.store.ids import session_uuid
+from chatkit_postgres.store.items import OutsideWrite
+from chatkit_postgres.store.sql import items as sql
+from chatkit_postgres.store.sql.history import LOAD_NEWEST_ITEMS
 from tests.store.contract import StoreContract
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message

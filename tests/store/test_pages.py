@@ -8,9 +8,9 @@ from chatkit.types import HiddenContextItem, SDKHiddenContextItem, ThreadItem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import NotFound
-from app.store import DatabaseStore, cursors
-from app.store.ids import session_uuid
+from chatkit_postgres.errors import NotFound
+from chatkit_postgres.store import DatabaseStore, cursors
+from chatkit_postgres.store.ids import session_uuid
 from tests.support.chat import Statements
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 

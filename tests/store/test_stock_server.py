@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from openai import AsyncOpenAI
 
-from app.store import DatabaseStore
+from chatkit_postgres.store import DatabaseStore
 from tests.support.processes import ModelServer, message, texts
 
 Context = dict[str, Any]

@@ -8,9 +8,9 @@ import pytest
 from chatkit.types import ClientToolCallItem, ClosedStatus, LockedStatus
 from sqlalchemy import text
 
-from app.context import RequestContext, Turn
-from app.errors import Conflict, Interrupted, NotFound, Superseded, ThreadNotActive, Unprocessable
-from app.store import DatabaseStore
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.errors import Conflict, Interrupted, NotFound, Superseded, ThreadNotActive, Unprocessable
+from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import stored
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 

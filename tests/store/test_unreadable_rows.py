@@ -17,12 +17,12 @@ from chatkit.types import (
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from app.chat.history import recent_items
-from app.context import RequestContext, Turn
-from app.errors import Conflict, ThreadLocked
-from app.store import DatabaseStore
-from app.store.history import HistoryLimits
-from app.store.unreadable import LOCKED, SENTENCE
+from chatkit_postgres.chat.history import recent_items
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.errors import Conflict, ThreadLocked
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.history import HistoryLimits
+from chatkit_postgres.store.unreadable import LOCKED, SENTENCE
 from tests.support.chat import Chat, demo_assistant, rest_of, say
 from tests.support.items import assistant_message, thread, user_message
 

@@ -43,9 +43,9 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetRoot
 
-from app.assistant import AgentAssistant, Assistant, Refusal, action
-from app.assistant.actions import Outcome
-from app.context import RequestContext
+from chatkit_postgres.assistant import AgentAssistant, Assistant, Refusal, action
+from chatkit_postgres.assistant.actions import Outcome
+from chatkit_postgres.context import RequestContext
 
 BUTTON = {"type": "Card", "children": [{"type": "Button", "label": "Press", "onClickAction": {"type": "press"}}]}
 

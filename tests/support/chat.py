@@ -26,19 +26,19 @@ from chatkit.types import (
 from obstore.store import MemoryStore
 from sqlalchemy import event, text
 
-from app.assistant import AgentAssistant, Assistant, Choices
-from app.assistant.default import build
-from app.assistant.models import DemoModels
-from app.attachments import Attachments
-from app.attachments.links import Links
-from app.attachments.storage import Storage
-from app.chat.runner import OnDisconnect, TurnRunner
-from app.chat.running_turn import RunningTurn, TurnLimits
-from app.chat.server import ChatServer
-from app.context import RequestContext, Turn
-from app.db import Database
-from app.observability.metrics import Metrics
-from app.store import DatabaseStore
+from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
+from chatkit_postgres.assistant.default import build
+from chatkit_postgres.assistant.models import DemoModels
+from chatkit_postgres.attachments import Attachments
+from chatkit_postgres.attachments.links import Links
+from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.chat.runner import OnDisconnect, TurnRunner
+from chatkit_postgres.chat.running_turn import RunningTurn, TurnLimits
+from chatkit_postgres.chat.server import ChatServer
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.db import Database
+from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.store import DatabaseStore
 from tests.support.items import NAIVE
 from tests.support.processes import parse_events
 

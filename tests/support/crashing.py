@@ -9,8 +9,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.attachments.storage import Storage
-from app.db import Database, Statement
+from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.db import Database, Statement
 from tests.support import assistants
 
 

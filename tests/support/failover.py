@@ -12,8 +12,8 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import URL
 
-from app.db.binaries import find_binaries
-from app.db.unprivileged import unprivileged_user
+from chatkit_postgres.db.binaries import find_binaries
+from chatkit_postgres.db.unprivileged import unprivileged_user
 from tests.conftest import execute, query
 from tests.support.processes import eventually, free_port
 

@@ -91,7 +91,7 @@ class ChatProcess:
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         # Plain uvicorn is told apart by its arguments, because keywords are the environment.
         is_uvicorn = arguments[:1] == ("uvicorn",)
-        command = () if is_uvicorn else ("app", "serve")
+        command = () if is_uvicorn else ("chatkit_postgres", "serve")
         self.directory = directory
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
@@ -150,7 +150,7 @@ class ChatProcess:
 
 
 class ColdProcess(ChatProcess):
-    """``python -m app serve``, started from nothing."""
+    """``python -m chatkit_postgres serve``, started from nothing."""
 
     is_warm = False
 
@@ -302,7 +302,7 @@ def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.
 def run_cold_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The same, started from nothing."""
     return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, "-m", "chatkit_postgres", *arguments],
         cwd=directory,
         env=clean_environment(**environment),
         capture_output=True,

@@ -12,11 +12,11 @@ from chatkit.types import (
     UserMessageTagContent,
 )
 
-from app.context import RequestContext, Turn
-from app.errors import NotFound
-from app.store import DatabaseStore
-from app.store.ids import kind_of, new_id
-from app.store.turns import EndState
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.errors import NotFound
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.ids import kind_of, new_id
+from chatkit_postgres.store.turns import EndState
 from tests.support.items import NAIVE, assistant_message, examples_of, item_types, thread, user_message
 
 ENDS: list[tuple[EndState, str | None]] = [

@@ -90,12 +90,12 @@ class Nursery:
 def main() -> None:
     import uvloop
 
-    import app.api.http_protocol
-    import app.cli
-    import app.main
+    import chatkit_postgres.api.http_protocol
+    import chatkit_postgres.cli
+    import chatkit_postgres.main
     import tests.support.assistants
 
-    _ = (app.api.http_protocol, app.cli, app.main, tests.support.assistants, uvloop)
+    _ = (chatkit_postgres, tests.support.assistants, uvloop)
     assert threading.active_count() == 1, "a thread does not come along when its process is forked"
     # What is there already is not looked through again by each child.
     gc.freeze()
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def _be_a_process(question: dict[str, Any], control: socket.socket) -> NoReturn:
-    from app.cli import main as run
+    from chatkit_postgres.cli import main as run
 
     control.close()
     os.chdir(question["cwd"])
@@ -123,7 +123,7 @@ def _be_a_process(question: dict[str, Any], control: socket.socket) -> NoReturn:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, stream)
         os.close(file)
-    sys.argv = ["app", *question["start"]]
+    sys.argv = ["chatkit-postgres", *question["start"]]
     code = 0
     try:
         run()

@@ -10,10 +10,10 @@ from chatkit.types import ThreadItem, ThreadItemDoneEvent, ThreadStreamEvent, Us
 from chatkit.widgets import DynamicWidgetRoot
 from pydantic import BaseModel, ConfigDict
 
-from app.assistant import Assistant
-from app.assistant.actions import action
-from app.assistant.demo.scenes import Events, says
-from app.context import RequestContext
+from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.assistant.actions import action
+from chatkit_postgres.assistant.demo.scenes import Events, says
+from chatkit_postgres.context import RequestContext
 
 Context = AgentContext[RequestContext]
 

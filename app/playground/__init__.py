@@ -1,3 +1,0 @@
-from app.playground.router import playground_router
-
-__all__ = ["playground_router"]

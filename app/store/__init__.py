@@ -1,3 +1,0 @@
-from app.store.database_store import DatabaseStore
-
-__all__ = ["DatabaseStore"]

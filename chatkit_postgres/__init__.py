@@ -1,0 +1,58 @@
+"""The durable, multi-user backend for OpenAI's ChatKit.
+
+What is exported here is stable; every other module may change with each version. A name is imported when it is first
+used, because the SDKs behind some of them take seconds.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatkit_postgres.assistant import AgentAssistant, Assistant, Refusal, action
+    from chatkit_postgres.context import RequestContext
+    from chatkit_postgres.db import Database
+    from chatkit_postgres.main import create_app, lifespan
+    from chatkit_postgres.settings import Settings
+    from chatkit_postgres.store import DatabaseStore
+
+__all__ = [
+    "AgentAssistant",
+    "Assistant",
+    "Database",
+    "DatabaseStore",
+    "Refusal",
+    "RequestContext",
+    "Settings",
+    "action",
+    "create_app",
+    "lifespan",
+]
+
+_MODULES = {
+    "AgentAssistant": "assistant",
+    "Assistant": "assistant",
+    "Database": "db",
+    "DatabaseStore": "store",
+    "Refusal": "assistant",
+    "RequestContext": "context",
+    "Settings": "settings",
+    "action": "assistant",
+    "create_app": "main",
+    "lifespan": "main",
+}
+
+try:
+    __version__ = version("chatkit-postgres")
+except PackageNotFoundError:  # the source tree was put on the path without being installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,4 @@
+from chatkit_postgres.cli import main
+
+if __name__ == "__main__":
+    main()

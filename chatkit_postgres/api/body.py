@@ -1,0 +1,52 @@
+"""The body of a JSON request: its kind, its bytes and the time it takes, checked as it arrives."""
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from chatkit_postgres.errors import BadRequest, PayloadTooLarge, RequestTimedOut, UnsupportedMediaType
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    most_bytes: int
+    seconds: float = 30
+    """From the end of the headers to the end of the body."""
+
+
+async def read_json_body(request: Request, limits: BodyLimits) -> bytes:
+    """Raises UnsupportedMediaType, PayloadTooLarge or RequestTimedOut; BadRequest if the client is gone."""
+    _check_kind(request)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limits.most_bytes:
+        raise PayloadTooLarge
+    try:
+        async with asyncio.timeout(limits.seconds):
+            return await _counted(request, limits.most_bytes)
+    except TimeoutError:
+        raise RequestTimedOut from None
+    except ClientDisconnect:
+        raise BadRequest from None
+
+
+def _check_kind(request: Request) -> None:
+    kinds = request.headers.getlist("content-type")
+    essence, _, parameters = (kinds[0] if len(kinds) == 1 else "").partition(";")
+    name, _, charset = parameters.strip().partition("=")
+    is_json = essence.strip().lower() == "application/json"
+    if not is_json or (name.strip().lower() == "charset" and charset.strip('" ').lower() not in {"utf-8", "utf8"}):
+        raise UnsupportedMediaType
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Content-Encoding: send the body as it is.")
+
+
+async def _counted(request: Request, most_bytes: int) -> bytes:
+    """A declared length may lie, or be missing."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most_bytes:
+            raise PayloadTooLarge
+    return bytes(body)

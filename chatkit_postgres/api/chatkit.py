@@ -1,0 +1,133 @@
+"""POST /api/chatkit: every operation of the protocol."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from chatkit.types import ChatKitReq, StreamingReq, is_streaming_req
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
+
+from chatkit_postgres.api.authentication import Authenticate
+from chatkit_postgres.api.body import BodyLimits, read_json_body
+from chatkit_postgres.api.event_stream import EventStream, Readable
+from chatkit_postgres.api.idempotency import idempotency_key, request_hash
+from chatkit_postgres.api.slots import Slots
+from chatkit_postgres.chat.replay import Replay
+from chatkit_postgres.chat.requests import RequestLimits, parse_request, told_by_client
+from chatkit_postgres.chat.runner import TurnRunner
+from chatkit_postgres.chat.running_turn import RunningTurn
+from chatkit_postgres.chat.server import ChatServer
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.errors import KeyReused, KeyTaken
+
+
+@dataclass(frozen=True)
+class EdgeLimits:
+    """What a request may cost us before it is a turn, and how its answer is sent."""
+
+    body: BodyLimits
+    request: RequestLimits
+    heartbeat_seconds: float
+    send_seconds: float = 30
+
+
+class ChatEndpoint:
+    def __init__(self, server: ChatServer, runner: TurnRunner, limits: EdgeLimits) -> None:
+        self._server = server
+        self._runner = runner
+        self._limits = limits
+        self._large = Slots(per_user=2, altogether=16)
+
+    async def answer(self, request: Request, context: RequestContext) -> Response:
+        small = self._limits.request.bytes
+        declared = request.headers.get("content-length", "")
+        is_small = declared.isdecimal() and int(declared[:20]) <= small
+        if is_small or self._limits.body.most_bytes <= small:
+            return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
+        # A recording, or nobody knows how much: few of them at once, and looked through where nobody waits for it.
+        with self._large.hold(context.user_id):
+            body = await self._body(request)
+            if len(body) > small:
+                operation = await asyncio.to_thread(parse_request, body, self._limits.request)
+                return await self._answer(operation, context, request)
+        return await self._answer(parse_request(body, self._limits.request), context, request)
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_json_body(request, self._limits.body)
+
+    async def _answer(self, operation: ChatKitReq, context: RequestContext, request: Request) -> Response:
+        bind_contextvars(operation=operation.type)
+        thread_id = getattr(operation.params, "thread_id", None)
+        if thread_id is not None:
+            bind_contextvars(thread_id=thread_id[:100])
+        context.client_says = told_by_client(operation, self._limits.request)
+        if not is_streaming_req(operation):
+            answer = await self._server.answer(operation, context)
+            return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
+        key = idempotency_key(request)
+        if key is None:
+            return self._follow(await self._run(operation, Turn(operation.type), context))
+        return await self._run_once(operation, key, context)
+
+    async def _run(self, operation: StreamingReq, turn: Turn, context: RequestContext) -> RunningTurn:
+        context.turn = turn
+        return await self._runner.start(self._server.stream(operation, context), context)
+
+    async def _run_once(self, operation: StreamingReq, key: str, context: RequestContext) -> Response:
+        digest = request_hash(operation)
+        try:
+            running = self._runner.find(key, digest, context)
+            if running is None:
+                turn = Turn(operation.type, idempotency_key=key, request_hash=digest)
+                running = await self._run(operation, turn, context)
+            else:
+                await running.primed()
+            return self._follow(running)
+        except KeyTaken:
+            # By a turn that was opened meanwhile: here, in another process, or before a restart.
+            running = self._runner.find(key, digest, context)
+            if running is not None and running.turn.is_open:
+                return self._follow(running)
+            return self._stream(await self._replayed(key, digest, context), lambda: None)
+
+    async def _replayed(self, key: str, digest: str, context: RequestContext) -> Replay:
+        entry = await self._server.store.find_turn(key, context)
+        if entry is None:
+            # Forgotten, or deleted with its user, between two statements.
+            raise KeyTaken
+        if entry.request_hash != digest:
+            raise KeyReused
+        return Replay(
+            entry,
+            key,
+            context,
+            store=self._server.store,
+            encode=self._server.encode,
+            stale_seconds=self._runner.limits.stale_seconds,
+            is_draining=lambda: self._runner.is_draining,
+        )
+
+    def _follow(self, running: RunningTurn) -> Response:
+        reader = self._runner.join(running)
+        return self._stream(reader, lambda: self._runner.leave(running, reader))
+
+    def _stream(self, events: Readable, leave: Callable[[], None]) -> Response:
+        return EventStream(
+            events,
+            leave,
+            heartbeat_seconds=self._limits.heartbeat_seconds,
+            send_seconds=self._limits.send_seconds,
+        )
+
+
+def chatkit_router(endpoint: ChatEndpoint, authenticate: Authenticate) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/api/chatkit")
+    async def chatkit(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
+        return await endpoint.answer(request, context)
+
+    return router

@@ -1,0 +1,79 @@
+"""Every error leaves in one JSON shape: ``{"code", "message", "request_id"}``."""
+
+from chatkit.store import NotFoundError
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from structlog.contextvars import bind_contextvars
+
+from chatkit_postgres.api.request_id import request_id_of
+from chatkit_postgres.errors import (
+    BadRequest,
+    ChatError,
+    HeadersTooLarge,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    Unauthorized,
+)
+
+_BY_STATUS: dict[int, type[ChatError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: PayloadTooLarge,
+    431: HeadersTooLarge,
+}
+
+_UNREAD = frozenset({408, 431})
+
+
+def error_response(error: ChatError, request_id: str) -> Response:
+    # For the one line that the log has of the request.
+    bind_contextvars(code=error.code)
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status in _UNREAD:
+        # What is left of the request would otherwise be taken for as long as somebody sends it. Not with 413: who is
+        # still sending would see a broken connection instead of the answer, and http_protocol.py ends it in time.
+        headers["Connection"] = "close"
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    body = {"code": error.code, "message": error.message, "request_id": request_id}
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    async def known(request: Request, error: Exception) -> Response:
+        # Starlette calls a handler with its own kind of exception only, but declares any.
+        refusal = error if isinstance(error, ChatError) else InternalError()
+        response = error_response(refusal, request_id_of(request.scope))
+        if refusal.status == 413 and "expect" in request.headers:
+            # Such a body never comes, and what comes next would be taken for it.
+            response.headers["Connection"] = "close"
+        return response
+
+    async def not_found(request: Request, _: Exception) -> Response:
+        return error_response(NotFound(), request_id_of(request.scope))
+
+    async def of_the_framework(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        headers = (error.headers if isinstance(error, HTTPException) else None) or {}
+        kind = _BY_STATUS.get(status, InternalError if status >= 500 else BadRequest)
+        sentence = "There is nothing at this address." if kind is NotFound else None
+        response = error_response(kind(sentence), request_id_of(request.scope))
+        if status == 405:
+            response.headers["Allow"] = headers.get("Allow", "")
+        return response
+
+    async def invalid(request: Request, _: Exception) -> Response:
+        return error_response(BadRequest(), request_id_of(request.scope))
+
+    app.add_exception_handler(ChatError, known)
+    app.add_exception_handler(NotFoundError, not_found)
+    app.add_exception_handler(HTTPException, of_the_framework)
+    app.add_exception_handler(RequestValidationError, invalid)

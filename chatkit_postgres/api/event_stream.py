@@ -1,0 +1,86 @@
+"""A turn's events as a server-sent event stream. The connection reads; it does not drive."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.pace import Pace
+
+# One newline: a blank line would end an event, and common parsers would dispatch an empty one.
+HEARTBEAT = b": ping\n"
+SLICE_BYTES = 64 * 1024
+PACE = Pace(seconds_per_stream=0.0005, max_seconds=0.04)
+
+logger = get_logger(__name__)
+
+
+class Readable(Protocol):
+    async def read(self, seconds: float) -> bytes | None:
+        """All that waits to be sent; None after so many seconds of silence; empty at the end."""
+        ...
+
+
+class EventStream(Response):
+    media_type = "text/event-stream"
+    charset = "utf-8"
+
+    def __init__(
+        self, events: Readable, leave: Callable[[], None], *, heartbeat_seconds: float, send_seconds: float
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._leave = leave
+        self._heartbeat_seconds = heartbeat_seconds
+        self._send_seconds = send_seconds
+        self._sending_since: float | None = None
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.create_task(self._send_all(send))
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            with PACE.stream():
+                while not self._is_stuck():
+                    done, _running = await asyncio.wait(
+                        {sending, leaving}, timeout=self._send_seconds / 4, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if done:
+                        break
+        finally:
+            self._leave()
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            logger.info("reader_gone", **failure(error))
+
+    def _is_stuck(self) -> bool:
+        """A client that takes nothing for so long counts as gone."""
+        return self._sending_since is not None and time.monotonic() - self._sending_since > self._send_seconds
+
+    async def _send_all(self, send: Send) -> None:
+        async def put(message: Message) -> None:
+            self._sending_since = time.monotonic()
+            await send(message)
+            self._sending_since = None
+
+        await put({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        while (frames := await self._events.read(self._heartbeat_seconds)) != b"":
+            body = HEARTBEAT if frames is None else frames
+            # In slices: a slow client that takes some of a long answer is not gone.
+            for start in range(0, len(body), SLICE_BYTES):
+                part = body[start : start + SLICE_BYTES]
+                await put({"type": "http.response.body", "body": part, "more_body": True})
+            # A write costs more than a word: the more streams there are, the longer words are collected for one.
+            await PACE.pause()
+        await put({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

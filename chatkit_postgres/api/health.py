@@ -1,0 +1,53 @@
+"""Whether the process lives, and whether it should be sent requests."""
+
+import asyncio
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from chatkit_postgres.auth.keys import Keys
+from chatkit_postgres.db import Database
+from chatkit_postgres.db.migrations import seen_revision
+from chatkit_postgres.observability.logs import failure, get_logger
+
+DATABASE_SECONDS = 5
+
+logger = get_logger(__name__)
+
+
+def health_router(
+    database: Database,
+    keys: Keys,
+    *,
+    wanted_revision: str,
+    is_served: Callable[[str | None], bool],
+    is_draining: Callable[[], bool],
+) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health/live")
+    async def live() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/health/ready")
+    async def ready() -> Response:
+        seen: str | None = None
+        reachable = True
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                seen = await seen_revision(database)
+        except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
+            logger.warning("not_ready", **failure(error))
+            reachable = False
+        has_keys = await keys.look()
+        is_ready = reachable and is_served(seen) and has_keys and not is_draining()
+        body = {
+            "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
+            "database": "ok" if reachable else "unreachable",
+            "keys": "ok" if has_keys else "unknown",
+            "revision": {"seen": seen, "wanted": wanted_revision},
+        }
+        return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+
+    return router

@@ -1,0 +1,31 @@
+"""How many costly requests may be under way in this process, of one user and altogether."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chatkit_postgres.errors import TooManyRequests, Unavailable
+
+
+class Slots:
+    """For requests that hold a temporary file, or megabytes, for as long as they take."""
+
+    def __init__(self, *, per_user: int, altogether: int) -> None:
+        self._per_user = per_user
+        self._altogether = altogether
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, user_id: str) -> Iterator[None]:
+        """Raises TooManyRequests if the user has too many, Unavailable if everybody has."""
+        if self._held[user_id] >= self._per_user:
+            raise TooManyRequests(retry_after_seconds=2)
+        if self._held.total() >= self._altogether:
+            raise Unavailable
+        self._held[user_id] += 1
+        try:
+            yield
+        finally:
+            self._held[user_id] -= 1
+            if not self._held[user_id]:
+                del self._held[user_id]

@@ -1,0 +1,105 @@
+"""The bytes of a file: a form with one field ``file``, or the body itself; counted, whatever was declared."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from chatkit_postgres.api.body import BodyLimits
+from chatkit_postgres.attachments.intake import Upload
+from chatkit_postgres.errors import (
+    BadRequest,
+    FileTooLarge,
+    RequestTimedOut,
+    StorageUnavailable,
+    UnsupportedMediaType,
+)
+from chatkit_postgres.observability.logs import failure, get_logger
+
+logger = get_logger(__name__)
+
+IN_MEMORY_BYTES = 1024 * 1024
+FORM_BYTES = 16 * 1024
+"""What a form may have around its file."""
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    most_bytes: int = 20 * 1024 * 1024
+    seconds: float = 300
+
+    def within(self, announced: int) -> BodyLimits:
+        return BodyLimits(most_bytes=min(self.most_bytes, announced), seconds=self.seconds)
+
+
+@asynccontextmanager
+async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Upload, None]:
+    """The whole file, open until the block ends. Raises FileTooLarge, RequestTimedOut, BadRequest or
+    UnsupportedMediaType."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Content-Encoding: send the file as it is.")
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    most_bytes = limits.most_bytes + (FORM_BYTES if is_form else 0)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        raise FileTooLarge
+    try:
+        async with asyncio.timeout(limits.seconds):
+            upload = await (_from_form if is_form else _from_body)(request, most_bytes)
+    except TimeoutError:
+        raise RequestTimedOut from None
+    except OSError as error:
+        # The temporary file: the disk is full, or there is no directory for it.
+        logger.error("no_temporary_file", errno=error.errno, **failure(error))  # noqa: TRY400 - see failure()
+        raise StorageUnavailable from None
+    except ClientDisconnect:
+        raise BadRequest("The file did not arrive whole.") from None
+    with upload.file:
+        if upload.size > limits.most_bytes:
+            raise FileTooLarge
+        yield upload
+
+
+async def _from_form(request: Request, most_bytes: int) -> Upload:
+    pieces = _counted(request, most_bytes)
+    parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=10, max_part_size=FORM_BYTES)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, UnicodeError):
+        # The second one for a charset that is none.
+        raise BadRequest("The body must be a form with one file in the field 'file'.") from None
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        await form.close()
+        raise BadRequest("The body must be a form with one file in the field 'file'.")
+    return Upload(file.file, file.size or 0, file.filename or "", file.content_type or "")
+
+
+async def _from_body(request: Request, most_bytes: int) -> Upload:
+    file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - closed by whoever reads it
+    size = 0
+    try:
+        async for piece in _counted(request, most_bytes):
+            size += len(piece)
+            file.write(piece)
+    except BaseException:
+        file.close()
+        raise
+    # A binary file in all but its declared type.
+    return Upload(cast("BinaryIO", file), size, content_type=request.headers.get("content-type", ""))
+
+
+async def _counted(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
+    count = 0
+    async for piece in request.stream():
+        count += len(piece)
+        if count > most_bytes:
+            raise FileTooLarge
+        yield piece

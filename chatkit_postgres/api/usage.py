@@ -1,0 +1,35 @@
+"""GET /api/usage: the tokens of the one who asks."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from chatkit_postgres.api.authentication import Authenticate
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import Unprocessable
+from chatkit_postgres.store import DatabaseStore
+
+MOST_DAYS = 366
+DEFAULT_DAYS = 30
+COUNTED = ("turns", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+
+
+def usage_router(store: DatabaseStore, authenticate: Authenticate) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/api/usage")
+    async def usage(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
+        days = await store.usage_by_day(context, days=_days(request.query_params.get("days")))
+        total = {name: sum(day[name] for day in days) for name in COUNTED}
+        return JSONResponse({"days": days, "total": total}, headers={"Cache-Control": "no-store"})
+
+    return router
+
+
+def _days(given: str | None) -> int:
+    if given is None:
+        return DEFAULT_DAYS
+    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MOST_DAYS):
+        raise Unprocessable(f"days: 1 to {MOST_DAYS}.")
+    return int(given)

@@ -1,0 +1,59 @@
+"""What an assistant does when somebody presses a button of one of its widgets."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chatkit.agents import AgentContext
+from chatkit.types import ThreadItem, ThreadStreamEvent, WidgetItem
+from chatkit.widgets import WidgetRoot
+from pydantic import TypeAdapter
+
+from chatkit_postgres.context import RequestContext
+
+Outcome = WidgetRoot | ThreadItem | None
+"""The new state of the widget that was used, or of another item; None: nothing has changed."""
+
+# Called with the payload, the widget that was used (None for a free action without one), and the context.
+Handler = Callable[
+    [Any, WidgetItem | None, AgentContext[RequestContext]],
+    Awaitable[Outcome] | AsyncGenerator[ThreadStreamEvent, None],
+]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK = "__chatkit_action__"
+
+
+@dataclass(frozen=True)
+class ActionRules:
+    type: str
+    payload: TypeAdapter[Any]
+    is_free: bool
+    """May be sent without a widget that declares it."""
+
+
+@dataclass(frozen=True)
+class RegisteredAction:
+    rules: ActionRules
+    handle: Handler
+
+
+def action(action_type: str, payload: Any = Any, *, free: bool = False) -> Callable[[F], F]:
+    """Mark a method of an Assistant, or a function given to AgentAssistant, as the handler of an action.
+
+    It is called with ``(payload, sender, context)``. As a coroutine function it returns the new state of the widget,
+    which is saved and shown; as an async generator it yields events like an answer, and can be used by streaming
+    actions only. ``payload`` is any type pydantic can validate: what comes from a client may have been changed by it.
+    An action that no widget of the thread declares is refused, unless it is ``free``.
+    """
+
+    def mark(function: F) -> F:
+        setattr(function, _MARK, ActionRules(action_type, TypeAdapter(payload), free))
+        return function
+
+    return mark
+
+
+def rules_of(function: Any) -> ActionRules | None:
+    found = getattr(function, _MARK, None)
+    return found if isinstance(found, ActionRules) else None

@@ -1,0 +1,270 @@
+"""An ``agents.Agent`` as an assistant."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agents import (
+    Agent,
+    ModelProvider,
+    ModelSettings,
+    RunConfig,
+    RunErrorHandlerInput,
+    RunErrorHandlerResult,
+    Runner,
+    RunResultStreaming,
+    StreamEvent,
+)
+from agents.mcp import MCPServer
+from agents.models import get_default_model_settings
+from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
+from chatkit.types import (
+    AssistantMessageContentPartTextDelta,
+    InferenceOptions,
+    ProgressUpdateEvent,
+    ThreadItem,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+    UserMessageItem,
+)
+
+from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
+from chatkit_postgres.assistant.base import Assistant, Choices, Say
+from chatkit_postgres.assistant.client_tools import with_all_calls
+from chatkit_postgres.assistant.converter import HistoryConverter
+from chatkit_postgres.assistant.images import StoredImages, partial_images_of
+from chatkit_postgres.assistant.mcp_servers import McpServers, watcher
+from chatkit_postgres.assistant.silence import without_empty_messages
+from chatkit_postgres.assistant.turn_hooks import TurnHooks
+from chatkit_postgres.assistant.usage import failed_usage, token_counts
+from chatkit_postgres.assistant.user_errors import user_facing_errors
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.observability.logs import get_logger
+
+MOST_MODEL_CALLS = 20
+
+logger = get_logger(__name__)
+
+
+class AgentAssistant(Assistant):
+    """``actions`` are functions marked with ``@action``. Without a converter of its own, history is converted by
+    HistoryConverter."""
+
+    def __init__(
+        self,
+        agent: Agent[Any],
+        *,
+        actions: Sequence[Callable[..., Any]] = (),
+        converter: ThreadItemConverter | None = None,
+    ) -> None:
+        self.default_agent = agent
+        self.models: ModelProvider | None = None
+        self.is_traced = False
+        """Set by ``CHAT_TRACING``."""
+        self.mcp: McpServers | None = None
+        """Set when ``CHAT_MCP_FILE`` is; its tools are added to the agent's own."""
+        self._converter = converter
+        self._actions = actions
+
+    def prepare(self, models: ModelProvider, choices: Choices) -> None:
+        super().prepare(models, choices)
+        self.models = models
+
+    async def agent(self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]) -> Agent[Any]:
+        """The agent that answers. Override it to choose one, by the message or by what the user may do."""
+        return self.default_agent
+
+    async def agent_context(self, context: AgentContext[RequestContext]) -> AgentContext[Any]:
+        """The context that tools are given. Override it to return a subclass of AgentContext, with the ``thread``, the
+        ``store`` and the ``request_context`` of the one given."""
+        # Any, because pydantic would look into a RequestContext, which is none of its models.
+        return AgentContext[Any](thread=context.thread, store=context.store, request_context=context.request_context)
+
+    def find_action(self, action_type: str) -> RegisteredAction | None:
+        for handler in self._actions:
+            rules = rules_of(handler)
+            if rules is not None and rules.type == action_type:
+                return RegisteredAction(rules, handler)
+        return super().find_action(action_type)
+
+    def converter(self, context: AgentContext[RequestContext]) -> ThreadItemConverter:
+        """What turns thread items into model input."""
+        if self._converter is not None:
+            return self._converter
+        turn = context.request_context.turn
+        return HistoryConverter(
+            resolve_tag=lambda tag: self.resolve_tag(tag, context),
+            cut_short=turn.cut_short if turn is not None else {},
+            without_pictures=turn.without_pictures if turn is not None else frozenset(),
+            files=context.request_context.files,
+            said=said_by_client(context.request_context),
+        )
+
+    def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        return self._answer(history, context)
+
+    def stream(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """A subclass that answers in its own way sees all that is yielded."""
+        is_own_way = getattr(self.respond, "__func__", None) is not AgentAssistant.respond
+        return self.respond(history, context) if is_own_way else self._answer(history, context, say)
+
+    async def _answer(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say | None = None
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        turn = context.request_context.turn
+        wanted = self._wanted(history)
+        agent = await self.agent(history, context)
+        # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
+        running = with_all_calls(await self.agent_context(context))
+        hooks = TurnHooks()
+        watcher.set(hooks)
+        spent = Counter[str]()
+        failed_usage.set(spent)
+        # Traces carry the conversation to a third party, so somebody has to ask for that.
+        run_config = RunConfig(
+            model=wanted.model, tracing_disabled=not self.is_traced, tool_error_formatter=hooks.failed
+        )
+        if self.models is not None:
+            run_config.model_provider = self.models
+        result = Runner.run_streamed(
+            self._equipped(agent, wanted),
+            await self.converter(context).to_agent_input(list(history)),
+            context=running,
+            max_turns=MOST_MODEL_CALLS,
+            run_config=run_config,
+            error_handlers={"model_refusal": _refused},
+            hooks=hooks,
+        )
+        try:
+            shown: Any = _Heard(result, context.request_context.turn, running, say)
+            events = stream_agent_response(running, shown, converter=_images(agent, context))
+            with user_facing_errors():
+                async for event in without_empty_messages(events):
+                    yield await running.first_call(event)
+        finally:
+            if turn is not None:
+                spent.update(token_counts(result.context_wrapper.usage))
+                turn.usage = dict(spent)
+            # After a stopped turn, a task of the SDK still waits for a tool's event; any event ends that wait.
+            await running.stream(ProgressUpdateEvent(text=""))
+            # Without it the model's stream runs on after the turn was stopped.
+            result.cancel()
+
+    def _wanted(self, history: Sequence[ThreadItem]) -> InferenceOptions:
+        """What the user asked for in the message that is being answered, as far as it can still be chosen. A tool is
+        demanded once: not again when a client tool, or a question, has been answered."""
+        newest = next((item for item in reversed(history) if isinstance(item, UserMessageItem)), None)
+        if newest is None:
+            return InferenceOptions()
+        model, tool = newest.inference_options.model, newest.inference_options.tool_choice
+        is_asked = tool is not None and tool.id in self.choices.tools - self.own_tool_choices and history[-1] is newest
+        return InferenceOptions(
+            model=model if model in self.choices.models else None, tool_choice=tool if is_asked else None
+        )
+
+    def _equipped(self, agent: Agent[Any], wanted: InferenceOptions) -> Agent[Any]:
+        """The agent with the tool that a message demands, and with the tools of MCP servers that are there."""
+        changes: dict[str, Any] = {}
+        if wanted.tool_choice is not None:
+            # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
+            changes["model_settings"] = replace(_settings_for(agent, wanted.model), tool_choice=wanted.tool_choice.id)
+        if self.mcp is not None:
+            return with_servers(agent, self.mcp.connected, {}, **changes)
+        return agent.clone(**changes) if changes else agent
+
+    async def start(self) -> None:
+        if self.mcp is not None:
+            self.mcp.start()
+
+    async def close(self) -> None:
+        if self.mcp is not None:
+            await self.mcp.close()
+        if self.models is not None:
+            await self.models.aclose()
+
+
+def _settings_for(agent: Agent[Any], model: str | None) -> ModelSettings:
+    """The agent's, or what fits a chosen model where the agent has none of its own."""
+    own = agent.model if isinstance(agent.model, str) else None
+    is_implicit = model is not None and agent.model_settings == get_default_model_settings(own)
+    return get_default_model_settings(model) if is_implicit else agent.model_settings
+
+
+def _images(agent: Agent[Any], context: AgentContext[RequestContext]) -> ResponseStreamConverter:
+    files = context.request_context.files
+    if files is None:
+        return ResponseStreamConverter()
+    return StoredImages(files, partial_images=partial_images_of(agent))
+
+
+class _Heard:
+    """A run, and who speaks in it. Its pieces of text are said before the SDK sees them: it makes a task for each of a
+    run's events, and would hand these on as they are. What a tool has streamed is in the SDK's hands, and text does not
+    overtake it."""
+
+    def __init__(self, run: RunResultStreaming, turn: Turn | None, context: AgentContext[Any], say: Say | None) -> None:
+        self._run = run
+        self._turn = turn
+        self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
+        self._say = say
+        self._begun: set[str] = set()
+        """Ids of messages whose first visible text has taken the SDK's path."""
+        self._speaks(run.current_agent)
+
+    async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
+        async for event in self._run.stream_events():
+            if event.type == "agent_updated_stream_event":
+                self._speaks(event.new_agent)
+            piece = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
+            if self._say is None or piece is None or piece.type != "response.output_text.delta":
+                yield event
+            elif piece.item_id not in self._begun:
+                # A message's first visible text takes the SDK's path, because without_empty_messages holds the
+                # message's announcement until then.
+                if piece.delta.strip():
+                    self._begun.add(piece.item_id)
+                yield event
+            else:
+                update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)
+                await self._say(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
+
+    def _speaks(self, agent: Agent[Any]) -> None:
+        if self._turn is not None:
+            self._turn.sender_name = agent.name
+            # The guardrails of the agent that ends the run judge its answer.
+            self._turn.awaits_verdict = bool(agent.output_guardrails)
+
+
+def with_servers(
+    agent: Agent[Any], servers: Sequence[MCPServer], made: dict[int, Agent[Any]], **changes: Any
+) -> Agent[Any]:
+    """A copy of the agent that has their tools, as have those it hands over to, and so on; ``made`` are the copies so
+    far. An agent inside of a ``handoff()`` stays as it is."""
+    if id(agent) not in made:
+        # Two servers may have tools of one name; and names do not change when one of them comes or goes.
+        config: Any = {**agent.mcp_config, "include_server_in_tool_names": True}
+        copy = made[id(agent)] = agent.clone(mcp_servers=[*agent.mcp_servers, *servers], mcp_config=config, **changes)
+        copy.handoffs = [with_servers(to, servers, made) if isinstance(to, Agent) else to for to in agent.handoffs]
+    return made[id(agent)]
+
+
+def said_by_client(context: RequestContext) -> str:
+    """What a model is told of the language, the user and the page: as the user's own words, not as instructions."""
+    said = {"language": context.locale} if context.locale else {}
+    said |= context.client_says
+    if not said:
+        return ""
+    about = json.dumps(said, ensure_ascii=False)
+    return f"The user's application says this about the user and the page they look at. It is information: {about}"
+
+
+def _refused(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
+    """What a model says instead of an answer was told as one, and is no failure."""
+    logger.info("model_refused")
+    return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)

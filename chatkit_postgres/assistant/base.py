@@ -1,0 +1,137 @@
+"""The model side of a conversation. It knows nothing of HTTP or SQL."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from agents import ModelProvider
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    AudioInput,
+    FeedbackKind,
+    StreamOptions,
+    ThreadItem,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    TranscriptionResult,
+    UserMessageItem,
+    UserMessageTagContent,
+)
+
+from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
+from chatkit_postgres.assistant.speech import Transcriber
+from chatkit_postgres.assistant.titles import title_of
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database
+from chatkit_postgres.errors import NotSupported
+
+Say = Callable[[ThreadStreamEvent], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a message may ask for in its ``inference_options``; anything else is refused."""
+
+    models: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
+
+    def allows_model(self, name: str) -> bool:
+        return name in self.models
+
+    def allows_tool(self, tool_id: str) -> bool:
+        return tool_id in self.tools
+
+
+class AnyChoice(Choices):
+    """For an assistant that looks at them itself."""
+
+    def allows_model(self, name: str) -> bool:
+        return True
+
+    def allows_tool(self, tool_id: str) -> bool:
+        return True
+
+
+class Assistant(ABC):
+    """Subclass this, or hand over an ``agents.Agent``, to decide what is answered.
+
+    Only ``respond`` has to be written. Methods marked with ``@action`` handle what widgets send.
+    """
+
+    choices = Choices()
+    own_tool_choices: frozenset[str] = frozenset()
+    """Ids of tool choices that the assistant itself acts on, by choosing an agent or another way to answer. They are
+    accepted like those of ``CHAT_ALLOWED_TOOLS``, and no model is told to call them."""
+    start_prompts: Mapping[str, str] = MappingProxyType({})
+    """What an empty conversation of the playground proposes to say: the words, and what they lead to."""
+    database: Database | None = None
+    """The server's, set before the first request: for tables of your own. Hold no connection while a model talks."""
+    transcriber: Transcriber | None = None
+    """Set when ``CHAT_TRANSCRIPTION_MODEL`` is."""
+
+    def stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:
+        """What a client may do with the stream of an answer."""
+        return StreamOptions(allow_cancel=True)
+
+    async def add_feedback(  # noqa: B027 - most assistants leave it at that
+        self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
+    ) -> None:
+        """Called with each feedback after it was saved."""
+
+    @abstractmethod
+    def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """Stream the events of one answer.
+
+        ``history`` is the thread, oldest first; its last item is what there is to answer. Whatever is yielded
+        as done is saved before the client sees it. When the turn is stopped, CancelledError arrives at the
+        ``await`` the assistant is in: end the model's stream in a ``finally``.
+        """
+        ...
+
+    def stream(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """What the server calls: ``respond``, unless there is a shorter way for pieces of text than to be yielded.
+
+        ``say`` tells one after everything that was yielded before, and after whatever was said before.
+        """
+        return self.respond(history, context)
+
+    def prepare(self, models: ModelProvider, choices: Choices) -> None:
+        """Called once after loading, with the configured models and what the settings allow to choose."""
+        self.choices = replace(choices, tools=choices.tools | self.own_tool_choices)
+
+    def find_action(self, action_type: str) -> RegisteredAction | None:
+        """The handler of an action: the method of this object that is marked for it."""
+        for kind in type(self).__mro__:
+            for name, attribute in vars(kind).items():
+                rules = rules_of(attribute)
+                if rules is not None and rules.type == action_type:
+                    # By its name: a subclass may have its own way of doing it.
+                    return RegisteredAction(rules, getattr(self, name))
+        return None
+
+    async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+        """A title for a new thread, while its first answer is written; a user's own is never overwritten."""
+        return title_of(message)
+
+    async def resolve_tag(self, tag: UserMessageTagContent, context: AgentContext[RequestContext]) -> str:
+        """What the model should know of an entity that a user mentioned. ``tag.data`` is the client's word: look the
+        entity up by ``tag.id``, with the rights of ``context.request_context.user_id``."""
+        return f"@{tag.text}: {json.dumps(tag.data, ensure_ascii=False)}"
+
+    async def transcribe(self, audio: AudioInput, context: RequestContext) -> TranscriptionResult:
+        """Speech to text: by the configured model, if there is one."""
+        if self.transcriber is None:
+            raise NotSupported("This server does not transcribe speech.")
+        return await self.transcriber.transcribe(audio)
+
+    async def start(self) -> None:  # noqa: B027 - most assistants begin nothing
+        """Begin what runs beside the answers; called once, when the server starts, in its event loop."""
+
+    async def close(self) -> None:  # noqa: B027 - most assistants hold nothing
+        """Give back what the assistant holds; called once, when the server shuts down."""

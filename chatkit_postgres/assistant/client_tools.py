@@ -1,0 +1,90 @@
+"""Several client tools that a model calls at once: a client runs one, so they are asked for one after the other.
+
+Those that wait stand in the thread's metadata, which clients do not see, until the one before them has its output. A
+new message of the user, or a retry, makes them void.
+"""
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from chatkit.agents import AgentContext, ClientToolCall
+from chatkit.types import ClientToolCallItem, ThreadItemDoneEvent, ThreadMetadata, ThreadStreamEvent
+from pydantic import PrivateAttr
+
+from chatkit_postgres.text import clean_json
+
+WAITING = "chatkit_postgres.client_tool_calls"
+"""The key in a thread's metadata."""
+
+
+class _AllCalls(AgentContext[Any]):
+    """The context of one run, in which a second client tool does not overwrite the first."""
+
+    _calls: list[ClientToolCall] = PrivateAttr(default_factory=list)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "client_tool_call":
+            # A tool may also take its call back.
+            self._calls = [*self._calls, value] if isinstance(value, ClientToolCall) else []
+        super().__setattr__(name, value)
+
+    async def first_call(self, event: ThreadStreamEvent) -> ThreadStreamEvent:
+        """The same event, or, where the run ended with several calls, that of the first; the others are saved."""
+        if not (isinstance(event, ThreadItemDoneEvent) and isinstance(event.item, ClientToolCallItem)):
+            return event
+        if event.item.status != "pending" or len(self._calls) < 2:
+            return event
+        first, *others = self._calls
+        self._calls.clear()
+        self.thread.metadata[WAITING] = [
+            {"id": self.generate_id("tool_call"), **clean_json({"name": call.name, "arguments": call.arguments})}
+            for call in others
+        ]
+        await self.store.save_thread(self.thread, self.request_context)
+        asked = event.item.model_copy(update={"name": first.name, "arguments": first.arguments})
+        return ThreadItemDoneEvent(item=asked)
+
+
+def with_all_calls(context: AgentContext[Any]) -> _AllCalls:
+    """The same context, of a class that extends its own: it remembers every client tool that the run calls."""
+    kind = _extended(type(context))
+    extended = kind.model_construct(
+        context.model_fields_set, **{name: getattr(context, name) for name in type(context).model_fields}
+    )
+    for name, value in (context.__pydantic_private__ or {}).items():
+        setattr(extended, name, value)
+    return extended
+
+
+@cache
+def _extended(kind: type[AgentContext[Any]]) -> type[_AllCalls]:
+    return type(kind.__name__, (_AllCalls, kind), {"__module__": kind.__module__})
+
+
+def next_call(thread: ThreadMetadata) -> ClientToolCallItem | None:
+    """Take the next one from those that wait; None if none does."""
+    waiting = thread.metadata.get(WAITING)
+    if not isinstance(waiting, list) or not waiting:
+        return None
+    call = waiting[0]
+    thread.metadata = {**thread.metadata, WAITING: waiting[1:]} if waiting[1:] else _without_waiting(thread)
+    return ClientToolCallItem(
+        id=call["id"],
+        thread_id=thread.id,
+        created_at=datetime.now(),  # noqa: DTZ005 - as the SDK's own
+        call_id=call["id"],
+        name=call["name"],
+        arguments=call["arguments"],
+    )
+
+
+def drop_calls(thread: ThreadMetadata) -> bool:
+    """Forget those that wait. Whether there were any."""
+    has_any = WAITING in thread.metadata
+    thread.metadata = _without_waiting(thread)
+    return has_any
+
+
+def _without_waiting(thread: ThreadMetadata) -> dict[str, Any]:
+    return {name: value for name, value in thread.metadata.items() if name != WAITING}

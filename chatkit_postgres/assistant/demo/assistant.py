@@ -1,0 +1,124 @@
+"""The assistant of development mode: an agent on the demo model, and a scene for each keyword."""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from types import MappingProxyType
+
+from chatkit.agents import AgentContext
+from chatkit.types import (
+    ClientToolCallItem,
+    StructuredInputItem,
+    ThreadItem,
+    ThreadItemReplacedEvent,
+    ThreadStreamEvent,
+    UserMessageItem,
+    WidgetItem,
+)
+from pydantic import BaseModel, Field
+
+from chatkit_postgres.assistant.actions import Outcome, action
+from chatkit_postgres.assistant.agent import AgentAssistant
+from chatkit_postgres.assistant.demo import widgets
+from chatkit_postgres.assistant.demo.scenes import SCENES, Context, says
+from chatkit_postgres.context import RequestContext
+
+LONGEST_REQUEST = 40
+"""Characters. Whoever writes more is talking, and not asking for a scene."""
+
+
+class Pressed(BaseModel):
+    count: int = Field(ge=0, le=1_000_000)
+
+
+class Chosen(BaseModel):
+    name: str = Field(max_length=100)
+
+
+class Submitted(BaseModel):
+    name: str = Field(min_length=1, max_length=100)
+
+
+class Told(BaseModel):
+    about: str = Field(max_length=100)
+
+
+class DemoAssistant(AgentAssistant):
+    start_prompts = MappingProxyType(
+        {"What time is it?": "a tool that the model calls"} | {keyword: shows for keyword, (shows, _) in SCENES.items()}
+    )
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        async for event in self._told(history, context):
+            yield event
+
+    def _told(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        match history[-1] if history else None:
+            case UserMessageItem() as message if (keyword := self._keyword_of(message)) is not None:
+                return SCENES[keyword][1](context)
+            case ClientToolCallItem(output=output):
+                return says(context, f"Your browser says: {str(output)[:500]}")
+            case StructuredInputItem() as answered:
+                return says(context, _answers(answered))
+            case _:
+                return super().respond(history, context)
+
+    def _keyword_of(self, message: UserMessageItem) -> str | None:
+        """None for a word that is in the name of one of the agent's own tools, which goes first."""
+        keyword = keyword_of(message)
+        names = (tool.name for tool in self.default_agent.tools)
+        return None if any(keyword in name.lower().split("_") for name in names) else keyword
+
+    @action("demo.press", Pressed)
+    async def press(self, payload: Pressed, _sender: WidgetItem | None, _context: Context) -> Outcome:
+        return widgets.buttons(payload.count + 1)
+
+    @action("demo.choose", Chosen)
+    async def choose(self, payload: Chosen, _sender: WidgetItem | None, _context: Context) -> Outcome:
+        return widgets.list_view(payload.name)
+
+    @action("demo.submit", Submitted)
+    async def submit(
+        self, payload: Submitted, sender: WidgetItem | None, context: Context
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        if sender is not None:
+            sent = sender.model_copy(update={"widget": widgets.form(f"Sent for {payload.name}")})
+            yield ThreadItemReplacedEvent(item=sent)
+        async for event in says(context, f"Thank you, {payload.name}."):
+            yield event
+
+    @action("demo.tell", Told)
+    async def tell(
+        self, payload: Told, _sender: WidgetItem | None, context: Context
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        async for event in says(context, f"There is more to say about {payload.about} than fits here."):
+            yield event
+
+    @action("demo.ping", free=True)
+    async def ping(
+        self, _payload: object, _sender: WidgetItem | None, context: Context
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """What a button outside of the chat may send."""
+        async for event in says(context, "Pong."):
+            yield event
+
+
+def keyword_of(message: UserMessageItem) -> str | None:
+    """The first keyword in a short message."""
+    text = " ".join(part.text for part in message.content)
+    words = re.findall(r"[a-z]+", text.lower()) if len(text) <= LONGEST_REQUEST else []
+    return next((word for word in words if word in SCENES), None)
+
+
+def _answers(item: StructuredInputItem) -> str:
+    if item.status == "skipped":
+        return "You skipped the questions."
+    given = [
+        f"{question.question} {', '.join(question.answer.values)}"
+        for question in item.inputs
+        if question.answer is not None and question.answer.values
+    ]
+    return "You answered: " + ("; ".join(given) or "nothing")

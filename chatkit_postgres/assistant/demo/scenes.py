@@ -1,0 +1,329 @@
+"""One scene for each thing ChatKit can show. A front end can be built against all of them without a model."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from chatkit.agents import AgentContext
+from chatkit.errors import CustomStreamError
+from chatkit.server import stream_widget
+from chatkit.store import StoreItemType
+from chatkit.types import (
+    Annotation,
+    AssistantMessageContent,
+    AssistantMessageContentPartAdded,
+    AssistantMessageContentPartAnnotationAdded,
+    AssistantMessageContentPartDone,
+    AssistantMessageContentPartTextDelta,
+    AssistantMessageItem,
+    ClientEffectEvent,
+    ClientToolCallItem,
+    CustomSummary,
+    CustomTask,
+    EntitySource,
+    FileSource,
+    FileTask,
+    GeneratedImage,
+    GeneratedImageItem,
+    GeneratedImageUpdated,
+    ImageTask,
+    NoticeEvent,
+    ProgressUpdateEvent,
+    SearchTask,
+    StructuredInputFreeform,
+    StructuredInputItem,
+    StructuredInputMultipleChoice,
+    StructuredInputMultipleChoiceOption,
+    Task,
+    TaskItem,
+    ThoughtTask,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemRemovedEvent,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+    URLSource,
+    WidgetComponentUpdated,
+    Workflow,
+    WorkflowItem,
+    WorkflowTaskAdded,
+    WorkflowTaskUpdated,
+)
+from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
+
+from chatkit_postgres.assistant.demo import widgets
+from chatkit_postgres.assistant.demo.drawing import drawn
+from chatkit_postgres.context import RequestContext
+
+Context = AgentContext[RequestContext]
+Events = AsyncGenerator[ThreadStreamEvent, None]
+Scene = Callable[[Context], Events]
+
+PAUSE_SECONDS = 0.01
+
+SCENES: dict[str, tuple[str, Scene]] = {}
+"""Keyword to what it shows, and the scene."""
+
+
+def scene(keyword: str, shows: str) -> Callable[[Scene], Scene]:
+    def register(function: Scene) -> Scene:
+        SCENES[keyword] = (shows, function)
+        return function
+
+    return register
+
+
+def new(context: Context, kind: StoreItemType = "message") -> dict[str, Any]:
+    """What every item needs."""
+    return {"id": context.generate_id(kind), "thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
+
+
+async def says(
+    context: Context, text: str, annotations: Iterable[Annotation] = (), pause: float = PAUSE_SECONDS
+) -> Events:
+    """A message, word by word, with everything a model's stream has."""
+    item = AssistantMessageItem(content=[], **new(context))
+    empty, whole = AssistantMessageContent(text=""), AssistantMessageContent(text=text, annotations=[*annotations])
+    yield ThreadItemAddedEvent(item=item)
+    yield _updated(item, AssistantMessageContentPartAdded(content_index=0, content=empty))
+    for word in text.split(" "):
+        await asyncio.sleep(pause)
+        yield _updated(item, AssistantMessageContentPartTextDelta(content_index=0, delta=f"{word} "))
+    for number, note in enumerate(annotations):
+        yield _updated(
+            item, AssistantMessageContentPartAnnotationAdded(content_index=0, annotation_index=number, annotation=note)
+        )
+    yield _updated(item, AssistantMessageContentPartDone(content_index=0, content=whole))
+    yield ThreadItemDoneEvent(item=item.model_copy(update={"content": [whole]}))
+
+
+def _updated(item: Any, update: Any) -> ThreadItemUpdatedEvent:
+    return ThreadItemUpdatedEvent(item_id=item.id, update=update)
+
+
+async def _shown(context: Context, root: DynamicWidgetRoot, copy_text: str) -> Events:
+    async for event in stream_widget(context.thread, root, copy_text, context.generate_id):
+        yield event
+
+
+MARKDOWN = """\
+### What Markdown can do here
+
+A paragraph with **strong**, *emphasised* and ~~struck~~ words, `code`, and [a link](https://www.postgresql.org/docs/).
+
+| isolation level | dirty read | phantom |
+|:--|:-:|--:|
+| read committed | no | possible |
+| serializable | no | no |
+
+```python
+def owned(user_id: str) -> str:
+    return f"SELECT * FROM chat_sessions WHERE user_id = {user_id!r}"  # as a parameter, please
+```
+
+```sql
+SELECT item_id, position FROM chat_messages WHERE user_id = $1 ORDER BY position;
+```
+
+> A quotation.
+
+1. one
+2. two
+   - and a half
+
+<b>Markup is shown as it is</b>, and a picture as a link: ![a picture](https://example.com/picture.png)."""
+
+
+@scene("markdown", "text with a table, code, a quotation and lists")
+async def markdown(context: Context) -> Events:
+    async for event in says(context, MARKDOWN):
+        yield event
+
+
+@scene("long", "a long answer, quickly")
+async def long(context: Context) -> Events:
+    paragraph = "This paragraph is one of many: what stands above is not drawn again while the rest is written. " * 4
+    chapters = [f"## Chapter {number}\n\n{paragraph}\n\n```python\nchapter = {number}\n```" for number in range(1, 41)]
+    async for event in says(context, "\n\n".join(chapters), pause=0.001):
+        yield event
+
+
+@scene("card", "a card with a row, a badge and Markdown")
+async def card(context: Context) -> Events:
+    async for event in _shown(context, widgets.card(), "Order 4711 is on its way."):
+        yield event
+
+
+@scene("list", "a list view; choosing a row changes it (sync action)")
+async def list_view(context: Context) -> Events:
+    async for event in _shown(context, widgets.list_view(), "Lisbon, Oslo, Porto"):
+        yield event
+
+
+@scene("form", "a form; sending it replaces it and is answered (action)")
+async def form(context: Context) -> Events:
+    async for event in _shown(context, widgets.form(), "A form that asks for a name."):
+        yield event
+
+
+@scene("buttons", "two buttons: one counts (sync action), one is answered (action)")
+async def buttons(context: Context) -> Events:
+    async for event in _shown(context, widgets.buttons(), "A button that counts."):
+        yield event
+
+
+@scene("picture", "a widget with an image")
+async def picture(context: Context) -> Events:
+    async for event in _shown(context, widgets.picture(), "A yellow circle."):
+        yield event
+
+
+@scene("draw", "a generated image, with a preview while it is made")
+async def draw(context: Context) -> Events:
+    item = GeneratedImageItem(**new(context))
+    yield ThreadItemAddedEvent(item=item)
+    for progress in (0.3, 0.7):
+        await asyncio.sleep(PAUSE_SECONDS)
+        sketch = GeneratedImage(id=item.id, url=await _kept_drawing(context, progress))
+        yield _updated(item, GeneratedImageUpdated(image=sketch, progress=progress))
+    image = GeneratedImage(id=item.id, url=await _kept_drawing(context, 1))
+    yield ThreadItemDoneEvent(item=item.model_copy(update={"image": image}))
+
+
+async def _kept_drawing(context: Context, progress: float) -> str:
+    files = context.request_context.files
+    if files is None:
+        raise RuntimeError("images are stored as files of the user who asks")
+    return await files.keep_picture(await asyncio.to_thread(drawn, progress), "hills.png")
+
+
+@scene("writing", "a widget whose text is streamed into it")
+async def writing(context: Context) -> Events:
+    async def states() -> AsyncGenerator[DynamicWidgetRoot, None]:
+        told = ""
+        yield widgets.writing(told, done=False, badge="writing")
+        for word in ("This", "text", "grows", "inside", "a", "widget."):
+            await asyncio.sleep(PAUSE_SECONDS)
+            told = f"{told} {word}".strip()
+            yield widgets.writing(told, done=False, badge="writing")
+        yield widgets.writing(told, done=True, badge="done")
+
+    async for event in stream_widget(context.thread, states(), "A text in a widget.", context.generate_id):
+        if isinstance(event, ThreadItemDoneEvent):
+            # The SDK's own comparison of states never sends a single component.
+            badge = DynamicWidgetComponent.model_validate({"type": "Badge", "id": "state", "label": "done"})
+            yield _updated(event.item, WidgetComponentUpdated(component_id="state", component=badge))
+        yield event
+
+
+@scene("tool", "a client tool call; the browser's output is answered")
+async def client_tool(context: Context) -> Events:
+    call = {"call_id": context.generate_id("tool_call"), "name": "get_page_title", "arguments": {"trim": True}}
+    yield ThreadItemDoneEvent(item=ClientToolCallItem(**call, **new(context, "tool_call")))
+
+
+@scene("questions", "structured input: one choice, several choices, free text")
+async def questions(context: Context) -> Events:
+    def choice(question_id: str, question: str, *values: str, multiple: bool = False) -> StructuredInputMultipleChoice:
+        options = [StructuredInputMultipleChoiceOption(value=value) for value in values]
+        return StructuredInputMultipleChoice(id=question_id, question=question, options=options, multiple=multiple)
+
+    inputs = [
+        choice("size", "Which size?", "S", "M", "L"),
+        choice("extras", "Which extras?", "gift wrap", "card", multiple=True),
+        StructuredInputFreeform(id="note", question="Anything else?", description="For the courier"),
+    ]
+    yield ThreadItemDoneEvent(item=StructuredInputItem(inputs=inputs, **new(context)))
+
+
+@scene("workflow", "a workflow with tasks of every kind, and progress")
+async def workflow(context: Context) -> Events:
+    source = URLSource(url="https://www.postgresql.org/docs/", title="PostgreSQL documentation")
+    tasks: list[Task] = [
+        ThoughtTask(title="Thinking", content="What is asked for?"),
+        SearchTask(title="Searching", queries=["postgresql uuid5"], sources=[source]),
+        FileTask(title="Reading", sources=[FileSource(filename="notes.md", title="Notes")]),
+        ImageTask(title="Looking at a picture"),
+        CustomTask(title="Writing it down", icon="check", content="Three lines"),
+    ]
+    item = WorkflowItem(workflow=Workflow(type="custom", tasks=[]), **new(context, "workflow"))
+    yield ThreadItemAddedEvent(item=item)
+    for number, task in enumerate(tasks):
+        loading = task.model_copy(update={"status_indicator": "loading"})
+        yield ProgressUpdateEvent(text=f"Step {number + 1} of {len(tasks)}", icon="sparkle")
+        yield _updated(item, WorkflowTaskAdded(task_index=number, task=loading))
+        await asyncio.sleep(PAUSE_SECONDS)
+        tasks[number] = task.model_copy(update={"status_indicator": "complete"})
+        yield _updated(item, WorkflowTaskUpdated(task_index=number, task=tasks[number]))
+    done = Workflow(type="custom", tasks=tasks, summary=CustomSummary(title="All done"), expanded=False)
+    yield ThreadItemDoneEvent(item=item.model_copy(update={"workflow": done}))
+    async for event in says(context, "That took five steps."):
+        yield event
+
+
+@scene("task", "a single task outside of a workflow")
+async def task(context: Context) -> Events:
+    done = CustomTask(title="Looked it up", icon="search", content="Nothing is missing.")
+    yield ThreadItemDoneEvent(item=TaskItem(task=done, **new(context, "task")))
+
+
+@scene("citation", "an answer with a link and a file as sources")
+async def citation(context: Context) -> Events:
+    web = URLSource(url="https://www.rfc-editor.org/rfc/rfc9562", title="RFC 9562", attribution="IETF")
+    file = FileSource(filename="handbook.pdf", title="Handbook, page 12")
+    notes = [Annotation(source=web, index=29), Annotation(source=file, index=55)]
+    async for event in says(context, "A UUID of version 5 is a hash. The handbook says so too.", notes):
+        yield event
+
+
+@scene("entity", "an answer that refers to an entity of the application")
+async def entity(context: Context) -> Events:
+    order = EntitySource(
+        id="order-4711", title="Order 4711", icon="cube", interactive=True, data={"number": 4711}, inline_label="4711"
+    )
+    async for event in says(context, "See this order for it.", [Annotation(source=order, index=14)]):
+        yield event
+
+
+@scene("notice", "notices of every level")
+async def notice(context: Context) -> Events:
+    yield NoticeEvent(level="info", title="By the way", message="This is **only** a demo.")
+    yield NoticeEvent(level="warning", message="One message is left today.")
+    yield NoticeEvent(level="danger", message="That was the last one.")
+    async for event in says(context, "Three notices were shown."):
+        yield event
+
+
+@scene("effect", "a client effect: the front end is asked to do something")
+async def effect(context: Context) -> Events:
+    yield ClientEffectEvent(name="open_panel", data={"panel": "orders", "id": 4711})
+    async for event in says(context, "I asked your front end to open a panel."):
+        yield event
+
+
+@scene("mistake", "an item that is taken back")
+async def mistake(context: Context) -> Events:
+    wrong = AssistantMessageItem(content=[AssistantMessageContent(text="Two and two is five.")], **new(context))
+    yield ThreadItemDoneEvent(item=wrong)
+    await asyncio.sleep(PAUSE_SECONDS)
+    yield ThreadItemRemovedEvent(item_id=wrong.id)
+    async for event in says(context, "Two and two is four."):
+        yield event
+
+
+@scene("error", "an answer that fails on the way, with a message for the user")
+async def error(context: Context) -> Events:
+    count = 0
+    async for event in says(context, "This answer will not get to its end, because the demo was asked for an error."):
+        count += 1
+        if count > 10:
+            raise CustomStreamError("The demo was asked for an error.", allow_retry=True)
+        yield event
+
+
+@scene("slow", "an answer that takes its time: try Stop")
+async def slow(context: Context) -> Events:
+    text = " ".join(["This is a slow answer: stop it, and what you have read of it stays."] * 8)
+    async for event in says(context, text, pause=0.1):
+        yield event

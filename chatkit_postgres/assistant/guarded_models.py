@@ -1,0 +1,192 @@
+"""The Agents SDK's models for OpenAI's two APIs, for servers that are not OpenAI's.
+
+An input that is refused is tried again with less (refusals.py), ids of calls are ours (call_ids.py), thoughts are no
+part of an answer (think_blocks.py), and every failure to read an answer is an APIError.
+"""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from agents import AgentsException, ModelResponse, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents.models.reasoning_content_replay import ReasoningContentReplayContext
+from openai import APIError
+
+from chatkit_postgres.assistant.call_ids import CallIds, CallsOfResponse
+from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
+from chatkit_postgres.assistant.sse import drained
+from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, apart, strip_thoughts
+from chatkit_postgres.errors import ChatError
+from chatkit_postgres.observability.logs import failure, get_logger
+
+BEFORE_THE_ANSWER = frozenset(
+    {
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_summary_part.added",
+        "keepalive",
+    }
+)
+UNSUCCESSFUL_ENDS = frozenset({"response.failed", "response.incomplete", "error"})
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What all calls of a provider's models share."""
+
+    memory: ModelMemory = field(default_factory=ModelMemory)
+    call_ids: CallIds = field(default_factory=CallIds)
+    think_blocks: ThinkBlocks = "thought"
+
+
+class _Guarded:
+    """Stands before one of the SDK's models."""
+
+    model: Any
+
+    def __init__(self, *given: Any, guard: Guard, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._guard = guard
+
+    async def get_response(
+        self, system_instructions: str | None, input: str | list[Any], *given: Any, **named: Any
+    ) -> ModelResponse:
+        attempts = self._attempts(input, named)
+        while True:
+            try:
+                with _as_api_error():
+                    response: ModelResponse = await super().get_response(  # type: ignore[misc]
+                        system_instructions, _input(attempts, input), *given, **named
+                    )
+                break
+            except APIError as error:
+                attempts.after(error)
+        attempts.passed()
+        if not _is_kept_by_provider(named):
+            CallsOfResponse(self._guard.call_ids).rename(response.output, Counter())
+        if self._guard.think_blocks != "text":
+            strip_thoughts(response.output)
+        return response
+
+    async def stream_response(
+        self, system_instructions: str | None, input: str | list[Any], *given: Any, **named: Any
+    ) -> AsyncIterator[Any]:
+        attempts = self._attempts(input, named)
+        while True:
+            held: list[Any] = []
+            has_begun = False
+            events = super().stream_response(  # type: ignore[misc]
+                system_instructions, _input(attempts, input), *given, **named
+            )
+            try:
+                async with aclosing(self._read(events, renames=not _is_kept_by_provider(named))) as read:
+                    async for event in read:
+                        if not has_begun and _is_before_the_answer(event):
+                            held.append(event)
+                            continue
+                        if not has_begun:
+                            _raise_if_unsuccessful(event)
+                            has_begun = True
+                            attempts.passed()
+                            for earlier in held:
+                                yield earlier
+                        yield event
+            except APIError as error:
+                if has_begun:
+                    raise
+                attempts.after(error)
+                continue
+            for earlier in held if not has_begun else ():
+                yield earlier
+            return
+
+    def _attempts(self, given: str | list[Any], named: dict[str, Any]) -> Attempts:
+        items = [] if isinstance(given, str) else given
+        if _is_kept_by_provider(named):
+            items = self._guard.call_ids.restored(items)
+        return Attempts(items, str(self.model), self._guard.memory)
+
+    async def _read(self, events: Any, *, renames: bool) -> AsyncGenerator[Any, None]:
+        calls = CallsOfResponse(self._guard.call_ids)
+        shown = self._guard.think_blocks
+        with _as_api_error():
+            async with (
+                aclosing(events),
+                aclosing(events if shown == "text" else apart(events, are_shown=shown == "thought")) as told,
+            ):
+                async for event in told:
+                    if renames and event.type != TEXT_DELTA:
+                        calls.rename_in(event)
+                    yield event
+
+
+class GuardedResponsesModel(_Guarded, OpenAIResponsesModel):
+    pass
+
+
+class GuardedChatCompletionsModel(_Guarded, OpenAIChatCompletionsModel):
+    pass
+
+
+def goes_back(context: ReasoningContentReplayContext) -> bool:
+    """Whether ``reasoning_content`` is sent back while tools are called: to the model that has sent it, whatever its
+    name. DeepSeek and Kimi refuse a tool's output without it."""
+    return context.reasoning.origin_model == context.model
+
+
+def _is_kept_by_provider(named: Mapping[str, Any]) -> bool:
+    """Whether the input goes on from a conversation that the provider keeps, with its ids of calls."""
+    return bool(named.get("previous_response_id") or named.get("conversation_id"))
+
+
+def _input(attempts: Attempts, given: str | Sequence[Any]) -> Any:
+    return given if isinstance(given, str) else attempts.items
+
+
+def _is_before_the_answer(event: Any) -> bool:
+    """Whether nothing was said yet: an empty message may be all that a refused prompt gets."""
+    match event.type:
+        case "response.output_text.delta":
+            return not event.delta
+        case "response.output_text.done":
+            return not event.text
+        case "response.content_part.done":
+            return not getattr(event.part, "text", "text")
+        case "response.output_item.done":
+            return event.item.type == "message" and not any(getattr(p, "text", "text") for p in event.item.content)
+        case kind:
+            return kind in BEFORE_THE_ANSWER
+
+
+def _raise_if_unsuccessful(event: Any) -> None:
+    """Raise APIError if the first event is an error, or a failed or incomplete response."""
+    if event.type not in UNSUCCESSFUL_ENDS:
+        return
+    response = getattr(event, "response", None)
+    error = getattr(response, "error", None) or event
+    details = getattr(response, "incomplete_details", None)
+    code = getattr(details, "reason", None) or getattr(error, "code", None)
+    message = getattr(error, "message", None) or "the answer failed"
+    raise drained(APIError(message, httpx2.Request("POST", "/"), body={"code": code, "message": message}))
+
+
+@contextmanager
+def _as_api_error() -> Iterator[None]:
+    """Re-raise what the SDK raises on a malformed response as an APIError, so that it does not end a turn as an
+    internal error."""
+    try:
+        yield
+    except (APIError, AgentsException, ChatError):
+        raise
+    except Exception as error:
+        logger.warning("model_answer_unreadable", **failure(error))
+        unread = APIError("the answer cannot be read", httpx2.Request("POST", "/"), body=None)
+        raise drained(unread) from error

@@ -1,0 +1,38 @@
+"""Images that a model makes are stored as files of the user."""
+
+import asyncio
+import base64
+import binascii
+
+from agents import Agent, ImageGenerationTool
+from chatkit.agents import ResponseStreamConverter
+
+from chatkit_postgres.context import Files
+from chatkit_postgres.errors import FileRefused
+
+
+class StoredImages(ResponseStreamConverter):
+    """Instead of data URLs, items hold references; whoever tells them makes links of these."""
+
+    def __init__(self, files: Files, *, partial_images: int | None) -> None:
+        super().__init__(partial_images=partial_images)
+        self._files = files
+
+    async def base64_image_to_url(
+        self,
+        image_id: str,  # noqa: ARG002 - the SDK's signature
+        base64_image: str,
+        partial_image_index: int | None = None,
+    ) -> str:
+        """Raises FileRefused if it is no image."""
+        try:
+            data = await asyncio.to_thread(base64.b64decode, base64_image, validate=True)
+        except (binascii.Error, ValueError):
+            raise FileRefused("The model's image could not be read.") from None
+        return await self._files.keep_picture(data, "preview" if partial_image_index is not None else "image")
+
+
+def partial_images_of(agent: Agent) -> int | None:
+    """How many previews of an image its tool is configured to send."""
+    configs = [tool.tool_config for tool in agent.tools if isinstance(tool, ImageGenerationTool)]
+    return next((config.get("partial_images") for config in configs), None)

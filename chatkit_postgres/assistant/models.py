@@ -1,0 +1,145 @@
+"""Which model an agent without one of its own talks to."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agents import (
+    Model,
+    ModelProvider,
+    OpenAIProvider,
+    set_default_openai_api,
+    set_default_openai_client,
+    set_tracing_disabled,
+    set_tracing_export_api_key,
+)
+from agents.models import get_default_model
+from agents.tracing import get_trace_provider
+from agents.tracing.provider import DefaultTraceProvider
+from openai import AsyncOpenAI, Timeout
+
+from chatkit_postgres.assistant.demo.model import SECONDS_PER_WORD, DemoModel
+from chatkit_postgres.assistant.guarded_models import (
+    Guard,
+    GuardedChatCompletionsModel,
+    GuardedResponsesModel,
+    goes_back,
+)
+from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.assistant.speech import Transcriber
+from chatkit_postgres.assistant.think_blocks import ThinkBlocks
+
+CONNECT_SECONDS = 10
+
+ModelApi = Literal["responses", "chat_completions"]
+
+
+TRACE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """``api_key`` and ``base_url`` both None: the built-in demo model."""
+
+    model: str | None = None
+    api: ModelApi = "responses"
+    api_key: str | None = None
+    base_url: str | None = None
+    allowed_models: frozenset[str] = frozenset()
+    allowed_tools: frozenset[str] = frozenset()
+    """What a message may ask for."""
+    transcription_model: str | None = None
+    mcp_file: Path | None = None
+    is_traced: bool = False
+    tracing_key: str | None = None
+    """For traces, which go to OpenAI; without it ``api_key``, if that is OpenAI's."""
+    timeout_seconds: float = 120
+    """Silence after which the server is given up."""
+    retries: int = 2
+    think_blocks: ThinkBlocks = "thought"
+
+    @property
+    def is_demo(self) -> bool:
+        return self.api_key is None and self.base_url is None
+
+
+class DemoModels(ModelProvider):
+    def __init__(self, seconds_per_word: float = SECONDS_PER_WORD) -> None:
+        self._model = DemoModel(seconds_per_word)
+
+    def get_model(self, model_name: str | None) -> Model:  # noqa: ARG002 - there is only one
+        return self._model
+
+
+class ConfiguredModels(OpenAIProvider):
+    """CHAT_MODEL for agents that name no model of their own."""
+
+    def __init__(self, options: ModelOptions, client: AsyncOpenAI) -> None:
+        super().__init__(openai_client=client, use_responses=options.api == "responses")
+        self.client = client
+        self._api = options.api
+        self._model_name = options.model
+        self._guard = Guard(think_blocks=options.think_blocks)
+
+    def get_model(self, model_name: str | None) -> Model:
+        name = model_name or self._model_name
+        if self._api == "chat_completions":
+            return GuardedChatCompletionsModel(
+                name or get_default_model(), self.client, should_replay_reasoning_content=goes_back, guard=self._guard
+            )
+        return GuardedResponsesModel(
+            name or get_default_model(), self.client, model_is_explicit=name is not None, guard=self._guard
+        )
+
+    async def aclose(self) -> None:
+        """The SDK leaves the client open, which others might use."""
+        await super().aclose()
+        await self.client.close()
+
+
+def for_all_runs(options: ModelOptions, models: ModelProvider) -> None:
+    """Tell the SDK, before any agent is made, what holds for every run of this process: also for one that a guardrail,
+    an action or a title begins by itself, whose text would otherwise go to OpenAI, as a question and as a trace.
+
+    The default model is among it: an agent without a model takes settings (reasoning effort, verbosity) that fit the
+    default, and a server for another model may refuse them.
+    """
+    if options.model is not None:
+        os.environ["OPENAI_DEFAULT_MODEL"] = options.model
+    set_tracing_disabled(not options.is_traced)
+    if isinstance(models, ConfiguredModels):
+        set_default_openai_client(models.client, use_for_tracing=options.is_traced and options.base_url is None)
+        set_default_openai_api(options.api)
+    if options.is_traced and (options.tracing_key or options.base_url):
+        # The exporter would take OPENAI_API_KEY, and a key is for the server that it belongs to.
+        set_tracing_export_api_key(options.tracing_key or "none")
+
+
+async def send_traces() -> None:
+    """Those that wait to be sent, before the process ends."""
+    provider = get_trace_provider()
+    if isinstance(provider, DefaultTraceProvider):
+        await asyncio.to_thread(provider.shutdown, TRACE_SECONDS)
+
+
+def model_provider(options: ModelOptions) -> ModelProvider:
+    return DemoModels() if options.is_demo else ConfiguredModels(options, _client(options))
+
+
+def transcriber(options: ModelOptions) -> Transcriber | None:
+    """None where no model for speech is configured, or no server to ask."""
+    if options.is_demo or options.transcription_model is None:
+        return None
+    return Transcriber(_client(options), options.transcription_model)
+
+
+def _client(options: ModelOptions) -> AsyncOpenAI:
+    # Local servers want no key, but the client insists on one.
+    return StreamingOpenAI(
+        api_key=options.api_key or "none",
+        base_url=options.base_url,
+        timeout=Timeout(options.timeout_seconds, connect=CONNECT_SECONDS),
+        max_retries=options.retries,
+    )

@@ -1,0 +1,26 @@
+"""A title for a thread, from the first thing its user said."""
+
+import re
+
+from chatkit.types import UserMessageItem
+
+from chatkit_postgres.text import JOINERS, is_text_character
+
+LONGEST_TITLE = 60
+_FENCE = re.compile(r"(```+|~~~+) ?[\w+#.-]*")
+
+
+def title_of(message: UserMessageItem) -> str | None:
+    """The first line that is no fence of code, or else the name of the first file, cut at a word; None if neither."""
+    text = "".join(part.text for part in message.content)
+    if not text.strip() and message.attachments:
+        text = message.attachments[0].name
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    line = next((line for line in lines if line and not _FENCE.fullmatch(line)), "")
+    line = "".join(character for character in line if is_text_character(character)).lstrip("#>*- ").strip(" " + JOINERS)
+    if len(line) <= LONGEST_TITLE:
+        return line or None
+    cut = line[:LONGEST_TITLE].rstrip(JOINERS)
+    words, _, _ = cut.rpartition(" ")
+    # Languages without spaces, and long addresses, are cut where they are.
+    return f"{words if len(words) > LONGEST_TITLE // 2 else cut}…"

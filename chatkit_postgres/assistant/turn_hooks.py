@@ -1,0 +1,105 @@
+"""What is noticed of a turn's run: calls of MCP tools, shown as the tasks of a workflow while they run, with
+what their servers say meanwhile; and tools that fail, which the Agents SDK tells the model alone."""
+
+import time
+from typing import Any
+
+from agents import Agent, RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
+from agents.tool import FunctionTool, ToolOriginType, get_function_tool_origin
+from chatkit.agents import AgentContext
+from chatkit.errors import BaseStreamError
+from chatkit.types import CustomTask, ProgressUpdateEvent, ThreadItemUpdatedEvent, WorkflowTaskUpdated
+
+from chatkit_postgres.assistant.mcp_servers import shown_title
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.observability.logs import failure, get_logger
+
+SECONDS_BETWEEN_PROGRESS = 0.25
+LONGEST_PROGRESS = 200
+"""Characters: a server says what it likes, as often as it likes."""
+
+
+logger = get_logger(__name__)
+
+
+class TurnHooks(RunHooks[AgentContext[RequestContext]]):
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[str, int]] = {}
+        """Call id to the workflow and the place of its task in it."""
+        self._told_at: dict[str, float] = {}
+        self._for_user: BaseStreamError | None = None
+        """What a tool raised, perhaps one of an agent that is a tool itself, whose run tells its failures here and its
+        ends to nobody."""
+        self._failed: set[str] = set()
+
+    def failed(self, args: ToolErrorFormatterArgs[Any]) -> None:
+        """A RunConfig's ``tool_error_formatter``, which changes nothing of what the model is told. What a tool raises
+        for the user ends the turn when the tool has ended."""
+        if isinstance(args.error, BaseStreamError):
+            self._for_user = self._for_user or args.error
+        elif args.error is not None:
+            self._failed.add(args.call_id)
+            logger.warning("tool_failed", tool=args.tool_name, **failure(args.error))
+
+    def note_failure(self, call: RunContextWrapper[Any]) -> None:
+        self._failed.add(_call_id(call))
+
+    async def on_tool_start(
+        self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool
+    ) -> None:
+        # Some servers number the calls of each answer anew.
+        self._failed.discard(_call_id(context))
+        title = _title_of(tool)
+        if title is None:
+            return
+        chat = context.context
+        await chat.stream(ProgressUpdateEvent(text=title))
+        await chat.add_workflow_task(CustomTask(title=title, status_indicator="loading"))
+        if chat.workflow_item is not None:
+            place = len(chat.workflow_item.workflow.tasks) - 1
+            self._running[_call_id(context)] = (chat.workflow_item.id, place)
+
+    async def progress(
+        self, call: RunContextWrapper[Any], progress: float, total: float | None, message: str | None
+    ) -> None:
+        call_id, now = _call_id(call), time.monotonic()
+        if call_id not in self._running or now - self._told_at.get(call_id, 0) < SECONDS_BETWEEN_PROGRESS:
+            return
+        self._told_at[call_id] = now
+        text = message or (f"{progress / total:.0%}" if total else f"{progress:g}")
+        chat: AgentContext[RequestContext] = call.context
+        workflow_id, place = self._running[call_id]
+        if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
+            title, text = chat.workflow_item.workflow.tasks[place].title, text[:LONGEST_PROGRESS]
+            await chat.update_workflow_task(CustomTask(title=title, content=text, status_indicator="loading"), place)
+            await chat.stream(ProgressUpdateEvent(text=f"{title}: {text}"))
+
+    async def on_tool_end(
+        self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool, _result: object
+    ) -> None:
+        if self._for_user is not None:
+            raise self._for_user
+        workflow_id, place = self._running.pop(_call_id(context), ("", 0))
+        if not workflow_id:
+            return
+        chat, task = context.context, CustomTask(title=_title_of(tool), status_indicator="complete")
+        if _call_id(context) in self._failed:
+            task = CustomTask(title=task.title, content="It failed.", status_indicator="none")
+        if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
+            await chat.update_workflow_task(task, place)
+            return
+        # It was ended by something that was shown meanwhile, and says that this is still under way.
+        update = WorkflowTaskUpdated(task=task, task_index=place)
+        await chat.stream(ThreadItemUpdatedEvent(item_id=workflow_id, update=update))
+
+
+def _title_of(tool: Tool) -> str | None:
+    """None for tools that are not an MCP server's."""
+    origin = get_function_tool_origin(tool) if isinstance(tool, FunctionTool) else None
+    if origin is None or origin.type is not ToolOriginType.MCP:
+        return None
+    return shown_title(tool.name, origin.mcp_server_name)
+
+
+def _call_id(context: RunContextWrapper[Any]) -> str:
+    return str(getattr(context, "tool_call_id", ""))

@@ -1,0 +1,62 @@
+"""Removes the bytes of deleted attachments, then their rows, and uploads that came to nothing.
+
+In every order in which it can be killed, what is left is found again: a row goes last, and only when nothing can be on
+its way to its place any more.
+"""
+
+import asyncio
+import random
+
+from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.db import Database
+from chatkit_postgres.db import maintenance as sql
+from chatkit_postgres.errors import DatabaseUnavailable, StorageUnavailable
+from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.metrics import Metrics
+
+UNSENT_SECONDS = 24 * 3600
+"""A file that was uploaded and not sent with a message is kept for so long."""
+LATE_SECONDS = 3600
+"""Longer than any upload can take: after that nobody writes there any more."""
+
+MOST_FAILURES = 3
+
+logger = get_logger(__name__)
+
+
+async def clean_up(database: Database, storage: Storage, metrics: Metrics) -> int:
+    """Once. How many attachments lost their bytes or their rows. Raises StorageUnavailable if the storage is away."""
+    await database.run_for_all_owners(sql.MARK_ABANDONED, late_seconds=LATE_SECONDS, unsent_seconds=UNSENT_SECONDS)
+    found = await database.run_for_all_owners(sql.LIST_DELETED_ATTACHMENTS, late_seconds=LATE_SECONDS)
+    removed = failed = 0
+    for row in found:
+        try:
+            if row["storage_key"] is not None:
+                await storage.remove_all(row["storage_key"])
+        except StorageUnavailable:
+            # One that cannot be removed is looked for in the log; three in a row are the storage's trouble.
+            logger.warning("bytes_not_removed", attachment_id=row["attachment_id"], storage_key=row["storage_key"])
+            failed += 1
+            if failed >= MOST_FAILURES:
+                raise
+            continue
+        failed = 0
+        statement = sql.REMOVE_ATTACHMENT if row["is_settled"] else sql.NOTE_BYTES_REMOVED
+        await database.run(row["user_id"], statement, attachment_id=row["attachment_id"])
+        removed += 1
+        metrics.attachments_removed.inc()
+    metrics.clean_up.set_to_current_time()
+    return removed
+
+
+async def clean_up_for_ever(database: Database, storage: Storage, metrics: Metrics, *, every_seconds: float) -> None:
+    """Again and again, until cancelled. Several replicas may do it at once."""
+    while True:
+        await asyncio.sleep(every_seconds * random.uniform(0.5, 1.5))  # noqa: S311 - jitter is no secret
+        try:
+            while await clean_up(database, storage, metrics) == sql.MOST_AT_ONCE:
+                pass
+        except (DatabaseUnavailable, StorageUnavailable):
+            continue
+        except Exception as error:  # noqa: BLE001 - tried again in a moment
+            logger.error("clean_up_failed", **failure(error))  # noqa: TRY400 - see failure()

@@ -1,0 +1,80 @@
+"""What an assistant may do with the files of the one who asks."""
+
+import io
+from collections.abc import Callable
+
+from chatkit_postgres.attachments import kinds
+from chatkit_postgres.attachments.intake import PREVIEW, TEXT, FileLimits, Intake, Upload, new_attachment
+from chatkit_postgres.attachments.references import reference_to
+from chatkit_postgres.attachments.renditions import content_type_of
+from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.context import Files, Picture, RequestContext
+from chatkit_postgres.errors import AnswerTooLong, FileTooLarge, NotFound
+from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.attachments import id_in
+
+logger = get_logger(__name__)
+
+MOST_PICTURES = 100
+"""Of one answer, with those that are only shown while another is made."""
+
+
+class OwnFiles(Files):
+    def __init__(
+        self, store: DatabaseStore, storage: Storage, intake: Intake, limits: FileLimits, context: RequestContext
+    ) -> None:
+        self.text_characters = limits.text_characters
+        self.pictures = limits.pictures
+        self._store = store
+        self._storage = storage
+        self._intake = intake
+        self._limits = limits
+        self._context = context
+        self._made: set[str] = set()
+
+    async def text(self, attachment_id: str, most_characters: int) -> str | None:
+        def ending(content_type: str) -> str | None:
+            return "" if kinds.is_text(content_type) else TEXT if content_type == kinds.PDF else None
+
+        # At most four bytes for a character, and a mark at the beginning.
+        data = await self._read(attachment_id, ending, 4 * most_characters + 4)
+        if data is None:
+            return None
+        return data.decode(kinds.encoding_of(data), errors="ignore")[:most_characters]
+
+    async def picture(self, attachment_id: str) -> Picture | None:
+        def ending(content_type: str) -> str | None:
+            return PREVIEW if kinds.is_picture(content_type) else None
+
+        data = await self._read(attachment_id, ending, self._limits.most_bytes)
+        return Picture(data, content_type_of(data)) if data is not None else None
+
+    async def keep_picture(self, data: bytes, name: str) -> str:
+        if len(self._made) >= MOST_PICTURES:
+            raise AnswerTooLong
+        if len(data) > self._limits.most_bytes:
+            raise FileTooLarge
+        # Whatever it is said to be: its preview knows what it is.
+        upload = Upload(io.BytesIO(data), len(data))
+        attachment = await self._intake.take_new(new_attachment(name, "image/png"), upload, self._context)
+        self._made.add(attachment.id)
+        if self._context.turn is not None:
+            self._context.turn.made_attachments.add(attachment.id)
+        return reference_to(attachment.id)
+
+    async def drop(self, reference: str) -> None:
+        attachment_id = id_in(reference)
+        # What the user has sent is not the assistant's to delete.
+        if attachment_id is not None and attachment_id in self._made:
+            await self._store.delete_attachment(attachment_id, self._context)
+
+    async def _read(self, attachment_id: str, ending_of: Callable[[str], str | None], most_bytes: int) -> bytes | None:
+        try:
+            stored = await self._store.load_file(attachment_id, self._context)
+            if stored.state != "ready" or (ending := ending_of(str(stored.content_type))) is None:
+                return None
+            return await self._storage.read(f"{stored.storage_key}/{stored.sha256}{ending}", most_bytes)
+        except NotFound:
+            logger.warning("file_not_read", attachment_id=attachment_id)
+            return None

@@ -1,0 +1,79 @@
+"""What is stored of a file's address is a reference; whoever tells an item puts a link in its place."""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from chatkit.types import (
+    Attachment,
+    GeneratedImage,
+    GeneratedImageItem,
+    GeneratedImageUpdated,
+    ImageAttachment,
+    Page,
+    SyncCustomActionResponse,
+    Thread,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemReplacedEvent,
+    ThreadItemUpdatedEvent,
+    UserMessageItem,
+)
+from pydantic import AnyUrl, BaseModel
+
+from chatkit_postgres.store.attachments import SCHEME, id_in
+
+M = TypeVar("M", bound=BaseModel)
+Link = Callable[[str, Literal["content", "preview"]], str]
+"""Of an attachment's id and what is wanted of it."""
+
+
+def reference_to(attachment_id: str) -> str:
+    return f"{SCHEME}{attachment_id}"
+
+
+def with_links(told: M, link: Link) -> M:
+    """The same, or a copy with links in it: an event, a page of items, a thread, the answer to an action."""
+    if isinstance(told, ThreadItemUpdatedEvent) and not isinstance(told.update, GeneratedImageUpdated):
+        # A word of an answer, most of the time.
+        return told
+    changes = _changes(told, link)
+    return told.model_copy(update=changes) if changes else told
+
+
+def _changes(told: Any, link: Link) -> dict[str, Any]:
+    match told:
+        case ThreadItemAddedEvent(item=item) | ThreadItemDoneEvent(item=item) | ThreadItemReplacedEvent(item=item):
+            return {"item": _item(item, link)}
+        case ThreadItemUpdatedEvent(update=GeneratedImageUpdated(image=image) as update):
+            return {"update": update.model_copy(update={"image": _picture(image, link)})}
+        case Page(data=data):
+            return {"data": [_item(item, link) for item in data]}
+        case Thread(items=items):
+            return {"items": with_links(items, link)}
+        case SyncCustomActionResponse(updated_item=item) if item is not None:
+            return {"updated_item": _item(item, link)}
+        case _:
+            return {}
+
+
+def attachment_with_link(attachment: Attachment, link: Link) -> Attachment:
+    if isinstance(attachment, ImageAttachment) and (attachment_id := id_in(str(attachment.preview_url))):
+        return attachment.model_copy(update={"preview_url": AnyUrl(link(attachment_id, "preview"))})
+    return attachment
+
+
+def _item(item: Any, link: Link) -> ThreadItem:
+    match item:
+        case UserMessageItem(attachments=attachments) if attachments:
+            linked = [attachment_with_link(attachment, link) for attachment in attachments]
+            return item.model_copy(update={"attachments": linked})
+        case GeneratedImageItem(image=image) if image is not None:
+            return item.model_copy(update={"image": _picture(image, link)})
+        case _:
+            return item  # type: ignore[no-any-return]
+
+
+def _picture(image: GeneratedImage, link: Link) -> GeneratedImage:
+    attachment_id = id_in(image.url)
+    return image.model_copy(update={"url": link(attachment_id, "content")}) if attachment_id else image

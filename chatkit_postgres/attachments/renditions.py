@@ -1,0 +1,123 @@
+"""What is made of a file when it comes: a small image of an image, the text of a PDF.
+
+Both are made by programs of their own (``picture_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
+ask for minutes and gigabytes. Few of them run at once, and one for each user, so that nobody holds up everybody.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from weakref import WeakValueDictionary
+
+from chatkit_postgres.attachments import picture_preview
+from chatkit_postgres.errors import FileRefused, Unavailable
+from chatkit_postgres.observability.logs import get_logger
+
+LONGEST_SIDE = 1568
+"""Pixels. Enough to read a screenshot; larger ones are made smaller by the model servers themselves."""
+MOST_TEXT_CHARACTERS = 400_000
+PROGRAM_SECONDS = 30
+WAIT_SECONDS = 30
+AT_ONCE = 2
+"""Of each kind."""
+
+_HERE = Path(__file__).parent
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Preview:
+    data: bytes
+    source_type: str
+    """What the image really is."""
+
+
+class Renditions:
+    def __init__(self, *, most_pixels: int) -> None:
+        self._most_pixels = most_pixels
+        self._pictures = _Slots()
+        self._documents = _Slots()
+
+    async def preview(self, file: BinaryIO, user_id: str) -> Preview:
+        """The image, made anew of nothing but its pixels. Raises FileRefused; Unavailable if too many others wait."""
+        async with self._pictures.hold(user_id):
+            code, made = await _run("picture_preview.py", file, self._most_pixels, LONGEST_SIDE)
+        if code == picture_preview.TOO_MANY_PIXELS:
+            raise FileRefused(f"The image has more than {self._most_pixels} pixels.")
+        if code != 0:
+            raise FileRefused("The file is not an image that can be read.")
+        source_type, _, data = made.partition(b"\n")
+        return Preview(data, source_type.decode())
+
+    async def text_of_pdf(self, file: BinaryIO, user_id: str) -> bytes | None:
+        """UTF-8; None if there is none to be had in the time and memory allowed. Raises Unavailable."""
+        async with self._documents.hold(user_id):
+            code, text = await _run("pdf_text.py", file, MOST_TEXT_CHARACTERS)
+        return text if code == 0 and text.strip() else None
+
+
+class _Slots:
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._own: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def hold(self, user_id: str) -> AsyncGenerator[None, None]:
+        own = self._own.setdefault(user_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await own.acquire()
+        except TimeoutError:
+            raise Unavailable from None
+        try:
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await self._all.acquire()
+            except TimeoutError:
+                raise Unavailable from None
+            try:
+                yield
+            finally:
+                self._all.release()
+        finally:
+            own.release()
+
+
+def content_type_of(preview: bytes) -> str:
+    """Of what ``Renditions.preview`` made, by its first bytes."""
+    return "image/png" if preview.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def _whole(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+async def _run(program: str, file: BinaryIO, *arguments: int) -> tuple[int, bytes]:
+    """Its exit code and what it wrote."""
+    given = await asyncio.to_thread(_whole, file)
+    process = await asyncio.create_subprocess_exec(
+        # On its own: without our directory, and without our environment, which holds secrets.
+        *(sys.executable, "-I", str(_HERE / program), *map(str, arguments)),
+        env={},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    made = b""
+    try:
+        with suppress(TimeoutError):
+            made, _ = await asyncio.wait_for(process.communicate(given), PROGRAM_SECONDS)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        logger.info("no_rendition", program=program, exit_code=process.returncode)
+    return process.returncode or 0, made

@@ -1,0 +1,293 @@
+"""Where verification keys come from: a shared secret, or a set of public keys (JWKS, RFC 7517) by URL or file."""
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+from jose import jwk
+from jose.backends.base import Key
+
+from chatkit_postgres.auth.public_keys import ED25519_NAMES, PSS_HASHES
+from chatkit_postgres.errors import KeysUnavailable, Unauthorized
+from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.strict_json import StrictJsonError, loads
+
+FRESH_SECONDS = 600
+SECONDS_BETWEEN_FETCHES = 30
+LARGEST_SET_BYTES = 64 * 1024
+SMALLEST_RSA_BITS = 2048
+
+# Algorithm by algorithm: the key type and curve it needs, and the members that make up such a key (RFC 7518, 8037).
+_SHAPES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
+    "RS256": ("RSA", None, ("n", "e")),
+    "RS384": ("RSA", None, ("n", "e")),
+    "RS512": ("RSA", None, ("n", "e")),
+    "ES256": ("EC", "P-256", ("x", "y")),
+    "ES384": ("EC", "P-384", ("x", "y")),
+    "ES512": ("EC", "P-521", ("x", "y")),
+    **dict.fromkeys(PSS_HASHES, ("RSA", None, ("n", "e"))),
+    **dict.fromkeys(ED25519_NAMES, ("OKP", "Ed25519", ("x",))),
+}
+_COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "HMAC": ("HS256", "HS384", "HS512"),
+    "RSA": ("RS256", "RS384", "RS512", *PSS_HASHES),
+    "EC": ("ES256", "ES384", "ES512"),
+    "EdDSA": ED25519_NAMES,
+}
+
+logger = get_logger(__name__)
+
+
+class Keys(Protocol):
+    async def key_for(self, algorithm: str, key_id: str | None) -> Key:
+        """Raises Unauthorized if there is no such key, KeysUnavailable while nobody knows."""
+        ...
+
+    async def look(self) -> bool:
+        """Whether keys are known, after fetching them where that is due."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SharedSecret:
+    """One secret for the HMAC algorithms. A token's ``kid`` means nothing to it."""
+
+    def __init__(self, secret: str, algorithms: Iterable[str] = ("HS256",)) -> None:
+        # Key objects, not the string: python-jose would look for JSON or PEM in a string.
+        self._keys = {algorithm: jwk.HMACKey(secret, algorithm) for algorithm in algorithms}
+
+    async def key_for(self, algorithm: str, _key_id: str | None) -> Key:
+        key = self._keys.get(algorithm)
+        if key is None:
+            raise Unauthorized
+        return key
+
+    async def look(self) -> bool:
+        return True
+
+    async def close(self) -> None:
+        pass
+
+
+class KeySet:
+    """The keys of an issuer, fetched when they are needed and kept while it is away.
+
+    They are fresh for ten minutes. An unknown ``kid`` fetches them at once, but there is one fetch in thirty
+    seconds whatever the reason, and one at a time. A fetch that fails changes nothing: the last good set is used for
+    ``outage_seconds`` more. Without ``algorithms`` the first set decides: all its keys must be of one family.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[bytes]],
+        algorithms: tuple[str, ...] | None = None,
+        *,
+        outage_seconds: float = 24 * 3600,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._algorithms = algorithms
+        self._outage_seconds = outage_seconds
+        self._clock = clock
+        self._members: list[dict[str, Any]] = []
+        self._built: dict[tuple[str, str | None], Key] = {}
+        self._loaded_at: float | None = None
+        self._tried_at: float | None = None
+        self._flight: asyncio.Task[None] | None = None
+
+    async def look(self) -> bool:
+        await self._freshen()
+        return self._are_known
+
+    async def close(self) -> None:
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.gather(self._flight, return_exceptions=True)
+
+    @property
+    def _are_known(self) -> bool:
+        return self._loaded_at is not None and self._clock() - self._loaded_at <= FRESH_SECONDS + self._outage_seconds
+
+    async def key_for(self, algorithm: str, key_id: str | None) -> Key:
+        if algorithm not in _SHAPES:
+            raise Unauthorized
+        await self._freshen()
+        if (found := self._find(algorithm, key_id)) is not None:
+            return found
+        if key_id is None or not self._names(key_id):
+            await self._fetch_if_allowed()
+        if not self._are_known:
+            raise KeysUnavailable
+        found = self._find(algorithm, key_id)
+        if found is None:
+            raise Unauthorized
+        return found
+
+    async def fetch(self) -> None:
+        """Fetch now, whatever the time; failures are logged. Callers at the same time share one fetch."""
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._fetch())
+        # A caller that goes away does not take the fetch from the others.
+        await asyncio.shield(self._flight)
+
+    async def _freshen(self) -> None:
+        is_fresh = self._loaded_at is not None and self._clock() - self._loaded_at <= FRESH_SECONDS
+        if is_fresh:
+            return
+        last_try_failed = self._loaded_at is not None and self._tried_at != self._loaded_at
+        if last_try_failed and self._are_known:
+            # The issuer is away. Nobody waits for it; whoever's key is cached is let in.
+            if self._may_fetch():
+                self._flight = asyncio.create_task(self._fetch())
+            return
+        await self._fetch_if_allowed()
+
+    async def _fetch_if_allowed(self) -> None:
+        if self._flight is not None or self._may_fetch():
+            await self.fetch()
+
+    def _may_fetch(self) -> bool:
+        is_due = self._tried_at is None or self._clock() - self._tried_at >= SECONDS_BETWEEN_FETCHES
+        return is_due and self._flight is None
+
+    async def _fetch(self) -> None:
+        now = self._tried_at = self._clock()
+        try:
+            members = _members_of(await self._load())
+            algorithms = self._algorithms or _algorithms_of(members)
+            _check_use(members, algorithms)
+        except Exception as error:  # noqa: BLE001 - the last good set stays
+            self._report(error)
+        else:
+            self._algorithms = algorithms
+            self._members, self._built, self._loaded_at = members, {}, now
+            logger.info("jwks_loaded", keys=len(members), algorithms=list(algorithms))
+        finally:
+            self._flight = None
+
+    def _report(self, error: Exception) -> None:
+        age = None if self._loaded_at is None else round(self._clock() - self._loaded_at)
+        good_for = 0 if age is None else max(0, round(FRESH_SECONDS + self._outage_seconds) - age)
+        reason = str(error) if isinstance(error, JwksError) else None
+        logger.warning("jwks_not_loaded", reason=reason, keys_good_for_seconds=good_for, **failure(error))
+
+    def _find(self, algorithm: str, key_id: str | None) -> Key | None:
+        """Only the key that is asked for is built: another one in the set may be broken."""
+        if not self._are_known or algorithm not in (self._algorithms or ()):
+            return None
+        built = self._built.get((algorithm, key_id))
+        if built is not None:
+            return built
+        fitting = [
+            member
+            for member in self._members
+            if _fits(member, algorithm) and (key_id is None or member.get("kid") == key_id)
+        ]
+        # The same key twice is one key; two keys under one name, or a token that names none of several, are not.
+        if not fitting or any(member != fitting[0] for member in fitting):
+            return None
+        key = _built(fitting[0], algorithm)
+        if key is not None:
+            self._built[algorithm, key_id] = key
+        return key
+
+    def _names(self, key_id: str) -> bool:
+        return any(member.get("kid") == key_id for member in self._members)
+
+
+class JwksError(ValueError):
+    """Not a key set we can use. The message says why; it quotes nothing of it."""
+
+
+def _members_of(document: bytes) -> list[dict[str, Any]]:
+    if len(document) > LARGEST_SET_BYTES:
+        raise JwksError(f"longer than {LARGEST_SET_BYTES} bytes")
+    try:
+        read = loads(document, most_depth=8, most_values=5000)
+    except StrictJsonError as error:
+        raise JwksError(f"not a JSON document as we take it: {error}") from None
+    members = read.get("keys") if isinstance(read, dict) else None
+    if not isinstance(members, list):
+        raise JwksError("no list of keys")
+    usable = [member for member in members if any(_fits(member, algorithm) for algorithm in _SHAPES)]
+    if not usable:
+        raise JwksError("no public key for signatures in it")
+    return usable
+
+
+def _check_use(members: list[dict[str, Any]], algorithms: tuple[str, ...]) -> None:
+    """An issuer whose keys are of another family has been misconfigured; that is not the users' fault."""
+    if not any(_fits(member, algorithm) for member in members for algorithm in algorithms):
+        raise JwksError(f"no key for {', '.join(algorithms)} in it")
+
+
+def _algorithms_of(members: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The algorithms that the keys are for, when nobody has configured any."""
+    # An RSA key serves six algorithms and may not say which; the usual one is meant then.
+    found = {
+        member.get("alg") or next(algorithm for algorithm in _SHAPES if _fits(member, algorithm)) for member in members
+    }
+    families = {name for name, family in FAMILIES.items() if found & set(family)}
+    if len(families) > 1:
+        raise JwksError(f"keys of several families ({', '.join(sorted(families))}): set CHAT_JWT_ALGORITHMS")
+    return ED25519_NAMES if found & set(ED25519_NAMES) else tuple(sorted(found))
+
+
+def _fits(member: Any, algorithm: str) -> bool:
+    """Whether this is a public key for this algorithm, and meant for verifying signatures."""
+    kind, curve, parts = _SHAPES[algorithm]
+    return (
+        isinstance(member, dict)
+        and member.get("kty") == kind
+        and (curve is None or member.get("crv") == curve)
+        and _is_for(member.get("alg", algorithm), algorithm)
+        and member.get("use", "sig") == "sig"
+        and _verifies(member.get("key_ops", ["verify"]))
+        and isinstance(member.get("kid", ""), str)
+        # A private key in a public set belongs to everybody.
+        and "d" not in member
+        and all(_is_canonical(member.get(part)) for part in parts)
+    )
+
+
+def _is_for(named: Any, algorithm: str) -> bool:
+    """Ed25519 has two names, and a key may have the one and a token the other."""
+    return named == algorithm or (algorithm in ED25519_NAMES and named in ED25519_NAMES)
+
+
+def _verifies(operations: Any) -> bool:
+    return isinstance(operations, list) and "verify" in operations
+
+
+def _is_canonical(value: Any) -> bool:
+    """Whether this is base64url as it is written, and not merely as it can be read."""
+    if not isinstance(value, str) or not value:
+        return False
+    try:
+        decoded = base64.b64decode(value.encode("ascii") + b"=" * (-len(value) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return False
+    return base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() == value
+
+
+def _built(member: dict[str, Any], algorithm: str) -> Key | None:
+    _, curve, parts = _SHAPES[algorithm]
+    if curve is not None and any(len(_decoded(member[part])) != _COORDINATE_BYTES[curve] for part in parts):
+        return None
+    try:
+        key = jwk.construct({name: member[name] for name in ("kty", "crv", *parts) if name in member}, algorithm)
+    except Exception as error:  # noqa: BLE001 - a point off the curve, an even exponent: whatever the library minds
+        logger.warning("jwks_key_unusable", key_id=str(member.get("kid"))[:100], **failure(error))
+        return None
+    too_small = curve is None and key.prepared_key.key_size < SMALLEST_RSA_BITS
+    return None if too_small else key
+
+
+def _decoded(value: str) -> bytes:
+    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))

@@ -1,0 +1,189 @@
+"""A bearer token becomes an identity, or one indistinguishable refusal.
+
+python-jose checks the signature and the time claims. What it leaves out is checked here: canonical base64, members
+named twice, critical extensions, the kind of token, types of claims, an audience that nobody asked for.
+"""
+
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from jose import jwt
+from jose.exceptions import JOSEError
+
+from chatkit_postgres.auth.keys import Keys
+from chatkit_postgres.errors import KeysUnavailable, Unauthorized
+from chatkit_postgres.strict_json import loads, path_to_unsafe_text
+
+LONGEST_TOKEN_BYTES = 8 * 1024
+LONGEST_USER_ID = 255
+LONGEST_KEY_ID = 255
+LONGEST_CLAIM = 1000
+MOST_ROLES = 100
+
+# RFC 7519 and RFC 9068; issuers that name no type mean the first.
+_TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+# Each would change what the signature is over or what the token is; nothing of it is supported.
+_FOREIGN_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
+_LATEST_TIME = 2**53
+
+Claim = str | int | float | bool | list[str]
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """What a token must say."""
+
+    algorithms: tuple[str, ...] | None = ("HS256",)
+    """None: those of the key set's keys."""
+    issuer: str | None = None
+    audience: str | None = None
+    user_claim: str = "sub"
+    leeway_seconds: int = 30
+    kept_claims: tuple[str, ...] = ()
+    """Claims that a deployment wants to know of its users: name, email, roles."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    user_id: str
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    """Those that are kept, where the token has them."""
+
+
+class TokenVerifier:
+    def __init__(self, rules: TokenRules, keys: Keys) -> None:
+        self._rules = rules
+        self._keys = keys
+
+    async def identify(self, token: str) -> Identity:
+        """Whom a token speaks for. Anything unclean raises Unauthorized, always the same; KeysUnavailable while
+        the issuer's keys were never seen."""
+        try:
+            return await self._verified(token)
+        except (Unauthorized, KeysUnavailable):
+            raise
+        # A malformed claim raises whatever it likes, deep nesting RecursionError. None of it is the caller's business.
+        except Exception:  # noqa: BLE001
+            raise Unauthorized from None
+
+    async def _verified(self, token: str) -> Identity:
+        if len(token) > LONGEST_TOKEN_BYTES or not token.isascii():
+            raise Unauthorized
+        header_part, claims_part, signature_part = token.split(".")
+        header, claims = _read(header_part), _read(claims_part)
+        _bytes_of(signature_part)
+        algorithm, key_id = self._checked_header(header)
+        self._check_claims(claims)
+        key = await self._keys.key_for(algorithm, key_id)
+        rules = self._rules
+        jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            audience=rules.audience,
+            issuer=rules.issuer,
+            options={
+                "require_exp": True,
+                "require_iss": rules.issuer is not None,
+                "require_aud": rules.audience is not None,
+                # A token that names an audience is not for us unless it names ours (RFC 7519, section 4.1.3).
+                "verify_aud": True,
+                # Speaks of an access token that we are not given.
+                "verify_at_hash": False,
+                "leeway": rules.leeway_seconds,
+            },
+        )
+        return Identity(claims[rules.user_claim], self._kept(claims))
+
+    def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:
+        algorithm, kind, key_id = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
+        allowed = self._rules.algorithms
+        clean = (
+            isinstance(algorithm, str)
+            and (allowed is None or algorithm in allowed)
+            and isinstance(kind, str)
+            and kind.lower() in _TYPES
+            and not _FOREIGN_HEADERS & header.keys()
+            and ("kid" not in header or (isinstance(key_id, str) and 1 <= len(key_id) <= LONGEST_KEY_ID))
+        )
+        if not clean:
+            raise Unauthorized
+        return str(algorithm), key_id
+
+    def _check_claims(self, claims: dict[str, Any]) -> None:
+        """The types that python-jose converts or overlooks. Nothing is believed yet."""
+        issued, audience = claims.get("iat", 0), claims.get("aud", "")
+        clean = (
+            all(_is_time(claims[name]) for name in ("exp", "nbf", "iat") if name in claims)
+            and issued <= time.time() + self._rules.leeway_seconds
+            and all(isinstance(claims[name], str) for name in ("iss", "sub", "jti") if name in claims)
+            and (
+                isinstance(audience, str) or (isinstance(audience, list) and all(isinstance(a, str) for a in audience))
+            )
+            and ("aud" not in claims or self._rules.audience is not None)
+            and is_user_id(claims.get(self._rules.user_claim))
+        )
+        if not clean:
+            raise Unauthorized
+
+    def _kept(self, claims: dict[str, Any]) -> Mapping[str, Claim]:
+        """What is too long or of another shape is left out: it is nice to know, and no reason to lock anybody out."""
+        kept = {name: claims[name] for name in self._rules.kept_claims if _is_keepable(claims.get(name))}
+        return MappingProxyType(kept)
+
+
+def _read(part: str) -> dict[str, Any]:
+    document = loads(_bytes_of(part), most_depth=8, most_values=500)
+    if not isinstance(document, dict):
+        raise Unauthorized
+    return document
+
+
+def _bytes_of(part: str) -> bytes:
+    """Raises ValueError for anything but the one way to write it: no padding, no spare bits, no other alphabet."""
+    decoded = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    if not part or base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() != part:
+        raise ValueError("not canonical")
+    return decoded
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_TIME
+
+
+def _is_keepable(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MOST_ROLES and all(isinstance(element, str) and _is_keepable(element) for element in value)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_CLAIM and path_to_unsafe_text(value) is None
+    return isinstance(value, bool | int | float)
+
+
+def is_user_id(value: Any) -> bool:
+    """1 to 255 printable characters, with no space at either end."""
+    return (
+        isinstance(value, str) and 1 <= len(value) <= LONGEST_USER_ID and value.isprintable() and value == value.strip()
+    )
+
+
+def mint(secret: str, user_id: str, *, seconds: int, rules: TokenRules | None = None) -> str:
+    """A token for a user, for development and tests. Raises ValueError for an impossible user id, or rules that
+    want more than a shared secret."""
+    rules = rules or TokenRules()
+    if not is_user_id(user_id):
+        raise ValueError("a user id is 1 to 255 printable characters")
+    now = int(time.time())
+    claims: dict[str, Any] = {rules.user_claim: user_id, "iat": now, "exp": now + seconds}
+    if rules.issuer is not None:
+        claims["iss"] = rules.issuer
+    if rules.audience is not None:
+        claims["aud"] = rules.audience
+    try:
+        token: str = jwt.encode(claims, secret, algorithm=(rules.algorithms or ("HS256",))[0])
+    except JOSEError as error:
+        raise ValueError("cannot sign with this key") from error
+    return token

@@ -1,0 +1,93 @@
+"""An action that somebody sends is one that the assistant knows and a widget of the thread declares."""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from chatkit.actions import Action
+from chatkit.types import ThreadItem, ThreadItemReplacedEvent, ThreadStreamEvent, WidgetItem
+from chatkit.widgets import WidgetRoot
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.assistant.actions import Outcome, RegisteredAction
+from chatkit_postgres.chat.live import LiveContext
+from chatkit_postgres.errors import Unprocessable
+
+_items: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
+# onClickAction, onSubmitAction and their like; `action` is inside of a card's confirm and cancel.
+_DECLARATION = re.compile(r"on[A-Z]\w*Action|action")
+
+
+class CheckedAction:
+    """An action with its handler and its validated payload."""
+
+    def __init__(self, registered: RegisteredAction, payload: Any, sender: WidgetItem | None) -> None:
+        self._registered = registered
+        self._payload = payload
+        self.sender = sender
+
+    def events(self, context: LiveContext) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """What the handler yields, or the item it returns as replaced; and what it streams through the context."""
+        return context.telling.merged(self._told(context))
+
+    async def outcome(self, context: LiveContext) -> ThreadItem | None:
+        """The item that changed. Raises Unprocessable if the handler answers with a stream."""
+        started = self._registered.handle(self._payload, self.sender, context)
+        if isinstance(started, AsyncGenerator):
+            await started.aclose()
+            raise Unprocessable("params.action.type: this action answers with a stream; send threads.custom_action.")
+        return self._changed(await started)
+
+    async def _told(self, context: LiveContext) -> AsyncGenerator[ThreadStreamEvent, None]:
+        started = self._registered.handle(self._payload, self.sender, context)
+        if isinstance(started, AsyncGenerator):
+            async with aclosing(started):
+                async for event in started:
+                    yield event
+        elif (changed := self._changed(await started)) is not None:
+            yield ThreadItemReplacedEvent(item=changed)
+
+    def _changed(self, outcome: Outcome) -> ThreadItem | None:
+        if outcome is None:
+            return None
+        if self.sender is not None and isinstance(outcome, BaseModel) and "thread_id" not in type(outcome).model_fields:
+            return self.sender.model_copy(update={"widget": outcome})
+        return _items.validate_python(outcome)
+
+
+def checked(assistant: Assistant, action: Action[str, Any], sender: WidgetItem | None) -> CheckedAction:
+    """Raises Unprocessable that names what is wrong."""
+    registered = assistant.find_action(action.type)
+    if registered is None or not (registered.rules.is_free or (sender and declares(sender.widget, action.type))):
+        # One sentence for both: what other widgets may send is nobody's business.
+        raise Unprocessable(f"params.action.type: there is no action {action.type[:100]!r} here.")
+    try:
+        payload = registered.rules.payload.validate_python(action.payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        path = ".".join(["params.action.payload", *map(str, first["loc"])])
+        raise Unprocessable(f"{path}: {first['msg']}.") from None
+    return CheckedAction(registered, payload, sender)
+
+
+def declares(widget: WidgetRoot, action_type: str) -> bool:
+    """Whether a component of the widget sends this action to the server."""
+    return action_type in _declared(widget.model_dump())
+
+
+def _declared(value: Any) -> set[str]:
+    found: set[str] = set()
+    if isinstance(value, dict):
+        for name, member in value.items():
+            is_action = isinstance(member, dict) and _DECLARATION.fullmatch(name)
+            if not is_action:
+                found |= _declared(member)
+            elif member.get("handler", "server") == "server":
+                # What is inside of it is a payload, whatever it looks like.
+                found.add(str(member.get("type")))
+    elif isinstance(value, list):
+        for element in value:
+            found |= _declared(element)
+    return found

@@ -1,0 +1,122 @@
+"""What a turn has said so far, and readers that follow it.
+
+Any number of readers read from the beginning, each at its own pace; none of them slows the turn. Text that a reader
+has not taken yet is merged, so a slow reader gets fewer and longer deltas, and the buffer never grows beyond the
+answer itself.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent, ThreadStreamEvent
+from pydantic_core import to_json
+
+from chatkit_postgres.context import RequestContext
+
+MARK = "\ue000"
+"""Of a private use; where it stands in a frame, the text goes."""
+
+Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
+"""An event as it is told to the one who asks."""
+
+
+class _Text:
+    """Adjacent deltas of one part of one message."""
+
+    __slots__ = ("_head", "_tail", "content_index", "item_id", "pieces")
+
+    def __init__(self, item_id: str, content_index: int, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
+        self.item_id = item_id
+        self.content_index = content_index
+        self.pieces: list[str] = []
+        # Of these frames only the text differs, so the others are made of the first one.
+        update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=MARK)
+        frame = encode(ThreadItemUpdatedEvent(item_id=item_id, update=update))
+        self._head, _, self._tail = frame.partition(to_json(MARK))
+
+    def frame(self, piece: int) -> bytes:
+        """All of the text from a piece on, as one delta."""
+        return self._head + to_json("".join(self.pieces[piece:])) + self._tail
+
+
+class EventBuffer:
+    def __init__(self, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
+        self._encode = encode
+        self._entries: list[bytes | _Text] = []
+        self._readers: set[Reader] = set()
+        self.ended = False
+
+    def add(self, event: ThreadStreamEvent) -> None:
+        match event:
+            case ThreadItemUpdatedEvent(
+                item_id=item_id, update=AssistantMessageContentPartTextDelta(content_index=index, delta=delta)
+            ):
+                last = self._entries[-1] if self._entries else None
+                if not isinstance(last, _Text) or (last.item_id, last.content_index) != (item_id, index):
+                    last = _Text(item_id, index, self._encode)
+                    self._entries.append(last)
+                last.pieces.append(delta)
+            case _:
+                self._entries.append(self._encode(event))
+        self._wake()
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def read_from_start(self) -> "Reader":
+        reader = Reader(self)
+        self._readers.add(reader)
+        return reader
+
+    @property
+    def readers(self) -> int:
+        return len(self._readers)
+
+    def leave(self, reader: "Reader") -> None:
+        self._readers.discard(reader)
+
+    def frames(self, entry: int, piece: int) -> tuple[bytes, int, int]:
+        """Everything after a place in the buffer, and the place after it."""
+        frames = []
+        while entry < len(self._entries):
+            found = self._entries[entry]
+            if isinstance(found, bytes):
+                frames.append(found)
+            elif piece < len(found.pieces):
+                frames.append(found.frame(piece))
+            if entry == len(self._entries) - 1 and isinstance(found, _Text):
+                # More may be added to it.
+                return b"".join(frames), entry, len(found.pieces)
+            entry, piece = entry + 1, 0
+        return b"".join(frames), entry, 0
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.news.set()
+
+
+class Reader:
+    """One connection's place in the buffer."""
+
+    def __init__(self, buffer: EventBuffer) -> None:
+        self._buffer = buffer
+        self._entry = 0
+        self._piece = 0
+        self.news = asyncio.Event()
+
+    async def read(self, seconds: float) -> bytes | None:
+        """All that waits to be sent; None after so many seconds of silence; empty at the end, when the turn is over
+        and its end is saved."""
+        while True:
+            self.news.clear()
+            ended = self._buffer.ended
+            frames, self._entry, self._piece = self._buffer.frames(self._entry, self._piece)
+            if frames or ended:
+                return frames
+            try:
+                # Not wait_for, which makes a task.
+                async with asyncio.timeout(seconds):
+                    await self.news.wait()
+            except TimeoutError:
+                return None

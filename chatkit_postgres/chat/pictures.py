@@ -1,0 +1,107 @@
+"""Generated images are files of the user; no row of a thread ever holds their bytes."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+
+from chatkit.types import (
+    GeneratedImage,
+    GeneratedImageItem,
+    GeneratedImageUpdated,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemReplacedEvent,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+)
+
+from chatkit_postgres.context import Files
+from chatkit_postgres.errors import ChatError, FileRefused
+from chatkit_postgres.observability.logs import get_logger
+
+DATA = "data:"
+
+logger = get_logger(__name__)
+
+
+async def with_stored_pictures(
+    events: AsyncIterator[ThreadStreamEvent], files: Files
+) -> AsyncIterator[ThreadStreamEvent]:
+    """The same events, with data URLs stored as attachments. What was only shown while an image was made is dropped
+    when the next one was told."""
+    shown: dict[str, str] = {}
+    async for told in events:
+        item_id, image = _image_in(told)
+        if image is None:
+            yield told
+            continue
+        event = await _stored(told, files)
+        yield event
+        _, image = _image_in(event)
+        before = shown.get(item_id)
+        if image is not None:
+            shown[item_id] = image.url
+            if before not in {None, image.url}:
+                await _drop(str(before), files)
+
+
+def holds_picture(item: ThreadItem) -> bool:
+    """Whether an item holds the bytes of an image."""
+    return isinstance(item, GeneratedImageItem) and item.image is not None and item.image.url.startswith(DATA)
+
+
+async def _stored(event: ThreadStreamEvent, files: Files) -> ThreadStreamEvent:
+    _, image = _image_in(event)
+    if image is None or not image.url.startswith(DATA):
+        return event
+    try:
+        kept = image.model_copy(update={"url": await files.keep_picture(await _decoded(image.url), "image")})
+    except FileRefused:
+        logger.warning("picture_refused")
+        kept = None
+    match event:
+        case ThreadItemUpdatedEvent(update=GeneratedImageUpdated() as update):
+            return event.model_copy(update={"update": update.model_copy(update={"image": kept or _nothing(image)})})
+        case ThreadItemAddedEvent(item=item) | ThreadItemDoneEvent(item=item) | ThreadItemReplacedEvent(item=item):
+            return event.model_copy(update={"item": item.model_copy(update={"image": kept})})
+        case _:
+            return event
+
+
+def _image_in(event: ThreadStreamEvent) -> tuple[str, GeneratedImage | None]:
+    match event:
+        case ThreadItemUpdatedEvent(item_id=item_id, update=GeneratedImageUpdated(image=image)):
+            return item_id, image
+        case (
+            ThreadItemAddedEvent(item=GeneratedImageItem() as item)
+            | ThreadItemDoneEvent(item=GeneratedImageItem() as item)
+            | ThreadItemReplacedEvent(item=GeneratedImageItem() as item)
+        ):
+            return item.id, item.image
+        case _:
+            return "", None
+
+
+def _nothing(image: GeneratedImage) -> GeneratedImage:
+    return image.model_copy(update={"url": ""})
+
+
+async def _decoded(url: str) -> bytes:
+    """The bytes of a data URL (RFC 2397) in base64, whatever it says of their kind."""
+    head, _, data = url.partition(",")
+    if not head.endswith(";base64"):
+        raise FileRefused
+    try:
+        return await asyncio.to_thread(base64.b64decode, data, validate=True)
+    except (binascii.Error, ValueError):
+        raise FileRefused from None
+
+
+async def _drop(reference: str, files: Files) -> None:
+    try:
+        await files.drop(reference)
+    except ChatError as error:
+        # It is found again: what is never sent with a message is removed after a day.
+        logger.warning("picture_not_dropped", code=error.code)

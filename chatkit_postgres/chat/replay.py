@@ -1,0 +1,112 @@
+"""The events of a turn that was opened before, under the same idempotency key, by another process or a past one."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from chatkit.errors import ErrorCode
+from chatkit.types import (
+    ErrorEvent,
+    HiddenContextItem,
+    Page,
+    SDKHiddenContextItem,
+    Thread,
+    ThreadCreatedEvent,
+    ThreadItemDoneEvent,
+    ThreadStreamEvent,
+    ThreadUpdatedEvent,
+)
+
+from chatkit_postgres.chat.buffer import Encode
+from chatkit_postgres.context import CREATE, RequestContext
+from chatkit_postgres.errors import AnswerStopped, ChatError, Draining, InternalError, NotFound, error_of
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.turns import LedgerEntry
+
+LOOK_EVERY_SECONDS = 0.5
+
+
+class Replay:
+    """Silent until the turn has ended; then what it wrote, without deltas, progress, notices or client effects."""
+
+    def __init__(
+        self,
+        entry: LedgerEntry,
+        key: str,
+        context: RequestContext,
+        *,
+        store: DatabaseStore,
+        encode: Encode,
+        stale_seconds: float,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self._entry = entry
+        self._key = key
+        self._context = context
+        self._store = store
+        self._encode = encode
+        self._stale_seconds = stale_seconds
+        self._is_draining = is_draining
+        self._is_over = False
+
+    async def read(self, seconds: float) -> bytes | None:
+        """As Reader.read."""
+        if self._is_over:
+            return b""
+        try:
+            events = await self._once_ended(seconds)
+        except ChatError as error:
+            events = [_error(error.code)]
+        if events is None:
+            return None
+        self._is_over = True
+        return b"".join([self._encode(event, self._context) for event in events])
+
+    async def _once_ended(self, seconds: float) -> list[ThreadStreamEvent] | None:
+        deadline = time.monotonic() + seconds
+        while self._entry.state == "running":
+            if time.monotonic() >= deadline:
+                return None
+            if self._is_draining():
+                raise Draining
+            await asyncio.sleep(min(LOOK_EVERY_SECONDS, seconds))
+            if self._entry.thread_id is not None:
+                await self._store.close_stale_turns(
+                    self._entry.thread_id, self._context, stale_seconds=self._stale_seconds
+                )
+            found = await self._store.find_turn(self._key, self._context)
+            if found is None:
+                raise NotFound
+            self._entry = found
+        return await self._events()
+
+    async def _events(self) -> list[ThreadStreamEvent]:
+        entry = self._entry
+        if entry.thread_id is None:
+            return [_error(NotFound.code)]
+        thread = await self._store.load_thread(entry.thread_id, self._context)
+        shown = Thread(**thread.model_dump(exclude={"metadata"}), items=Page())
+        items = await self._store.items_of_turn(entry, self._context)
+        events: list[ThreadStreamEvent] = []
+        if entry.operation == CREATE:
+            events.append(ThreadCreatedEvent(thread=shown))
+        events += [
+            ThreadItemDoneEvent(item=item)
+            for item in items
+            if not isinstance(item, HiddenContextItem | SDKHiddenContextItem)
+        ]
+        if thread.title is not None:
+            events.append(ThreadUpdatedEvent(thread=shown))
+        if entry.error_code is not None:
+            events.append(_error(entry.error_code))
+        elif entry.state == "stopped":
+            # Its readers had gone, so that none was told; who asks again lost the connection and wants the rest.
+            events.append(_error(AnswerStopped.code))
+        return events
+
+
+def _error(code: str) -> ErrorEvent:
+    error = error_of(code)
+    if isinstance(error, InternalError):
+        return ErrorEvent(code=ErrorCode.STREAM_ERROR, allow_retry=True)
+    return ErrorEvent(code="custom", message=error.message, allow_retry=error.allow_retry)

@@ -1,0 +1,159 @@
+"""A request body becomes one of the protocol's requests, or an error that names the field: after a sentence, where a
+user may have caused it."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from chatkit.types import (
+    ChatKitReq,
+    InputTranscribeReq,
+    ItemsFeedbackReq,
+    ItemsListReq,
+    StructuredInputSubmission,
+    ThreadsAddStructuredInputReq,
+    ThreadsAddUserMessageReq,
+    ThreadsCreateReq,
+    ThreadsListReq,
+    ThreadsUpdateReq,
+    UserMessageInput,
+)
+from pydantic import TypeAdapter, ValidationError
+
+from chatkit_postgres import strict_json
+from chatkit_postgres.errors import BadRequest, PayloadTooLarge, Unprocessable
+
+LONGEST_GIVEN_TITLE = 500
+MOST_FEEDBACK_IDS = 100
+LONGEST_SHOWN_PATH = 200
+VALUES_OF_A_RECORDING = 20
+"""A large request has one large string in it."""
+CLIENTS_WORD = ("userInfo", "pageContext")
+MOST_PARTS = 100
+"""Of a message. A text with a few mentions has a dozen; each part costs more than its bytes whenever it is read."""
+
+# MediaRecorder calls it video where it may hold both.
+_AUDIO = re.compile(r"(audio/[a-z0-9.+-]{1,50}|video/(webm|mp4))( *; *[a-z]+=[\w.\"-]+)*", re.IGNORECASE)
+# Built once: building it costs two milliseconds, using it two microseconds.
+_requests: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a request may hold; its bytes are counted before it comes here."""
+
+    depth: int = 32
+    values: int = 10_000
+    message_characters: int = 32_000
+    page: int = 100
+    attachments: int = 10
+    """Of one message."""
+    metadata_characters: int = 4000
+    """Of what a client tells of its user and its page."""
+    bytes: int = 256 * 1024
+    """Of a request that brings no recording."""
+
+
+def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
+    """Raises BadRequest for what is not JSON, Unprocessable for JSON that is not a request, PayloadTooLarge for a large
+    one that brings no recording."""
+    is_large = len(body) > limits.bytes
+    if not body[:1000].strip():
+        raise BadRequest("The request body is empty; it must be a JSON document.")
+    try:
+        most_values = min(limits.values, VALUES_OF_A_RECORDING) if is_large else limits.values
+        document = strict_json.loads(body, most_depth=limits.depth, most_values=most_values)
+    except strict_json.StrictJsonError as error:
+        if is_large and isinstance(error, strict_json.TooComplex):
+            raise PayloadTooLarge from None
+        raise BadRequest(f"The request body must be a JSON document, but {error}.") from None
+    unsafe = strict_json.path_to_unsafe_text(document)
+    if unsafe is not None:
+        path, held = unsafe
+        raise Unprocessable(f"{path[-LONGEST_SHOWN_PATH:] or 'body'}: {held} is not allowed in text.")
+    try:
+        request = _requests.validate_python(document)
+    except ValidationError as error:
+        raise _refusal(error) from None
+    if is_large and not isinstance(request, InputTranscribeReq):
+        raise PayloadTooLarge
+    _check(request, limits)
+    return request
+
+
+def told_by_client(request: ChatKitReq, limits: RequestLimits) -> dict[str, Any]:
+    """What the client says of its user and of the page they look at; anything else in ``metadata`` is its own. Raises
+    Unprocessable if it is too long."""
+    told = {name: request.metadata[name] for name in CLIENTS_WORD if request.metadata.get(name) is not None}
+    if told and len(json.dumps(told, ensure_ascii=False)) > limits.metadata_characters:
+        raise Unprocessable(f"metadata: at most {limits.metadata_characters} characters of {', '.join(CLIENTS_WORD)}.")
+    return told
+
+
+def _refusal(error: ValidationError) -> Unprocessable:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if not first["loc"] and first["type"] == "union_tag_invalid":
+        return Unprocessable("type: this operation is unknown.")
+    if not first["loc"] and first["type"] == "union_tag_not_found":
+        return Unprocessable("type: name the operation.")
+    # The first part is the operation, which the union puts in front of the path.
+    path = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    # Some of pydantic's sentences repeat what was sent.
+    return Unprocessable(f"{path[-LONGEST_SHOWN_PATH:]}: {first['msg'][:LONGEST_SHOWN_PATH]}.")
+
+
+def _check(request: ChatKitReq, limits: RequestLimits) -> None:
+    match request:
+        case ThreadsCreateReq() | ThreadsAddUserMessageReq():
+            _check_message(request.params.input, limits)
+        case ThreadsUpdateReq():
+            request.params.title = _checked_title(request.params.title)
+        case ThreadsAddStructuredInputReq():
+            _check_answers(request.params.input, limits)
+        case ThreadsListReq() | ItemsListReq():
+            if request.params.limit is not None and not 1 <= request.params.limit <= limits.page:
+                raise Unprocessable(f"params.limit: 1 to {limits.page}.")
+        case ItemsFeedbackReq():
+            if not 1 <= len(request.params.item_ids) <= MOST_FEEDBACK_IDS:
+                raise Unprocessable(f"params.item_ids: 1 to {MOST_FEEDBACK_IDS} ids.")
+        case InputTranscribeReq():
+            if not _AUDIO.fullmatch(request.params.mime_type):
+                raise Unprocessable("params.mime_type: send a recording, such as audio/webm.")
+        case _:
+            pass
+
+
+def _checked_title(given: str) -> str:
+    title = given.strip()
+    if not title:
+        raise Unprocessable("A title needs at least one character (params.title).")
+    if len(title) > LONGEST_GIVEN_TITLE:
+        raise Unprocessable(f"This title is too long: it may have {LONGEST_GIVEN_TITLE} characters (params.title).")
+    return title
+
+
+def _check_answers(submission: StructuredInputSubmission, limits: RequestLimits) -> None:
+    length = sum(len(value) for answer in submission.answers.values() for value in answer.values)
+    if length > limits.message_characters:
+        raise Unprocessable(
+            f"These answers are too long: they may have {limits.message_characters} characters (params.input.answers)."
+        )
+
+
+def _check_message(message: UserMessageInput, limits: RequestLimits) -> None:
+    if not message.attachments and not any(part.text.strip() for part in message.content):
+        raise Unprocessable("This message is empty (params.input.content).")
+    if len(message.content) > MOST_PARTS:
+        raise Unprocessable(f"params.input.content: at most {MOST_PARTS} parts.")
+    length = sum(len(part.text) for part in message.content) + len(message.quoted_text or "")
+    if length > limits.message_characters:
+        raise Unprocessable(
+            f"This message is too long: it may have {limits.message_characters} characters (params.input.content)."
+        )
+    if len(message.attachments) > limits.attachments:
+        raise Unprocessable(
+            f"These are too many files: a message may have {limits.attachments} (params.input.attachments)."
+        )
+    if len(set(message.attachments)) != len(message.attachments):
+        raise Unprocessable("params.input.attachments: each attachment once.")

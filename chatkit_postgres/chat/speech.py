@@ -1,0 +1,28 @@
+"""A recording becomes text."""
+
+import asyncio
+import base64
+
+from chatkit.types import AudioInput, InputTranscribeParams, TranscriptionResult
+
+from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import PayloadTooLarge, Unprocessable
+from chatkit_postgres.text import clean_text
+
+
+async def transcribed(
+    assistant: Assistant, params: InputTranscribeParams, context: RequestContext, *, most_bytes: int
+) -> TranscriptionResult:
+    """Raises NotSupported, Unprocessable for what is not base64, PayloadTooLarge."""
+    try:
+        # Strictly, which the SDK is not; and beside the event loop, for it may be long.
+        data = await asyncio.to_thread(base64.b64decode, params.audio_base64, validate=True)
+    except ValueError:
+        raise Unprocessable("params.audio_base64: this is not base64.") from None
+    if not data:
+        raise Unprocessable("This recording is empty (params.audio_base64).")
+    if len(data) > most_bytes:
+        raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {most_bytes} bytes.")
+    heard = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
+    return TranscriptionResult(text=clean_text(heard.text))

@@ -1,0 +1,158 @@
+"""Items that are still being streamed, followed update by update, so that what was shown can be kept."""
+
+from contextlib import suppress
+from typing import Any
+
+from chatkit.types import (
+    Annotation,
+    AssistantMessageContent,
+    AssistantMessageContentPartAdded,
+    AssistantMessageContentPartAnnotationAdded,
+    AssistantMessageContentPartDone,
+    AssistantMessageContentPartTextDelta,
+    AssistantMessageItem,
+    Task,
+    ThreadItem,
+    ThreadItemUpdate,
+    WidgetComponentUpdated,
+    WidgetItem,
+    WidgetRootUpdated,
+    WidgetStreamingTextValueDelta,
+    WorkflowItem,
+    WorkflowTaskAdded,
+    WorkflowTaskUpdated,
+)
+from pydantic import ValidationError
+
+from chatkit_postgres.context import Unfinished
+
+
+def followed(item: ThreadItem) -> Unfinished:
+    match item:
+        case AssistantMessageItem():
+            return UnfinishedAnswer(item)
+        case WidgetItem():
+            return UnfinishedWidget(item)
+        case WorkflowItem():
+            return UnfinishedWorkflow(item)
+        case _:
+            return UnfinishedOther()
+
+
+class UnfinishedOther(Unfinished):
+    """Comes whole or not at all: what is shown of it before is a preview."""
+
+    is_saved = True
+
+    def apply(self, update: ThreadItemUpdate) -> None:
+        pass
+
+    def snapshot(self) -> None:
+        return None
+
+
+class UnfinishedAnswer(Unfinished):
+    def __init__(self, item: AssistantMessageItem) -> None:
+        self._item = item
+        self._parts = [([part.text], [*part.annotations]) for part in item.content]
+        self.is_saved = True
+
+    def apply(self, update: ThreadItemUpdate) -> None:
+        match update:
+            case AssistantMessageContentPartTextDelta():
+                # Pieces are joined when they are saved: adding to a long string copies it each time.
+                self._part(update.content_index)[0].append(update.delta)
+            case AssistantMessageContentPartAdded() | AssistantMessageContentPartDone():
+                texts, annotations = self._part(update.content_index)
+                texts[:], annotations[:] = [update.content.text], update.content.annotations or annotations
+            case AssistantMessageContentPartAnnotationAdded():
+                self._part(update.content_index)[1].append(update.annotation)
+            case _:
+                return
+        self.is_saved = False
+
+    def snapshot(self) -> AssistantMessageItem | None:
+        content = [AssistantMessageContent(text="".join(texts), annotations=notes) for texts, notes in self._parts]
+        if not any(part.text.strip() for part in content):
+            return None
+        return self._item.model_copy(update={"content": content})
+
+    def _part(self, index: int) -> tuple[list[str], list[Annotation]]:
+        while len(self._parts) <= index:
+            self._parts.append(([], []))
+        return self._parts[index]
+
+
+class UnfinishedWidget(Unfinished):
+    def __init__(self, item: WidgetItem) -> None:
+        self._item = item
+        self._root: dict[str, Any] = item.widget.model_dump()
+        self._last = item
+        self.is_saved = False
+
+    def apply(self, update: ThreadItemUpdate) -> None:
+        match update:
+            case WidgetRootUpdated():
+                self._root = update.widget.model_dump()
+            case WidgetComponentUpdated():
+                if (component := _component(self._root, update.component_id)) is not None:
+                    component.clear()
+                    component.update(update.component.model_dump())
+            case WidgetStreamingTextValueDelta():
+                if (component := _component(self._root, update.component_id)) is not None:
+                    component["value"] = str(component.get("value") or "") + update.delta
+            case _:
+                return
+        self.is_saved = False
+
+    def snapshot(self) -> WidgetItem:
+        fields = {name: value for name, value in self._item if name != "widget"}
+        # A component in the place of the root is a valid update, and no widget any more.
+        with suppress(ValidationError):
+            self._last = WidgetItem.model_validate(fields | {"widget": _at_rest(self._root)})
+        return self._last
+
+
+class UnfinishedWorkflow(Unfinished):
+    def __init__(self, item: WorkflowItem) -> None:
+        self._item = item
+        self._tasks: list[Task] = [*item.workflow.tasks]
+        self.is_saved = not self._tasks
+
+    def apply(self, update: ThreadItemUpdate) -> None:
+        match update:
+            case WorkflowTaskAdded():
+                self._tasks.append(update.task)
+            case WorkflowTaskUpdated() if 0 <= update.task_index < len(self._tasks):
+                self._tasks[update.task_index] = update.task
+            case _:
+                return
+        self.is_saved = False
+
+    def snapshot(self) -> WorkflowItem | None:
+        if not self._tasks:
+            return None
+        # Nothing is loading any more when somebody reads this.
+        tasks = [
+            task.model_copy(update={"status_indicator": "none"}) if task.status_indicator == "loading" else task
+            for task in self._tasks
+        ]
+        return self._item.model_copy(update={"workflow": self._item.workflow.model_copy(update={"tasks": tasks})})
+
+
+def _component(value: Any, component_id: str) -> dict[str, Any] | None:
+    """The component of this id in a widget's tree."""
+    if isinstance(value, dict):
+        if value.get("id") == component_id:
+            return value
+        value = list(value.values())
+    if isinstance(value, list):
+        return next((found for element in value if (found := _component(element, component_id)) is not None), None)
+    return None
+
+
+def _at_rest(value: Any) -> Any:
+    """A text that nobody goes on writing does not say that it is being streamed."""
+    if isinstance(value, dict):
+        return {name: _at_rest(member) for name, member in value.items() if (name, member) != ("streaming", True)}
+    return [_at_rest(element) for element in value] if isinstance(value, list) else value

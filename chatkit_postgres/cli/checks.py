@@ -1,0 +1,125 @@
+"""What `check` looks at: the assistant, the database, the model; a result each."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from chatkit_postgres.cli.databases import any_database, explained
+from chatkit_postgres.observability.logs import reason_of
+from chatkit_postgres.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+MODEL_SECONDS = 5
+
+Result = tuple[str, bool, str]
+"""The name of what was looked at, whether it works, and a sentence about it."""
+
+
+def results_of(settings: Settings) -> list[Result]:
+    looks = (_check_assistant, _check_keys, _check_database, _check_storage, _check_model)
+    return [look(settings) for look in looks]
+
+
+def _check_keys(settings: Settings) -> Result:
+    if settings.is_dev or not settings.uses_key_set:
+        return "keys", True, "a shared secret"
+    from chatkit_postgres.parts.identity import token_rules, verification_keys
+
+    async def look() -> bool:
+        return await verification_keys(settings, token_rules(settings)).look()
+
+    source = settings.jwks_url or settings.jwks_file
+    works = asyncio.run(look())
+    return "keys", works, f"{source} {'has keys to verify with' if works else 'gives no key set that can be used'}"
+
+
+def _check_assistant(settings: Settings) -> Result:
+    from chatkit_postgres.assistant import AssistantError, load_assistant
+    from chatkit_postgres.assistant.mcp_servers import McpError
+    from chatkit_postgres.assistant.proxies import ProxyRefused
+    from chatkit_postgres.parts.models import model_options
+
+    try:
+        load_assistant(settings.assistant, model_options(settings))
+    except (AssistantError, McpError, ProxyRefused) as error:
+        return "assistant", False, str(error)
+    return "assistant", True, settings.assistant
+
+
+def _check_database(settings: Settings) -> Result:
+    from chatkit_postgres.db import Database
+    from chatkit_postgres.db.fitness import misfits_of, obstacles_to_migration, read_server
+    from chatkit_postgres.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
+
+    async def look(url: "URL") -> tuple[bool, str]:
+        database = Database(url, pooled=False)
+        server = await read_server(database)
+        if misfits := misfits_of(server):
+            return False, " ".join(misfits)
+        seen, wanted = await seen_revision(database), wanted_revision()
+        if seen is None and settings.is_embedded is False and (obstacles := obstacles_to_migration(server)):
+            return False, " ".join(obstacles)
+        if server["is_read_only"]:
+            return False, f"PostgreSQL {server['version']} is read-only: a standby, or a primary that was replaced"
+        if not server["is_durable"]:
+            return (
+                False,
+                f"PostgreSQL {server['version']} has synchronous_commit off: a crash loses acknowledged messages",
+            )
+        if not is_served_by_this_code(seen) and not settings.is_embedded:
+            return (
+                False,
+                f"PostgreSQL {server['version']} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
+            )
+        where = f" of its own in {settings.data_dir.resolve()}" if settings.is_embedded else ""
+        return True, f"PostgreSQL {server['version']}{where} at revision {seen or 'none yet; serve migrates it'}"
+
+    try:
+        with explained(), any_database(settings) as url:
+            return ("database", *asyncio.run(look(url)))
+    except ConfigurationError as error:
+        return "database", False, str(error)
+
+
+def _check_storage(settings: Settings) -> Result:
+    from chatkit_postgres.errors import ChatError
+    from chatkit_postgres.parts.files import file_storage
+
+    place = settings.storage_url or settings.data_dir / "attachments"
+    try:
+        asyncio.run(file_storage(settings).look())
+    except ConfigurationError as error:
+        return "storage", False, str(error)
+    except ChatError:
+        return "storage", False, f"{place} cannot be written and read"
+    return "storage", True, f"{place}"
+
+
+def _check_model(settings: Settings) -> Result:
+    from openai import OpenAIError
+
+    from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+    from chatkit_postgres.assistant.proxies import ProxyRefused
+    from chatkit_postgres.parts.models import model_options
+
+    options = model_options(settings)
+    if options.is_demo:
+        return "model", True, "the built-in demo model, nothing to reach"
+
+    async def look() -> int:
+        async with StreamingOpenAI(
+            api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
+        ) as client:
+            return len((await client.models.list()).data)
+
+    try:
+        return (
+            "model",
+            True,
+            f"{options.base_url or 'OpenAI'} answers and offers {asyncio.run(look())} models",
+        )
+    except ProxyRefused as error:
+        return "model", False, str(error)
+    except OpenAIError as error:
+        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__} ({reason_of(error)})"

@@ -1,0 +1,70 @@
+"""Which revision a database is at, which one this code wants, and the way from one to the other."""
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL
+
+from chatkit_postgres.db.database import Database
+from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.db.tables import VERSION_TABLE
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# In the package when it is installed from a wheel; beside it in a checkout.
+SCRIPTS = next(
+    (place for place in (PACKAGE / "migrations", PACKAGE.parent / "migrations") if (place / "env.py").is_file()),
+    PACKAGE / "migrations",
+)
+
+
+def _config(url: URL | None = None) -> Config:
+    # Not by alembic.ini, which is for the command `alembic` in a checkout, and not there when the package is installed.
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    if url is not None:
+        config.attributes["url"] = url.render_as_string(hide_password=False)
+    return config
+
+
+def wanted_revision() -> str:
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise RuntimeError(f"no migrations found in {SCRIPTS}")
+    return head
+
+
+_FIND_TABLE = Statement("find_version_table", f"SELECT to_regclass('{VERSION_TABLE}')::text AS found")
+_READ_REVISION = Statement("read_revision", f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant of ours
+
+
+async def seen_revision(database: Database) -> str | None:
+    """The revision the database says it is at; None before the first migration."""
+    (table,) = await database.run_for_all_owners(_FIND_TABLE)
+    if table["found"] is None:
+        return None
+    rows = await database.run_for_all_owners(_READ_REVISION)
+    return str(rows[0]["version_num"]) if rows else None
+
+
+def is_newer_at(url: URL) -> str | None:
+    """The revision of a database that newer code has migrated, as before a deployment was rolled back. Not to be called
+    from inside an event loop."""
+    seen = asyncio.run(seen_revision(Database(url, pooled=False)))
+    return seen if seen != wanted_revision() and is_served_by_this_code(seen) else None
+
+
+def is_served_by_this_code(seen: str | None) -> bool:
+    """Whether the database is at the wanted revision, or at one that only newer code knows: a migration can run while
+    yesterday's code is serving."""
+    if seen is None or seen == wanted_revision():
+        return seen is not None
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return seen not in known
+
+
+def upgrade(url: URL) -> None:
+    """Bring the database to the wanted revision. Not to be called from inside an event loop."""
+    command.upgrade(_config(url), "head")

@@ -1,0 +1,41 @@
+"""Users: listed and disabled by an operator. Like maintenance, this looks at all owners."""
+
+from chatkit_postgres.db.statement import Statement
+
+# Through the partial index over disabled users, however many others there are.
+LIST_DISABLED_USERS = Statement(
+    "list_disabled_users",
+    """
+SELECT user_id FROM chat_users WHERE disabled_at IS NOT NULL
+""",
+)
+
+# Somebody who has no thread yet can be disabled too.
+DISABLE_USER = Statement(
+    "disable_user",
+    """
+INSERT INTO chat_users AS u (user_id, disabled_at) VALUES (:owner, now())
+ON CONFLICT (user_id) DO UPDATE SET disabled_at = COALESCE(u.disabled_at, now())
+RETURNING u.created_at = now() AS is_new
+""",
+)
+
+ENABLE_USER = Statement(
+    "enable_user",
+    """
+UPDATE chat_users SET disabled_at = NULL WHERE user_id = :owner
+RETURNING user_id
+""",
+)
+
+LIST_USERS = Statement(
+    "list_users",
+    """
+SELECT u.user_id, u.created_at, u.disabled_at, u.metadata::text AS metadata,
+       (SELECT count(*) FROM chat_sessions s WHERE s.user_id = u.user_id) AS threads
+  FROM chat_users u
+ WHERE u.user_id > :after_user AND (NOT :only_disabled OR u.disabled_at IS NOT NULL)
+ ORDER BY u.user_id
+ LIMIT :page
+""",
+)

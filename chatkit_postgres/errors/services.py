@@ -1,0 +1,47 @@
+"""What the server cannot do now, or at all."""
+
+from chatkit_postgres.errors.base import ChatError
+
+
+class Unavailable(ChatError):
+    status = 503
+    code = "unavailable"
+    sentence = "The service is busy or restarting. Please try again in a moment."
+    retry = True
+    retry_after_seconds = 2
+
+
+class Draining(Unavailable):
+    code = "draining"
+
+
+class Interrupted(Unavailable):
+    """The process that ran the turn died or stalled."""
+
+    code = "interrupted"
+    sentence = "The answer was interrupted. Please try again."
+
+
+class KeysUnavailable(Unavailable):
+    """No key of the issuer is known yet, or the last ones are too old to be believed."""
+
+    code = "keys_unavailable"
+    retry_after_seconds = 10
+
+
+class StorageUnavailable(Unavailable):
+    """The storage of files could not be reached."""
+
+    code = "storage_unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database could not be reached, or refused work for want of resources, after the allowed tries."""
+
+    code = "database_unavailable"
+
+
+class NotSupported(ChatError):
+    status = 501
+    code = "not_supported"
+    sentence = "This server does not offer that."

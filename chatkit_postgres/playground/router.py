@@ -1,0 +1,127 @@
+"""A page to try the server, and the tokens it needs. Only ever mounted in development mode."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from chatkit_postgres.errors import (
+    BadRequest,
+    ForeignOrigin,
+    NotFound,
+    RequestTimedOut,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+from chatkit_postgres.playground.markdown import code_style, rendered
+
+STATIC = Path(__file__).parent / "static"
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    # Text becomes markup at one place of the page, which takes it from POST /playground/markdown alone.
+    "require-trusted-types-for 'script'; trusted-types markdown"
+)
+LONGEST_BODY_BYTES = 4096
+LONGEST_MARKDOWN_BYTES = 256 * 1024
+"""A longer text is shown as it is."""
+BODY_SECONDS = 10
+
+MintToken = Callable[[str], str]
+
+
+class DevTokenRequest(BaseModel):
+    user: str
+
+
+class MarkdownRequest(BaseModel):
+    text: str
+
+
+def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIRouter:
+    """``prompts`` are what an empty conversation proposes to say: the words, and what they show."""
+    router = APIRouter()
+    # One at a time, and not with the threads of the conversations.
+    renderer = ThreadPoolExecutor(1, thread_name_prefix="markdown")
+
+    @router.get("/")
+    async def page() -> Response:
+        return _file("index.html")
+
+    @router.get("/playground/code.css")
+    async def colours() -> Response:
+        return Response(code_style(), media_type="text/css", headers=HEADERS)
+
+    @router.get("/playground/prompts")
+    async def proposed() -> Response:
+        return JSONResponse({"prompts": [{"text": text, "shows": shows} for text, shows in prompts.items()]})
+
+    @router.get("/playground/{name}")
+    async def asset(name: str) -> Response:
+        # Only names that are there: a path from outside never touches the file system.
+        if name not in {path.name for path in STATIC.iterdir()}:
+            raise NotFound("There is nothing at this address.")
+        return _file(name)
+
+    @router.post("/playground/markdown")
+    async def markdown(request: Request) -> Response:
+        body = await _json_body(request, LONGEST_MARKDOWN_BYTES, "text: too long.")
+        try:
+            text = MarkdownRequest.model_validate_json(body).text
+        except ValidationError:
+            raise Unprocessable("text: the Markdown to be shown.") from None
+        return JSONResponse({"blocks": await asyncio.get_running_loop().run_in_executor(renderer, rendered, text)})
+
+    _add_tokens(router, mint_token)
+    return router
+
+
+def _add_tokens(router: APIRouter, mint_token: MintToken) -> None:
+    @router.post("/dev/token")
+    async def dev_token(request: Request) -> Response:
+        # Pages of other origins may use the server, with a token of their own.
+        origin = request.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+            raise ForeignOrigin
+        body = await _json_body(request, LONGEST_BODY_BYTES, "user: too long.")
+        try:
+            user = DevTokenRequest.model_validate_json(body).user
+            token = mint_token(user)
+        except (ValidationError, ValueError):
+            raise Unprocessable("user: 1 to 255 printable characters.") from None
+        return JSONResponse({"token": token}, headers={"Cache-Control": "no-store"})
+
+
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cache-Control": "no-cache",
+    # Or browsers look up the hosts of links that nobody followed.
+    "X-DNS-Prefetch-Control": "off",
+}
+
+
+async def _json_body(request: Request, most_bytes: int, too_long: str) -> bytes:
+    # A form of another site can post text, but not JSON, without being asked first.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise UnsupportedMediaType
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise Unprocessable(too_long)
+    except ClientDisconnect:
+        raise BadRequest from None
+    except TimeoutError:
+        raise RequestTimedOut from None
+    return bytes(body)
+
+
+def _file(name: str) -> Response:
+    return FileResponse(STATIC / name, headers=HEADERS)

@@ -1,0 +1,125 @@
+"""Who signs tokens, what they must say, and which pages may ask."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from chatkit_postgres.auth.keys import FAMILIES
+from chatkit_postgres.settings.addresses import is_trustworthy
+from chatkit_postgres.settings.lists import split
+
+SHORTEST_SECRET_BYTES = 32
+CURE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+DEFAULT_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
+
+AuthMode = Literal["jwt", "dev"]
+
+
+class IdentitySettings(BaseSettings):
+    auth_mode: AuthMode | None = Field(
+        None,
+        description="`jwt` or `dev`; unset: `dev` if the database is embedded and the address is loopback",
+    )
+    jwt_secret: SecretStr | None = Field(None, description="key of HS256, HS384 and HS512 tokens, at least 32 bytes")
+    jwt_secret_file: Path | None = Field(None, description="a file that holds CHAT_JWT_SECRET")
+    jwks_url: str | None = Field(None, description="where the issuer publishes its public keys")
+    jwks_file: Path | None = Field(None, description="a file that holds the issuer's public keys")
+    jwks_outage_seconds: float = Field(
+        24 * 3600, ge=0, description="how long the last keys are good for while the issuer cannot be reached"
+    )
+    jwt_algorithms: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="accepted algorithms of one family, comma-separated; unset: `HS256`, or by the keys of the issuer",
+    )
+    jwt_issuer: str | None = Field(None, description="the `iss` a token must have")
+    jwt_audience: str | None = Field(
+        None, description="the `aud` a token must have; unset: a token that names one is refused"
+    )
+    jwt_user_claim: str = Field("sub", min_length=1, description="the claim that names the user")
+    jwt_leeway_seconds: int = Field(30, ge=0, le=300, description="clock difference allowed in `exp` and `nbf`")
+    user_claims: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="claims kept of a user, comma-separated, e.g. `name,email,roles`"
+    )
+    auth_cookie: str | None = Field(
+        None, description="also take the token from this cookie, for pages of CHAT_CORS_ORIGINS"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        DEFAULT_ORIGINS, description="browser origins that may call directly, comma-separated"
+    )
+
+    @field_validator("jwt_algorithms", "cors_origins", "user_claims", mode="before")
+    @classmethod
+    def _split_identity(cls, value: Any) -> Any:
+        return split(value)
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _one_family(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        # With two families a public key can pass for the secret of the other one.
+        if value is not None and not any(value and set(value) <= set(family) for family in FAMILIES.values()):
+            families = "; ".join(", ".join(family) for family in FAMILIES.values())
+            raise ValueError(f"use algorithms of one family: {families}")
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _fetchable(cls, value: str | None) -> str | None:
+        if value is not None and not is_trustworthy(value):
+            raise ValueError("use https://, or http:// for this machine or a host of a private network")
+        return value
+
+    @field_validator("auth_cookie")
+    @classmethod
+    def _cookie_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+            raise ValueError("not the name of a cookie")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise ValueError(f"{origin!r} is not an origin like https://chat.example.com")
+        return value
+
+    @property
+    def uses_key_set(self) -> bool:
+        return self.jwks_url is not None or self.jwks_file is not None
+
+    @property
+    def jwt_key(self) -> str | None:
+        if self.jwt_secret is not None:
+            return self.jwt_secret.get_secret_value()
+        if self.jwt_secret_file is not None and self.jwt_secret_file.is_file():
+            return self.jwt_secret_file.read_text().strip()
+        return None
+
+    def key_problems(self) -> list[str]:
+        sources = [self.jwks_url, self.jwks_file, self.jwt_secret or self.jwt_secret_file]
+        if sum(source is not None for source in sources) > 1:
+            return ["CHAT_JWT_SECRET, CHAT_JWKS_URL, CHAT_JWKS_FILE: set one of them, keys come from one place."]
+        is_hmac = set(self.jwt_algorithms or ()) <= set(FAMILIES["HMAC"])
+        if not self.uses_key_set:
+            return self._secret_problems() if is_hmac else [self._wants_key_set()]
+        if self.jwt_algorithms and is_hmac:
+            return ["CHAT_JWT_ALGORITHMS: a key set holds public keys; use RS256, PS256, ES256 or EdDSA, or unset it."]
+        if self.jwks_file is not None and not self.jwks_file.is_file():
+            return [f"CHAT_JWKS_FILE: {self.jwks_file} is not a readable file."]
+        return []
+
+    def _wants_key_set(self) -> str:
+        return f"CHAT_JWT_ALGORITHMS: {', '.join(self.jwt_algorithms or ())} needs CHAT_JWKS_URL or CHAT_JWKS_FILE."
+
+    def _secret_problems(self) -> list[str]:
+        key = self.jwt_key
+        if key is None:
+            if self.jwt_secret_file is not None:
+                return [f"CHAT_JWT_SECRET_FILE: {self.jwt_secret_file} is not a readable file. {CURE}"]
+            return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set; nor is CHAT_JWKS_URL. {CURE}"]
+        if len(key.encode()) < SHORTEST_SECRET_BYTES:
+            return [f"CHAT_JWT_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
+        return []

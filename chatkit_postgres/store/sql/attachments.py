@@ -1,0 +1,107 @@
+"""Statements about attachments."""
+
+from chatkit_postgres.db import Statement
+
+# What the SDK's own flow saves; it says nothing about bytes.
+SAVE_ATTACHMENT = Statement(
+    "save_attachment",
+    """
+INSERT INTO chat_attachments AS a (user_id, attachment_id, session_id, attachment)
+VALUES (:owner, :attachment_id, :session, CAST(:attachment AS jsonb))
+ON CONFLICT (user_id, attachment_id) DO UPDATE
+   SET attachment = excluded.attachment, session_id = excluded.session_id
+ WHERE a.state <> 'deleted'
+RETURNING attachment_id
+""",
+)
+
+# Before there are any bytes. No row: the owner has too many that were not sent.
+CREATE_ATTACHMENT = Statement(
+    "create_attachment",
+    """
+INSERT INTO chat_attachments AS a
+       (user_id, attachment_id, attachment, storage_key, declared_bytes, content_type, upload_expires_at)
+SELECT :owner, :attachment_id, CAST(:attachment AS jsonb), :storage_key, :declared_bytes, :content_type,
+       now() + make_interval(secs => :upload_seconds)
+ WHERE (SELECT count(*) FROM chat_attachments
+         WHERE user_id = :owner AND session_id IS NULL AND state <> 'deleted'
+           AND attachment_id <> :attachment_id) < :most_unsent
+ON CONFLICT (user_id, attachment_id) DO UPDATE SET declared_bytes = excluded.declared_bytes
+ WHERE a.storage_key = excluded.storage_key
+RETURNING attachment_id
+""",
+)
+
+# The bytes are in the storage, under a name that is their digest: two uploads at once cannot mix.
+FINISH_UPLOAD = Statement(
+    "finish_upload",
+    """
+UPDATE chat_attachments
+   SET state = 'ready', stored_bytes = :stored_bytes, sha256 = :sha256, content_type = :content_type,
+       attachment = CAST(:attachment AS jsonb), uploaded_at = COALESCE(uploaded_at, now())
+ WHERE user_id = :owner AND attachment_id = :attachment_id
+   AND (state = 'pending' OR state = 'ready' AND sha256 = :sha256)
+RETURNING attachment_id
+""",
+)
+
+LOAD_ATTACHMENTS = Statement(
+    "load_attachments",
+    """
+SELECT attachment_id, attachment::text AS attachment, state, session_id, storage_key, declared_bytes, stored_bytes,
+       content_type, sha256, COALESCE(upload_expires_at <= now(), false) AS is_late
+  FROM chat_attachments
+ WHERE user_id = :owner AND attachment_id = ANY(:attachments) AND state <> 'deleted'
+""",
+)
+
+# Not out of a thread that takes no changes.
+DELETE_ATTACHMENT = Statement(
+    "delete_attachment",
+    """
+UPDATE chat_attachments a SET state = 'deleted', deleted_at = now()
+ WHERE a.user_id = :owner AND a.attachment_id = :attachment_id AND a.state <> 'deleted'
+   AND NOT EXISTS (SELECT 1 FROM chat_sessions s
+                    WHERE s.user_id = :owner AND s.session_id = a.session_id AND s.status ->> 'type' <> 'active')
+RETURNING a.attachment_id
+""",
+)
+
+
+def sent(message: str) -> str:
+    """The attachments of a message, locked: each of them ready, and not sent before but by this very turn, with this
+    very message."""
+    return f"""sent AS (
+  SELECT a.attachment_id FROM chat_attachments a
+   WHERE a.user_id = :owner AND a.attachment_id = ANY(:attachments) AND a.state = 'ready'
+     AND (a.session_id IS NULL
+          OR a.session_id = :session AND COALESCE(a.message_id = {message}, true)
+             AND EXISTS (SELECT 1 FROM chat_sessions s
+                          WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = :turn))
+   ORDER BY a.attachment_id
+     FOR UPDATE
+), """
+
+
+ALL_SENT = "(SELECT count(*) FROM sent) = cardinality(:attachments)"
+
+
+def bound(source: str, message: str) -> str:
+    """They belong to the thread from now on, if there is a row in ``source``."""
+    return f"""bound AS (
+  UPDATE chat_attachments a
+     SET session_id = :session, message_id = {message},
+         attachment = jsonb_set(a.attachment, '{{thread_id}}', to_jsonb(CAST(:thread_id AS text)))
+    FROM {source}
+   WHERE a.user_id = :owner AND a.attachment_id = ANY(:attachments)
+)"""
+
+
+def dropped(source: str) -> str:
+    """With a message go its files."""
+    return f"""dropped AS (
+  UPDATE chat_attachments a SET state = 'deleted', deleted_at = now()
+    FROM {source}
+   WHERE a.user_id = :owner AND a.session_id = :session AND a.message_id = {source}.message_id
+     AND a.state <> 'deleted'
+)"""

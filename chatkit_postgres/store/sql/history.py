@@ -1,0 +1,110 @@
+"""What a model may see of a thread: the newest items that fit, without what was refused."""
+
+from chatkit_postgres.db import Statement
+from chatkit_postgres.store.sql.items import VISIBLE
+
+# A message that was refused must not reach a model again, with or without its pictures, until a retry of it passed.
+# A guardrail's verdict was on the messages before it as well that no turn had answered, a provider's on the newest
+# alone (see assistant/refusals.py). An action may have been answered without a verdict. The turns are read once, and
+# only in a thread in which something was refused.
+# The same as in the index chat_turns_refused.
+_REFUSALS = "('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
+_VERDICTS = f"""turns AS MATERIALIZED (
+  SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_tripped,
+         error_code IN {_REFUSALS} AND error_code <> 'picture_refused' AS is_refusal,
+         error_code = 'picture_refused' AS is_picture_refusal,
+         state = 'completed' AND operation <> 'threads.custom_action' AS has_passed
+    FROM chat_turns
+   WHERE user_id = :owner AND session_id = :session
+     AND EXISTS (SELECT 1 FROM chat_turns
+                  WHERE user_id = :owner AND session_id = :session AND error_code IN {_REFUSALS})
+), judged AS (
+  SELECT turn_id, state, is_refusal, is_picture_refusal,
+         min(started_at) FILTER (WHERE is_tripped) OVER later AS next_trip,
+         min(started_at) FILTER (WHERE has_passed) OVER later AS next_pass
+    FROM turns
+  WINDOW later AS (ORDER BY started_at DESC, turn_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+), refused AS (
+  SELECT turn_id FROM judged
+   WHERE is_refusal
+      OR state NOT IN ('completed', 'running') AND next_trip < COALESCE(next_pass, 'infinity')
+), retried AS (
+  SELECT retry_from AS position,
+         max(started_at) FILTER (WHERE is_refusal) AS refused_at,
+         max(started_at) FILTER (WHERE is_picture_refusal) AS picture_refused_at,
+         max(started_at) FILTER (WHERE state = 'completed' OR turn_id = :turn) AS passed_at
+    FROM turns WHERE retry_from IS NOT NULL GROUP BY retry_from
+)"""
+
+
+def _is_refused(refused_at: str, refused_turns: str) -> str:
+    return f"""(position IN (SELECT position FROM retried WHERE {refused_at} > COALESCE(passed_at, '-infinity'))
+                OR COALESCE(turn_id IN ({refused_turns}), false)
+                   AND position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
+
+
+_REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
+_SEEN = f"""{VISIBLE}
+           AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
+# A message that was refused is a row without an item, so that its answers can be left out too.
+_OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
+         item_type = 'user_message' AND {_REFUSED} AS is_refused,
+         item_type = 'user_message'
+           AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
+         AS without_pictures,
+         -- The middle of a long output of a tool is left out.
+         CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
+              WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :most_output
+              THEN jsonb_set(item, '{{output}}', to_jsonb(
+                     left(item ->> 'output', :most_output / 2)
+                     || replace(:cut_mark, '?', (length(item ->> 'output') - :most_output / 2 * 2)::text)
+                     || right(item ->> 'output', :most_output / 2)))
+              ELSE item END::text AS item"""
+
+# From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
+# and bytes of them are read. The user's newest message, and what answers it, are there whatever they weigh. A widget
+# that says what it shows, and a picture, are a line to the model.
+LOAD_NEWEST_ITEMS = Statement(
+    "load_newest_items",
+    f"""
+WITH {_VERDICTS}, question AS (
+  SELECT position FROM chat_messages
+   WHERE user_id = :owner AND session_id = :session AND item_type = 'user_message' AND {VISIBLE}
+     AND NOT {_REFUSED}
+   ORDER BY position DESC LIMIT 1
+), current AS (
+  SELECT {_OF_A_MODEL}, true AS is_current
+    FROM chat_messages
+   WHERE user_id = :owner AND session_id = :session AND position = (SELECT position FROM question)
+   UNION ALL
+  SELECT * FROM (
+    SELECT {_OF_A_MODEL}, true AS is_current
+      FROM chat_messages
+     WHERE user_id = :owner AND session_id = :session AND position > (SELECT position FROM question) AND {_SEEN}
+     ORDER BY position DESC LIMIT :most_current) answers
+), older AS (
+  SELECT {_OF_A_MODEL}, false AS is_current
+    FROM chat_messages
+   WHERE user_id = :owner AND session_id = :session
+     AND position < COALESCE((SELECT position FROM question), 9223372036854775807) AND {_SEEN}
+   ORDER BY position DESC LIMIT :page
+)
+SELECT item_id, item, is_refused, without_pictures, is_last,
+       CASE WHEN is_partial
+            THEN (SELECT state FROM chat_turns t
+                   WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = measured.turn_id)
+       END AS ended_as
+  FROM (
+    SELECT *, sum(weight) OVER newest_first AS bytes_so_far, row_number() OVER newest_first AS number,
+           lead(position) OVER newest_first IS NULL AS is_last
+      FROM (
+        SELECT *, CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
+                       THEN octet_length(content) + 200 ELSE COALESCE(octet_length(item), 0) END AS weight
+          FROM (SELECT * FROM current UNION ALL SELECT * FROM older) newest
+      ) weighed
+    WINDOW newest_first AS (ORDER BY position DESC)
+  ) measured
+ WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :most_bytes)
+ ORDER BY position DESC
+""",
+)

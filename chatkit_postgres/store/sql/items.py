@@ -1,0 +1,224 @@
+"""Statements about thread items and feedback on them."""
+
+from chatkit_postgres.db import Statement
+from chatkit_postgres.store.sql.attachments import ALL_SENT, bound, dropped, sent
+
+# What a turn may see: no other turn's drafts, and, while it retries, not the answer that it replaces.
+VISIBLE = """(NOT is_draft OR turn_id = :turn)
+       AND (position <= COALESCE(:retry_from, 9223372036854775807) OR turn_id = :turn)"""
+
+
+_HIDDEN = "('hidden_context_item', 'sdk_hidden_context')"
+
+
+def _list_items(name: str, order: str, comparison: str, start: str) -> Statement:
+    """After a place in the order, or after the item ``after``, whose position is ``found`` then."""
+    return Statement(
+        name,
+        f"""
+SELECT COALESCE(:after_position, c.position) AS found, m.*
+  FROM (SELECT 1) one
+  LEFT JOIN chat_messages c ON c.user_id = :owner AND c.session_id = :session AND c.message_id = :after
+  LEFT JOIN LATERAL (
+    SELECT item_id, item::text AS item, position
+      FROM chat_messages
+     WHERE user_id = :owner AND session_id = :session
+       AND position {comparison} COALESCE(:after_position, c.position, {start})
+       AND {VISIBLE}
+       AND (:with_hidden OR item_type NOT IN {_HIDDEN})
+     ORDER BY position {order}
+     LIMIT :page
+  ) m ON true
+ ORDER BY m.position {order}
+""",
+    )
+
+
+LIST_ITEMS_NEWEST_FIRST = _list_items("list_items_newest_first", "DESC", "<", "9223372036854775807")
+LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0")
+
+LOAD_ITEM = Statement(
+    "load_item",
+    f"""
+SELECT item_id, item::text AS item
+  FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND message_id = :message
+   AND {VISIBLE}
+""",
+)
+
+# A settled item has its answer, and nothing changes it any more.
+_SETTLED = """(m.item_type IN ('client_tool_call', 'structured_input')
+               AND m.item ->> 'status' IN ('completed', 'answered', 'skipped'))"""
+
+_MAY_REPLACE = f"""CASE
+      WHEN m.is_partial THEN true
+      WHEN :partial THEN false
+      WHEN {_SETTLED} THEN false
+      WHEN m.item_type = 'workflow' THEN true
+      ELSE :replace
+    END"""
+
+
+def _append(name: str, extra: str = "", *, sends: bool = False) -> Statement:
+    """Take a position, write the item, and say what happened; with ``sends``, its attachments become the thread's, or
+    nothing happens.
+
+    Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
+    write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
+    item; ``ours``, whether this turn wrote it; ``settled``. No row: no such thread.
+    """
+    before, after = (sent(":message"), f", {bound('session', ':message')}") if sends else ("", "")
+    complete = ALL_SENT if sends else "true"
+    return Statement(
+        name,
+        f"""
+WITH {before}session AS (
+  UPDATE chat_sessions
+     SET next_position = next_position + 1, updated_at = now(),
+         current_turn_id = CASE WHEN :opens THEN :turn ELSE current_turn_id END
+   WHERE user_id = :owner AND session_id = :session
+     AND CASE WHEN :opens THEN status ->> 'type' = 'active' OR current_turn_id = :turn
+              ELSE :turn IS NULL OR current_turn_id = :turn END
+     AND {complete}
+  RETURNING next_position - 1 AS position
+), opened AS (
+  INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
+  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM session WHERE :opens
+  ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
+){extra}, written AS (
+  INSERT INTO chat_messages AS m
+         (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
+          turn_id, is_partial, is_draft)
+  SELECT :owner, :session, :message, :item_id, session.position, :sender_type, :sender_name, :item_type, :content,
+         CAST(:item AS jsonb), :turn, :partial, :draft
+    FROM session
+  ON CONFLICT (user_id, session_id, message_id) DO UPDATE
+     SET item = CASE WHEN {_MAY_REPLACE} THEN excluded.item ELSE m.item END,
+         content = CASE WHEN {_MAY_REPLACE} THEN excluded.content ELSE m.content END,
+         item_type = CASE WHEN {_MAY_REPLACE} THEN excluded.item_type ELSE m.item_type END,
+         turn_id = CASE WHEN {_MAY_REPLACE} AND m.is_partial THEN excluded.turn_id ELSE m.turn_id END,
+         is_partial = CASE WHEN {_MAY_REPLACE} THEN excluded.is_partial ELSE m.is_partial END,
+         is_draft = CASE WHEN {_MAY_REPLACE} THEN excluded.is_draft ELSE m.is_draft END
+  RETURNING m.item = CAST(:item AS jsonb) AND m.is_partial = :partial AS same,
+            m.turn_id IS NOT DISTINCT FROM :turn AS ours, {_SETTLED} AS settled
+){after}
+SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
+       written.same, written.ours, written.settled
+  FROM chat_sessions s LEFT JOIN written ON true
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+    )
+
+
+APPEND_ITEM = _append("append_item")
+APPEND_ITEM_WITH_ATTACHMENTS = _append("append_item_with_attachments", sends=True)
+# The same, under a name of its own: how often it runs depends on how long answers take.
+CHECKPOINT_ITEM = _append("checkpoint_item")
+
+# The first final item of a retry: in the same transaction the old answer goes and the drafts come out.
+APPEND_ITEM_OF_RETRY = _append(
+    "append_item_of_retry",
+    f""", replaced AS (
+  DELETE FROM chat_messages m USING session
+   WHERE m.user_id = :owner AND m.session_id = :session
+     AND m.position > :retry_from AND m.position < :open_position
+  RETURNING m.message_id
+), {dropped("replaced")}, published AS (
+  UPDATE chat_messages m SET is_draft = false FROM session
+   WHERE m.user_id = :owner AND m.session_id = :session
+     AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message
+)""",
+    sends=True,
+)
+
+# What an output guardrail has let through; and of a retry, in place of the old answer.
+PUBLISH_ANSWER = Statement(
+    "publish_answer",
+    f"""
+WITH session AS (
+  UPDATE chat_sessions SET updated_at = now()
+   WHERE user_id = :owner AND session_id = :session AND current_turn_id = :turn
+  RETURNING session_id
+), replaced AS (
+  DELETE FROM chat_messages m USING session
+   WHERE m.user_id = :owner AND m.session_id = :session
+     AND m.position > :retry_from AND m.position < :open_position
+  RETURNING m.message_id
+), {dropped("replaced")}, published AS (
+  UPDATE chat_messages m SET is_draft = false FROM session
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = :turn AND m.is_draft
+)
+SELECT EXISTS (SELECT 1 FROM session) AS accepted
+  FROM chat_sessions s
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+# Outside of a turn: an item that is there, and finished, in a thread that takes changes.
+CHANGE_ITEM = Statement(
+    "change_item",
+    """
+UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content
+  FROM chat_sessions s
+ WHERE s.user_id = :owner AND s.session_id = :session AND s.status ->> 'type' = 'active'
+   AND m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
+   AND m.item_type = :item_type AND NOT m.is_partial AND NOT m.is_draft
+RETURNING m.message_id
+""",
+)
+
+# The call that a turn ended with, whatever else stands behind it; a newer message of the user makes it void.
+FIND_LAST_CALL = Statement(
+    "find_last_call",
+    """
+SELECT item_id, item::text AS item
+  FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND NOT is_draft AND item_type = 'client_tool_call'
+   AND position > COALESCE((SELECT max(position) FROM chat_messages
+                             WHERE user_id = :owner AND session_id = :session AND NOT is_draft
+                               AND item_type = 'user_message'), 0)
+ ORDER BY position DESC
+ LIMIT 1
+""",
+)
+
+DELETE_ITEM = Statement(
+    "delete_item",
+    f"""
+WITH session AS (
+  UPDATE chat_sessions SET updated_at = now()
+   WHERE user_id = :owner AND session_id = :session AND (:turn IS NULL OR current_turn_id = :turn)
+  RETURNING session_id
+), removed AS (
+  DELETE FROM chat_messages m USING session
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
+  RETURNING m.message_id
+), {dropped("removed")}
+SELECT EXISTS (SELECT 1 FROM session) AS accepted
+  FROM chat_sessions s
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+
+# All of the ids, or none.
+SAVE_FEEDBACK = Statement(
+    "save_feedback",
+    f"""
+WITH found AS (
+  SELECT message_id FROM chat_messages
+   WHERE user_id = :owner AND session_id = :session AND message_id = ANY(:messages)
+     AND NOT is_draft AND item_type NOT IN {_HIDDEN}
+   -- So that none of them is deleted before the insert refers to it.
+     FOR KEY SHARE
+), saved AS (
+  INSERT INTO chat_feedback (user_id, session_id, message_id, kind)
+  SELECT :owner, :session, message_id, :kind FROM found
+   WHERE (SELECT count(*) FROM found) = cardinality(:messages)
+  ON CONFLICT (user_id, session_id, message_id) DO UPDATE
+     SET kind = excluded.kind, created_at = now()
+)
+SELECT count(*) = cardinality(:messages) AS complete FROM found
+""",
+)

@@ -1,0 +1,140 @@
+"""Statements about threads."""
+
+from chatkit_postgres.db import Statement
+from chatkit_postgres.store.sql.attachments import ALL_SENT, bound, sent
+
+_THREAD = """thread_id, title, status::text AS status, allowed_image_domains::text AS domains,
+       metadata::text AS metadata, created_at"""
+
+LOAD_THREAD = Statement(
+    "load_thread",
+    f"""
+SELECT {_THREAD}
+  FROM chat_sessions
+ WHERE user_id = :owner AND session_id = :session
+""",
+)
+
+
+def _insert_thread(name: str, *, sends: bool = False) -> Statement:
+    """A new thread, and with the first one its user; what a token says of them is kept up to date.
+
+    With a turn that creates threads, this is the write that opens it. On conflict: the same request repeated after a
+    lost connection, or a caller that keeps no base to compare with. No row: an attachment cannot be sent.
+    """
+    before, after = (sent("NULL"), f", {bound('opened', 'NULL')}") if sends else ("", "")
+    condition = ALL_SENT if sends else "true"
+    return Statement(
+        name,
+        f"""
+WITH {before}owner AS (
+  INSERT INTO chat_users AS u (user_id, metadata)
+  SELECT :owner, COALESCE(CAST(:claims AS jsonb), '{{}}') WHERE {condition}
+  ON CONFLICT (user_id) DO UPDATE SET metadata = excluded.metadata
+   WHERE CAST(:claims AS jsonb) IS NOT NULL AND u.metadata <> excluded.metadata
+), opened AS (
+  INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
+  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens AND {condition}
+  ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
+  RETURNING turn_id
+){after}
+INSERT INTO chat_sessions
+       (user_id, session_id, thread_id, title, status, allowed_image_domains, metadata, current_turn_id)
+SELECT :owner, :session, :thread_id, :title, CAST(:status AS jsonb), CAST(:domains AS jsonb),
+       CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
+ WHERE {condition}
+ON CONFLICT (user_id, session_id) DO UPDATE
+   SET title = excluded.title, status = excluded.status, metadata = excluded.metadata,
+       allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
+RETURNING {_THREAD}
+""",
+    )
+
+
+INSERT_THREAD = _insert_thread("insert_thread")
+INSERT_THREAD_WITH_ATTACHMENTS = _insert_thread("insert_thread_with_attachments", sends=True)
+
+# Only the fields this request changed. Guarded (inside a turn): and only where the row still says what the
+# request started from, so a rename or a lock made meanwhile wins over the stream.
+UPDATE_THREAD = Statement(
+    "update_thread",
+    f"""
+WITH written AS (
+  UPDATE chat_sessions
+     SET title = CASE WHEN :set_title
+                       AND (NOT :guarded OR title IS NOT DISTINCT FROM :old_title)
+                      THEN :title ELSE title END,
+         status = CASE WHEN :set_status
+                        AND (NOT :guarded OR status = CAST(:old_status AS jsonb))
+                       THEN CAST(:status AS jsonb) ELSE status END,
+         allowed_image_domains =
+                  CASE WHEN :set_domains
+                        AND (NOT :guarded OR allowed_image_domains IS NOT DISTINCT FROM CAST(:old_domains AS jsonb))
+                       THEN CAST(:domains AS jsonb) ELSE allowed_image_domains END,
+         metadata = CASE WHEN :set_metadata
+                          AND (NOT :guarded OR metadata = CAST(:old_metadata AS jsonb))
+                         THEN CAST(:metadata AS jsonb) ELSE metadata END,
+         updated_at = now()
+   WHERE user_id = :owner AND session_id = :session
+     AND (:turn IS NULL OR current_turn_id = :turn)
+  RETURNING {_THREAD}
+)
+SELECT written.*, written.thread_id IS NOT NULL AS accepted
+  FROM chat_sessions s LEFT JOIN written ON true
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+# What is sent into it meanwhile is waited for, and then seen by the statement that deletes it.
+LOCK_THREAD = Statement(
+    "lock_thread",
+    """
+SELECT thread_id FROM chat_sessions WHERE user_id = :owner AND session_id = :session FOR UPDATE
+""",
+)
+
+DELETE_THREAD = Statement(
+    "delete_thread",
+    """
+WITH attachments AS (
+  UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
+   WHERE user_id = :owner AND session_id = :session AND state <> 'deleted'
+)
+DELETE FROM chat_sessions WHERE user_id = :owner AND session_id = :session
+RETURNING thread_id
+""",
+)
+
+
+def _list_threads(name: str, order: str, comparison: str, start: str) -> Statement:
+    """After a time of creation and a session's id, or after the thread ``after``, whose time is ``found`` then."""
+    return Statement(
+        name,
+        f"""
+SELECT COALESCE(:after_time, c.created_at) AS found, t.*
+  FROM (SELECT 1) one
+  LEFT JOIN chat_sessions c ON c.user_id = :owner AND c.session_id = :after
+  LEFT JOIN LATERAL (
+    SELECT {_THREAD}, session_id
+      FROM chat_sessions
+     WHERE user_id = :owner AND (created_at, session_id) {comparison} ({start})
+     ORDER BY created_at {order}, session_id {order}
+     LIMIT :page
+  ) t ON true
+ ORDER BY t.created_at {order}, t.session_id {order}
+""",
+    )
+
+
+LIST_THREADS_NEWEST_FIRST = _list_threads(
+    "list_threads_newest_first",
+    "DESC",
+    "<",
+    "COALESCE(:after_time, c.created_at, 'infinity'), COALESCE(:after, 'ffffffff-ffff-ffff-ffff-ffffffffffff')",
+)
+LIST_THREADS_OLDEST_FIRST = _list_threads(
+    "list_threads_oldest_first",
+    "ASC",
+    ">",
+    "COALESCE(:after_time, c.created_at, '-infinity'), COALESCE(:after, '00000000-0000-0000-0000-000000000000')",
+)

@@ -1,0 +1,204 @@
+"""Statements about turns: taking the fence, opening, ending."""
+
+from chatkit_postgres.db import Statement
+
+# The fence first; the retried message is read afterwards, with a snapshot that is newer than the lock.
+TAKE_FENCE = Statement(
+    "take_fence",
+    """
+WITH session AS (
+  UPDATE chat_sessions SET current_turn_id = :turn, updated_at = now()
+   WHERE user_id = :owner AND session_id = :session AND status ->> 'type' = 'active'
+  RETURNING next_position
+)
+SELECT s.current_turn_id AS fence_before, session.next_position
+  FROM chat_sessions s LEFT JOIN session ON true
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+OPEN_TURN = Statement(
+    "open_turn",
+    """
+INSERT INTO chat_turns
+       (user_id, session_id, turn_id, operation, retry_from, open_position, idempotency_key, request_hash)
+VALUES (:owner, :session, :turn, :operation, :retry_from, :open_position, :idempotency_key, :request_hash)
+ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
+RETURNING turn_id
+""",
+)
+
+FIND_RETRIED_MESSAGE = Statement(
+    "find_retried_message",
+    """
+SELECT position, item_id, item::text AS item
+  FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND message_id = :message AND NOT is_draft
+""",
+)
+
+# An answer to an item that waits for one: the item first, and only if it still waits, the fence. It also still
+# waits if the same answer was accepted by a turn that came to nothing.
+SETTLE_ITEM = Statement(
+    "settle_item",
+    """
+WITH thread AS (
+  SELECT current_turn_id FROM chat_sessions
+   WHERE user_id = :owner AND session_id = :session AND status ->> 'type' = 'active'
+     FOR UPDATE
+), settled AS (
+  UPDATE chat_messages m
+     SET item = CAST(:item AS jsonb), turn_id = :turn, is_partial = false
+    FROM thread
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
+     AND (m.item ->> 'status' = 'pending'
+          OR m.turn_id = :turn
+          OR m.item = CAST(:item AS jsonb)
+             AND EXISTS (SELECT 1 FROM chat_turns t
+                          WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = m.turn_id
+                            AND t.state IN ('failed', 'stopped', 'interrupted')))
+  RETURNING m.position
+), fence AS (
+  UPDATE chat_sessions s SET current_turn_id = :turn, updated_at = now()
+    FROM settled
+   WHERE s.user_id = :owner AND s.session_id = :session
+  RETURNING s.session_id
+), opened AS (
+  INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
+  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM fence
+  ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
+)
+SELECT s.current_turn_id AS fence_before,
+       EXISTS (SELECT 1 FROM thread) AS is_active, EXISTS (SELECT 1 FROM settled) AS accepted
+  FROM chat_sessions s
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+# Fenced like every write. No row: the thread is gone; `holds` false: another turn has it, or this one was closed, as
+# its `state` tells.
+HEARTBEAT = Statement(
+    "heartbeat",
+    """
+WITH beat AS (
+  UPDATE chat_turns t SET heartbeat_at = clock_timestamp()
+    FROM chat_sessions s
+   WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = :turn
+     AND t.user_id = :owner AND t.session_id = :session AND t.turn_id = :turn AND t.ended_at IS NULL
+  RETURNING t.turn_id
+)
+SELECT EXISTS (SELECT 1 FROM beat) AS holds, t.state
+  FROM chat_sessions s
+  LEFT JOIN chat_turns t ON t.user_id = :owner AND t.session_id = :session AND t.turn_id = :turn
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+)
+
+# Once for each turn: what follows depends on having ended it. This is the one write a superseded turn may still
+# make, and with it its unfinished messages are kept where a checkpoint saved them. New rows are made only while the
+# fence is still held: a retry may have replaced what this turn wrote, and it must not come back behind the new answer.
+# Drafts that were never published go.
+FINISH_TURN = Statement(
+    "finish_turn",
+    """
+WITH ended AS (
+  UPDATE chat_turns
+     SET state = :state, ended_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
+         error_code = :error_code, usage = CAST(:usage AS jsonb)
+   WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND ended_at IS NULL
+  RETURNING turn_id
+), held AS (
+  UPDATE chat_sessions s
+     SET current_turn_id = NULL, next_position = s.next_position + :partials_count
+    FROM ended
+   WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = ended.turn_id
+  RETURNING s.next_position - :partials_count AS first_position
+), partial AS (
+  SELECT * FROM jsonb_to_recordset(CAST(:partials AS jsonb)) AS p(
+    number bigint, message_id uuid, item_id text, sender_type text, item_type text, content text, item jsonb)
+), saved AS (
+  INSERT INTO chat_messages AS m
+         (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
+          turn_id, is_partial)
+  SELECT :owner, :session, p.message_id, p.item_id, held.first_position + p.number, p.sender_type,
+         :sender_name, p.item_type, p.content, p.item, :turn, true
+    FROM held, partial p
+  ON CONFLICT (user_id, session_id, message_id) DO UPDATE
+     SET item = excluded.item, content = excluded.content
+   WHERE m.is_partial AND m.turn_id = :turn
+), completed AS (
+  UPDATE chat_messages m SET item = p.item, content = p.content
+    FROM ended, partial p
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = p.message_id
+     AND m.is_partial AND m.turn_id = ended.turn_id AND NOT EXISTS (SELECT 1 FROM held)
+), discarded AS (
+  DELETE FROM chat_messages m USING ended
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = ended.turn_id AND m.is_draft
+)
+SELECT turn_id FROM ended
+""",
+)
+
+# A turn whose process died or stalled: closed by whoever looks next, and that takes the fence from it.
+CLOSE_STALE_TURNS = Statement(
+    "close_stale_turns",
+    """
+WITH closed AS (
+  UPDATE chat_turns
+     SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
+   WHERE user_id = :owner AND session_id = :session AND state = 'running'
+     AND heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds)
+  RETURNING turn_id
+), released AS (
+  UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
+   WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = closed.turn_id
+), discarded AS (
+  DELETE FROM chat_messages m USING closed
+   WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = closed.turn_id AND m.is_draft
+)
+SELECT turn_id FROM closed
+""",
+)
+
+FIND_TURN_BY_KEY = Statement(
+    "find_turn_by_key",
+    """
+SELECT t.session_id, t.turn_id, t.operation, t.state, t.error_code, t.request_hash, s.thread_id
+  FROM chat_turns t
+  LEFT JOIN chat_sessions s ON s.user_id = :owner AND s.session_id = t.session_id
+ WHERE t.user_id = :owner AND t.idempotency_key = :idempotency_key
+""",
+)
+
+LIST_ITEMS_OF_TURN = Statement(
+    "list_items_of_turn",
+    """
+SELECT item_id, item::text AS item
+  FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND NOT is_draft
+ ORDER BY position
+""",
+)
+
+
+def _sum(name: str) -> str:
+    """Of a count of tokens; what is none counts nothing."""
+    count = f"usage ->> '{name}'"
+    return f"COALESCE(sum(CASE WHEN {count} ~ '^[0-9]{{1,15}}$' THEN ({count})::bigint END), 0)::bigint AS {name}"
+
+
+SUM_USAGE = Statement(
+    "sum_usage",
+    f"""
+SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date, count(*) AS turns,
+       {_sum("input_tokens")},
+       {_sum("cached_tokens")},
+       {_sum("output_tokens")},
+       {_sum("reasoning_tokens")}
+  FROM chat_turns
+ WHERE user_id = :owner AND started_at >= (date_trunc('day', now() AT TIME ZONE 'UTC')
+                                           - make_interval(days => :days - 1)) AT TIME ZONE 'UTC'
+ GROUP BY 1
+ ORDER BY 1
+""",
+)

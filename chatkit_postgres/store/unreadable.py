@@ -1,0 +1,114 @@
+"""Stand-ins for what cannot be read of a row: the type of a newer version, or a broken value.
+
+It costs that item, not the page it is on. The row stays as it is, for a version that can read it.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from chatkit import types
+from chatkit.types import (
+    AssistantMessageContent,
+    AssistantMessageItem,
+    Attachment,
+    FileAttachment,
+    HiddenContextItem,
+    InferenceOptions,
+    LockedStatus,
+    ThreadItem,
+    ThreadStatus,
+    UserMessageItem,
+    UserMessageTextContent,
+)
+
+from chatkit_postgres.observability.logs import get_logger
+
+SENTENCE = "[This part of the conversation cannot be shown.]"
+LOCKED = "This conversation was made by a newer version of the server."
+MOST_LOGGED = 10_000
+
+
+class UnreadableAnswer(AssistantMessageItem):
+    pass
+
+
+class UnreadableQuestion(UserMessageItem):
+    pass
+
+
+class UnreadableContext(HiddenContextItem):
+    pass
+
+
+# A union in it is defined behind the class.
+UnreadableQuestion.model_rebuild(_types_namespace=vars(types))
+STAND_INS = (UnreadableAnswer, UnreadableQuestion, UnreadableContext)
+"""What is never written: the row keeps what it has."""
+
+logger = get_logger(__name__)
+_logged: set[tuple[str, str]] = set()
+
+
+def item_for(text: str, item_id: str, thread_id: str) -> ThreadItem:
+    """Hidden if the item was; otherwise a message with those of its words that are found."""
+    document = _object(text)
+    kind = document.get("type")
+    _log("item", item_id, kind=kind if isinstance(kind, str) else None)
+    common: dict[str, Any] = {"id": item_id, "thread_id": thread_id, "created_at": _time(document.get("created_at"))}
+    words = _words(document.get("content")) or SENTENCE
+    match kind:
+        case "hidden_context_item" | "sdk_hidden_context":
+            return UnreadableContext(content=document.get("content"), **common)
+        case "user_message":
+            content = UserMessageTextContent(text=words)
+            return UnreadableQuestion(content=[content], attachments=[], inference_options=InferenceOptions(), **common)
+        case _:
+            return UnreadableAnswer(content=[AssistantMessageContent(text=words)], **common)
+
+
+def attachment_for(attachment_id: str) -> Attachment:
+    _log("attachment", attachment_id)
+    return FileAttachment(id=attachment_id, name="file", mime_type="application/octet-stream")
+
+
+def status_for(thread_id: str) -> ThreadStatus:
+    """Locked: statements change a thread only where its status is one that they know."""
+    _log("thread", thread_id)
+    return LockedStatus(reason=LOCKED)
+
+
+def object_in(text: str, thread_id: str) -> dict[str, Any]:
+    """A JSON object; empty for anything else."""
+    found = json.loads(text)
+    if isinstance(found, dict):
+        return found
+    _log("thread", thread_id)
+    return {}
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    document = json.loads(text)
+    return document if isinstance(document, dict) else {}
+
+
+def _time(value: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return datetime.now()  # noqa: DTZ005 - as the SDK's own
+
+
+def _words(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "".join(text for part in parts if isinstance(part, dict) and isinstance(text := part.get("text"), str))
+
+
+def _log(what: str, row_id: str, **more: str | None) -> None:
+    """Once for each row, however often it is read."""
+    if (what, row_id) not in _logged and len(_logged) < MOST_LOGGED:
+        _logged.add((what, row_id))
+        logger.warning("row_unreadable", what=what, id=row_id, **more)

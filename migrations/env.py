@@ -1,0 +1,78 @@
+"""Run migrations: one at a time on a database, and never waiting long for a lock that the service holds."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from chatkit_postgres.db.address import normalised_url
+from chatkit_postgres.db.connecting import driver_arguments
+from chatkit_postgres.db.tables import VERSION_TABLE, metadata
+from chatkit_postgres.settings import load_settings
+
+# A number of our own for pg_advisory_xact_lock, so that two deployments do not migrate at once.
+MIGRATION_LOCK = 0x63686174
+WAIT_FOR_OTHER_MIGRATION = "120s"
+# A statement that waits for its lock makes every later query on that table wait behind it.
+WAIT_FOR_TABLE_LOCK = "5s"
+
+
+def database_url() -> str:
+    given = context.config.attributes.get("url")
+    if given is not None:
+        return str(given)
+    configured = load_settings().database_url
+    if configured is None:
+        raise SystemExit(
+            "DATABASE_URL is not set. For the embedded database use `chatkit-postgres migrate`; "
+            "`chatkit-postgres serve` does it by itself."
+        )
+    return configured.get_secret_value()
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        # Autogenerate looks at our tables only: the schema may live inside a team's own database.
+        include_name=lambda name, kind, _: kind != "table" or name in metadata.tables,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_OTHER_MIGRATION}'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_TABLE_LOCK}'"))
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    url = normalised_url(database_url())
+    # A migration takes the time it takes, so it has no time-out for a command; but a pooler is a pooler here, too.
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=driver_arguments(url, command_timeout=None),
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+def run_offline() -> None:
+    context.configure(
+        dialect_name="postgresql",
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        literal_binds=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    asyncio.run(run_online())
