@@ -2,12 +2,13 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from chatkit.types import Attachment, ThreadItem, ThreadItemUpdate
+from pydantic_core.core_schema import CoreSchema, is_instance_schema
 
 CREATE = "threads.create"
 """The operation that makes the thread it runs in."""
@@ -124,8 +125,14 @@ class Files(ABC):
         ...
 
 
-@dataclass(slots=True)
-class RequestContext:
+@dataclass(slots=True, eq=False)
+class RequestContext(Mapping[str, Any]):
+    """Who asks, and what an assistant may know of the request.
+
+    Code that was written for a context of another kind reads it as a mapping with the keys of ``KEYS``. ``request`` is
+    the context itself, so that ``context["request"].headers`` and ``context.request.headers`` work, too.
+    """
+
     user_id: str
     request_id: str = field(default_factory=lambda: uuid4().hex)
     locale: str | None = None
@@ -133,9 +140,37 @@ class RequestContext:
     """Where the one who asks reaches this server, without a slash at the end."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What the user's token says of them, as far as the deployment wants to know it."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The request's headers that ``CHAT_CONTEXT_HEADERS`` lists; names in any case."""
     client_says: Mapping[str, Any] = field(default_factory=dict)
     """``userInfo`` and ``pageContext`` of the request: the client's word, which decides nothing."""
     files: Files | None = None
     turn: Turn | None = None
     thread_bases: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
     """Thread id to its columns as this request loaded or last saved them: what differs is what it changed."""
+
+    KEYS: ClassVar = ("user_id", "claims", "headers", "request_id", "locale", "request")
+
+    @property
+    def request(self) -> "RequestContext":
+        return self
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.KEYS:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.KEYS)
+
+    def __len__(self) -> int:
+        return len(self.KEYS)
+
+    # Two requests are never the same one, whatever they hold.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        """So that a team can extend ``AgentContext[RequestContext]``: pydantic takes the object as it is."""
+        return is_instance_schema(cls)

@@ -1,9 +1,11 @@
 """From the request's headers to a RequestContext."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fastapi import Request
+from multidict import CIMultiDict, CIMultiDictProxy
 from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.public_url import PublicUrl
@@ -11,12 +13,20 @@ from chatkit_postgres.api.rate_limit import RateLimit
 from chatkit_postgres.api.request_id import request_id_of
 from chatkit_postgres.auth.disabled_users import DisabledUsers
 from chatkit_postgres.auth.tokens import TokenVerifier
+from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import ForeignOrigin, Unauthorized, UserDisabled
+from chatkit_postgres.errors import ForeignOrigin, NotStarted, Unauthorized, UserDisabled
+from chatkit_postgres.observability.logs import get_logger
 
 LONGEST_LOCALE = 35  # RFC 5646, section 4.4.1
 
+logger = get_logger(__name__)
+
 Authenticate = Callable[[Request], Awaitable[RequestContext]]
+IdentifyUser = Callable[[Request], Awaitable[User | None]]
+"""None for a request of nobody."""
+
+UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True)
@@ -27,29 +37,69 @@ class CookieRules:
     origins: frozenset[str]
 
 
-def authenticated_by(
-    verifier: TokenVerifier,
-    disabled: DisabledUsers,
-    rate_limit: RateLimit,
-    cookie: CookieRules | None,
-    public_url: PublicUrl,
-) -> Authenticate:
-    async def authenticate(request: Request) -> RequestContext:
-        """Raises Unauthorized without exactly one good token, ForeignOrigin, UserDisabled or TooManyRequests."""
-        identity = await verifier.identify(_token(request, cookie))
-        bind_contextvars(user_id=identity.user_id)
-        if await disabled.includes(identity.user_id):
+def user_of_token(verifier: TokenVerifier, cookie: CookieRules | None) -> IdentifyUser:
+    """Raises Unauthorized without exactly one good token, and ForeignOrigin."""
+
+    async def identify(request: Request) -> User:
+        return await verifier.identify(_token(request, cookie))
+
+    return identify
+
+
+def user_of_application(authenticate: IdentifyUser, origins: frozenset[str], public_url: PublicUrl) -> IdentifyUser:
+    """As the application says. A browser adds the application's cookie whichever page asks, so a request that changes
+    something must come from the application's own origin, or one of ``origins``. Raises ForeignOrigin."""
+
+    async def identify(request: Request) -> User | None:
+        if request.method in UNSAFE_METHODS and "cookie" in request.headers and "origin" in request.headers:
+            parts = urlsplit(public_url(request))
+            _check_origin(request, origins | {f"{parts.scheme}://{parts.netloc}"})
+        user = await authenticate(request)
+        if user is None:
+            return None
+        if not is_user_id(user.id):
+            raise TypeError("authenticate: the id of a User is a text of 1 to 255 printable characters")
+        return User(user.id, storable_claims(user.claims))
+
+    return identify
+
+
+@dataclass(frozen=True)
+class Authentication:
+    """From a request to its RequestContext."""
+
+    identify: IdentifyUser
+    disabled: DisabledUsers
+    rate_limit: RateLimit
+    public_url: PublicUrl
+    is_started: Callable[[], bool]
+    context_headers: tuple[str, ...] = ()
+
+    async def __call__(self, request: Request) -> RequestContext:
+        """Raises NotStarted, Unauthorized, ForeignOrigin, UserDisabled or TooManyRequests."""
+        if not self.is_started():
+            logger.error("not_started", cure="run chatkit_postgres.lifespan(chat) in the lifespan of your application")
+            raise NotStarted
+        user = await self.identify(request)
+        if user is None:
+            raise Unauthorized
+        bind_contextvars(user_id=user.id)
+        if await self.disabled.includes(user.id):
             raise UserDisabled
-        await rate_limit.spend(identity.user_id)
+        await self.rate_limit.spend(user.id)
         return RequestContext(
-            user_id=identity.user_id,
+            user_id=user.id,
             request_id=request_id_of(request.scope),
-            public_url=public_url(request),
+            public_url=self.public_url(request),
             locale=_locale(request.headers.get("accept-language", "")),
-            claims=identity.claims,
+            claims=user.claims,
+            headers=self._headers(request),
         )
 
-    return authenticate
+    def _headers(self, request: Request) -> Mapping[str, str]:
+        """Those that an assistant may read; several of one name as HTTP joins them (RFC 9110, 5.3)."""
+        given = {name: ", ".join(request.headers.getlist(name)) for name in self.context_headers}
+        return CIMultiDictProxy(CIMultiDict({name: value for name, value in given.items() if value}))
 
 
 def _token(request: Request, cookie: CookieRules | None) -> str:

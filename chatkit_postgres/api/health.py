@@ -18,11 +18,12 @@ logger = get_logger(__name__)
 
 def health_router(
     database: Database,
-    keys: Keys,
+    keys: Keys | None,
     *,
     wanted_revision: str,
     is_served: Callable[[str | None], bool],
     is_draining: Callable[[], bool],
+    is_started: Callable[[], bool],
 ) -> APIRouter:
     router = APIRouter()
 
@@ -40,12 +41,13 @@ def health_router(
         except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
             logger.warning("not_ready", **failure(error))
             reachable = False
-        has_keys = await keys.look()
-        is_ready = reachable and is_served(seen) and has_keys and not is_draining()
+        has_keys = keys is None or await keys.look()
+        is_ready = reachable and is_served(seen) and has_keys and is_started() and not is_draining()
         body = {
             "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
             "database": "ok" if reachable else "unreachable",
             "keys": "ok" if has_keys else "unknown",
+            "lifespan": "ok" if is_started() else "not_started",
             "revision": {"seen": seen, "wanted": wanted_revision},
         }
         return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})

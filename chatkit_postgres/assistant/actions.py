@@ -28,14 +28,18 @@ _MARK = "__chatkit_action__"
 class ActionRules:
     type: str
     payload: TypeAdapter[Any]
-    is_free: bool
+    is_free: bool = False
     """May be sent without a widget that declares it."""
+    may_lack_sender: bool = False
+    """May be sent without any widget; the handler sees that there is none."""
 
 
 @dataclass(frozen=True)
 class RegisteredAction:
     rules: ActionRules
     handle: Handler
+    handle_at_once: Handler | None = None
+    """For ``threads.sync_custom_action``, where that is another function."""
 
 
 def action(action_type: str, payload: Any = Any, *, free: bool = False) -> Callable[[F], F]:

@@ -11,8 +11,6 @@ from agents import (
     ModelProvider,
     ModelSettings,
     RunConfig,
-    RunErrorHandlerInput,
-    RunErrorHandlerResult,
     Runner,
     RunResultStreaming,
     StreamEvent,
@@ -34,6 +32,7 @@ from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
 from chatkit_postgres.assistant.base import Assistant, Choices, Say
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
+from chatkit_postgres.assistant.guardrails import told_as_answer
 from chatkit_postgres.assistant.images import StoredImages, partial_images_of
 from chatkit_postgres.assistant.mcp_servers import McpServers, watcher
 from chatkit_postgres.assistant.silence import without_empty_messages
@@ -138,7 +137,7 @@ class AgentAssistant(Assistant):
             context=running,
             max_turns=MOST_MODEL_CALLS,
             run_config=run_config,
-            error_handlers={"model_refusal": _refused},
+            error_handlers={"model_refusal": told_as_answer},
             hooks=hooks,
         )
         try:
@@ -262,9 +261,3 @@ def said_by_client(context: RequestContext) -> str:
         return ""
     about = json.dumps(said, ensure_ascii=False)
     return f"The user's application says this about the user and the page they look at. It is information: {about}"
-
-
-def _refused(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
-    """What a model says instead of an answer was told as one, and is no failure."""
-    logger.info("model_refused")
-    return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)

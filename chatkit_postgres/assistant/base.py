@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -28,6 +29,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotSupported
 
 Say = Callable[[ThreadStreamEvent], Awaitable[None]]
+LoadHistory = Callable[[], Awaitable[Sequence[ThreadItem]]]
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ class Choices:
         return tool_id in self.tools
 
 
-class AnyChoice(Choices):
-    """For an assistant that looks at them itself."""
+class OpenChoices(Choices):
+    """For an assistant that judges them itself: what the settings do not limit is passed on."""
 
     def allows_model(self, name: str) -> bool:
-        return True
+        return not self.models or name in self.models
 
     def allows_tool(self, tool_id: str) -> bool:
-        return True
+        return not self.tools or tool_id in self.tools
 
 
 class Assistant(ABC):
@@ -100,6 +102,19 @@ class Assistant(ABC):
         ``say`` tells one after everything that was yielded before, and after whatever was said before.
         """
         return self.respond(history, context)
+
+    async def answer(
+        self,
+        message: UserMessageItem | None,
+        context: AgentContext[RequestContext],
+        load_history: LoadHistory,
+        say: Say,
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        """Called by the server for each answer; ``message`` is the one to answer, or None after a client tool's output
+        or answered questions."""
+        async with aclosing(self.stream(await load_history(), context, say)) as events:
+            async for event in events:
+                yield event
 
     def prepare(self, models: ModelProvider, choices: Choices) -> None:
         """Called once after loading, with the configured models and what the settings allow to choose."""

@@ -1,15 +1,21 @@
-"""A guardrail that was tripped: one sentence for the user, and what it was that tripped it."""
+"""What ends an answer on purpose: a guardrail that tripped, with a sentence for the user, or a model's refusal."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from agents import (
     InputGuardrailTripwireTriggered,
     OutputGuardrailTripwireTriggered,
+    RunErrorHandlerInput,
+    RunErrorHandlerResult,
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
 )
 
 from chatkit_postgres.errors import ChatError, InputGuardrailTripped, OutputGuardrailTripped, ToolGuardrailTripped
+from chatkit_postgres.observability.logs import get_logger
+
+logger = get_logger(__name__)
 
 TRIPPED = (
     InputGuardrailTripwireTriggered,
@@ -46,3 +52,9 @@ def refusal_of(
             return OutputGuardrailTripped(sentence)
         case _:
             return ToolGuardrailTripped(sentence)
+
+
+def told_as_answer(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
+    """What a model says instead of an answer was streamed like one, and is no failure."""
+    logger.info("model_refused")
+    return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)

@@ -1,48 +1,99 @@
-"""From ``CHAT_ASSISTANT`` to something that answers."""
+"""From ``CHAT_ASSISTANT``, or an object in its place, to something that answers."""
 
+import inspect
+import traceback
 from importlib import import_module
 from typing import Any
 
 from agents import Agent
+from chatkit.server import ChatKitServer
 
 from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.base import Assistant, Choices
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
 from chatkit_postgres.assistant.mcp_servers import McpServers, read_servers
 from chatkit_postgres.assistant.models import ModelOptions, for_all_runs, model_provider, transcriber
+from chatkit_postgres.assistant.server import OwnAttachmentStoreError, ServerAssistant
+from chatkit_postgres.store import DatabaseStore
 
 
 class AssistantError(Exception):
     """The import string does not lead to an assistant; the message says where it stopped."""
 
 
-def load_assistant(import_string: str, options: ModelOptions) -> Assistant:
-    """``package.module:attribute``, where the attribute is an ``agents.Agent``, an Assistant, or a function of
-    no arguments that returns one of them. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for
-    the environment's proxy."""
+def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -> Assistant:
+    """``named`` is an import string, ``package.module:attribute``, or the object itself: an ``agents.Agent``, an
+    Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and wants nothing, or the
+    store. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
     models = model_provider(options)
     for_all_runs(options, models)
-    module_name, _, attribute = import_string.partition(":")
+    name = named if isinstance(named, str) else _name_of(named)
     try:
-        found: Any = import_module(module_name)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-        if callable(found) and not isinstance(found, Agent | Assistant):
-            found = found()
+        found = _made(_imported(named) if isinstance(named, str) else named, store)
+        assistant = _assistant_of(found, options, store)
     except (Exception, SystemExit) as error:
-        raise AssistantError(f"{import_string}: {type(error).__name__}: {error}") from error
-    if isinstance(found, Agent):
-        # Without a model, it is also shown what a front end has to deal with.
-        found = DemoAssistant(found) if options.is_demo else AgentAssistant(found)
-    if not isinstance(found, Assistant):
-        raise AssistantError(f"{import_string} is a {type(found).__name__}, not an agents.Agent or an Assistant")
-    assistant: Assistant = found
+        raise AssistantError(f"{name}: {_told(error)}") from error
+    if assistant is None:
+        raise AssistantError(
+            f"{name} is a {type(found).__name__}, not an agents.Agent, an Assistant or a ChatKitServer"
+        )
     assistant.transcriber = transcriber(options)
     if isinstance(assistant, AgentAssistant):
         assistant.is_traced = options.is_traced
         if options.mcp_file is not None:
             assistant.mcp = McpServers(read_servers(options.mcp_file))
     elif options.mcp_file is not None:
-        raise AssistantError(f"{import_string} is no agents.Agent, and CHAT_MCP_FILE has tools for one")
+        raise AssistantError(f"{name} is no agents.Agent, and CHAT_MCP_FILE has tools for one")
     assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools))
     return assistant
+
+
+def _imported(import_string: str) -> Any:
+    module, _, attribute = import_string.partition(":")
+    found: Any = import_module(module)
+    for name in attribute.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _made(found: Any, store: DatabaseStore) -> Any:
+    """What a function returns, or an instance of a class of servers; anything else as it is."""
+    is_server = inspect.isclass(found) and issubclass(found, ChatKitServer)
+    if not is_server and (not callable(found) or isinstance(found, Agent | Assistant | ChatKitServer)):
+        return found
+    parameters = inspect.signature(found).parameters.values()
+    wanted = [p.name for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+    if unknown := [name for name in wanted if name != "store"]:
+        raise TypeError(
+            f"it wants {', '.join(unknown)}, which nobody here knows; name a function without arguments that makes it"
+        )
+    return found(store=store) if wanted else found()
+
+
+def _assistant_of(found: Any, options: ModelOptions, store: DatabaseStore) -> Assistant | None:
+    match found:
+        case Assistant():
+            return found
+        case ChatKitServer():
+            return ServerAssistant(found, store, is_traced=options.is_traced)
+        case Agent():
+            # Without a model, it is also shown what a front end has to deal with.
+            return DemoAssistant(found) if options.is_demo else AgentAssistant(found)
+        case _:
+            return None
+
+
+def _name_of(given: object) -> str:
+    return str(getattr(given, "__qualname__", None) or type(given).__qualname__)
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong, and in which line of the team's code."""
+    if isinstance(error, OwnAttachmentStoreError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith("<") and frame.filename != __file__]
+    told = f"{type(error).__name__}: {error}"
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {told}" if theirs else told

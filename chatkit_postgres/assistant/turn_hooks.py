@@ -22,11 +22,10 @@ LONGEST_PROGRESS = 200
 logger = get_logger(__name__)
 
 
-class TurnHooks(RunHooks[AgentContext[RequestContext]]):
+class ToolErrors(RunHooks[Any]):
+    """Logs tools that fail, and ends the turn with what a tool raises for the user."""
+
     def __init__(self) -> None:
-        self._running: dict[str, tuple[str, int]] = {}
-        """Call id to the workflow and the place of its task in it."""
-        self._told_at: dict[str, float] = {}
         self._for_user: BaseStreamError | None = None
         """What a tool raised, perhaps one of an agent that is a tool itself, whose run tells its failures here and its
         ends to nobody."""
@@ -43,6 +42,22 @@ class TurnHooks(RunHooks[AgentContext[RequestContext]]):
 
     def note_failure(self, call: RunContextWrapper[Any]) -> None:
         self._failed.add(_call_id(call))
+
+    async def on_tool_end(
+        self, _context: RunContextWrapper[Any], _agent: Agent[Any], _tool: Tool, _result: object
+    ) -> None:
+        if self._for_user is not None:
+            raise self._for_user
+
+
+class TurnHooks(ToolErrors):
+    """Also shows the calls of MCP tools as the tasks of a workflow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: dict[str, tuple[str, int]] = {}
+        """Call id to the workflow and the place of its task in it."""
+        self._told_at: dict[str, float] = {}
 
     async def on_tool_start(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool
@@ -75,10 +90,9 @@ class TurnHooks(RunHooks[AgentContext[RequestContext]]):
             await chat.stream(ProgressUpdateEvent(text=f"{title}: {text}"))
 
     async def on_tool_end(
-        self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool, _result: object
+        self, context: RunContextWrapper[AgentContext[RequestContext]], agent: Agent[Any], tool: Tool, result: object
     ) -> None:
-        if self._for_user is not None:
-            raise self._for_user
+        await super().on_tool_end(context, agent, tool, result)
         workflow_id, place = self._running.pop(_call_id(context), ("", 0))
         if not workflow_id:
             return

@@ -1,0 +1,3 @@
+from chatkit_postgres.auth.user import User
+
+__all__ = ["User"]

@@ -6,31 +6,25 @@ named twice, critical extensions, the kind of token, types of claims, an audienc
 
 import base64
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 from jose import jwt
 from jose.exceptions import JOSEError
 
 from chatkit_postgres.auth.keys import Keys
+from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.errors import KeysUnavailable, Unauthorized
-from chatkit_postgres.strict_json import loads, path_to_unsafe_text
+from chatkit_postgres.strict_json import loads
 
 LONGEST_TOKEN_BYTES = 8 * 1024
-LONGEST_USER_ID = 255
 LONGEST_KEY_ID = 255
-LONGEST_CLAIM = 1000
-MOST_ROLES = 100
 
 # RFC 7519 and RFC 9068; issuers that name no type mean the first.
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 # Each would change what the signature is over or what the token is; nothing of it is supported.
 _FOREIGN_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
 _LATEST_TIME = 2**53
-
-Claim = str | int | float | bool | list[str]
 
 
 @dataclass(frozen=True)
@@ -47,19 +41,12 @@ class TokenRules:
     """Claims that a deployment wants to know of its users: name, email, roles."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    user_id: str
-    claims: Mapping[str, Claim] = field(default_factory=dict)
-    """Those that are kept, where the token has them."""
-
-
 class TokenVerifier:
     def __init__(self, rules: TokenRules, keys: Keys) -> None:
         self._rules = rules
         self._keys = keys
 
-    async def identify(self, token: str) -> Identity:
+    async def identify(self, token: str) -> User:
         """Whom a token speaks for. Anything unclean raises Unauthorized, always the same; KeysUnavailable while
         the issuer's keys were never seen."""
         try:
@@ -70,7 +57,7 @@ class TokenVerifier:
         except Exception:  # noqa: BLE001
             raise Unauthorized from None
 
-    async def _verified(self, token: str) -> Identity:
+    async def _verified(self, token: str) -> User:
         if len(token) > LONGEST_TOKEN_BYTES or not token.isascii():
             raise Unauthorized
         header_part, claims_part, signature_part = token.split(".")
@@ -97,7 +84,8 @@ class TokenVerifier:
                 "leeway": rules.leeway_seconds,
             },
         )
-        return Identity(claims[rules.user_claim], self._kept(claims))
+        kept = {name: claims[name] for name in rules.kept_claims if name in claims}
+        return User(claims[rules.user_claim], storable_claims(kept))
 
     def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:
         algorithm, kind, key_id = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
@@ -130,11 +118,6 @@ class TokenVerifier:
         if not clean:
             raise Unauthorized
 
-    def _kept(self, claims: dict[str, Any]) -> Mapping[str, Claim]:
-        """What is too long or of another shape is left out: it is nice to know, and no reason to lock anybody out."""
-        kept = {name: claims[name] for name in self._rules.kept_claims if _is_keepable(claims.get(name))}
-        return MappingProxyType(kept)
-
 
 def _read(part: str) -> dict[str, Any]:
     document = loads(_bytes_of(part), most_depth=8, most_values=500)
@@ -153,21 +136,6 @@ def _bytes_of(part: str) -> bytes:
 
 def _is_time(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_TIME
-
-
-def _is_keepable(value: Any) -> bool:
-    if isinstance(value, list):
-        return len(value) <= MOST_ROLES and all(isinstance(element, str) and _is_keepable(element) for element in value)
-    if isinstance(value, str):
-        return len(value) <= LONGEST_CLAIM and path_to_unsafe_text(value) is None
-    return isinstance(value, bool | int | float)
-
-
-def is_user_id(value: Any) -> bool:
-    """1 to 255 printable characters, with no space at either end."""
-    return (
-        isinstance(value, str) and 1 <= len(value) <= LONGEST_USER_ID and value.isprintable() and value == value.strip()
-    )
 
 
 def mint(secret: str, user_id: str, *, seconds: int, rules: TokenRules | None = None) -> str:

@@ -11,7 +11,7 @@ from chatkit.widgets import WidgetRoot
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chatkit_postgres.assistant import Assistant
-from chatkit_postgres.assistant.actions import Outcome, RegisteredAction
+from chatkit_postgres.assistant.actions import ActionRules, Outcome, RegisteredAction
 from chatkit_postgres.chat.live import LiveContext
 from chatkit_postgres.errors import Unprocessable
 
@@ -34,7 +34,8 @@ class CheckedAction:
 
     async def outcome(self, context: LiveContext) -> ThreadItem | None:
         """The item that changed. Raises Unprocessable if the handler answers with a stream."""
-        started = self._registered.handle(self._payload, self.sender, context)
+        handle = self._registered.handle_at_once or self._registered.handle
+        started = handle(self._payload, self.sender, context)
         if isinstance(started, AsyncGenerator):
             await started.aclose()
             raise Unprocessable("params.action.type: this action answers with a stream; send threads.custom_action.")
@@ -60,7 +61,7 @@ class CheckedAction:
 def checked(assistant: Assistant, action: Action[str, Any], sender: WidgetItem | None) -> CheckedAction:
     """Raises Unprocessable that names what is wrong."""
     registered = assistant.find_action(action.type)
-    if registered is None or not (registered.rules.is_free or (sender and declares(sender.widget, action.type))):
+    if registered is None or not _may_be_sent(registered.rules, sender):
         # One sentence for both: what other widgets may send is nobody's business.
         raise Unprocessable(f"params.action.type: there is no action {action.type[:100]!r} here.")
     try:
@@ -72,8 +73,14 @@ def checked(assistant: Assistant, action: Action[str, Any], sender: WidgetItem |
     return CheckedAction(registered, payload, sender)
 
 
+def _may_be_sent(rules: ActionRules, sender: WidgetItem | None) -> bool:
+    if sender is None:
+        return rules.is_free or rules.may_lack_sender
+    return rules.is_free or declares(sender.widget, rules.type)
+
+
 def declares(widget: WidgetRoot, action_type: str) -> bool:
-    """Whether a component of the widget sends this action to the server."""
+    """Whether a component of the widget sends this action, be it by a page that handles it first."""
     return action_type in _declared(widget.model_dump())
 
 
@@ -84,7 +91,7 @@ def _declared(value: Any) -> set[str]:
             is_action = isinstance(member, dict) and _DECLARATION.fullmatch(name)
             if not is_action:
                 found |= _declared(member)
-            elif member.get("handler", "server") == "server":
+            else:
                 # What is inside of it is a payload, whatever it looks like.
                 found.add(str(member.get("type")))
     elif isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode, StreamError
 from chatkit.server import DEFAULT_PAGE_SIZE, ChatKitServer
@@ -18,6 +19,7 @@ from chatkit.types import (
     Page,
     SDKHiddenContextItem,
     StreamingReq,
+    StreamOptions,
     StructuredInputItem,
     SyncCustomActionResponse,
     Thread,
@@ -177,9 +179,9 @@ class ChatServer(ChatKitServer[RequestContext]):
             await self.store.add_thread_item(thread.id, message, context)
             if drop_calls(thread):
                 await self.store.save_thread(thread, context)
-        history = await self._history_of(thread, message, context)
         live = LiveContext.of(thread, self.store, context)
-        told = live.telling.merged(self.assistant.stream(history, live, live.telling.say))
+        load_history = partial(self._history_of, thread, message, context)
+        told = live.telling.merged(self.assistant.answer(message, live, load_history, live.telling.say))
         async with (
             entitled(thread, self.assistant, message, live) as look_for_title,
             aclosing(self._keeper.kept(told, thread, context)) as answer,
@@ -201,6 +203,10 @@ class ChatServer(ChatKitServer[RequestContext]):
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
     ) -> None:
         await self.store.save_feedback(thread_id, item_ids, feedback, context)
+        await self.assistant.add_feedback(thread_id, item_ids, feedback, context)
+
+    def get_stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:
+        return self.assistant.stream_options(thread, context)
 
     async def _act_at_once(self, params: ThreadCustomActionParams, context: RequestContext) -> SyncCustomActionResponse:
         """The item that an action changed, saved before it is told."""

@@ -24,7 +24,7 @@ def results_of(settings: Settings) -> list[Result]:
 def _check_keys(settings: Settings) -> Result:
     if settings.is_dev or not settings.uses_key_set:
         return "keys", True, "a shared secret"
-    from chatkit_postgres.parts.identity import token_rules, verification_keys
+    from chatkit_postgres.wiring.identity import token_rules, verification_keys
 
     async def look() -> bool:
         return await verification_keys(settings, token_rules(settings)).look()
@@ -38,10 +38,14 @@ def _check_assistant(settings: Settings) -> Result:
     from chatkit_postgres.assistant import AssistantError, load_assistant
     from chatkit_postgres.assistant.mcp_servers import McpError
     from chatkit_postgres.assistant.proxies import ProxyRefused
-    from chatkit_postgres.parts.models import model_options
+    from chatkit_postgres.db import Database
+    from chatkit_postgres.store import DatabaseStore
+    from chatkit_postgres.wiring.models import model_options
 
+    # Nothing is read from it.
+    store = DatabaseStore(Database("postgresql:///"))
     try:
-        load_assistant(settings.assistant, model_options(settings))
+        load_assistant(settings.assistant, model_options(settings), store)
     except (AssistantError, McpError, ProxyRefused) as error:
         return "assistant", False, str(error)
     return "assistant", True, settings.assistant
@@ -84,7 +88,7 @@ def _check_database(settings: Settings) -> Result:
 
 def _check_storage(settings: Settings) -> Result:
     from chatkit_postgres.errors import ChatError
-    from chatkit_postgres.parts.files import file_storage
+    from chatkit_postgres.wiring.files import file_storage
 
     place = settings.storage_url or settings.data_dir / "attachments"
     try:
@@ -101,7 +105,7 @@ def _check_model(settings: Settings) -> Result:
 
     from chatkit_postgres.assistant.openai_client import StreamingOpenAI
     from chatkit_postgres.assistant.proxies import ProxyRefused
-    from chatkit_postgres.parts.models import model_options
+    from chatkit_postgres.wiring.models import model_options
 
     options = model_options(settings)
     if options.is_demo:

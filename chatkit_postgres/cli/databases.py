@@ -1,6 +1,6 @@
 """The database a command works on: the configured one, or the embedded one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -38,23 +38,39 @@ def check_fitness(url: "URL") -> None:
 
 
 @contextmanager
-def own_database(settings: Settings) -> "Iterator[URL]":
-    """The configured database, or the embedded one, started here and for as long as the block runs."""
+def reserved_database(settings: Settings) -> "Iterator[tuple[URL, Callable[[], None]]]":
+    """The configured database, or the embedded one, and the function that starts it, if it is to be started. It runs
+    no longer than the block."""
     from chatkit_postgres.db.address import normalised_url
     from chatkit_postgres.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
     if settings.database_url is not None:
-        yield normalised_url(settings.database_url.get_secret_value())
+        yield normalised_url(settings.database_url.get_secret_value()), lambda: None
         return
     embedded = EmbeddedPostgres(settings.data_dir / "postgres", binaries=settings.postgres_bin)
+
+    def start() -> None:
+        try:
+            embedded.start()
+        except EmbeddedPostgresError as error:
+            raise ConfigurationError([str(error)]) from error
+
     try:
-        embedded.start()
+        url = embedded.reserve()
     except EmbeddedPostgresError as error:
         raise ConfigurationError([str(error)]) from error
     try:
-        yield embedded.url
+        yield url, start
     finally:
         embedded.stop()
+
+
+@contextmanager
+def own_database(settings: Settings) -> "Iterator[URL]":
+    """The configured database, or the embedded one, started here and for as long as the block runs."""
+    with reserved_database(settings) as (url, start):
+        start()
+        yield url
 
 
 @contextmanager

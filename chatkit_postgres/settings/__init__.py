@@ -1,15 +1,18 @@
 """What can be configured: the environment, ``.env``, and ``[tool.chatkit-postgres]`` of ``pyproject.toml``, in this
 order, read once, all problems reported together.
 
-Only ``main``, ``parts``, ``cli`` and ``migrations/env.py`` read settings; every other part is handed what it needs.
+Only ``main``, ``wiring``, ``cli`` and ``migrations/env.py`` read settings; every other part is handed what it needs.
 """
 
 import logging
+import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -27,7 +30,10 @@ from chatkit_postgres.settings.lists import split
 
 DEFAULT_ASSISTANT = "chatkit_postgres.assistant.default:build"
 
-__all__ = ["ConfigurationError", "Settings", "is_loopback", "load_settings", "variable_name"]
+OTHERS = frozenset({"CHAT_BACKEND_URL", "CHAT_IMAGE", "CHAT_AGENTS_DIR"})
+"""What the web app and compose read from the same file."""
+
+__all__ = ["ConfigurationError", "Settings", "is_loopback", "load_settings", "unknown_settings", "variable_name"]
 
 
 class ConfigurationError(Exception):
@@ -111,7 +117,12 @@ class Settings(IdentitySettings, FileSettings):
         description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",
     )
     mcp_file: Path | None = Field(None, description="a file of MCP servers, whose tools are the agent's")
-    assistant: str = Field(DEFAULT_ASSISTANT, description="import string of the assistant to run")
+    assistant: str = Field(
+        DEFAULT_ASSISTANT, description="import string of the agent, the assistant or the ChatKitServer to run"
+    )
+    context_headers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="request headers that an assistant may read, comma-separated, e.g. `X-Map-Id`"
+    )
 
     transcription_model: str | None = Field(
         None, description="speech to text by the model server, e.g. `whisper-1`; unset: not offered"
@@ -152,6 +163,7 @@ class Settings(IdentitySettings, FileSettings):
     @field_validator(
         "allowed_models",
         "allowed_tools",
+        "context_headers",
         mode="before",
     )
     @classmethod
@@ -204,8 +216,9 @@ class Settings(IdentitySettings, FileSettings):
     def dev_secret_file(self) -> Path:
         return self.data_dir / "dev-secret"
 
-    def problems(self) -> list[str]:
-        """What is wrong with the settings taken together, for a server that listens on ``serve_host``."""
+    def problems(self, *, verifies_tokens: bool = True) -> list[str]:
+        """What is wrong with the settings taken together, for a server that listens on ``serve_host``;
+        ``verifies_tokens`` is False where an application authenticates its users itself."""
         found: list[str] = []
         if self.auth_mode == "dev":
             if not self.is_embedded:
@@ -218,13 +231,20 @@ class Settings(IdentitySettings, FileSettings):
                     "CHAT_AUTH_MODE: dev hands tokens to anybody, so it works on a loopback address only. "
                     "Use --host 127.0.0.1, or set CHAT_AUTH_MODE=jwt and CHAT_JWT_SECRET."
                 )
+        elif not verifies_tokens:
+            found += self._link_key_problems()
         elif not self.is_dev:
-            found += self.key_problems() + self._link_key_problems()
+            found += self.key_problems() + (self._link_key_problems() if self.uses_key_set or self.jwt_key else [])
         if self.transcription_model is not None and self.uses_demo_model:
             found.append("CHAT_TRANSCRIPTION_MODEL: there is no server to ask; set OPENAI_API_KEY or OPENAI_BASE_URL.")
         if (self.aws_access_key_id is None) != (self.aws_secret_access_key is None):
             found.append("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: set both, or none of them.")
-        if self.auth_cookie is not None and not self.is_dev and "cors_origins" not in self.model_fields_set:
+        if (
+            verifies_tokens
+            and self.auth_cookie is not None
+            and not self.is_dev
+            and "cors_origins" not in self.model_fields_set
+        ):
             found.append(
                 "CHAT_AUTH_COOKIE: a browser sends it for whichever page asks. Name the pages that may: "
                 "CHAT_CORS_ORIGINS=https://chat.example.com"
@@ -233,9 +253,6 @@ class Settings(IdentitySettings, FileSettings):
 
     def _link_key_problems(self) -> list[str]:
         if self.link_key is None:
-            if not self.uses_key_set:
-                # Said already: there is no secret at all.
-                return []
             return [f"CHAT_URL_SECRET: signs addresses of files, and not set. {CURE}"]
         if self.url_secret is not None and len(self.link_key.encode()) < SHORTEST_SECRET_BYTES:
             return [f"CHAT_URL_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
@@ -252,9 +269,25 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError([f"pyproject.toml: {error}."]) from None
 
 
+def unknown_settings() -> list[str]:
+    """A sentence for each variable of the environment, ``.env`` or ``pyproject.toml`` that looks like a setting and is
+    none, with the nearest name that is one."""
+    known = {variable_name(field) for field in Settings.model_fields} | OTHERS
+    project = PyprojectTomlConfigSettingsSource(Settings)
+    given = [name.upper() for name in (*os.environ, *dotenv_values(".env"))]
+    given += [f"CHAT_{name.upper()}" for name in project() if variable_name(name) not in known]
+    wrong = dict.fromkeys(name for name in given if name.startswith("CHAT_") and name not in known)
+    return [f"{name}: there is no such setting.{_nearest(name, known)}" for name in wrong]
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    nearest = get_close_matches(name, known, n=1)
+    return f" Did you mean {nearest[0]}?" if nearest else ""
+
+
 def variable_name(field: str) -> str:
     """The environment variable that sets a field."""
-    alias = Settings.model_fields[field].validation_alias
+    alias = Settings.model_fields[field].validation_alias if field in Settings.model_fields else None
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
     return f"CHAT_{field.upper()}"

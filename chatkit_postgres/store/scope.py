@@ -25,10 +25,19 @@ def owner_of(context: Any) -> str:
     return user_id
 
 
+def request_of(context: Any) -> RequestContext | None:
+    """The RequestContext, also where somebody has made a plain dict of it."""
+    found = context if isinstance(context, RequestContext) else None
+    if found is None and isinstance(context, Mapping):
+        found = context.get("request")
+    return found if isinstance(found, RequestContext) else None
+
+
 def turn_of(context: Any, thread_id: str | None = None) -> Turn | None:
     """The turn a statement runs under; a turn fences its own thread, and no other."""
-    turn = getattr(context, "turn", None)
-    if not isinstance(turn, Turn):
+    request = request_of(context)
+    turn = request.turn if request is not None else None
+    if turn is None:
         return None
     if thread_id is not None and turn.thread_id not in {None, thread_id}:
         return None
@@ -64,7 +73,8 @@ def lost_fence(turn: Turn | None) -> Superseded:
 
 def claims_of(context: Any) -> dict[str, Any]:
     """What is kept of the owner's token."""
-    return dict(context.claims) if isinstance(context, RequestContext) else {}
+    request = request_of(context)
+    return dict(request.claims) if request is not None else {}
 
 
 def check_active(thread: ThreadMetadata) -> None:
@@ -80,7 +90,8 @@ def check_active(thread: ThreadMetadata) -> None:
 
 def bases_of(context: Any) -> dict[str, Mapping[str, str | None]] | None:
     """Threads as this request loaded them; None for a context that cannot remember any."""
-    return context.thread_bases if isinstance(context, RequestContext) else None
+    request = request_of(context)
+    return request.thread_bases if request is not None else None
 
 
 def clamped(limit: int | None) -> int:

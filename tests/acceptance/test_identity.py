@@ -15,8 +15,8 @@ from sqlalchemy import URL
 
 from chatkit_postgres.auth.tokens import TokenRules, mint
 from chatkit_postgres.main import create_app
-from chatkit_postgres.parts.identity import token_rules
 from chatkit_postgres.settings import load_settings
+from chatkit_postgres.wiring.identity import token_rules
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, script
 from tests.support.forge import Hmac, Rsa, claims, token

@@ -14,6 +14,8 @@ from chatkit_postgres.assistant.mcp_servers import (
     shown_title,
 )
 from chatkit_postgres.assistant.models import ModelOptions
+from chatkit_postgres.db import Database
+from chatkit_postgres.store import DatabaseStore
 
 
 def test_of_an_answer_in_pieces_the_first_ones_are_kept() -> None:
@@ -46,7 +48,7 @@ def test_what_is_text_to_the_model_counts_as_text() -> None:
 def test_an_assistant_that_cannot_have_the_tools_is_refused(tmp_path: Path) -> None:
     options = ModelOptions(mcp_file=tmp_path / "mcp.json")
     with pytest.raises(AssistantError, match="CHAT_MCP_FILE"):
-        load_assistant("tests.support.assistants:Echo", options)
+        load_assistant("tests.support.assistants:Echo", options, DatabaseStore(Database("postgresql:///")))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ async def test_a_spoilt_key_lets_nobody_in_and_nobody_out(forge: Forge, clock: C
     with pytest.raises(Unauthorized):
         await checking.identify(token(forge))
     # The users of the key beside it are not concerned.
-    assert (await checking.identify(token(other))).user_id == "alice"
+    assert (await checking.identify(token(other))).id == "alice"
 
 
 NO_SETS = [b"", b"not json", b"[]", b"null", b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [null, 7, "x", []]}']
@@ -142,12 +142,12 @@ async def test_two_different_keys_under_one_name_are_neither(forge: Forge, clock
     with pytest.raises(Unauthorized):
         await checking.identify(token(forge))
     same = verifier(Issuer(forge.jwk(), forge.jwk()), clock, forge.algorithm)
-    assert (await same.identify(token(forge))).user_id == "alice"
+    assert (await same.identify(token(forge))).id == "alice"
 
 
 async def test_a_token_without_kid_needs_a_set_of_one(forge: Forge, clock: Clock) -> None:
     nameless = token(forge, header(forge, kid=...))
-    assert (await verifier(Issuer(forge.jwk(kid=...)), clock, forge.algorithm).identify(nameless)).user_id == "alice"
+    assert (await verifier(Issuer(forge.jwk(kid=...)), clock, forge.algorithm).identify(nameless)).id == "alice"
     with pytest.raises(Unauthorized):
         await verifier(Issuer(forge.jwk(), forge.other("b").jwk(kid="b")), clock, forge.algorithm).identify(nameless)
 
@@ -211,7 +211,7 @@ async def test_ecdsa_signatures_in_der_or_with_swapped_halves_are_refused(clock:
 
 async def test_the_first_set_decides_the_family_where_none_is_configured(forge: Forge, clock: Clock) -> None:
     checking = verifier(Issuer(forge.jwk(alg=...)), clock, None)
-    assert (await checking.identify(token(forge))).user_id == "alice"
+    assert (await checking.identify(token(forge))).id == "alice"
     for other in ISSUERS.values():
         if other is not forge:
             with pytest.raises(Unauthorized):
@@ -226,7 +226,7 @@ async def test_a_broken_key_of_another_kind_hurts_nobody(clock: Clock) -> None:
     issuer = Issuer(
         {"kty": "OKP", "crv": "Ed25519", "x": "!!!", "kid": "main"}, {"kty": "EC"}, forge.jwk(), Hmac().jwk()
     )
-    assert (await verifier(issuer, clock, "RS256").identify(token(forge))).user_id == "alice"
+    assert (await verifier(issuer, clock, "RS256").identify(token(forge))).id == "alice"
 
 
 async def test_ten_thousand_unknown_kids_are_one_fetch_in_thirty_seconds(clock: Clock) -> None:
@@ -261,7 +261,7 @@ async def test_a_caller_that_leaves_does_not_take_the_fetch_along(forge: Forge, 
     staying = asyncio.create_task(checking.identify(token(forge)))
     await asyncio.sleep(0.02)
     leaving.cancel()
-    assert (await staying).user_id == "alice"
+    assert (await staying).id == "alice"
     assert issuer.asked == 1
 
 
@@ -272,7 +272,7 @@ async def test_a_new_key_is_found_at_once_and_an_old_one_is_dropped(forge: Forge
     new = forge.other("new")
     issuer.members = [new.jwk()]
     clock.now += 31
-    assert (await checking.identify(token(new))).user_id == "alice"
+    assert (await checking.identify(token(new))).id == "alice"
     with pytest.raises(Unauthorized):
         await checking.identify(token(forge))
 
@@ -284,7 +284,7 @@ async def test_a_withdrawn_key_is_dropped_when_the_set_is_no_longer_fresh(forge:
     await checking.identify(token(forge))
     issuer.members = [other.jwk(kid="b")]
     clock.now += FRESH_SECONDS
-    assert (await checking.identify(token(forge))).user_id == "alice"
+    assert (await checking.identify(token(forge))).id == "alice"
     clock.now += 1
     with pytest.raises(Unauthorized):
         await checking.identify(token(forge))
@@ -300,7 +300,7 @@ async def test_an_outage_of_the_issuer_logs_nobody_out_until_its_limit(forge: Fo
     ends = clock.now + FRESH_SECONDS + 3600
     while clock.now + 20 <= ends:
         clock.now += 20
-        assert (await checking.identify(token(forge))).user_id == "alice"
+        assert (await checking.identify(token(forge))).id == "alice"
     await asyncio.sleep(0.05)
     assert issuer.asked <= 1 + 3600 / 30 + 1
     clock.now = ends + 1
@@ -308,7 +308,7 @@ async def test_an_outage_of_the_issuer_logs_nobody_out_until_its_limit(forge: Fo
         await checking.identify(token(forge))
     issuer.is_away = False
     clock.now += 30
-    assert (await checking.identify(token(forge))).user_id == "alice"
+    assert (await checking.identify(token(forge))).id == "alice"
 
 
 async def test_a_set_that_was_never_reached_is_not_the_users_fault(forge: Forge, clock: Clock) -> None:
@@ -328,11 +328,11 @@ async def test_a_file_is_read_again(forge: Forge, clock: Clock, tmp_path: Path) 
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [forge.jwk()]}))
     checking = TokenVerifier(TokenRules(algorithms=None), KeySet(from_file(path), clock=clock))
-    assert (await checking.identify(token(forge))).user_id == "alice"
+    assert (await checking.identify(token(forge))).id == "alice"
     new = forge.other("new")
     path.write_text(json.dumps({"keys": [new.jwk()]}))
     clock.now += 30
-    assert (await checking.identify(token(new))).user_id == "alice"
+    assert (await checking.identify(token(new))).id == "alice"
 
 
 ANSWERS = {

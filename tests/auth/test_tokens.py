@@ -64,15 +64,15 @@ async def test_a_hostile_token_is_the_same_refusal(issuer: Forge, name: str) -> 
 
 
 async def test_a_token_of_the_issuer_passes(issuer: Forge) -> None:
-    assert (await verifier(issuer).identify(token(issuer))).user_id == "alice"
+    assert (await verifier(issuer).identify(token(issuer))).id == "alice"
     minimal = token(issuer, header(issuer, typ=..., kid=...))
-    assert (await verifier(issuer).identify(minimal)).user_id == "alice"
+    assert (await verifier(issuer).identify(minimal)).id == "alice"
 
 
 async def test_a_token_of_ours_passes() -> None:
     rules = TokenRules(issuer="https://us", audience="chat")
     identity = await TokenVerifier(rules, SharedSecret(SECRET)).identify(mint(SECRET, "älice", seconds=60, rules=rules))
-    assert identity.user_id == "älice"
+    assert identity.id == "älice"
 
 
 LONGER: list[Forge] = [
@@ -87,7 +87,7 @@ async def test_longer_digests_and_curves_pass_where_they_are_configured(forge: F
     is_secret = isinstance(forge, Hmac)
     keys = SharedSecret(SECRET, (forge.algorithm,)) if is_secret else key_set(forge.jwk())
     checking = TokenVerifier(TokenRules(algorithms=(forge.algorithm,) if is_secret else None), keys)
-    assert (await checking.identify(token(forge))).user_id == "alice"
+    assert (await checking.identify(token(forge))).id == "alice"
 
 
 @pytest.mark.parametrize("named", ["EdDSA", "Ed25519", ...])
@@ -97,7 +97,7 @@ async def test_ed25519_is_one_algorithm_by_two_names(named: Any) -> None:
     for algorithm in ("EdDSA", "Ed25519"):
         keys = key_set(forge.jwk(alg=named))
         signed = token(forge, header(forge, alg=algorithm))
-        assert (await TokenVerifier(TokenRules(algorithms=None), keys).identify(signed)).user_id == "alice"
+        assert (await TokenVerifier(TokenRules(algorithms=None), keys).identify(signed)).id == "alice"
         other = {"EdDSA": "Ed25519", "Ed25519": "EdDSA"}[algorithm]
         with pytest.raises(Unauthorized):
             await TokenVerifier(TokenRules(algorithms=(other,)), keys).identify(signed)
@@ -132,7 +132,7 @@ async def test_a_key_for_one_rsa_scheme_is_not_used_for_the_other(algorithm: str
     with pytest.raises(Unauthorized):
         await TokenVerifier(both, key_set(forge.jwk(alg=other), algorithms=both.algorithms)).identify(token(forge))
     named_by_nobody = key_set(forge.jwk(alg=...), algorithms=both.algorithms)
-    assert (await TokenVerifier(both, named_by_nobody).identify(token(forge))).user_id == "alice"
+    assert (await TokenVerifier(both, named_by_nobody).identify(token(forge))).id == "alice"
 
 
 async def test_a_small_rsa_key_is_refused_for_pss() -> None:
@@ -157,7 +157,7 @@ async def test_better_auth_tokens_pass() -> None:
     )
     keys = key_set({"crv": "Ed25519", "x": forge.jwk()["x"], "kty": "OKP", "alg": "EdDSA", "kid": forge.kid})
     identity = await TokenVerifier(rules, keys).identify(token(forge, header(forge, typ=...), body))
-    assert (identity.user_id, dict(identity.claims)) == ("alice", {"email": "a@example.com", "name": "Alice"})
+    assert (identity.id, dict(identity.claims)) == ("alice", {"email": "a@example.com", "name": "Alice"})
 
 
 @pytest.mark.parametrize(
@@ -197,14 +197,14 @@ async def test_rs256_tokens_of_auth0_and_clerk_pass(typ: str, body: dict[str, An
     identity = await TokenVerifier(TokenRules(algorithms=None, **rules), keys).identify(
         token(forge, header(forge, typ=typ), claims(iat=NOW, **body))
     )
-    assert identity.user_id == body["sub"]
+    assert identity.id == body["sub"]
 
 
 async def test_issuer_and_audience_are_required_once_configured(issuer: Forge) -> None:
     checking = verifier(issuer, issuer="https://issuer", audience="chat")
     for audience in ("chat", ["other", "chat"]):
         body = claims(iss="https://issuer", aud=audience)
-        assert (await checking.identify(token(issuer, body=body))).user_id == "alice"
+        assert (await checking.identify(token(issuer, body=body))).id == "alice"
     for wrong in (
         {},
         {"iss": "https://issuer"},
@@ -219,7 +219,7 @@ async def test_issuer_and_audience_are_required_once_configured(issuer: Forge) -
 
 async def test_another_claim_can_name_the_user(issuer: Forge) -> None:
     checking = verifier(issuer, user_claim="email")
-    assert (await checking.identify(token(issuer, body=claims(email="a@example.com")))).user_id == "a@example.com"
+    assert (await checking.identify(token(issuer, body=claims(email="a@example.com")))).id == "a@example.com"
     with pytest.raises(Unauthorized):
         await checking.identify(token(issuer))
 
@@ -245,7 +245,7 @@ SECRETS = {
 @pytest.mark.parametrize("name", SECRETS)
 async def test_a_secret_that_looks_like_something_else_is_still_a_secret(name: str) -> None:
     checking = TokenVerifier(TokenRules(), SharedSecret(SECRETS[name]))
-    assert (await checking.identify(token(Hmac(SECRETS[name].encode())))).user_id == "alice"
+    assert (await checking.identify(token(Hmac(SECRETS[name].encode())))).id == "alice"
     for guess in (b"x" * 32, b"s" * 40):
         with pytest.raises(Unauthorized):
             await checking.identify(token(Hmac(guess)))

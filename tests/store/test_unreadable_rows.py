@@ -15,7 +15,6 @@ from chatkit.types import (
     UserMessageItem,
 )
 from sqlalchemy import text
-from structlog.testing import capture_logs
 
 from chatkit_postgres.chat.history import recent_items
 from chatkit_postgres.context import RequestContext, Turn
@@ -117,16 +116,15 @@ async def test_what_was_hidden_stays_hidden(store: DatabaseStore) -> None:
     assert item.content == "secret"
 
 
-async def test_it_is_logged_once_and_without_its_words(store: DatabaseStore) -> None:
+async def test_it_is_logged_once_and_without_its_words(store: DatabaseStore, caplog: pytest.LogCaptureFixture) -> None:
     await broken(store, "a", lambda item: item.update(type="hologram", id="x"))
     await execute(store, "UPDATE chat_messages SET item_id = 'logged once' WHERE item_id = 'a'")
-    with capture_logs() as logs:
-        for _ in range(3):
-            await store.load_thread_items("t", None, 10, "asc", alice())
-            await recent_items(store, "t", alice(), HistoryLimits())
-    (line,) = [line for line in logs if line["event"] == "row_unreadable"]
-    assert (line["what"], line["id"], line["kind"]) == ("item", "logged once", "hologram")
-    assert "Answer" not in json.dumps(line)
+    for _ in range(3):
+        await store.load_thread_items("t", None, 10, "asc", alice())
+        await recent_items(store, "t", alice(), HistoryLimits())
+    (line,) = [record.getMessage() for record in caplog.records if "row_unreadable" in record.getMessage()]
+    assert all(value in line for value in ("item", "logged once", "hologram"))
+    assert "Answer" not in line
 
 
 async def test_a_replay_tells_the_others(store: DatabaseStore) -> None:

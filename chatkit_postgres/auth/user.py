@@ -1,0 +1,43 @@
+"""Who asks: as a token says, or as an application that authenticates its users itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from chatkit_postgres.strict_json import path_to_unsafe_text
+
+LONGEST_USER_ID = 255
+LONGEST_CLAIM = 1000
+MOST_ROLES = 100
+
+Claim = str | int | float | bool | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """``id``: 1 to 255 printable characters, the same for one user for ever, because everything stored belongs to it.
+    ``claims``: what an assistant may know of the user, such as a name or roles; it is stored beside the user."""
+
+    id: str
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+
+
+def is_user_id(value: Any) -> bool:
+    """1 to 255 printable characters, with no space at either end."""
+    return (
+        isinstance(value, str) and 1 <= len(value) <= LONGEST_USER_ID and value.isprintable() and value == value.strip()
+    )
+
+
+def storable_claims(claims: Mapping[str, Any]) -> Mapping[str, Claim]:
+    """What is too long or of another shape is left out: it is nice to know, and no reason to lock anybody out."""
+    return MappingProxyType({name: value for name, value in claims.items() if _is_storable(value)})
+
+
+def _is_storable(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MOST_ROLES and all(isinstance(element, str) and _is_storable(element) for element in value)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_CLAIM and path_to_unsafe_text(value) is None
+    return isinstance(value, bool | int | float)

@@ -1,0 +1,70 @@
+"""`init`: the skeleton of a repository with an agent, its test, and what it takes to run them."""
+
+import json
+import re
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+import typer
+
+from chatkit_postgres import __version__
+
+SUFFIX = ".template"
+DOTTED = {"env.example": ".env.example", "gitignore": ".gitignore"}
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="An empty folder, made if there is none.")] = Path(),
+) -> None:
+    """Write the skeleton of a repository: an agent, its test, settings, Dockerfile, compose override."""
+    directory = directory.absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        present = sorted(path.name for path in directory.iterdir() if path.name not in {".git", ".venv"})
+    except OSError as error:
+        typer.echo(f"init: {directory}: {error.strerror}.", err=True)
+        raise typer.Exit(2) from None
+    if present:
+        typer.echo(f"init: {directory} is not empty: {', '.join(present[:5])}.", err=True)
+        raise typer.Exit(2)
+    values = {"name": _project_name(directory), "version": __version__, "dependency": dependency()}
+    for name, template in _templates(files("chatkit_postgres.cli") / "skeleton"):
+        path = directory / DOTTED.get(name, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(Template(template).substitute(values))
+        typer.echo(path.relative_to(directory))
+    typer.echo("\nchatkit-postgres serve starts it; README.md says more.", err=True)
+
+
+def dependency() -> str:
+    """The package as a requirement, from where it was installed (PEP 610), or from an index if it was."""
+    name = "chatkit-postgres[server]"
+    try:
+        origin = json.loads(distribution("chatkit-postgres").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    if "url" not in origin:
+        return f"{name}=={__version__}"
+    version_control = origin.get("vcs_info")
+    if version_control is None:
+        return f"{name} @ {origin['url']}"
+    return f"{name} @ {version_control['vcs']}+{origin['url']}@{version_control['commit_id']}"
+
+
+def _project_name(directory: Path) -> str:
+    """By the rules for names of distributions."""
+    return re.sub(r"[^a-z0-9]+", "-", directory.name.lower()).strip("-") or "my-agents"
+
+
+def _templates(folder: Traversable, prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            found += _templates(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(SUFFIX):
+            found.append((prefix + entry.name.removesuffix(SUFFIX), entry.read_text()))
+    return found

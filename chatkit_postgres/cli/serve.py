@@ -1,0 +1,171 @@
+"""`serve`: one process, or several, with the database where there is none."""
+
+import errno
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chatkit_postgres import __version__
+from chatkit_postgres.cli.databases import check_fitness, reserved_database
+from chatkit_postgres.cli.places import is_checkout
+from chatkit_postgres.settings import ConfigurationError, Settings, is_loopback, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from uvicorn import Config
+
+# Longer than it takes to save and close the running turns; uvicorn waits for open streams for ever otherwise.
+GRACEFUL_SECONDS = 10
+HTTP_PROTOCOL = "chatkit_postgres.api.http_protocol:BoundedHttpProtocol"
+APPLICATION = "chatkit_postgres.cli.serve:create_app_of_worker"
+REPORT = "CHATKIT_POSTGRES_START_REPORT"
+"""The environment variable that names the file in which a worker says why it cannot start."""
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+) -> None:
+    """Start the server. Without DATABASE_URL it brings its own PostgreSQL and migrates it."""
+    settings = load_settings(serve_host=host)
+    problems = settings.problems() + _port_problems(host, port)
+    if problems:
+        raise ConfigurationError(problems)
+    from chatkit_postgres.observability.logs import configure_logging
+
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    with _terminated_as_interrupted(), reserved_database(settings) as (url, start_database):
+        from chatkit_postgres.db.migrations import upgrade
+        from chatkit_postgres.main import create_app
+
+        os.environ["CHAT_SERVE_HOST"] = host
+        if settings.is_embedded:
+            os.environ["CHAT_EMBEDDED_URL"] = url.render_as_string(hide_password=False)
+        # Before a database is made for it. Also where workers make their own, so that a problem is one message.
+        app = create_app()
+        start_database()
+        if settings.is_embedded:
+            upgrade(url)
+        else:
+            check_fitness(url)
+        typer.echo(_greeting(settings, host, port), err=True)
+        options: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "timeout_keep_alive": settings.keep_alive_seconds,
+            "timeout_graceful_shutdown": GRACEFUL_SECONDS,
+            "http": HTTP_PROTOCOL,
+            "h11_max_incomplete_event_size": settings.max_header_bytes,
+            "ws": "none",
+        }
+        import uvicorn
+
+        with suppress(KeyboardInterrupt):
+            if workers > 1 and not reload:
+                _run_workers(uvicorn.Config(APPLICATION, factory=True, workers=workers, **options))
+            elif reload:
+                uvicorn.run(APPLICATION, factory=True, reload=True, **options)
+            else:
+                uvicorn.run(app, **options)
+
+
+def _run_workers(config: "Config") -> None:
+    """Uvicorn ends them all when one cannot start. Raises ConfigurationError then, with what it has reported."""
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "report"
+        os.environ[REPORT] = str(report)
+        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            # Each of them may have said the same.
+            reported = report.read_text().splitlines() if report.exists() else ["a worker could not start"]
+            raise ConfigurationError(list(dict.fromkeys(reported)))
+
+
+def create_app_of_worker() -> "FastAPI":
+    """The application in a process of --workers or --reload. Ends the process if there is none."""
+    from uvicorn.config import STARTUP_FAILURE
+
+    from chatkit_postgres.main import create_app
+
+    try:
+        return create_app()
+    except ConfigurationError as error:
+        report = os.environ.get(REPORT)
+        if report is None:
+            typer.echo(str(error), err=True)
+        else:
+            with Path(report).open("a") as file:
+                file.write(f"{error}\n")
+        sys.exit(STARTUP_FAILURE)
+
+
+def _port_problems(host: str, port: int) -> list[str]:
+    """Found before anything is started; otherwise the address that is printed is somebody else's.
+
+    What else may be wrong with an address uvicorn says itself.
+    """
+    with suppress(OSError):
+        for family, kind, _, _, address in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                # As uvicorn does: connections of a server that has just ended are no server.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if _is_taken(probe, address):
+                    other = f"--port {port + 10}"
+                    start = f'make run ARGS="{other}"' if is_checkout() else f"chatkit-postgres serve {other}"
+                    return [f"--port: {port} is taken by another server. Choose one: {start}"]
+    return []
+
+
+def _is_taken(probe: socket.socket, address: Any) -> bool:
+    try:
+        probe.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _greeting(settings: Settings, host: str, port: int) -> str:
+    shown = "localhost" if is_loopback(host) else host
+    database = f"embedded PostgreSQL in {settings.data_dir}" if settings.is_embedded else "DATABASE_URL"
+    model = "the built-in demo model" if settings.uses_demo_model else settings.model or "the default model"
+    what = f"http://{shown}:{port}" if settings.is_dev else f"http://{shown}:{port}/api/chatkit"
+    page = "" if settings.is_dev else "\n  no playground: there is a key, so this is not development mode"
+    return f"\n  chatkit-postgres {__version__}  {what}\n  {database}, {model}{page}\n"
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the process the way Ctrl-C does, so that the embedded server is stopped too.
+
+    uvicorn handles them while it runs and raises them again when it is done.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {sign: signal.signal(sign, interrupt) for sign in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)

@@ -1,0 +1,98 @@
+"""Routes and middleware of the FastAPI application."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from fastapi import FastAPI
+
+from chatkit_postgres import __version__
+from chatkit_postgres.api.attachments import FileEndpoint, attachments_router
+from chatkit_postgres.api.chatkit import ChatEndpoint, chatkit_router
+from chatkit_postgres.api.errors import install_error_handlers
+from chatkit_postgres.api.health import health_router
+from chatkit_postgres.api.metrics import metrics_router
+from chatkit_postgres.api.middleware import (
+    CorsMiddleware,
+    LastNetMiddleware,
+    LoopbackHostMiddleware,
+    RequestIdMiddleware,
+    SecurityHeadersMiddleware,
+)
+from chatkit_postgres.api.uploads import UploadLimits
+from chatkit_postgres.api.usage import usage_router
+from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.db.migrations import is_served_by_this_code, wanted_revision
+from chatkit_postgres.playground import playground_router
+from chatkit_postgres.wiring.identity import shared_secret, token_rules
+from chatkit_postgres.wiring.limits import edge_limits
+from chatkit_postgres.wiring.parts import Parts
+
+DEV_TOKEN_SECONDS = 24 * 60 * 60
+
+
+class Lifespan(Protocol):
+    def __call__(self, app: FastAPI, /) -> AbstractAsyncContextManager[None]: ...
+
+
+def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
+    settings = parts.settings
+    app = FastAPI(
+        title="chatkit-postgres",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        # A redirect would name whatever the Host header says.
+        redirect_slashes=False,
+    )
+    install_error_handlers(app)
+    _add_routes(app, parts)
+    if settings.is_dev:
+        _add_playground(app, parts)
+    app.add_middleware(LastNetMiddleware)
+    # Outside of everything that answers, so that a browser can read errors too.
+    app.add_middleware(CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None)
+    app.add_middleware(SecurityHeadersMiddleware, most_header_bytes=settings.max_header_bytes)
+    app.add_middleware(RequestIdMiddleware)
+    return app
+
+
+def _add_routes(app: FastAPI, parts: Parts) -> None:
+    settings = parts.settings
+    app.include_router(
+        health_router(
+            parts.database,
+            parts.keys,
+            wanted_revision=wanted_revision(),
+            is_served=is_served_by_this_code,
+            is_draining=lambda: parts.runner.is_draining,
+            is_started=lambda: parts.started.is_on,
+        )
+    )
+    endpoint = ChatEndpoint(parts.server, parts.runner, edge_limits(settings))
+    app.include_router(chatkit_router(endpoint, parts.authenticate))
+    files = FileEndpoint(
+        parts.attachments,
+        authenticate=parts.authenticate,
+        is_disabled=parts.disabled.includes,
+        rate_limit=parts.rate_limit,
+        metrics=parts.metrics,
+        limits=UploadLimits(most_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds),
+        public_url=parts.public_url,
+        from_bucket=settings.direct_downloads,
+    )
+    app.include_router(attachments_router(files, parts.authenticate))
+    app.include_router(usage_router(parts.store, parts.authenticate))
+    app.include_router(metrics_router(parts.metrics))
+
+
+def _add_playground(app: FastAPI, parts: Parts) -> None:
+    secret, rules = shared_secret(parts.settings), token_rules(parts.settings)
+    app.include_router(
+        playground_router(
+            lambda user: mint(secret, user, seconds=DEV_TOKEN_SECONDS, rules=rules),
+            prompts=parts.assistant.start_prompts,
+        )
+    )
+    app.add_middleware(LoopbackHostMiddleware)

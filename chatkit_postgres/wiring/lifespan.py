@@ -1,0 +1,81 @@
+"""Starts what runs beside the requests, and ends it: background tasks, the assistant, running turns, connections."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.assistant.models import send_traces
+from chatkit_postgres.attachments.cleanup import clean_up_for_ever
+from chatkit_postgres.db import Database
+from chatkit_postgres.db.fitness import misfits_of, read_server
+from chatkit_postgres.db.maintenance import maintain
+from chatkit_postgres.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
+from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.settings import ConfigurationError, unknown_settings
+from chatkit_postgres.wiring.parts import Parts
+
+logger = get_logger(__name__)
+
+
+@asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[None]:
+    """At the end, running turns get ``CHAT_DRAIN_SECONDS`` to end by themselves. Raises ConfigurationError for a
+    database that does not fit."""
+    settings, database = parts.settings, parts.database
+    await _check_database(database)
+    for sentence in unknown_settings():
+        logger.warning("unknown_setting", cure=sentence)
+    if settings.public_url is None and not settings.is_dev:
+        logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
+    if parts.keys is not None:
+        await parts.keys.look()
+    background = [
+        asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
+        asyncio.create_task(parts.disabled.watch()),
+        asyncio.create_task(
+            clean_up_for_ever(database, parts.storage, parts.metrics, every_seconds=settings.turn_stale_seconds / 2)
+        ),
+    ]
+    await parts.assistant.start()
+    parts.started.is_on = True
+    try:
+        yield
+    finally:
+        for task in background:
+            task.cancel()
+        await parts.runner.drain(settings.drain_seconds)
+        parts.started.is_on = False
+        if parts.keys is not None:
+            await parts.keys.close()
+        await _close_assistant(parts.assistant, is_traced=settings.tracing)
+        await parts.store.close()
+
+
+async def _close_assistant(assistant: Assistant, *, is_traced: bool) -> None:
+    await assistant.close()
+    if is_traced:
+        await send_traces()
+    if assistant.transcriber is not None:
+        await assistant.transcriber.close()
+
+
+async def _check_database(database: Database) -> None:
+    """Log what would otherwise show only later."""
+    try:
+        server = await read_server(database)
+        misfits = misfits_of(server)
+        seen = None if misfits else await seen_revision(database)
+    except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
+        logger.warning("database_unreachable_at_start", **failure(error))
+        return
+    if misfits:
+        for sentence in misfits:
+            logger.error("database_does_not_fit", cure=sentence)
+        raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
+    if server["is_read_only"]:
+        logger.warning("database_is_read_only", cure="the address of the primary, or target_session_attrs=read-write")
+    if not is_served_by_this_code(seen):
+        logger.warning("database_not_migrated", seen=seen, wanted=wanted_revision(), cure="chatkit-postgres migrate")
+    if not server["is_durable"]:
+        logger.warning("synchronous_commit_is_off", cure="ALTER DATABASE ... SET synchronous_commit = on")
