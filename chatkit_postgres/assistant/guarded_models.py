@@ -16,6 +16,7 @@ from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from openai import APIError
 
 from chatkit_postgres.assistant.call_ids import CallIds, CallsOfResponse
+from chatkit_postgres.assistant.input_shape import with_plain_answers
 from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
 from chatkit_postgres.assistant.sse import drained
 from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, apart, strip_thoughts
@@ -109,7 +110,7 @@ class _Guarded:
             return
 
     def _attempts(self, given: str | list[Any], named: dict[str, Any]) -> Attempts:
-        items = [] if isinstance(given, str) else given
+        items = [] if isinstance(given, str) else with_plain_answers(given)
         if _is_kept_by_provider(named):
             items = self._guard.call_ids.restored(items)
         return Attempts(items, str(self.model), self._guard.memory)

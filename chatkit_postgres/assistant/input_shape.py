@@ -59,6 +59,24 @@ def shaped_items(items: Sequence[Given]) -> list[Message]:
     return shaped
 
 
+def with_plain_answers(items: Sequence[Any]) -> list[Any]:
+    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter makes parts of output of it, which
+    the Agents SDK takes for the responses API only."""
+    return [item | {"content": text} if (text := _answer_text(item)) is not None else item for item in items]
+
+
+def _answer_text(item: Any) -> str | None:
+    """None for what is no earlier answer of text alone, or one with the provider's id, which both APIs take."""
+    if not isinstance(item, dict) or item.get("role") != "assistant" or "id" in item:
+        return None
+    content = item.get("content")
+    if not isinstance(content, list) or not content:
+        return None
+    if not all(isinstance(part, dict) and part.get("type") == "output_text" for part in content):
+        return None
+    return BETWEEN.join(str(part.get("text", "")) for part in content)
+
+
 def _plain(given: Given) -> Message:
     message: Message = clean_json(given)
     content = message.get("content")

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode, StreamError
+from chatkit.errors import CustomStreamError
 from chatkit.server import DEFAULT_PAGE_SIZE, ChatKitServer
 from chatkit.types import (
     AttachmentsCreateReq,
@@ -46,6 +46,7 @@ from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.references import with_links
 from chatkit_postgres.chat.actions import CheckedAction, checked
 from chatkit_postgres.chat.clean import clean_model
+from chatkit_postgres.chat.failures import recording_failure
 from chatkit_postgres.chat.history import recent_items
 from chatkit_postgres.chat.keeping import AnswerKeeper
 from chatkit_postgres.chat.live import LiveContext
@@ -149,26 +150,9 @@ class ChatServer(ChatKitServer[RequestContext]):
         self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: RequestContext
     ) -> AsyncIterator[ThreadStreamEvent]:
         """The SDK's hook. What goes wrong in it is logged without its message, which may quote the user."""
-        async with aclosing(self._noted(self._answer(thread, input_user_message, context), context)) as answer:
+        async with aclosing(recording_failure(self._answer(thread, input_user_message, context), context)) as answer:
             async for event in answer:
                 yield event
-
-    async def _noted(
-        self, events: AsyncGenerator[ThreadStreamEvent, None], context: RequestContext
-    ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """The same events; why they ended early is noted for the ledger, and nothing of it for the log but its kind."""
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    yield event
-        except BaseStreamError as error:
-            own = InternalError.code if error.allow_retry else AssistantRefused.code
-            _note(context, error.code if isinstance(error, ChatError) else own)
-            raise
-        except Exception as error:  # noqa: BLE001 - the SDK would log the message
-            _note(context, "assistant_failed")
-            logger.error("assistant_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
-            raise StreamError(ErrorCode.STREAM_ERROR, allow_retry=True) from None
 
     async def _answer(
         self, thread: ThreadMetadata, message: UserMessageItem | None, context: RequestContext
@@ -282,7 +266,7 @@ class ChatServer(ChatKitServer[RequestContext]):
                 thread, action = await self._checked_action(params, context)
                 await self.store.open_turn(thread.id, context)
                 live = LiveContext.of(thread, self.store, context)
-                told = self._noted(self._keeper.kept(action.events(live), thread, context), context)
+                told = recording_failure(self._keeper.kept(action.events(live), thread, context), context)
                 async for event in self._process_events(thread, context, lambda: told):
                     yield event
             case _:
@@ -346,8 +330,3 @@ class ChatServer(ChatKitServer[RequestContext]):
         yield ThreadItemReplacedEvent(item=answers)
         async for event in self.respond(thread, None, context):
             yield event
-
-
-def _note(context: RequestContext, code: str) -> None:
-    if context.turn is not None:
-        context.turn.error_code = code

@@ -99,7 +99,23 @@ def _refused(call: Call, script: Script) -> Response | None:
 async def chat_completions(request: Request) -> Response:
     body = await request.json()
     call, script = Call("chat_completions", request, body), script_of(body["messages"])
-    return _refused(call, script) or StreamingResponse(_chat_chunks(call, script), media_type="text/event-stream")
+    if (refused := _refused(call, script)) is not None:
+        return refused
+    if not body.get("stream"):
+        return JSONResponse(await _chat_completion(call, script))
+    return StreamingResponse(_chat_chunks(call, script), media_type="text/event-stream")
+
+
+async def _chat_completion(call: Call, script: Script) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "".join([piece async for piece in call.pieces(script)])}
+    if call.log["body"].get("tools") and script.tools:
+        message["tool_calls"] = [
+            {"id": script.call_id(number), "type": "function", "function": {"name": name, "arguments": arguments}}
+            for number, (name, arguments) in enumerate(script.tools)
+        ]
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if "tool_calls" in message else "stop"}
+    whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": CHAT_USAGE}
+    return whole | {"choices": [choice]}
 
 
 async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
@@ -141,9 +157,12 @@ async def responses(request: Request) -> Response:
         drawn = _drawing_events(call, **json.loads(last.removeprefix("DRAW ")))
         return StreamingResponse(_framed(drawn), media_type="text/event-stream")
     script = script_of(body["input"])
-    return _refused(call, script) or StreamingResponse(
-        _framed(_response_events(call, script)), media_type="text/event-stream"
-    )
+    if (refused := _refused(call, script)) is not None:
+        return refused
+    if not body.get("stream"):
+        *_, last_event = [event async for event in _response_events(call, script)]
+        return JSONResponse(last_event["response"])
+    return StreamingResponse(_framed(_response_events(call, script)), media_type="text/event-stream")
 
 
 async def _framed(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:

@@ -1,0 +1,36 @@
+"""Why an answer ended early: for the ledger its code, for the log its kind, and nothing that was said."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from chatkit.errors import BaseStreamError, ErrorCode, StreamError
+from chatkit.types import ThreadStreamEvent
+
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import AssistantRefused, ChatError, InternalError
+from chatkit_postgres.observability.logs import failure, get_logger
+
+logger = get_logger(__name__)
+
+
+async def recording_failure(
+    events: AsyncGenerator[ThreadStreamEvent, None], context: RequestContext
+) -> AsyncGenerator[ThreadStreamEvent, None]:
+    """The same events; why they ended early is noted for the ledger, and nothing of it for the log but its kind."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                yield event
+    except BaseStreamError as error:
+        own = InternalError.code if error.allow_retry else AssistantRefused.code
+        _record(context, error.code if isinstance(error, ChatError) else own)
+        raise
+    except Exception as error:  # noqa: BLE001 - the SDK would log the message
+        _record(context, "assistant_failed")
+        logger.error("assistant_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
+        raise StreamError(ErrorCode.STREAM_ERROR, allow_retry=True) from None
+
+
+def _record(context: RequestContext, code: str) -> None:
+    if context.turn is not None:
+        context.turn.error_code = code
