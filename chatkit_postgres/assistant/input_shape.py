@@ -60,8 +60,8 @@ def shaped_items(items: Sequence[Given]) -> list[Message]:
 
 
 def with_plain_answers(items: Sequence[Any]) -> list[Any]:
-    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter makes parts of output of it, which
-    the Agents SDK takes for the responses API only."""
+    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter makes parts of output of it,
+    which the Agents SDK takes for the responses API only."""
     return [item | {"content": text} if (text := _answer_text(item)) is not None else item for item in items]
 
 
