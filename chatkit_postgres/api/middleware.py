@@ -145,6 +145,25 @@ class LastNetMiddleware:
                 await error_response(InternalError(), request_id_of(scope))(scope, receive, send)
 
 
+class HeadMiddleware:
+    """Answers HEAD wherever GET is answered: with the same headers and no body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+
+
 class LoopbackHostMiddleware:
     """A page elsewhere that points its own name at 127.0.0.1 would otherwise get development tokens from us."""
 

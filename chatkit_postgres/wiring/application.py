@@ -13,6 +13,7 @@ from chatkit_postgres.api.health import health_router
 from chatkit_postgres.api.metrics import metrics_router
 from chatkit_postgres.api.middleware import (
     CorsMiddleware,
+    HeadMiddleware,
     LastNetMiddleware,
     LoopbackHostMiddleware,
     RequestIdMiddleware,
@@ -50,6 +51,7 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
     _add_routes(app, parts)
     if settings.is_dev:
         _add_playground(app, parts)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(LastNetMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.
     app.add_middleware(CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None)

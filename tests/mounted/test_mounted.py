@@ -1,0 +1,215 @@
+"""Mounted in a host application: its users, its process, our promises."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import URL
+
+from tests.assistant.test_mcp import STDIO
+from tests.conftest import execute, query
+from tests.faults.harness import environment, script
+from tests.mounted.host import COOKIE
+from tests.support.files import picture
+from tests.support.processes import (
+    ROOT,
+    ChatProcess,
+    ModelServer,
+    Stream,
+    done_items,
+    eventually,
+    http,
+    message,
+    parse_events,
+    texts,
+    thread_id_of,
+)
+
+HOST = ("uvicorn", "--factory", "tests.mounted.host:create_host")
+
+
+class HostProcess(ChatProcess):
+    """Plain uvicorn, with the chat under /chat."""
+
+    @property
+    def chat_url(self) -> str:
+        return f"{self.base_url}/chat"
+
+    def wait_until_up(self) -> "HostProcess":
+        eventually(self._answers, 60, "the host is up")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            return http.get(f"{self.chat_url}/health/live").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+def start(directory: Path, database: URL, model: ModelServer, *command: str, **more: str) -> HostProcess:
+    settings = environment(database, model, CHAT_URL_SECRET="u" * 48, **more)
+    del settings["CHAT_JWT_SECRET"], settings["CHAT_ASSISTANT"]
+    return HostProcess(directory, *(command or HOST), **settings).wait_until_up()
+
+
+@pytest.fixture(scope="module")
+def host(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
+) -> Iterator[HostProcess]:
+    directory = tmp_path_factory.mktemp("host")
+    (directory / "mcp.json").write_text(json.dumps({"mcpServers": {"sums": STDIO | {"cwd": str(ROOT)}}}))
+    own = {"CHAT_MCP_FILE": "mcp.json", "CHAT_TURN_STALE_SECONDS": "1", "CHAT_DRAIN_SECONDS": "3"}
+    process = start(directory, shared_database, model_server, **own)
+    eventually(lambda: http.get(f"{process.chat_url}/health/ready").status_code == 200)
+    yield process
+    process.stop()
+
+
+def signed_in(host: HostProcess, user: str) -> httpx2.Client:
+    # Not by the shared client, which would keep the cookie.
+    key = httpx2.post(f"{host.base_url}/sign-in", params={"user": user}).cookies[COOKIE]
+    return httpx2.Client(base_url=host.base_url, timeout=60, cookies={COOKIE: key})
+
+
+def call(client: httpx2.Client, operation: str, **params: Any) -> httpx2.Response:
+    return client.post("/chat/api/chatkit", json={"type": operation, "params": params})
+
+
+def say(client: httpx2.Client, text: str, **more: Any) -> list[dict[str, Any]]:
+    answered = call(client, "threads.create", input=message(text) | more)
+    assert answered.status_code == 200, answered.text
+    return parse_events(answered.text)
+
+
+def test_two_users_of_the_host_have_their_own_conversations(host: HostProcess, shared_database: URL) -> None:
+    with signed_in(host, "ann") as ann, signed_in(host, "bob") as bob:
+        events = say(ann, "Hello")
+        assert [item["type"] for item in done_items(events)] == ["user_message", "assistant_message"]
+        thread_id = thread_id_of(events)
+        assert call(bob, "threads.get_by_id", thread_id=thread_id).status_code == 404
+        assert call(bob, "threads.list").json()["data"] == []
+        assert len(call(ann, "threads.list").json()["data"]) == 1
+    (row,) = query(shared_database, "SELECT metadata FROM chat_users WHERE user_id = 'ann'")
+    assert json.loads(row["metadata"]) == {"roles": ["guest"]}
+
+
+def test_nobody_is_refused_in_the_shape_of_every_error(host: HostProcess) -> None:
+    refused = http.post(f"{host.chat_url}/api/chatkit", json={"type": "threads.list", "params": {}})
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+
+
+def test_a_page_of_another_origin_cannot_use_the_hosts_cookie(host: HostProcess) -> None:
+    with signed_in(host, "cleo") as cleo:
+        body = {"type": "threads.list", "params": {}}
+        foreign = cleo.post("/chat/api/chatkit", json=body, headers={"Origin": "https://evil.example"})
+        assert (foreign.status_code, foreign.json()["code"]) == (403, "foreign_origin")
+        assert cleo.post("/chat/api/chatkit", json=body, headers={"Origin": host.base_url}).status_code == 200
+
+
+def test_files_go_through_links_that_know_where_it_is_mounted(host: HostProcess) -> None:
+    with signed_in(host, "dora") as dora:
+        data = picture()
+        made = call(dora, "attachments.create", name="a.png", size=len(data), mime_type="image/png").json()
+        upload = made["upload_descriptor"]
+        assert upload["url"].startswith(f"{host.chat_url}/api/attachments/")
+        assert http.request(upload["method"], upload["url"], content=data).status_code == 200
+        say(dora, "Look", attachments=[made["id"]])
+        described = dora.get(f"/chat/api/attachments/{made['id']}").json()
+        links = [value for value in described.values() if isinstance(value, str) and value.startswith("http")]
+        assert links
+        for link in links:
+            assert link.startswith(f"{host.chat_url}/api/attachments/")
+            assert http.get(link).status_code == 200
+
+
+def test_tools_of_mcp_servers_are_there(host: HostProcess, model_server: ModelServer) -> None:
+    def names() -> set[str]:
+        with signed_in(host, "eve") as eve:
+            say(eve, "Which tools?")
+        return {tool["function"]["name"] for tool in model_server.calls()[-1]["body"].get("tools", [])}
+
+    eventually(lambda: any("sums" in name and "add" in name for name in names()))
+
+
+def test_the_clean_up_runs(host: HostProcess, shared_database: URL) -> None:
+    with signed_in(host, "fay") as fay:
+        made = call(fay, "attachments.create", name="a.txt", size=1, mime_type="text/plain").json()["id"]
+        call(fay, "attachments.delete", attachment_id=made)
+    where = f"WHERE attachment_id = '{made}'"
+    execute(shared_database, f"UPDATE chat_attachments SET deleted_at = now() - interval '61 minutes' {where}")
+    eventually(lambda: query(shared_database, f"SELECT 1 FROM chat_attachments {where}") == [])
+
+
+def test_the_process_is_the_hosts(host: HostProcess) -> None:
+    seen = http.get(f"{host.base_url}/process").json()
+    assert seen["logging"]
+    assert seen["collector"]
+    assert "chatkit_postgres" not in seen["signals"]
+    # Its format, and nothing that was said.
+    assert "HOST chatkit_postgres.requests event='request'" in host.log
+    assert "Which tools?" not in host.log
+
+
+def test_health_is_asked_for_where_it_is_mounted(host: HostProcess) -> None:
+    ready = http.get(f"{host.chat_url}/health/ready")
+    assert (ready.status_code, ready.json()["lifespan"]) == (200, "ok")
+    assert http.head(f"{host.chat_url}/health/ready").status_code == 200
+
+
+def test_sigterm_ends_answers_and_saves_them(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:
+    limit = ("--timeout-graceful-shutdown", "2")
+    server = start(tmp_path, shared_database, model_server, *HOST, *limit, CHAT_DRAIN_SECONDS="2")
+    with signed_in(server, "gus") as gus:
+        body = {"type": "threads.create", "params": {"input": message(script(words=5000, delay=0.02))}}
+        cookie = "; ".join(f"{name}={value}" for name, value in gus.cookies.items())
+        stream = Stream(f"{server.chat_url}/api/chatkit", body, {"Cookie": cookie})
+        stream.wait_for_text(10)
+        server.process.send_signal(signal.SIGTERM)
+        stream.wait(30)
+    server.stop()
+    (turn,) = query(shared_database, "SELECT state FROM chat_turns WHERE user_id = 'gus'")
+    assert turn["state"] != "running"
+    rows = query(
+        shared_database,
+        "SELECT content FROM chat_messages WHERE user_id = 'gus' AND item_type = 'assistant_message'",
+    )
+    assert len(rows) == 1
+    assert rows[0]["content"].startswith("w0 w1 w2")
+
+
+def test_without_the_lifespan_it_refuses_and_says_why(
+    tmp_path: Path, shared_database: URL, model_server: ModelServer
+) -> None:
+    command = ("uvicorn", "--factory", "tests.mounted.host:create_host_without_lifespan")
+    server = start(tmp_path, shared_database, model_server, *command)
+    try:
+        ready = http.get(f"{server.chat_url}/health/ready")
+        assert (ready.status_code, ready.json()["lifespan"]) == (503, "not_started")
+        refused = http.post(f"{server.chat_url}/api/chatkit", json={"type": "threads.create", "params": {}})
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_started")
+        assert "chatkit_postgres.lifespan(chat)" in server.log
+        assert query(shared_database, "SELECT 1 FROM chat_turns WHERE user_id = 'nobody'") == []
+    finally:
+        server.stop()
+
+
+def test_problems_are_reported_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from chatkit_postgres import create_app  # noqa: PLC0415
+    from chatkit_postgres.settings import ConfigurationError  # noqa: PLC0415
+    from tests.mounted.host import user_of  # noqa: PLC0415
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as refused:
+        create_app(assistant=object(), authenticate=user_of)
+    names = [problem.partition(":")[0] for problem in refused.value.problems]
+    assert names == ["CHAT_URL_SECRET", "DATABASE_URL", "CHAT_ASSISTANT"]
+
+
+def test_texts_are_whole(host: HostProcess) -> None:
+    with signed_in(host, "hal") as hal:
+        assert texts(done_items(say(hal, script(words=4))))[-1].split() == ["w0", "w1", "w2", "w3"]
