@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from jose import jwk
 from jose.backends.base import Key
 
-from chatkit_postgres.auth.public_keys import ED25519_NAMES, PSS_HASHES
+from chatkit_postgres.auth import public_keys
+from chatkit_postgres.auth.algorithms import ED25519_NAMES, FAMILIES, PSS_NAMES
 from chatkit_postgres.errors import KeysUnavailable, Unauthorized
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.strict_json import StrictJsonError, loads
@@ -28,17 +29,12 @@ _SHAPES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "ES256": ("EC", "P-256", ("x", "y")),
     "ES384": ("EC", "P-384", ("x", "y")),
     "ES512": ("EC", "P-521", ("x", "y")),
-    **dict.fromkeys(PSS_HASHES, ("RSA", None, ("n", "e"))),
+    **dict.fromkeys(PSS_NAMES, ("RSA", None, ("n", "e"))),
     **dict.fromkeys(ED25519_NAMES, ("OKP", "Ed25519", ("x",))),
 }
 _COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "HMAC": ("HS256", "HS384", "HS512"),
-    "RSA": ("RS256", "RS384", "RS512", *PSS_HASHES),
-    "EC": ("ES256", "ES384", "ES512"),
-    "EdDSA": ED25519_NAMES,
-}
+public_keys.register()
 
 logger = get_logger(__name__)
 

@@ -15,7 +15,8 @@ from jose import jwk
 from jose.backends.base import Key
 from jose.utils import base64_to_long, base64url_decode
 
-EDDSA, ED25519 = ED25519_NAMES = ("EdDSA", "Ed25519")
+from chatkit_postgres.auth.algorithms import ED25519_NAMES
+
 PSS_HASHES: dict[str, hashes.HashAlgorithm] = {
     "PS256": hashes.SHA256(),
     "PS384": hashes.SHA384(),
@@ -24,7 +25,7 @@ PSS_HASHES: dict[str, hashes.HashAlgorithm] = {
 
 
 class Ed25519Key(Key):  # type: ignore[misc] # python-jose ships no annotations
-    def __init__(self, key: dict[str, Any], algorithm: str = EDDSA) -> None:
+    def __init__(self, key: dict[str, Any], algorithm: str = "EdDSA") -> None:
         super().__init__(key, algorithm)
         self._public = Ed25519PublicKey.from_public_bytes(base64url_decode(key["x"].encode()))
 
@@ -54,7 +55,9 @@ class RsaPssKey(Key):  # type: ignore[misc]
         return True
 
 
-for name in ED25519_NAMES:
-    jwk.register_key(name, Ed25519Key)
-for name in PSS_HASHES:
-    jwk.register_key(name, RsaPssKey)
+def register() -> None:
+    """Make python-jose know both."""
+    for name in ED25519_NAMES:
+        jwk.register_key(name, Ed25519Key)
+    for name in PSS_HASHES:
+        jwk.register_key(name, RsaPssKey)

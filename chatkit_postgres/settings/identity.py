@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from chatkit_postgres.auth.keys import FAMILIES
+from chatkit_postgres.auth.algorithms import FAMILIES
 from chatkit_postgres.settings.addresses import is_trustworthy
 from chatkit_postgres.settings.lists import split
 

@@ -13,7 +13,7 @@ from obstore.store import MemoryStore
 from sqlalchemy import URL, text
 
 from chatkit_postgres.attachments.cleanup import clean_up
-from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.attachments.object_storage import ObjectStorage
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db.database import Transaction
@@ -64,7 +64,7 @@ def test_a_deleted_file_loses_its_bytes_and_then_its_row(place: Place) -> None:
     eventually(lambda: state_of(place, attachment_id) is None, what="the row goes")
 
 
-class Stubborn(Storage):
+class Stubborn(ObjectStorage):
     """Some of its objects cannot be removed."""
 
     stuck: tuple[str, ...] = ()

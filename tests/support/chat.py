@@ -31,7 +31,7 @@ from chatkit_postgres.assistant.default import build
 from chatkit_postgres.assistant.models import DemoModels
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.links import Links
-from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.attachments.object_storage import ObjectStorage
 from chatkit_postgres.chat.runner import OnDisconnect, TurnRunner
 from chatkit_postgres.chat.running_turn import RunningTurn, TurnLimits
 from chatkit_postgres.chat.server import ChatServer
@@ -62,7 +62,7 @@ class Statements:
 
 def file_store(store: DatabaseStore) -> Attachments:
     """Files in memory."""
-    return Attachments(store, Storage(MemoryStore()), Links("s" * 32, seconds=3600, upload_seconds=900))
+    return Attachments(store, ObjectStorage(MemoryStore()), Links("s" * 32, seconds=3600, upload_seconds=900))
 
 
 class Chat:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from chatkit_postgres.attachments.storage import Storage
+from chatkit_postgres.attachments.object_storage import ObjectStorage
 from chatkit_postgres.db import Database, Statement
 from tests.support import assistants
 
@@ -35,7 +35,7 @@ def build() -> Any:
 
 
 def _watch(crash: str) -> None:
-    run, put, remove_all = Database.run, Storage.put, Storage.remove_all
+    run, put, remove_all = Database.run, ObjectStorage.put, ObjectStorage.remove_all
     puts = 0
 
     async def watched_run(database: Database, owner: str, statement: Statement, **parameters: Any) -> Any:
@@ -46,7 +46,7 @@ def _watch(crash: str) -> None:
             _die()
         return done
 
-    async def watched_put(storage: Storage, *given: Any, **named: Any) -> None:
+    async def watched_put(storage: ObjectStorage, *given: Any, **named: Any) -> None:
         nonlocal puts
         if crash == "announced":
             _die()
@@ -55,15 +55,15 @@ def _watch(crash: str) -> None:
         if PUTS.get(crash) == puts:
             _die()
 
-    async def watched_removal(storage: Storage, key: str) -> int:
+    async def watched_removal(storage: ObjectStorage, key: str) -> int:
         removed = await remove_all(storage, key)
         if crash == "bytes removed":
             _die()
         return removed
 
     _replace(Database, "run", watched_run)
-    _replace(Storage, "put", watched_put)
-    _replace(Storage, "remove_all", watched_removal)
+    _replace(ObjectStorage, "put", watched_put)
+    _replace(ObjectStorage, "remove_all", watched_removal)
 
 
 def _replace(kind: type, name: str, watched: Callable[..., Awaitable[Any]]) -> None:

@@ -2,8 +2,6 @@
 
 import io
 
-from PIL import Image, ImageDraw
-
 SIZE = (640, 400)
 COARSEST = 16
 """Pixels to a square, in the first sketch."""
@@ -11,6 +9,8 @@ COARSEST = 16
 
 def drawn(progress: float) -> bytes:
     """A PNG of hills under a sun: coarse at first, whole at 1.0."""
+    from PIL import Image, ImageDraw  # noqa: PLC0415 - of the extra `files`
+
     image = Image.linear_gradient("L").resize(SIZE)
     picture = Image.merge("RGB", [image.point(lambda v, t=tone: t + v * (240 - t) // 255) for tone in (60, 110, 190)])
     draw = ImageDraw.Draw(picture)
