@@ -6,7 +6,7 @@ TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addpr
 	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults mutants field canary check bench pictures format lock
+.PHONY: help setup run test faults mutants field wheel lowest canary check bench pictures format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,23 @@ field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mist
 	$(PYTHON) -m venv .field/mistral && .field/mistral/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/mistral-requirements.txt
 	npm install --silent --no-audit --no-fund --no-save --prefix .field/aimock @copilotkit/aimock@$$(cat tests/field/aimock-version.txt)
 	touch $@
+
+lowest: ## Run the tests of the store and of turns with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .lowest
+	.lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct -e '.[server,files,embedded]'
+	.lowest/bin/uv pip install --quiet --python .lowest/bin/python hypothesis polyfactory pytest pytest-asyncio pytest-timeout pytest-xdist
+	.lowest/bin/python -m pytest tests/store tests/chat $(ARGS)
+
+wheel: setup ## Build the wheel, install it with the lock beside the checkout, and use it as a team does
+	rm -rf .wheel && mkdir .wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .wheel/dist .
+	$(PYTHON) -m venv .wheel/server
+	.wheel/server/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.wheel/server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .wheel/dist/*.whl
+	$(PYTHON) -m venv .wheel/store
+	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
+	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
 
 canary: setup ## Three marked users, 20,000 random requests: no mark reaches anybody else (500 in make test)
 	$(BIN)/python -m pytest tests/canary --canary-requests 20000 --numprocesses 0 -s $(ARGS)

@@ -27,7 +27,8 @@ TEMPLATE = "chat_template"
 MEMORY_ENOUGH = 6 * 1024**3
 _numbers = itertools.count(1)
 
-FIELD = Path(__file__).parent / "field"
+NEEDS = {"field": "--field", "wheel": "--wheel"}
+"""Folders of tests that need more than `make setup` installs, and the option that says where it is."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,12 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
     parser.addoption("--strict-models", action="store_true", help="and on one that refuses what real APIs refuse")
     parser.addoption("--field", type=Path, help="where `make field` has installed model servers that are not ours")
+    parser.addoption("--wheel", type=Path, help="where `make wheel` has installed the wheel")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    # What needs servers that are not installed by `make setup`.
-    return True if collection_path == FIELD and config.getoption("--field") is None else None
+    option = NEEDS.get(collection_path.name) if collection_path.parent == Path(__file__).parent else None
+    return True if option is not None and config.getoption(option) is None else None
 
 
 @pytest.hookimpl(trylast=True)

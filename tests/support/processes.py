@@ -104,9 +104,12 @@ class ChatProcess:
             ordered = ["serve", *arguments, "--port", str(self.port)]
             self.process = nursery().start(ordered, cwd=directory, env=settings, out=self.log_path, err=self.log_path)
             return
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *command, *arguments, "--port", str(self.port)],
-            cwd=directory,
+        self.process = self._started((*command, *arguments), settings)
+
+    def _started(self, arguments: tuple[str, ...], settings: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments, "--port", str(self.port)],
+            cwd=self.directory,
             env=settings,
             stdout=self._log,
             stderr=self._log,
