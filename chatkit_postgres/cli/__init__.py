@@ -20,6 +20,8 @@ from chatkit_postgres.settings import ConfigurationError, load_settings, unknown
 # The SDKs take seconds to import. A command imports what it needs when it is known to run.
 
 CONFIGURATION_PROBLEM = 2
+OF_THE_SERVER = frozenset({"fastapi", "uvicorn", "jose", "limits", "multidict", "prometheus_client", "nh3", "aiohttp"})
+"""Modules that the extra `server` installs."""
 
 cli = typer.Typer(
     help="The durable, multi-user backend for OpenAI's ChatKit.",
@@ -50,6 +52,15 @@ def main() -> None:
     except ConfigurationError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
+        _leave(CONFIGURATION_PROBLEM)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in OF_THE_SERVER:
+            raise
+        typer.echo(
+            f"{error.name} is not installed: this command needs the extra `server` of chatkit-postgres. Install it "
+            "from where the package came from, its wheel or its repository.",
+            err=True,
+        )
         _leave(CONFIGURATION_PROBLEM)
     _leave(0)
 

@@ -67,98 +67,110 @@ class Settings(IdentitySettings, FileSettings):
         return init_settings, env_settings, dotenv_settings, in_project
 
     database_url: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
         description="PostgreSQL to use; unset: an embedded one in CHAT_DATA_DIR, started by `serve`",
     )
     database_pool_size: int = Field(
-        10, ge=1, le=500, description="connections per process; a turn holds none while a model talks"
+        default=10, ge=1, le=500, description="connections per process; a turn holds none while a model talks"
     )
-    data_dir: Path = Field(Path(".data"), description="the embedded cluster and the secret of development tokens")
-    postgres_bin: Path | None = Field(None, description="directory of the PostgreSQL programs for the embedded server")
+    data_dir: Path = Field(
+        default=Path(".data"), description="the embedded cluster and the secret of development tokens"
+    )
+    postgres_bin: Path | None = Field(
+        default=None, description="directory of the PostgreSQL programs for the embedded server"
+    )
 
-    model: str | None = Field(None, description="model name; unset: the Agents SDK's default")
+    model: str | None = Field(default=None, description="model name; unset: the Agents SDK's default")
     model_api: Literal["responses", "chat_completions"] = Field(
-        "responses", description="which API the model server speaks"
+        default="responses", description="which API the model server speaks"
     )
     openai_api_key: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
         description="unset, and no OPENAI_BASE_URL: the built-in demo model, no network",
     )
     openai_base_url: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
         description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
     )
     model_timeout_seconds: float = Field(
-        120, gt=0, description="silence of the model server after which a call is given up"
+        default=120, gt=0, description="silence of the model server after which a call is given up"
     )
     model_retries: int = Field(
-        2, ge=0, le=10, description="how often a call is repeated that failed before its answer began"
+        default=2, ge=0, le=10, description="how often a call is repeated that failed before its answer began"
     )
     allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="models that a message may choose, comma-separated"
+        default=(), description="models that a message may choose, comma-separated"
     )
     allowed_tools: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="tools that a message may demand, comma-separated"
+        default=(), description="tools that a message may demand, comma-separated"
     )
     history_tokens: int = Field(
-        32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
+        default=32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
     )
     think_blocks: Literal["thought", "drop", "text"] = Field(
-        "thought", description="what becomes of <think> blocks at the head of an answer: shown as a thought, or dropped"
+        default="thought",
+        description="what becomes of <think> blocks at the head of an answer: shown as a thought, or dropped",
     )
     tracing: bool = Field(
-        False, description="let the Agents SDK send its traces, which hold the conversations, to where it sends them"
+        default=False,
+        description="let the Agents SDK send its traces, which hold the conversations, to where it sends them",
     )
     tracing_key: SecretStr | None = Field(
-        None,
+        default=None,
         description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",
     )
-    mcp_file: Path | None = Field(None, description="a file of MCP servers, whose tools are the agent's")
+    mcp_file: Path | None = Field(default=None, description="a file of MCP servers, whose tools are the agent's")
     assistant: str = Field(
-        DEFAULT_ASSISTANT, description="import string of the agent, the assistant or the ChatKitServer to run"
+        default=DEFAULT_ASSISTANT, description="import string of the agent, the assistant or the ChatKitServer to run"
     )
     context_headers: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="request headers that an assistant may read, comma-separated, e.g. `X-Map-Id`"
+        default=(), description="request headers that an assistant may read, comma-separated, e.g. `X-Map-Id`"
     )
 
     transcription_model: str | None = Field(
-        None, description="speech to text by the model server, e.g. `whisper-1`; unset: not offered"
+        default=None, description="speech to text by the model server, e.g. `whisper-1`; unset: not offered"
     )
-    max_audio_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="longest recording")
+    max_audio_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, description="longest recording")
 
-    on_disconnect: Literal["stop", "finish"] = Field("stop", description="what a turn does when its last reader leaves")
-    turn_seconds: float = Field(600, gt=0, description="a turn that takes longer is ended, with what it has")
+    on_disconnect: Literal["stop", "finish"] = Field(
+        default="stop", description="what a turn does when its last reader leaves"
+    )
+    turn_seconds: float = Field(default=600, gt=0, description="a turn that takes longer is ended, with what it has")
     turn_stale_seconds: float = Field(
-        30,
+        default=30,
         ge=1,
         description="a turn without a heartbeat for so long has lost its process; six heartbeats are sent in that time",
     )
-    drain_seconds: float = Field(30, ge=0, description="what running turns get to end after SIGTERM")
-    max_body_bytes: int = Field(256 * 1024, ge=1024, description="largest accepted chat request")
-    body_seconds: float = Field(30, gt=0, description="what a request's body may take to arrive")
+    drain_seconds: float = Field(default=30, ge=0, description="what running turns get to end after SIGTERM")
+    max_body_bytes: int = Field(default=256 * 1024, ge=1024, description="largest accepted chat request")
+    body_seconds: float = Field(default=30, gt=0, description="what a request's body may take to arrive")
     keep_alive_seconds: int = Field(
-        75, ge=1, le=3600, description="how long `serve` keeps a connection without a request open"
+        default=75, ge=1, le=3600, description="how long `serve` keeps a connection without a request open"
     )
-    max_header_bytes: int = Field(32 * 1024, ge=1024, le=1024 * 1024, description="largest accepted headers")
-    max_json_depth: int = Field(32, ge=8, le=100, description="deepest accepted JSON")
-    max_json_values: int = Field(10_000, ge=100, description="most values in one JSON document")
-    max_message_characters: int = Field(32_000, ge=1, description="longest accepted message")
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024, description="largest accepted headers")
+    max_json_depth: int = Field(default=32, ge=8, le=100, description="deepest accepted JSON")
+    max_json_values: int = Field(default=10_000, ge=100, description="most values in one JSON document")
+    max_message_characters: int = Field(default=32_000, ge=1, description="longest accepted message")
     max_metadata_characters: int = Field(
-        4000, ge=0, description="longest `userInfo` and `pageContext` of a request, as JSON, together"
+        default=4000, ge=0, description="longest `userInfo` and `pageContext` of a request, as JSON, together"
     )
-    max_page_size: int = Field(100, ge=1, le=100, description="largest page of a list")
-    max_answer_characters: int = Field(1_000_000, ge=1000, description="an answer that grows longer is ended there")
-    requests_per_minute: int = Field(300, ge=1, description="per user and process")
-    turns_per_user: int = Field(20, ge=1, description="answers under way at once, per user and process")
-    heartbeat_seconds: float = Field(15, gt=0, description="silence on a stream after which a comment is sent")
-    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
-    log_format: Literal["json", "console"] = Field("console", description="`json` for machines, `console` for people")
+    max_page_size: int = Field(default=100, ge=1, le=100, description="largest page of a list")
+    max_answer_characters: int = Field(
+        default=1_000_000, ge=1000, description="an answer that grows longer is ended there"
+    )
+    requests_per_minute: int = Field(default=300, ge=1, description="per user and process")
+    turns_per_user: int = Field(default=20, ge=1, description="answers under way at once, per user and process")
+    heartbeat_seconds: float = Field(default=15, gt=0, description="silence on a stream after which a comment is sent")
+    log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    log_format: Literal["json", "console"] = Field(
+        default="console", description="`json` for machines, `console` for people"
+    )
 
-    serve_host: str | None = Field(None, description="set by `serve` for its workers")
-    embedded_url: SecretStr | None = Field(None, description="set by `serve` for its workers")
+    serve_host: str | None = Field(default=None, description="set by `serve` for its workers")
+    embedded_url: SecretStr | None = Field(default=None, description="set by `serve` for its workers")
 
     @field_validator(
         "allowed_models",

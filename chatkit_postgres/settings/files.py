@@ -19,54 +19,61 @@ DEFAULT_ATTACHMENT_TYPES = (
 
 class FileSettings(BaseSettings):
     public_url: str | None = Field(
-        None, description="how browsers reach this server, for addresses of files; unset: as the request says"
+        default=None, description="how browsers reach this server, for addresses of files; unset: as the request says"
     )
     url_secret: SecretStr | None = Field(
-        None, description="signs addresses of files, at least 32 bytes; unset: derived from CHAT_JWT_SECRET"
+        default=None, description="signs addresses of files, at least 32 bytes; unset: derived from CHAT_JWT_SECRET"
     )
     storage_url: str | None = Field(
-        None, description="`s3://bucket/prefix` for the bytes of attachments; unset: a directory in CHAT_DATA_DIR"
+        default=None,
+        description="`s3://bucket/prefix` for the bytes of attachments; unset: a directory in CHAT_DATA_DIR",
     )
     aws_endpoint_url: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("AWS_ENDPOINT_URL", "aws_endpoint_url"),
         description="an S3-compatible server other than Amazon's",
     )
     aws_region: str | None = Field(
-        None, validation_alias=AliasChoices("AWS_REGION", "aws_region"), description="of the bucket"
+        default=None, validation_alias=AliasChoices("AWS_REGION", "aws_region"), description="of the bucket"
     )
     aws_access_key_id: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("AWS_ACCESS_KEY_ID", "aws_access_key_id"),
         description="unset: the identity of the pod or the machine",
     )
     aws_secret_access_key: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"),
         description="the secret of AWS_ACCESS_KEY_ID",
     )
     aws_session_token: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("AWS_SESSION_TOKEN", "aws_session_token"),
         description="of a temporary AWS_ACCESS_KEY_ID",
     )
     direct_downloads: bool = Field(
-        False,
+        default=False,
         description="send browsers to the bucket for contents, by presigned addresses; previews still come from here",
     )
-    link_seconds: int = Field(3600, ge=60, le=7 * 24 * 3600, description="what an address of a file is good for")
+    link_seconds: int = Field(
+        default=3600, ge=60, le=7 * 24 * 3600, description="what an address of a file is good for"
+    )
     attachment_types: Annotated[tuple[str, ...], NoDecode] = Field(
-        DEFAULT_ATTACHMENT_TYPES, description="media types that are taken, comma-separated, or `none`"
+        default=DEFAULT_ATTACHMENT_TYPES, description="media types that are taken, comma-separated, or `none`"
     )
-    max_attachment_bytes: int = Field(20 * 1024 * 1024, ge=1, description="largest file")
-    max_image_pixels: int = Field(40_000_000, ge=1, description="largest image")
-    max_attachments_per_message: int = Field(10, ge=1, le=100, description="files sent with one message")
-    max_unsent_attachments: int = Field(50, ge=1, description="files of one user that were not sent yet")
-    upload_seconds: float = Field(300, gt=0, le=1800, description="what an upload may take")
+    max_attachment_bytes: int = Field(default=20 * 1024 * 1024, ge=1, description="largest file")
+    max_image_pixels: int = Field(default=40_000_000, ge=1, description="largest image")
+    max_attachments_per_message: int = Field(default=10, ge=1, le=100, description="files sent with one message")
+    max_unsent_attachments: int = Field(default=50, ge=1, description="files of one user that were not sent yet")
+    upload_seconds: float = Field(default=300, gt=0, le=1800, description="what an upload may take")
     file_tokens: int = Field(
-        16_000, ge=0, description="what of attached texts the model sees in one call, estimated; the newest files first"
+        default=16_000,
+        ge=0,
+        description="what of attached texts the model sees in one call, estimated; the newest files first",
     )
-    model_images: int = Field(8, ge=0, le=100, description="how many images the model sees in one call; the newest")
+    model_images: int = Field(
+        default=8, ge=0, le=100, description="how many images the model sees in one call; the newest"
+    )
 
     @field_validator("attachment_types", mode="before")
     @classmethod

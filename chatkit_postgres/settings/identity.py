@@ -20,34 +20,36 @@ AuthMode = Literal["jwt", "dev"]
 
 class IdentitySettings(BaseSettings):
     auth_mode: AuthMode | None = Field(
-        None,
+        default=None,
         description="`jwt` or `dev`; unset: `dev` if the database is embedded and the address is loopback",
     )
-    jwt_secret: SecretStr | None = Field(None, description="key of HS256, HS384 and HS512 tokens, at least 32 bytes")
-    jwt_secret_file: Path | None = Field(None, description="a file that holds CHAT_JWT_SECRET")
-    jwks_url: str | None = Field(None, description="where the issuer publishes its public keys")
-    jwks_file: Path | None = Field(None, description="a file that holds the issuer's public keys")
+    jwt_secret: SecretStr | None = Field(
+        default=None, description="key of HS256, HS384 and HS512 tokens, at least 32 bytes"
+    )
+    jwt_secret_file: Path | None = Field(default=None, description="a file that holds CHAT_JWT_SECRET")
+    jwks_url: str | None = Field(default=None, description="where the issuer publishes its public keys")
+    jwks_file: Path | None = Field(default=None, description="a file that holds the issuer's public keys")
     jwks_outage_seconds: float = Field(
-        24 * 3600, ge=0, description="how long the last keys are good for while the issuer cannot be reached"
+        default=24 * 3600, ge=0, description="how long the last keys are good for while the issuer cannot be reached"
     )
     jwt_algorithms: Annotated[tuple[str, ...] | None, NoDecode] = Field(
-        None,
+        default=None,
         description="accepted algorithms of one family, comma-separated; unset: `HS256`, or by the keys of the issuer",
     )
-    jwt_issuer: str | None = Field(None, description="the `iss` a token must have")
+    jwt_issuer: str | None = Field(default=None, description="the `iss` a token must have")
     jwt_audience: str | None = Field(
-        None, description="the `aud` a token must have; unset: a token that names one is refused"
+        default=None, description="the `aud` a token must have; unset: a token that names one is refused"
     )
-    jwt_user_claim: str = Field("sub", min_length=1, description="the claim that names the user")
-    jwt_leeway_seconds: int = Field(30, ge=0, le=300, description="clock difference allowed in `exp` and `nbf`")
+    jwt_user_claim: str = Field(default="sub", min_length=1, description="the claim that names the user")
+    jwt_leeway_seconds: int = Field(default=30, ge=0, le=300, description="clock difference allowed in `exp` and `nbf`")
     user_claims: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="claims kept of a user, comma-separated, e.g. `name,email,roles`"
+        default=(), description="claims kept of a user, comma-separated, e.g. `name,email,roles`"
     )
     auth_cookie: str | None = Field(
-        None, description="also take the token from this cookie, for pages of CHAT_CORS_ORIGINS"
+        default=None, description="also take the token from this cookie, for pages of CHAT_CORS_ORIGINS"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        DEFAULT_ORIGINS, description="browser origins that may call directly, comma-separated"
+        default=DEFAULT_ORIGINS, description="browser origins that may call directly, comma-separated"
     )
 
     @field_validator("jwt_algorithms", "cors_origins", "user_claims", mode="before")
