@@ -88,6 +88,15 @@ class AgentAssistant(Assistant):
                 return RegisteredAction(rules, handler)
         return super().find_action(action_type)
 
+    def missing_tools(self, names: Sequence[str]) -> list[str]:
+        """Those that neither the agent nor one that it hands over to has. Tools of MCP servers are known only while a
+        server is connected, so none is missing where there may be some."""
+        agents = [self.default_agent, *(agent for agent in self.default_agent.handoffs if isinstance(agent, Agent))]
+        if self.mcp is not None or any(agent.mcp_servers for agent in agents):
+            return []
+        known = {tool.name for agent in agents for tool in agent.tools} | self.own_tool_choices
+        return [name for name in names if name not in known]
+
     def converter(self, context: AgentContext[RequestContext]) -> ThreadItemConverter:
         """What turns thread items into model input."""
         if self._converter is not None:

@@ -1,8 +1,9 @@
 """From ``CHAT_ASSISTANT``, or an object in its place, to something that answers."""
 
+import importlib
 import inspect
+import sysconfig
 import traceback
-from importlib import import_module
 from typing import Any
 
 from agents import Agent
@@ -50,7 +51,7 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
 
 def _imported(import_string: str) -> Any:
     module, _, attribute = import_string.partition(":")
-    found: Any = import_module(module)
+    found: Any = importlib.import_module(module)
     for name in attribute.split("."):
         found = getattr(found, name)
     return found
@@ -93,7 +94,12 @@ def _told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith("<") and frame.filename != __file__]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in {__file__, importlib.__file__} and not frame.filename.startswith("<")
+    ]
+    libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    theirs = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
     told = f"{type(error).__name__}: {error}"
     return f"{theirs[-1].filename}:{theirs[-1].lineno}: {told}" if theirs else told

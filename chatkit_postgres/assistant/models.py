@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from agents import (
+    Agent,
     Model,
     ModelProvider,
     OpenAIProvider,
+    RunConfig,
+    Runner,
     set_default_openai_api,
     set_default_openai_client,
     set_tracing_disabled,
@@ -126,6 +129,14 @@ async def send_traces() -> None:
 
 def model_provider(options: ModelOptions) -> ModelProvider:
     return DemoModels() if options.is_demo else ConfiguredModels(options, _client(options))
+
+
+async def one_word(models: ModelProvider) -> str:
+    """Ask the configured model for one word, to see that it answers at all. Raises what the client raises."""
+    agent = Agent[None](name="Check", instructions="Answer with one word.")
+    run_config = RunConfig(model_provider=models, tracing_disabled=True)
+    result = await Runner.run(agent, "Are you there?", run_config=run_config)
+    return str(result.final_output)[:40]
 
 
 def transcriber(options: ModelOptions) -> Transcriber | None:

@@ -1,6 +1,7 @@
 """What `check` looks at: the assistant, the database, the model; a result each."""
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chatkit_postgres.cli.databases import any_database, explained
@@ -10,7 +11,8 @@ from chatkit_postgres.settings import ConfigurationError, Settings
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-MODEL_SECONDS = 5
+MODEL_SECONDS = 30
+"""For one word. A local server may have to load its model first."""
 
 Result = tuple[str, bool, str]
 """The name of what was looked at, whether it works, and a sentence about it."""
@@ -35,7 +37,7 @@ def _check_keys(settings: Settings) -> Result:
 
 
 def _check_assistant(settings: Settings) -> Result:
-    from chatkit_postgres.assistant import AssistantError, load_assistant
+    from chatkit_postgres.assistant import AgentAssistant, AssistantError, load_assistant
     from chatkit_postgres.assistant.mcp_servers import McpError
     from chatkit_postgres.assistant.proxies import ProxyRefused
     from chatkit_postgres.db import Database
@@ -45,9 +47,11 @@ def _check_assistant(settings: Settings) -> Result:
     # Nothing is read from it.
     store = DatabaseStore(Database("postgresql:///"))
     try:
-        load_assistant(settings.assistant, model_options(settings), store)
+        assistant = load_assistant(settings.assistant, model_options(settings), store)
     except (AssistantError, McpError, ProxyRefused) as error:
         return "assistant", False, str(error)
+    if isinstance(assistant, AgentAssistant) and (missing := assistant.missing_tools(settings.allowed_tools)):
+        return "assistant", False, f"CHAT_ALLOWED_TOOLS: {settings.assistant} has no tool {', '.join(missing)}"
     return "assistant", True, settings.assistant
 
 
@@ -101,29 +105,34 @@ def _check_storage(settings: Settings) -> Result:
 
 
 def _check_model(settings: Settings) -> Result:
+    from agents import AgentsException
     from openai import OpenAIError
 
-    from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+    from chatkit_postgres.assistant.models import model_provider, one_word
+    from chatkit_postgres.assistant.provider_errors import told_of
     from chatkit_postgres.assistant.proxies import ProxyRefused
     from chatkit_postgres.wiring.models import model_options
 
     options = model_options(settings)
     if options.is_demo:
         return "model", True, "the built-in demo model, nothing to reach"
+    server = options.base_url or "OpenAI"
 
-    async def look() -> int:
-        async with StreamingOpenAI(
-            api_key=options.api_key or "none", base_url=options.base_url, timeout=MODEL_SECONDS, max_retries=0
-        ) as client:
-            return len((await client.models.list()).data)
+    async def ask() -> str:
+        models = model_provider(replace(options, retries=0))
+        try:
+            async with asyncio.timeout(MODEL_SECONDS):
+                return await one_word(models)
+        finally:
+            await models.aclose()
 
     try:
-        return (
-            "model",
-            True,
-            f"{options.base_url or 'OpenAI'} answers and offers {asyncio.run(look())} models",
-        )
+        return "model", True, f"{server} answers: {asyncio.run(ask())!r}"
     except ProxyRefused as error:
         return "model", False, str(error)
-    except OpenAIError as error:
-        return "model", False, f"{options.base_url or 'OpenAI'}: {type(error).__name__} ({reason_of(error)})"
+    except TimeoutError:
+        return "model", False, f"{server} has not answered within {MODEL_SECONDS} seconds"
+    except (OpenAIError, AgentsException) as error:
+        known = told_of(error)
+        reason = f"{known.code}: {known.message}" if known is not None else type(error).__name__
+        return "model", False, f"{server}: {reason} ({reason_of(error)})"
