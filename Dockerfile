@@ -7,12 +7,15 @@ COPY pyproject.toml README.md LICENSE ./
 COPY chatkit_postgres chatkit_postgres
 COPY migrations migrations
 COPY app app
+COPY examples examples
 # Version and console script only; the code itself is run from /srv. Hatchling is fetched by the build alone.
 RUN /venv/bin/pip install --no-cache-dir --no-deps --editable .
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home chat && install -d -o 10001 /data
 WORKDIR /srv
+# Agents are found in /agents: mounted there, or copied by an image that is built on this one.
+ENV PYTHONPATH=/agents
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHAT_LOG_FORMAT=json CHAT_DATA_DIR=/data
 COPY --from=build /venv /venv
 COPY --from=build /srv /srv

@@ -27,8 +27,7 @@ from chatkit.types import (
 )
 from markdown_it import MarkdownIt
 
-from chatkit_postgres.assistant import AgentAssistant
-from chatkit_postgres.context import RequestContext
+from chatkit_postgres import AgentAssistant, RequestContext
 from chatkit_postgres.db import Statement
 
 FOLDER = Path(__file__).with_name("handbook_pages")

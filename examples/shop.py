@@ -12,8 +12,7 @@ from chatkit.types import WidgetItem
 from chatkit.widgets import DynamicWidgetRoot
 from pydantic import BaseModel
 
-from chatkit_postgres.assistant import AgentAssistant, action
-from chatkit_postgres.context import RequestContext
+from chatkit_postgres import AgentAssistant, RequestContext, action
 
 Context = AgentContext[RequestContext]
 

@@ -1,6 +1,7 @@
 """The stack of `docker compose up`, as far as it can be known without an engine."""
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -78,3 +79,32 @@ def test_both_sides_share_one_secret() -> None:
         assert "secrets:/secrets:ro" in STACK[name]["volumes"]
     published = STACK["web"]["ports"][0].split(":")[1]
     assert f"localhost:{published}" in STACK["api"]["environment"]["CHAT_PUBLIC_URL"]
+
+
+@pytest.mark.parametrize("name", ["secret", "migrate", "api"])
+def test_one_image_of_this_version_is_built_and_none_is_fetched(name: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert STACK[name]["image"] == f"chatkit-postgres:{version}"
+    assert STACK[name]["build"] == "."
+
+
+def test_a_folder_of_agents_is_found_where_it_is_mounted() -> None:
+    (mount,) = [volume for volume in STACK["api"]["volumes"] if volume.startswith("${CHAT_AGENTS_DIR")]
+    assert mount == "${CHAT_AGENTS_DIR:-./app}:/agents:ro"
+    assert "ENV PYTHONPATH=/agents\n" in IMAGES["api"].read_text()
+
+
+def test_the_key_of_the_domain_reaches_the_build_of_the_page() -> None:
+    arguments = STACK["web"]["build"]["args"]
+    for name in arguments:
+        assert f"ARG {name}" in IMAGES["web"].read_text()
+        assert f"process.env.{name}" in (ROOT / "examples/nextjs/app/chat.tsx").read_text()
+
+
+def test_the_examples_are_in_the_image() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"!examples/*.py", "!examples/handbook_pages", "!app", "!chatkit_postgres", "!migrations"} <= set(ignored)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", IMAGES["api"].read_text(), re.MULTILINE)
+    assert {"app", "chatkit_postgres", "migrations", "examples"} <= set(copied)
+    for name in " ".join(copied).split():
+        assert (ROOT / name).exists()
