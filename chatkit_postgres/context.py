@@ -89,7 +89,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageData:
     """An image as bytes: JPEG, PNG, GIF or WebP."""
 
     data: bytes
@@ -101,27 +101,27 @@ class Files(ABC):
 
     text_characters: int
     """What of attached texts a model should see in one call, at most."""
-    pictures: int
+    max_images: int
     """And how many images."""
 
     @abstractmethod
-    async def text(self, attachment_id: str, most_characters: int) -> str | None:
+    async def text(self, attachment_id: str, max_characters: int) -> str | None:
         """The text of an attached text, Markdown, CSV, JSON or PDF file, cut; None if it is none of them, or gone."""
         ...
 
     @abstractmethod
-    async def picture(self, attachment_id: str) -> Picture | None:
+    async def image(self, attachment_id: str) -> ImageData | None:
         """An attached image, made small enough for a model; None if it is none, or gone."""
         ...
 
     @abstractmethod
-    async def keep_picture(self, data: bytes, name: str) -> str:
+    async def store_image(self, data: bytes, name: str) -> str:
         """Store an image that was made for the user. Returns what stands for its address in an item."""
         ...
 
     @abstractmethod
-    async def drop(self, reference: str) -> None:
-        """Delete an image that ``keep_picture`` stored for this answer; nothing for any other."""
+    async def delete_image(self, reference: str) -> None:
+        """Delete an image that ``store_image`` stored for this answer; nothing for any other."""
         ...
 
 
@@ -142,7 +142,7 @@ class RequestContext(Mapping[str, Any]):
     """What the user's token says of them, as far as the deployment wants to know it."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The request's headers that ``CHAT_CONTEXT_HEADERS`` lists; names in any case."""
-    client_says: Mapping[str, Any] = field(default_factory=dict)
+    client_context: Mapping[str, Any] = field(default_factory=dict)
     """``userInfo`` and ``pageContext`` of the request: the client's word, which decides nothing."""
     files: Files | None = None
     turn: Turn | None = None

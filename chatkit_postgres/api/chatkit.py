@@ -63,7 +63,7 @@ class ChatEndpoint:
         thread_id = getattr(operation.params, "thread_id", None)
         if thread_id is not None:
             bind_contextvars(thread_id=thread_id[:100])
-        context.client_says = told_by_client(operation, self._limits.request)
+        context.client_context = told_by_client(operation, self._limits.request)
         if not is_streaming_req(operation):
             answer = await self._server.answer(operation, context)
             return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})

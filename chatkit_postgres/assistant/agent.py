@@ -265,7 +265,7 @@ def with_servers(
 def said_by_client(context: RequestContext) -> str:
     """What a model is told of the language, the user and the page: as the user's own words, not as instructions."""
     said = {"language": context.locale} if context.locale else {}
-    said |= context.client_says
+    said |= context.client_context
     if not said:
         return ""
     about = json.dumps(said, ensure_ascii=False)

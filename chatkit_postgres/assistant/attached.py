@@ -60,7 +60,7 @@ class _Budget:
         self._files = files
         self._without_pictures = without_pictures
         self._characters = files.text_characters
-        self._pictures = files.pictures
+        self._pictures = files.max_images
 
     async def spend_on(self, item: ThreadItem) -> None:
         for attachment_id, name, content_type in reversed(_brought(item)):
@@ -68,7 +68,7 @@ class _Budget:
                 if (
                     self._pictures > 0
                     and item.id not in self._without_pictures
-                    and (picture := await self._files.picture(attachment_id)) is not None
+                    and (picture := await self._files.image(attachment_id)) is not None
                 ):
                     self._pictures -= 1
                     self.parts[attachment_id] = _image(picture.data, picture.content_type)
@@ -99,9 +99,9 @@ def _brought(item: ThreadItem) -> list[tuple[str, str, str]]:
             return []
 
 
-def _quoted(name: str, content_type: str, text: str, most_characters: int) -> ResponseInputTextParam:
+def _quoted(name: str, content_type: str, text: str, max_characters: int) -> ResponseInputTextParam:
     """As what it is: something the user sent, and no instruction."""
-    shown = text if len(text) <= most_characters else f"{text[:most_characters]}\n{CUT}"
+    shown = text if len(text) <= max_characters else f"{text[:max_characters]}\n{CUT}"
     title = json.dumps(name, ensure_ascii=False)
     return _text(f"{FILE_BEGINS}name={title} type={json.dumps(content_type)}>\n{shown}\n</Attachment>")
 

@@ -29,7 +29,7 @@ class StoredImages(ResponseStreamConverter):
             data = await asyncio.to_thread(base64.b64decode, base64_image, validate=True)
         except (binascii.Error, ValueError):
             raise FileRefused("The model's image could not be read.") from None
-        return await self._files.keep_picture(data, "preview" if partial_image_index is not None else "image")
+        return await self._files.store_image(data, "preview" if partial_image_index is not None else "image")
 
 
 def partial_images_of(agent: Agent) -> int | None:

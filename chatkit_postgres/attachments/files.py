@@ -8,7 +8,7 @@ from chatkit_postgres.attachments.intake import PREVIEW, TEXT, FileLimits, Intak
 from chatkit_postgres.attachments.references import reference_to
 from chatkit_postgres.attachments.renditions import content_type_of
 from chatkit_postgres.attachments.storage import Storage
-from chatkit_postgres.context import Files, Picture, RequestContext
+from chatkit_postgres.context import Files, ImageData, RequestContext
 from chatkit_postgres.errors import AnswerTooLong, FileTooLarge, NotFound
 from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.store import DatabaseStore
@@ -25,7 +25,7 @@ class OwnFiles(Files):
         self, store: DatabaseStore, storage: Storage, intake: Intake, limits: FileLimits, context: RequestContext
     ) -> None:
         self.text_characters = limits.text_characters
-        self.pictures = limits.pictures
+        self.max_images = limits.max_images
         self._store = store
         self._storage = storage
         self._intake = intake
@@ -33,24 +33,24 @@ class OwnFiles(Files):
         self._context = context
         self._made: set[str] = set()
 
-    async def text(self, attachment_id: str, most_characters: int) -> str | None:
+    async def text(self, attachment_id: str, max_characters: int) -> str | None:
         def ending(content_type: str) -> str | None:
             return "" if kinds.is_text(content_type) else TEXT if content_type == kinds.PDF else None
 
         # At most four bytes for a character, and a mark at the beginning.
-        data = await self._read(attachment_id, ending, 4 * most_characters + 4)
+        data = await self._read(attachment_id, ending, 4 * max_characters + 4)
         if data is None:
             return None
-        return data.decode(kinds.encoding_of(data), errors="ignore")[:most_characters]
+        return data.decode(kinds.encoding_of(data), errors="ignore")[:max_characters]
 
-    async def picture(self, attachment_id: str) -> Picture | None:
+    async def image(self, attachment_id: str) -> ImageData | None:
         def ending(content_type: str) -> str | None:
             return PREVIEW if kinds.is_picture(content_type) else None
 
         data = await self._read(attachment_id, ending, self._limits.most_bytes)
-        return Picture(data, content_type_of(data)) if data is not None else None
+        return ImageData(data, content_type_of(data)) if data is not None else None
 
-    async def keep_picture(self, data: bytes, name: str) -> str:
+    async def store_image(self, data: bytes, name: str) -> str:
         if len(self._made) >= MOST_PICTURES:
             raise AnswerTooLong
         if len(data) > self._limits.most_bytes:
@@ -63,7 +63,7 @@ class OwnFiles(Files):
             self._context.turn.made_attachments.add(attachment.id)
         return reference_to(attachment.id)
 
-    async def drop(self, reference: str) -> None:
+    async def delete_image(self, reference: str) -> None:
         attachment_id = id_in(reference)
         # What the user has sent is not the assistant's to delete.
         if attachment_id is not None and attachment_id in self._made:

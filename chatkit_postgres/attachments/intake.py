@@ -34,7 +34,7 @@ class FileLimits:
     """Files of one user that were not sent with a message."""
     accepted: kinds.AcceptedTypes = field(default_factory=lambda: kinds.AcceptedTypes(("*/*",)))
     text_characters: int = 64_000
-    pictures: int = 8
+    max_images: int = 8
     """What of attached texts and images a model sees in one call."""
 
 

@@ -57,7 +57,7 @@ async def _stored(event: ThreadStreamEvent, files: Files) -> ThreadStreamEvent:
     if image is None or not image.url.startswith(DATA):
         return event
     try:
-        kept = image.model_copy(update={"url": await files.keep_picture(await _decoded(image.url), "image")})
+        kept = image.model_copy(update={"url": await files.store_image(await _decoded(image.url), "image")})
     except FileRefused:
         logger.warning("picture_refused")
         kept = None
@@ -101,7 +101,7 @@ async def _decoded(url: str) -> bytes:
 
 async def _drop(reference: str, files: Files) -> None:
     try:
-        await files.drop(reference)
+        await files.delete_image(reference)
     except ChatError as error:
         # It is found again: what is never sent with a message is removed after a day.
         logger.warning("picture_not_dropped", code=error.code)

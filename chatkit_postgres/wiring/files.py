@@ -56,5 +56,5 @@ def file_limits(settings: Settings) -> FileLimits:
         most_unsent=settings.max_unsent_attachments,
         accepted=AcceptedTypes(settings.attachment_types),
         text_characters=settings.file_tokens * CHARACTERS_PER_TOKEN,
-        pictures=settings.model_images,
+        max_images=settings.model_images,
     )

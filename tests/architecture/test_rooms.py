@@ -29,6 +29,23 @@ def test_statement_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_nothing_speaks_of_the_package_by_its_old_name() -> None:
+    """``app`` is this repository's own application, and holds nothing but its agent."""
+    assert {path.name for path in (ROOT / "app").glob("*.py")} == {"__init__.py", "agent.py", "main.py"}
+    old = re.compile(r"\bapp\.(api|chat|store|db|assistant)\b|(?<![\w/])app/(api|chat|store|db|assistant)/")
+    places = [*ROOT.glob("*.*"), ROOT / "Makefile", ROOT / "Dockerfile"]
+    for folder in ("chatkit_postgres", "migrations", "benchmarks", "docs", "tests", ".ci"):
+        places += [path for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md", ".template", ""}]
+    found = [
+        str(path.relative_to(ROOT))
+        for path in places
+        if path.is_file() and path.name not in {"CHANGELOG.md", "nextjs.md"} and "__pycache__" not in path.parts
+        for line in path.read_text(errors="replace").splitlines()
+        if old.search(line) and "route.ts" not in line and "old = re" not in line
+    ]
+    assert found == []
+
+
 def test_files_are_short_enough_to_read_in_one_sitting() -> None:
     long = {
         str(path.relative_to(ROOT)): count

@@ -170,7 +170,7 @@ async def test_a_model_that_does_not_stop_drawing_is_stopped(
 async def test_a_picture_the_user_sent_stays_the_users_whatever_an_assistant_shows(store: DatabaseStore) -> None:
     first = Chat(store, DataUrls(data_url(FINAL)))
     context = RequestContext("alice")
-    mine = (await first.attachments.of(context).keep_picture(FINAL, "mine.png")).removeprefix("attachment://")
+    mine = (await first.attachments.of(context).store_image(FINAL, "mine.png")).removeprefix("attachment://")
     request = create("Edit my picture")
     request.params.input.attachments = [mine]
     await first.events(request)

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from chatkit_postgres.assistant.attached import CUT
 from chatkit_postgres.assistant.converter import HistoryConverter
-from chatkit_postgres.context import Files, Picture
+from chatkit_postgres.context import Files, ImageData
 from tests.attachments.conftest import Place, started
 from tests.support.files import Uploader, docx, pdf, picture
 from tests.support.processes import ModelServer, message, thread_id_of
@@ -118,16 +118,16 @@ class Unread(Files):
     text_characters = 0
     pictures = 0
 
-    async def text(self, attachment_id: str, most_characters: int) -> str | None:
+    async def text(self, attachment_id: str, max_characters: int) -> str | None:
         raise AssertionError("read without a budget")
 
-    async def picture(self, attachment_id: str) -> Picture | None:
+    async def image(self, attachment_id: str) -> ImageData | None:
         raise AssertionError("read without a budget")
 
-    async def keep_picture(self, data: bytes, name: str) -> str:
+    async def store_image(self, data: bytes, name: str) -> str:
         raise AssertionError("not asked for")
 
-    async def drop(self, reference: str) -> None:
+    async def delete_image(self, reference: str) -> None:
         raise AssertionError("not asked for")
 
 

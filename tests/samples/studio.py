@@ -39,7 +39,7 @@ class FileConverter(ThreadItemConverter):
     async def attachment_to_message_content(self, attachment: Attachment) -> ResponseInputContentParam:
         files = self._context.files
         assert files is not None
-        if (image := await files.picture(attachment.id)) is not None:
+        if (image := await files.image(attachment.id)) is not None:
             encoded = base64.b64encode(image.data).decode()
             url = f"data:{image.content_type};base64,{encoded}"
             return ResponseInputImageParam(type="input_image", image_url=url, detail="auto")

@@ -165,7 +165,7 @@ async def who_am_i(ctx: RunContextWrapper[AgentContext[RequestContext]]) -> str:
     """Who asks, from where, and what their page says."""
     asking = ctx.context.request_context
     return json.dumps(
-        {"user": asking.user_id, "claims": dict(asking.claims), "locale": asking.locale, "said": asking.client_says}
+        {"user": asking.user_id, "claims": dict(asking.claims), "locale": asking.locale, "said": asking.client_context}
     )
 
 
@@ -203,7 +203,7 @@ def build_with_broken_tools() -> Agent[AgentContext[RequestContext]]:
 
 @action("where", free=True)
 async def where(_payload: object, _sender: WidgetItem | None, context: AgentContext[RequestContext]) -> Outcome:
-    raise CustomStreamError(json.dumps(context.request_context.client_says), allow_retry=False)
+    raise CustomStreamError(json.dumps(context.request_context.client_context), allow_retry=False)
 
 
 def build_guarded() -> AgentAssistant:

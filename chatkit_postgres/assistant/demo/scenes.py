@@ -195,7 +195,7 @@ async def _kept_drawing(context: Context, progress: float) -> str:
     files = context.request_context.files
     if files is None:
         raise RuntimeError("images are stored as files of the user who asks")
-    return await files.keep_picture(await asyncio.to_thread(drawn, progress), "hills.png")
+    return await files.store_image(await asyncio.to_thread(drawn, progress), "hills.png")
 
 
 @scene("writing", "a widget whose text is streamed into it")
