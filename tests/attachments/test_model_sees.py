@@ -116,7 +116,7 @@ class Unread(Files):
     """Nothing may be read from it."""
 
     text_characters = 0
-    pictures = 0
+    max_images = 0
 
     async def text(self, attachment_id: str, max_characters: int) -> str | None:
         raise AssertionError("read without a budget")
