@@ -27,8 +27,10 @@ run: setup ## Start the server with its own PostgreSQL: http://localhost:8000
 test: setup ## Run the test-suite on a real PostgreSQL (make test ARGS="-k store")
 	$(BIN)/python -m pytest $(ARGS)
 
-faults: setup ## Run each fault twenty times, at random moments (three times in make test)
+faults: setup ## Run each fault twenty times, at random moments, and three times with a ChatKitServer (three times in make test)
 	$(BIN)/python -m pytest tests/faults --fault-runs 20 --numprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/faults --fault-runs 3 --numprocesses 4 --dist worksteal \
+		--assistant tests.support.servers:ScriptedServer $(ARGS)
 
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants

@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
     parser.addoption("--strict-models", action="store_true", help="and on one that refuses what real APIs refuse")
     parser.addoption("--field", type=Path, help="where `make field` has installed model servers that are not ours")
+    parser.addoption("--assistant", help="the import string of the assistant that faults happen to")
     parser.addoption("--wheel", type=Path, help="where `make wheel` has installed the wheel")
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
 

@@ -50,7 +50,9 @@ def with_all_calls(context: AgentContext[Any]) -> _AllCalls:
     """The same context, of a class that extends its own: it remembers every client tool that the run calls."""
     kind = _extended(type(context))
     extended = kind.model_construct(
-        context.model_fields_set, **{name: getattr(context, name) for name in type(context).model_fields}
+        context.model_fields_set,
+        **{name: getattr(context, name) for name in type(context).model_fields},
+        **(context.model_extra or {}),
     )
     for name, value in (context.__pydantic_private__ or {}).items():
         setattr(extended, name, value)

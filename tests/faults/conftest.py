@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from tests.faults.harness import Replica, replica
+from tests.faults.harness import Assistants, Replica, replica
 from tests.support.processes import ModelServer
 
 
@@ -30,6 +30,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 items[fault] += value
     for fault in sorted(times):
         terminalreporter.write_line(f"{times[fault]:4} times, {items[fault]:6} items acknowledged and kept: {fault}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _assistant(request: pytest.FixtureRequest) -> None:
+    Assistants.named = request.config.getoption("--assistant") or Assistants.named
 
 
 @pytest.fixture

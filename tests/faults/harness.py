@@ -21,6 +21,12 @@ Report = Callable[[str, object], None]
 SECRET = "f" * 48
 
 
+class Assistants:
+    """Which one answers, where a test does not say: an agent, or the server of a team (``--assistant``)."""
+
+    named = "tests.support.assistants:build"
+
+
 @dataclass
 class Replica:
     process: ChatProcess
@@ -42,7 +48,7 @@ def environment(database: URL, model: ModelServer, **more: str) -> dict[str, str
         "OPENAI_BASE_URL": model.url,
         "CHAT_MODEL": "scripted",
         "CHAT_MODEL_API": "chat_completions",
-        "CHAT_ASSISTANT": "tests.support.assistants:build",
+        "CHAT_ASSISTANT": Assistants.named,
         "CHAT_HEARTBEAT_SECONDS": "0.3",
         # A failure is a failure at once.
         "CHAT_MODEL_RETRIES": "0",

@@ -182,6 +182,23 @@ def test_sigterm_ends_answers_and_saves_them(tmp_path: Path, shared_database: UR
     assert rows[0]["content"].startswith("w0 w1 w2")
 
 
+def test_links_behind_a_proxy_that_strips_a_prefix(
+    tmp_path: Path, shared_database: URL, model_server: ModelServer
+) -> None:
+    """``uvicorn --root-path``, as behind a proxy under a path, and mounted in there."""
+    server = start(tmp_path, shared_database, model_server, *HOST, "--root-path", "/apps/shop")
+    try:
+        with signed_in(server, "ida") as ida:
+            made = call(ida, "attachments.create", name="a.txt", size=1, mime_type="text/plain").json()
+        address = made["upload_descriptor"]["url"]
+        assert address.startswith(f"{server.base_url}/apps/shop/chat/api/attachments/")
+        # The proxy takes the prefix off again.
+        reached = http.put(address.replace("/apps/shop", "", 1), content=b"x")
+        assert reached.status_code == 200
+    finally:
+        server.stop()
+
+
 def test_without_the_lifespan_it_refuses_and_says_why(
     tmp_path: Path, shared_database: URL, model_server: ModelServer
 ) -> None:

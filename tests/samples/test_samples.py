@@ -26,6 +26,7 @@ from tests.support.processes import (
 
 KINDS = {
     "transit": ("tests.samples.transit:TransitServer", "tests.samples.transit:TransitAssistant"),
+    "lounge": ("tests.samples.lounge:LoungeServer", "tests.samples.lounge:LoungeAssistant"),
     "newsroom": ("tests.samples.newsroom:NewsServer", "tests.samples.newsroom:NewsAssistant"),
     "studio": ("tests.samples.studio:make_server", "tests.samples.studio:StudioAssistant"),
 }
@@ -50,6 +51,7 @@ def sample(name: str, **more: str) -> Any:
 
 
 transit = sample("transit")
+lounge = sample("lounge")
 newsroom = sample("newsroom", CHAT_CONTEXT_HEADERS="X-Article-Id")
 studio = sample("studio", CHAT_MODEL_API="responses", CHAT_MAX_MESSAGE_CHARACTERS="100000")
 
@@ -95,37 +97,6 @@ class TestTransit:
         assert kinds(after) == ["assistant_message"]
         assert client.items(thread_id)[-2]["status"] == "completed"
 
-    def test_a_widget_whose_action_the_page_handles_first(self, transit: Place) -> None:
-        client = transit.user().client
-        events = client.create(use("choose_line"))
-        thread_id = thread_id_of(events)
-        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
-        select = {"type": "line.select", "payload": {"id": "blue"}}
-        after = client.events("threads.custom_action", thread_id=thread_id, item_id=widget["id"], action=select)
-        (replaced,) = of_type(after, "thread.item.replaced")
-        assert "blue (chosen)" in json.dumps(replaced["item"]["widget"])
-        assert texts(done_items(after)) == ["At its beginning, or its end?"]
-        (effect,) = of_type(after, "client_effect")
-        assert effect["data"] == {"line": "blue"}
-        # Hidden from the client, and known to the model with the next message.
-        assert "<LINE>" not in json.dumps([after, client.items(thread_id)])
-        client.say(thread_id, "At its end.")
-        asked = [json.dumps(call["body"]) for call in transit.model.calls()]
-        assert any("<LINE>blue</LINE>" in body and "At its end." in body for body in asked)
-        assert "blue (chosen)" in json.dumps(client.items(thread_id))
-
-    def test_only_what_the_widget_declares_and_only_for_its_owner(self, transit: Place) -> None:
-        client, stranger = transit.user().client, transit.user().client
-        events = client.create(use("choose_line"))
-        thread_id = thread_id_of(events)
-        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
-        target: dict[str, Any] = {"thread_id": thread_id, "item_id": widget["id"]}
-        other = client.post("threads.custom_action", **target, action={"type": "line.delete", "payload": {"id": "red"}})
-        assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
-        select = {"type": "line.select", "payload": {"id": "red"}}
-        assert stranger.post("threads.custom_action", **target, action=select).status_code == 404
-        assert stranger.call("threads.list")["data"] == []
-
     def test_the_title_is_its_own(self, transit: Place) -> None:
         client = transit.user().client
         client.create("Where does the red line end?")
@@ -138,6 +109,55 @@ class TestTransit:
         words = {"type": "input_text", "text": "Tell me of this one: "}
         client.events("threads.create", input=message("") | {"content": [words, tag]})
         assert "<STATION id=ash>Ash</STATION>" in transit.model.calls()[-1]["body"]["messages"][-1]["content"]
+
+
+class TestLounge:
+    def test_a_widget_whose_action_the_page_handles_first(self, lounge: Place) -> None:
+        client = lounge.user().client
+        events = client.create(use("suggest_names"))
+        thread_id = thread_id_of(events)
+        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
+        select = {"type": "name.select", "payload": {"name": "Pixel"}}
+        after = client.events("threads.custom_action", thread_id=thread_id, item_id=widget["id"], action=select)
+        (replaced,) = of_type(after, "thread.item.replaced")
+        assert "Pixel (chosen)" in json.dumps(replaced["item"]["widget"])
+        assert texts(done_items(after)) == ["Pixel it is. Where does it sleep?"]
+        (effect,) = of_type(after, "client_effect")
+        assert effect["data"] == {"name": "Pixel"}
+        # Hidden from the client, and known to the model with the next message.
+        assert "<CHOSEN>" not in json.dumps([after, client.items(thread_id)])
+        client.say(thread_id, f"In a box, {thread_id}.")
+        asked = [json.dumps(call["body"]) for call in lounge.model.calls()]
+        assert any("<CHOSEN>Pixel</CHOSEN>" in body and thread_id in body for body in asked)
+        assert "Pixel (chosen)" in json.dumps(client.items(thread_id))
+
+    def test_only_what_the_widget_declares_and_only_for_its_owner(self, lounge: Place) -> None:
+        client, stranger = lounge.user().client, lounge.user().client
+        events = client.create(use("suggest_names"))
+        thread_id = thread_id_of(events)
+        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
+        target: dict[str, Any] = {"thread_id": thread_id, "item_id": widget["id"]}
+        before = client.items(thread_id)
+        undeclared = {"type": "name.delete", "payload": {"name": "Pixel"}}
+        other = client.post("threads.custom_action", **target, action=undeclared)
+        assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
+        select = {"type": "name.select", "payload": {"name": "Pixel"}}
+        assert stranger.post("threads.custom_action", **target, action=select).status_code == 404
+        assert stranger.call("threads.list")["data"] == []
+        assert client.items(thread_id) == before
+
+    def test_a_payload_is_checked_where_there_is_a_model_of_it(self, lounge: Place, request: Any) -> None:
+        client = lounge.user().client
+        events = client.create(use("suggest_names"))
+        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
+        target: dict[str, Any] = {"thread_id": thread_id_of(events), "item_id": widget["id"]}
+        wrong = client.post("threads.custom_action", **target, action={"type": "name.select", "payload": {}})
+        if "agent" in request.node.name:
+            assert (wrong.status_code, "params.action.payload.name" in wrong.json()["message"]) == (422, True)
+        else:
+            # A stock server is handed whatever came; the one who asks sees an error, and nothing of it.
+            (error,) = of_type(parse_events(wrong.text), "error")
+            assert "KeyError" not in json.dumps(error)
 
 
 class TestNewsroom:

@@ -1,35 +1,25 @@
-"""A custom AgentContext whose tools work on it, a client tool, entity tags, a widget with an action of the client."""
+"""A custom AgentContext whose tools work on it, a client tool, entity tags, a title made beside the answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from agents import Agent, RunContextWrapper, Runner, StopAtTools, function_tool
-from chatkit.actions import Action
 from chatkit.agents import AgentContext, ClientToolCall, ThreadItemConverter, stream_agent_response
 from chatkit.server import ChatKitServer
 from chatkit.types import (
-    AssistantMessageContent,
-    AssistantMessageItem,
     ClientEffectEvent,
-    HiddenContextItem,
     ProgressUpdateEvent,
-    ThreadItemDoneEvent,
-    ThreadItemReplacedEvent,
     ThreadMetadata,
     ThreadStreamEvent,
     UserMessageItem,
     UserMessageTagContent,
-    WidgetItem,
 )
-from chatkit.widgets import DynamicWidgetRoot
 from openai.types.responses import ResponseInputTextParam
-from openai.types.responses.response_input_item_param import Message
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from benchmarks.sample_server import MemoryStore
-from chatkit_postgres import AgentAssistant, RequestContext, action
+from chatkit_postgres import AgentAssistant, RequestContext
 
 
 class Network:
@@ -61,32 +51,16 @@ async def add_station(ctx: Tool, line: str, name: str) -> str:
 
 
 @function_tool
-async def choose_line(ctx: Tool) -> str:
-    """Show the lines to choose from."""
-    await ctx.context.stream_widget(line_list(sorted(ctx.context.network.stations)))
-    return "shown"
-
-
-@function_tool
 async def selected_stations(ctx: Tool) -> str:
     """The stations that the user has selected on the map."""
     ctx.context.client_tool_call = ClientToolCall(name="get_selection", arguments={"what": "stations"})
     return "asked"
 
 
-def line_list(lines: list[str], chosen: str | None = None) -> DynamicWidgetRoot:
-    def row(line: str) -> dict[str, Any]:
-        label = f"{line} (chosen)" if line == chosen else line
-        select = {"type": "line.select", "payload": {"id": line}, "handler": "client"}
-        return {"type": "ListViewItem", "children": [{"type": "Text", "value": label}], "onClickAction": select}
-
-    return DynamicWidgetRoot.model_validate({"type": "ListView", "children": [row(line) for line in lines]})
-
-
 AGENT = Agent[TransitContext](
     name="Transit",
     instructions="Plan changes of the network.",
-    tools=[list_stations, add_station, choose_line, selected_stations],
+    tools=[list_stations, add_station, selected_stations],
     tool_use_behavior=StopAtTools(stop_at_tool_names=["selected_stations"]),
 )
 
@@ -98,10 +72,6 @@ def tag_text(tag: UserMessageTagContent) -> str:
 class Converter(ThreadItemConverter):
     async def tag_to_message_content(self, tag: UserMessageTagContent) -> ResponseInputTextParam:
         return ResponseInputTextParam(type="input_text", text=tag_text(tag))
-
-    async def hidden_context_to_input(self, item: HiddenContextItem) -> Message:
-        part = ResponseInputTextParam(type="input_text", text=str(item.content))
-        return Message(type="message", role="user", content=[part])
 
 
 class TransitServer(ChatKitServer[dict[str, Any]]):
@@ -125,35 +95,6 @@ class TransitServer(ChatKitServer[dict[str, Any]]):
             yield event
         await titling
 
-    async def action(
-        self,
-        thread: ThreadMetadata,
-        action: Action[str, Any],
-        sender: WidgetItem | None,
-        context: dict[str, Any],
-    ) -> AsyncIterator[ThreadStreamEvent]:
-        if action.type != "line.select":
-            return
-        line = action.payload["id"]
-        if sender is not None:
-            chosen = line_list(sorted(self.network.stations), line)
-            yield ThreadItemReplacedEvent(item=sender.model_copy(update={"widget": chosen}))
-        hidden = HiddenContextItem(
-            id=self.store.generate_item_id("message", thread, context),
-            thread_id=thread.id,
-            created_at=datetime.now(),  # noqa: DTZ005 - as the SDK does
-            content=f"<LINE>{line}</LINE>",
-        )
-        await self.store.add_thread_item(thread.id, hidden, context=context)
-        question = AssistantMessageItem(
-            id=self.store.generate_item_id("message", thread, context),
-            thread_id=thread.id,
-            created_at=datetime.now(),  # noqa: DTZ005
-            content=[AssistantMessageContent(text="At its beginning, or its end?")],
-        )
-        yield ThreadItemDoneEvent(item=question)
-        yield ClientEffectEvent(name="selection_mode", data={"line": line})
-
     async def _title(self, thread: ThreadMetadata, message: UserMessageItem | None, context: dict[str, Any]) -> None:
         if message is None or thread.title is not None:
             return
@@ -162,10 +103,6 @@ class TransitServer(ChatKitServer[dict[str, Any]]):
         )
         thread.title = f"T: {titled.final_output}"[:60]
         await self.store.save_thread(thread, context=context)
-
-
-class Chosen(BaseModel):
-    id: str
 
 
 class TransitAssistant(AgentAssistant):
@@ -187,23 +124,3 @@ class TransitAssistant(AgentAssistant):
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
         text = await super().title(message, context)
         return f"T: {text}"[:60]
-
-    @action("line.select", Chosen)
-    async def select(
-        self, payload: Chosen, sender: WidgetItem | None, context: AgentContext[RequestContext]
-    ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        if sender is not None:
-            chosen = line_list(sorted(self.network.stations), payload.id)
-            yield ThreadItemReplacedEvent(item=sender.model_copy(update={"widget": chosen}))
-        common = {"thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005
-        yield ThreadItemDoneEvent(
-            item=HiddenContextItem(id=context.generate_id("message"), content=f"<LINE>{payload.id}</LINE>", **common)
-        )
-        yield ThreadItemDoneEvent(
-            item=AssistantMessageItem(
-                id=context.generate_id("message"),
-                content=[AssistantMessageContent(text="At its beginning, or its end?")],
-                **common,
-            )
-        )
-        yield ClientEffectEvent(name="selection_mode", data={"line": payload.id})
