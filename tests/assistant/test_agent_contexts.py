@@ -1,4 +1,4 @@
-"""A team's subclass of AgentContext is the context of a run, and loses none of the client tools that are called at once."""
+"""A team's subclass of AgentContext is the context of a run; no client tool of several called at once is lost."""
 
 from typing import Any
 
@@ -9,7 +9,11 @@ from pydantic import ConfigDict, PrivateAttr
 
 from chatkit_postgres import DatabaseStore, RequestContext
 from chatkit_postgres.assistant.client_tools import WAITING, with_all_calls
-from tests.support.items import NAIVE, alice, thread
+from tests.support.items import NAIVE, thread
+
+
+def alice() -> RequestContext:
+    return RequestContext(user_id="alice")
 
 
 class Till:
@@ -24,7 +28,7 @@ class ShopContext(AgentContext[RequestContext]):
 
 
 def shop_context(store: DatabaseStore) -> ShopContext:
-    made = ShopContext(thread=thread("t"), store=store, request_context=alice(), till=Till(), shop="north", more=1)  # type: ignore[call-arg] # an extra one
+    made = ShopContext(thread=thread("t"), store=store, request_context=alice(), till=Till(), shop="north", more=1)
     made._seen.append("before")
     return made
 
