@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.processes import (
     ChatProcess,
     ModelServer,
     done_items,
+    http,
     run_cli,
     texts,
     thread_id_of,
@@ -113,6 +115,20 @@ def test_the_shop_can_be_tried_without_a_key(tmp_path: Path, shared_database: UR
         assert "- Say *show order 7*, and I call a tool." in said
         events = client.say(thread_id_of(events), "How do returns work?")
         assert answers(events) == ["I have handed you over: here is **Returns**, another agent."]
+
+
+def test_the_agent_of_a_clone_tells_the_time_at_the_first_question(
+    tmp_path: Path, embedded_settings: dict[str, str]
+) -> None:
+    """In a copy of the repository's own settings, as ``make run`` starts it."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    process = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
+    try:
+        prompts = http.get(f"{process.base_url}/playground/prompts").json()["prompts"]
+        (answer,) = answers(process.client("ada").create(prompts[0]["text"]))
+        assert re.search(r"tool says: \*\*\w+day, \d\d \w+ \d{4}, \d\d:\d\d UTC\*\*", answer)
+    finally:
+        assert process.stop() == 0
 
 
 def test_the_handbook_can_be_tried_without_a_key(tmp_path: Path, shared_database: URL) -> None:

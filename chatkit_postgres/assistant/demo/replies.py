@@ -111,16 +111,22 @@ def _shown(tool_name: str) -> str:
 def _example(tool: FunctionTool) -> str:
     """What to say to have it called."""
     properties = tool.params_json_schema.get("properties", {})
-    required = (properties.get(name, {}).get("type") for name in tool.params_json_schema.get("required", []))
-    return " ".join([_shown(tool.name), *("7" for kind in required if kind in {"integer", "number"})])
+    required = (properties.get(name, {}) for name in tool.params_json_schema.get("required", []))
+    numbers = [one for one in required if one.get("type") in {"integer", "number"} and "default" not in one]
+    return " ".join([_shown(tool.name), *("7" for _ in numbers)])
 
 
 def _arguments(tool: FunctionTool, said: str) -> dict[str, Any] | None:
-    """Numbers in the order they were said, everything that was said for a text; None if something else is wanted."""
+    """Defaults where there are any, numbers in the order they were said, everything that was said for a text; None if
+    something else is wanted."""
     numbers = iter(re.findall(r"\d{1,15}", said))
     given: dict[str, Any] = {}
     properties = tool.params_json_schema.get("properties", {})
     for name in tool.params_json_schema.get("required", []):
+        if "default" in properties.get(name, {}):
+            # A strict schema requires these as well.
+            given[name] = properties[name]["default"]
+            continue
         match properties.get(name, {}).get("type"):
             case "integer" | "number":
                 number = next(numbers, None)
