@@ -1,7 +1,7 @@
 """The durable, multi-user backend for OpenAI's ChatKit.
 
-What is exported here is stable; every other module may change with each version. A name is imported when it is first
-used, because the SDKs behind some of them take seconds.
+The names exported here, ``chatkit_postgres.auth.User`` and ``chatkit_postgres.testing.demo_answer`` are stable; all
+others may change with each version. Names are imported on first use, because the SDKs behind some take seconds.
 """
 
 from importlib import import_module

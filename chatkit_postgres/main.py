@@ -10,6 +10,7 @@ from chatkit_postgres.api.authentication import IdentifyUser
 from chatkit_postgres.api.shutdown import draining_on_signals
 from chatkit_postgres.assistant import Assistant, AssistantError, load_assistant
 from chatkit_postgres.assistant.mcp_servers import McpError
+from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.proxies import ProxyRefused
 from chatkit_postgres.db import Database
 from chatkit_postgres.observability.logs import configure_logging
@@ -44,7 +45,8 @@ def create_app(
     # Nothing is connected before the lifespan runs.
     url = database_url.get_secret_value() if database_url is not None else "postgresql:///"
     store = DatabaseStore(Database(url, pool_size=settings.database_pool_size))
-    loaded, more_problems = _loaded(settings.assistant if assistant is None else assistant, settings, store)
+    options = model_options(settings, is_hosted=authenticate is not None)
+    loaded, more_problems = _loaded(settings.assistant if assistant is None else assistant, options, store)
     if problems or more_problems or loaded is None:
         raise ConfigurationError(problems + more_problems)
     parts = build_parts(settings, store, loaded, authenticate)
@@ -68,15 +70,15 @@ def lifespan(chat: FastAPI) -> Callable[[FastAPI], AbstractAsyncContextManager[N
     return mounted
 
 
-def _loaded(named: object, settings: Settings, store: DatabaseStore) -> tuple[Assistant | None, list[str]]:
+def _loaded(named: object, options: ModelOptions, store: DatabaseStore) -> tuple[Assistant | None, list[str]]:
     try:
-        return load_assistant(named, model_options(settings), store), []
+        return load_assistant(named, options, store), []
     except ProxyRefused as error:
         return None, [f"HTTPS_PROXY, HTTP_PROXY, ALL_PROXY: {error}."]
     except McpError as error:
         return None, [f"CHAT_MCP_FILE: {error}."]
     except AssistantError as error:
-        return None, [f"CHAT_ASSISTANT: {error}."]
+        return None, [f"{'CHAT_ASSISTANT' if isinstance(named, str) else 'create_app(assistant=...)'}: {error}."]
 
 
 def _standalone(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.types import Send
 from structlog.contextvars import bind_contextvars
 
-from chatkit_postgres.api.authentication import Authenticate
+from chatkit_postgres.api.authentication import Authenticate, Authentication
 from chatkit_postgres.api.body import BodyLimits
 from chatkit_postgres.api.public_url import PublicUrl
 from chatkit_postgres.api.rate_limit import RateLimit
@@ -60,7 +60,7 @@ class FileEndpoint:
         self,
         attachments: Attachments,
         *,
-        authenticate: Authenticate,
+        authenticate: Authentication,
         is_disabled: Callable[[str], Awaitable[bool]],
         rate_limit: RateLimit,
         metrics: Metrics,
@@ -116,7 +116,9 @@ class FileEndpoint:
         self._metrics.uploads.labels("stored").inc()
 
     async def _holder(self, request: Request, attachment_id: str, purpose: Purpose) -> RequestContext:
-        """On whose behalf a link speaks. Raises NotFound, LinkExpired, UserDisabled; Unauthorized for a bad token."""
+        """On whose behalf a link speaks. Raises NotFound, LinkExpired, UserDisabled, NotStarted; Unauthorized for a bad
+        token."""
+        self._authenticate.check_started()
         owner = self._attachments.links.owner_in(request.query_params.get("key", ""), attachment_id, purpose)
         bind_contextvars(user_id=owner)
         if await self._is_disabled(owner):

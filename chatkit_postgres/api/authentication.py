@@ -15,7 +15,7 @@ from chatkit_postgres.auth.disabled_users import DisabledUsers
 from chatkit_postgres.auth.tokens import TokenVerifier
 from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import ForeignOrigin, NotStarted, Unauthorized, UserDisabled
+from chatkit_postgres.errors import ForeignOrigin, InternalError, NotStarted, Unauthorized, UserDisabled
 from chatkit_postgres.observability.logs import get_logger
 
 LONGEST_LOCALE = 35  # RFC 5646, section 4.4.1
@@ -47,19 +47,22 @@ def user_of_token(verifier: TokenVerifier, cookie: CookieRules | None) -> Identi
 
 
 def user_of_application(authenticate: IdentifyUser, origins: frozenset[str], public_url: PublicUrl) -> IdentifyUser:
-    """As the application says. A browser adds the application's cookie whichever page asks, so a request that changes
-    something must come from the application's own origin, or one of ``origins``. Raises ForeignOrigin."""
+    """As the application says. A browser adds the application's cookie, or another proof, whichever page asks: its
+    requests that change something must come from the application's own origin, or one of ``origins``. Raises
+    ForeignOrigin."""
 
     async def identify(request: Request) -> User | None:
-        if request.method in UNSAFE_METHODS and "cookie" in request.headers and "origin" in request.headers:
+        is_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
+        if request.method in UNSAFE_METHODS and is_browser:
             parts = urlsplit(public_url(request))
             _check_origin(request, origins | {f"{parts.scheme}://{parts.netloc}"})
         user = await authenticate(request)
         if user is None:
             return None
-        if not is_user_id(user.id):
-            raise TypeError("authenticate: the id of a User is a text of 1 to 255 printable characters")
-        return User(user.id, storable_claims(user.claims))
+        if type(user.id) is not str or not is_user_id(user.id):
+            logger.error("user_id_refused", cure="User.id: 1 to 255 printable characters, no space at either end")
+            raise InternalError
+        return User(user.id, storable_claims(user.claims or {}))
 
     return identify
 
@@ -77,9 +80,7 @@ class Authentication:
 
     async def __call__(self, request: Request) -> RequestContext:
         """Raises NotStarted, Unauthorized, ForeignOrigin, UserDisabled or TooManyRequests."""
-        if not self.is_started():
-            logger.error("not_started", cure="run chatkit_postgres.lifespan(chat) in the lifespan of your application")
-            raise NotStarted
+        self.check_started()
         user = await self.identify(request)
         if user is None:
             raise Unauthorized
@@ -95,6 +96,12 @@ class Authentication:
             claims=user.claims,
             headers=self._headers(request),
         )
+
+    def check_started(self) -> None:
+        """Raises NotStarted where an application mounts ours and does not run its lifespan."""
+        if not self.is_started():
+            logger.error("not_started", cure="run chatkit_postgres.lifespan(chat) in the lifespan of your application")
+            raise NotStarted
 
     def _headers(self, request: Request) -> Mapping[str, str]:
         """Those that an assistant may read; several of one name as HTTP joins them (RFC 9110, 5.3)."""

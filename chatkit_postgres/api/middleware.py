@@ -8,7 +8,7 @@ from typing import ClassVar
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
 from chatkit_postgres.api.errors import error_response
 from chatkit_postgres.api.request_id import HEADER, give_request_id, request_id_of
@@ -31,6 +31,8 @@ class RequestIdMiddleware:
             await self.app(scope, receive, send)
             return
         request_id = give_request_id(scope)
+        # An application that has mounted ours may have bound some of its own.
+        before = get_contextvars()
         clear_contextvars()
         bind_contextvars(request_id=request_id)
         started = time.perf_counter()
@@ -53,6 +55,8 @@ class RequestIdMiddleware:
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
+            clear_contextvars()
+            bind_contextvars(**before)
 
 
 def _shown(path: str) -> str:

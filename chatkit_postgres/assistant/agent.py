@@ -35,6 +35,7 @@ from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.guardrails import told_as_answer
 from chatkit_postgres.assistant.images import StoredImages, partial_images_of
 from chatkit_postgres.assistant.mcp_servers import McpServers, watcher
+from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.silence import without_empty_messages
 from chatkit_postgres.assistant.turn_hooks import TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
@@ -81,6 +82,10 @@ class AgentAssistant(Assistant):
         # Any, because pydantic would look into a RequestContext, which is none of its models.
         return AgentContext[Any](thread=context.thread, store=context.store, request_context=context.request_context)
 
+    def runs_of(self, request: RequestContext) -> FollowedRuns:
+        """Of a guardrail, an action or a title: the configured models, too."""
+        return FollowedRuns(self.models, request, is_traced=self.is_traced)
+
     def find_action(self, action_type: str) -> RegisteredAction | None:
         for handler in self._actions:
             rules = rules_of(handler)
@@ -89,12 +94,11 @@ class AgentAssistant(Assistant):
         return super().find_action(action_type)
 
     def missing_tools(self, names: Sequence[str]) -> list[str]:
-        """Those that neither the agent nor one that it hands over to has. Tools of MCP servers are known only while a
-        server is connected, so none is missing where there may be some."""
-        agents = [self.default_agent, *(agent for agent in self.default_agent.handoffs if isinstance(agent, Agent))]
-        if self.mcp is not None or any(agent.mcp_servers for agent in agents):
+        """Those that the default agent lacks: a message demands a tool of the agent that starts. Empty where MCP
+        servers may have more, because their tools are known only while a server is connected."""
+        if self.mcp is not None or self.default_agent.mcp_servers:
             return []
-        known = {tool.name for agent in agents for tool in agent.tools} | self.own_tool_choices
+        known = {tool.name for tool in self.default_agent.tools} | self.own_tool_choices
         return [name for name in names if name not in known]
 
     def converter(self, context: AgentContext[RequestContext]) -> ThreadItemConverter:

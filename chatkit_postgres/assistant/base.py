@@ -22,6 +22,7 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
+from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.speech import Transcriber
 from chatkit_postgres.assistant.titles import title_of
 from chatkit_postgres.context import RequestContext
@@ -115,6 +116,10 @@ class Assistant(ABC):
         async with aclosing(self.stream(await load_history(), context, say)) as events:
             async for event in events:
                 yield event
+
+    def runs_of(self, request: RequestContext) -> FollowedRuns | None:
+        """What follows the runs of the Agents SDK that begin while the request is handled; None where none do."""
+        return None
 
     def prepare(self, models: ModelProvider, choices: Choices) -> None:
         """Called once after loading, with the configured models and what the settings allow to choose."""

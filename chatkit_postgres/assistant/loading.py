@@ -14,7 +14,8 @@ from chatkit_postgres.assistant.base import Assistant, Choices
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
 from chatkit_postgres.assistant.mcp_servers import McpServers, read_servers
 from chatkit_postgres.assistant.models import ModelOptions, for_all_runs, model_provider, transcriber
-from chatkit_postgres.assistant.server import OwnAttachmentStoreError, ServerAssistant
+from chatkit_postgres.assistant.runs import follow_runs
+from chatkit_postgres.assistant.server import AlreadyServingError, OwnAttachmentStoreError, ServerAssistant
 from chatkit_postgres.store import DatabaseStore
 
 
@@ -27,7 +28,9 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
     Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and wants nothing, or the
     store. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
     models = model_provider(options)
-    for_all_runs(options, models)
+    if not options.is_hosted:
+        for_all_runs(options, models)
+    follow_runs()
     name = named if isinstance(named, str) else _name_of(named)
     try:
         found = _made(_imported(named) if isinstance(named, str) else named, store)
@@ -38,6 +41,8 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         raise AssistantError(
             f"{name} is a {type(found).__name__}, not an agents.Agent, an Assistant or a ChatKitServer"
         )
+    if assistant.database not in {None, store.database}:
+        raise AssistantError(f"{name}: it serves another application already")
     assistant.transcriber = transcriber(options)
     if isinstance(assistant, AgentAssistant):
         assistant.is_traced = options.is_traced
@@ -58,15 +63,14 @@ def _imported(import_string: str) -> Any:
 
 
 def _made(found: Any, store: DatabaseStore) -> Any:
-    """What a function returns, or an instance of a class of servers; anything else as it is."""
-    is_server = inspect.isclass(found) and issubclass(found, ChatKitServer)
-    if not is_server and (not callable(found) or isinstance(found, Agent | Assistant | ChatKitServer)):
+    """Call a function, or instantiate a class; return anything else as it is."""
+    if not callable(found) or isinstance(found, Agent | Assistant | ChatKitServer):
         return found
     parameters = inspect.signature(found).parameters.values()
     wanted = [p.name for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
     if unknown := [name for name in wanted if name != "store"]:
         raise TypeError(
-            f"it wants {', '.join(unknown)}, which nobody here knows; name a function without arguments that makes it"
+            f"it requires {', '.join(unknown)}, but only `store` is passed. Name a function without required parameters"
         )
     return found(store=store) if wanted else found()
 
@@ -90,7 +94,7 @@ def _name_of(given: object) -> str:
 
 def _told(error: BaseException) -> str:
     """What went wrong, and in which line of the team's code."""
-    if isinstance(error, OwnAttachmentStoreError):
+    if isinstance(error, OwnAttachmentStoreError | AlreadyServingError):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"

@@ -62,6 +62,8 @@ class ModelOptions:
     """Silence after which the server is given up."""
     retries: int = 2
     think_blocks: ThinkBlocks = "thought"
+    is_hosted: bool = False
+    """Whether the process is another application's, whose own runs are none of our business."""
 
     @property
     def is_demo(self) -> bool:

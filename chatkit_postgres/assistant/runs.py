@@ -1,10 +1,12 @@
-"""Follows the runs of the Agents SDK that a team's own code starts.
+"""Follows the runs of the Agents SDK that a team's own code starts while a request is handled.
 
-They use the configured models, their tokens are counted, failing tools are logged, and they end with the turn. Other
-runs of the process are left alone.
+They use the configured models. Those of a ChatKitServer are also counted, their failing tools are logged, and they end
+with the turn. Other runs of the process are left alone.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -16,6 +18,7 @@ from agents import (
     ModelProvider,
     MultiProvider,
     RunConfig,
+    RunContextWrapper,
     RunHooks,
     RunResult,
     RunResultStreaming,
@@ -23,41 +26,71 @@ from agents import (
     ToolErrorFormatterArgs,
     Usage,
 )
-from agents.run import AgentRunner, set_default_agent_runner
+from agents.run import AgentRunner, ToolErrorFormatter, get_default_agent_runner, set_default_agent_runner
 
 from chatkit_postgres.assistant.guardrails import told_as_answer
-from chatkit_postgres.assistant.turn_hooks import ToolErrors
+from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
-from chatkit_postgres.context import Turn
+from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.store.scope import request_of
 
 _current: ContextVar["FollowedRuns | None"] = ContextVar("followed_runs", default=None)
 
 
 class FollowedRuns:
-    """The runs of one turn. ``follow`` is called in the task that starts them."""
+    """The runs of one request. ``turn`` is that of an answer or a streaming action, if its runs are to be counted."""
 
-    def __init__(self, models: ModelProvider | None, turn: Turn | None, *, is_traced: bool) -> None:
+    def __init__(
+        self,
+        models: ModelProvider | None,
+        request: RequestContext,
+        *,
+        turn: Turn | None = None,
+        is_traced: bool = False,
+    ) -> None:
         self._models = models
+        self._request = request
         self._turn = turn
         self._is_traced = is_traced
+        self._has_ended = False
         self._failed: Counter[str] = Counter()
         # By identity: an agent that is a tool counts into the usage of the run that calls it.
         self._usages: dict[int, Usage] = {}
         self._streams: list[RunResultStreaming] = []
+        self._is_guarded: dict[int, bool] = {}
 
     def follow(self) -> None:
+        """Called in the task that starts the runs, or whose tasks do."""
         _current.set(self)
-        failed_usage.set(self._failed)
+        if self._turn is not None:
+            failed_usage.set(self._failed)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """The same for a block of a task that goes on to other things."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+            self.end()
 
     def end(self) -> None:
-        """Stop what still runs, and note what was spent."""
+        """Stop streams that still run, and record what was spent."""
+        self._has_ended = True
+        _current.set(None)
         for stream in self._streams:
             stream.cancel()
-        spent = self._failed
         for usage in self._usages.values():
-            spent.update(token_counts(usage))
-        if self._turn is not None and (self._usages or spent):
-            self._turn.usage = dict(spent)
+            self._failed.update(token_counts(usage))
+        if self._turn is not None and self._failed:
+            self._turn.usage = dict(self._failed)
+
+    def counts(self, options: dict[str, Any]) -> bool:
+        """Whether a run belongs to this request: not one that a worker, started by an earlier answer, begins later or
+        for somebody else."""
+        request = _request_behind(options.get("context"))
+        return self._turn is not None and not self._has_ended and (request is None or request is self._request)
 
     def note(self, usage: Usage) -> None:
         self._usages[id(usage)] = usage
@@ -66,38 +99,58 @@ class FollowedRuns:
         self._streams.append(stream)
         self.note(stream.context_wrapper.usage)
 
+    def speaks(self, run: object, agent: Agent[Any]) -> None:
+        """An agent begins, in a run that streams."""
+        self._is_guarded[id(run)] = bool(agent.output_guardrails)
+        if self._turn is not None:
+            self._turn.sender_name = agent.name
+            # The guardrails of the agent that ends a run judge its answer; one run that is judged makes it a draft.
+            self._turn.awaits_verdict = any(self._is_guarded.values())
+
     def options(self, given: dict[str, Any], *, is_answer: bool) -> dict[str, Any]:
         """The arguments of a run, with ours added where its caller has none."""
-        hooks = _Hooks(given.get("hooks"), self._turn if is_answer else None)
+        if not self.counts(given):
+            return given | {"run_config": self._config(given.get("run_config"), None)}
+        hooks = _Hooks(given.get("hooks"), self if is_answer else None)
         return given | {
             "run_config": self._config(given.get("run_config"), hooks),
             "hooks": hooks,
             "error_handlers": {"model_refusal": told_as_answer} | dict(given.get("error_handlers") or {}),
         }
 
-    def _config(self, given: RunConfig | dict[str, Any] | None, hooks: "_Hooks") -> RunConfig:
+    def _config(self, given: RunConfig | dict[str, Any] | None, hooks: "_Hooks | None") -> RunConfig:
         config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
         changes: dict[str, Any] = {"tracing_disabled": config.tracing_disabled or not self._is_traced}
-        theirs = config.tool_error_formatter
-
-        def formatted(args: ToolErrorFormatterArgs[Any]) -> Any:
-            hooks.failed(args)
-            return theirs(args) if theirs is not None else None
-
-        changes["tool_error_formatter"] = formatted
+        if hooks is not None:
+            changes["tool_error_formatter"] = _both(hooks.failed, config.tool_error_formatter)
         # The SDK's default, and not a provider that somebody has chosen.
         if self._models is not None and type(config.model_provider) is MultiProvider:
             changes["model_provider"] = self._models
         return replace(config, **changes)
 
 
-class _Hooks(ToolErrors):
-    """Ours, then those of the run's caller. ``turn`` is None for a run that is no answer."""
+def _both(ours: Callable[[ToolErrorFormatterArgs[Any]], None], theirs: ToolErrorFormatter | None) -> ToolErrorFormatter:
+    def formatted(args: ToolErrorFormatterArgs[Any]) -> Any:
+        ours(args)
+        return theirs(args) if theirs is not None else None
 
-    def __init__(self, theirs: RunHooks[Any] | None, turn: Turn | None) -> None:
+    return formatted
+
+
+def _request_behind(context: Any) -> RequestContext | None:
+    """The request that a run's context leads to; None where it leads to none."""
+    if isinstance(context, RunContextWrapper):
+        context = context.context
+    return request_of(getattr(context, "request_context", context))
+
+
+class _Hooks(ToolErrors):
+    """Ours, then those of the run's caller. ``runs`` is None for a run that is no answer."""
+
+    def __init__(self, theirs: RunHooks[Any] | None, runs: FollowedRuns | None) -> None:
         super().__init__()
         self._theirs: RunHooks[Any] = theirs or RunHooks()
-        self._turn = turn
+        self._runs = runs
 
     async def on_llm_start(self, *args: Any) -> None:
         await self._theirs.on_llm_start(*args)
@@ -106,10 +159,8 @@ class _Hooks(ToolErrors):
         await self._theirs.on_llm_end(*args)
 
     async def on_agent_start(self, context: AgentHookContext[Any], agent: Any) -> None:
-        if self._turn is not None:
-            self._turn.sender_name = agent.name
-            # The guardrails of the agent that ends the run judge its answer.
-            self._turn.awaits_verdict = bool(agent.output_guardrails)
+        if self._runs is not None:
+            self._runs.speaks(self, agent)
         await self._theirs.on_agent_start(context, agent)
 
     async def on_agent_end(self, *args: Any) -> None:
@@ -127,11 +178,19 @@ class _Hooks(ToolErrors):
 
 
 class FollowingRunner(AgentRunner):
+    """Before another runner: the Agents SDK's own, or one that the process has chosen."""
+
+    def __init__(self, runner: AgentRunner) -> None:
+        super().__init__()
+        self._runner = runner
+
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResult:
-        if (runs := _current.get()) is None:
-            return await super().run(starting_agent, input, **options)
+        runs = _runs_for(options)
+        if runs is None or not runs.counts(options):
+            changed = options if runs is None else runs.options(options, is_answer=False)
+            return await self._runner.run(starting_agent, input, **changed)
         try:
-            result = await super().run(starting_agent, input, **runs.options(options, is_answer=False))
+            result = await self._runner.run(starting_agent, input, **runs.options(options, is_answer=False))
         except AgentsException as error:
             if error.run_data is not None:
                 runs.note(error.run_data.context_wrapper.usage)
@@ -140,13 +199,22 @@ class FollowingRunner(AgentRunner):
         return result
 
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResultStreaming:
-        if (runs := _current.get()) is None:
-            return super().run_streamed(starting_agent, input, **options)
-        stream = super().run_streamed(starting_agent, input, **runs.options(options, is_answer=True))
-        runs.note_stream(stream)
+        runs = _runs_for(options)
+        if runs is None:
+            return self._runner.run_streamed(starting_agent, input, **options)
+        stream = self._runner.run_streamed(starting_agent, input, **runs.options(options, is_answer=True))
+        if runs.counts(options):
+            runs.note_stream(stream)
         return stream
+
+
+def _runs_for(options: dict[str, Any]) -> FollowedRuns | None:
+    """None outside of a request, and for a run that AgentAssistant has equipped itself."""
+    return None if isinstance(options.get("hooks"), TurnHooks) else _current.get()
 
 
 def follow_runs() -> None:
     """Make the Agents SDK ask us before each run. Once for a process; again changes nothing."""
-    set_default_agent_runner(FollowingRunner())
+    before = get_default_agent_runner()
+    if not isinstance(before, FollowingRunner):
+        set_default_agent_runner(FollowingRunner(before))

@@ -4,7 +4,7 @@ Its hooks are called where they are overridden; requests, storage, ids, turns an
 server's DatabaseStore, and the context of its hooks is the RequestContext.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -27,15 +27,15 @@ from pydantic import TypeAdapter
 
 from chatkit_postgres.assistant.actions import ActionRules, RegisteredAction
 from chatkit_postgres.assistant.base import Assistant, Choices, LoadHistory, OpenChoices, Say
-from chatkit_postgres.assistant.runs import FollowedRuns, follow_runs
+from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.store import DatabaseStore
 
-OURS = ("process", "handle_stream_cancelled")
-"""Methods of a ChatKitServer that are not called here, also where they are overridden."""
+UNCALLED = ("process", "handle_stream_cancelled")
+"""Methods of a ChatKitServer that are never called here, even if overridden."""
 
 _any_payload: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -43,41 +43,43 @@ logger = get_logger(__name__)
 
 
 class OwnAttachmentStoreError(Exception):
-    """Two places for files: ours has the limits, the owners and the links."""
+    """A ChatKitServer with an attachment store. Ours has the limits, the owners and the links."""
+
+
+class AlreadyServingError(Exception):
+    """Two applications may have two databases, and one server has one store."""
 
 
 class ServerAssistant(Assistant):
     def __init__(self, server: ChatKitServer[Any], store: DatabaseStore, *, is_traced: bool = False) -> None:
-        """Raises OwnAttachmentStoreError."""
+        """Raises OwnAttachmentStoreError or AlreadyServingError."""
         self.server = server
         self._models: ModelProvider | None = None
         self._is_traced = is_traced
         _adopt(server, store)
-        follow_runs()
-        if uncalled := [name for name in OURS if self._overrides(name)]:
+        if uncalled := [name for name in UNCALLED if self._overrides(name)]:
             logger.warning("server_methods_are_not_called", server=type(server).__qualname__, methods=uncalled)
 
     def prepare(self, models: ModelProvider, choices: Choices) -> None:
         self._models = models
         self.choices = OpenChoices(choices.models, choices.tools)
 
-    async def answer(
+    # No async generator itself: whoever closes what this returns closes the team's generator as well.
+    def answer(
         self,
         message: UserMessageItem | None,
         context: AgentContext[RequestContext],
-        load_history: LoadHistory,  # noqa: ARG002 - it loads what it wants from its store
+        load_history: LoadHistory,  # noqa: ARG002 - the server loads items from its store
         say: Say,  # noqa: ARG002
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        request = context.request_context
-        async for event in self._followed(lambda: self.server.respond(context.thread, message, request), request):
-            yield event
+        return _events(lambda: self.server.respond(context.thread, message, context.request_context))
 
-    def respond(self, history: Any, context: AgentContext[RequestContext]) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """For who calls an assistant by hand: the newest item is the message, if it is one."""
+    def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
         newest = history[-1] if history else None
         message = newest if isinstance(newest, UserMessageItem) else None
-        request = context.request_context
-        return self._followed(lambda: self.server.respond(context.thread, message, request), request)
+        return _events(lambda: self.server.respond(context.thread, message, context.request_context))
 
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:  # noqa: ARG002
         """None: the server sets ``thread.title``, or leaves it."""
@@ -97,7 +99,7 @@ class ServerAssistant(Assistant):
         return await super().transcribe(audio, context)
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
-        """Any type that the widget declares: the server itself knows which it handles."""
+        """Accepts every type: the widget must declare it, and the server decides which it handles."""
         if not self._overrides("action") and not self._overrides("sync_action"):
             return None
         rules = ActionRules(action_type, _any_payload, may_lack_sender=True)
@@ -110,19 +112,14 @@ class ServerAssistant(Assistant):
                     "params.action.type: this action is answered at once; send threads.sync_custom_action."
                 )
             request, action = context.request_context, Action[str, Any](type=action_type, payload=payload)
-            return self._followed(lambda: self.server.action(context.thread, action, sender, request), request)
+            return _events(lambda: self.server.action(context.thread, action, sender, request))
 
         async def handle_at_once(
             payload: Any, sender: WidgetItem | None, context: AgentContext[RequestContext]
         ) -> ThreadItem | None:
             request, action = context.request_context, Action[str, Any](type=action_type, payload=payload)
-            runs = self._runs(request)
-            runs.follow()
-            try:
-                with user_facing_errors():
-                    answered = await self.server.sync_action(context.thread, action, sender, request)
-            finally:
-                runs.end()
+            with user_facing_errors():
+                answered = await self.server.sync_action(context.thread, action, sender, request)
             return answered.updated_item
 
         return RegisteredAction(rules, handle, handle_at_once if self._overrides("sync_action") else None)
@@ -130,21 +127,15 @@ class ServerAssistant(Assistant):
     def _overrides(self, name: str) -> bool:
         return getattr(type(self.server), name) is not getattr(ChatKitServer, name)
 
-    def _runs(self, request: RequestContext) -> FollowedRuns:
-        return FollowedRuns(self._models, request.turn, is_traced=self._is_traced)
+    def runs_of(self, request: RequestContext) -> FollowedRuns:
+        return FollowedRuns(self._models, request, turn=request.turn, is_traced=self._is_traced)
 
-    async def _followed(
-        self, start: Callable[[], AsyncIterator[ThreadStreamEvent]], request: RequestContext
-    ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        runs = self._runs(request)
-        runs.follow()
-        try:
-            with user_facing_errors():
-                async with aclosing(_closable(start())) as events:
-                    async for event in events:
-                        yield event
-        finally:
-            runs.end()
+
+async def _events(start: Callable[[], AsyncIterator[ThreadStreamEvent]]) -> AsyncGenerator[ThreadStreamEvent, None]:
+    with user_facing_errors():
+        async with aclosing(_closable(start())) as events:
+            async for event in events:
+                yield event
 
 
 async def _closable(events: AsyncIterator[ThreadStreamEvent]) -> AsyncGenerator[ThreadStreamEvent, None]:
@@ -157,7 +148,7 @@ async def _closable(events: AsyncIterator[ThreadStreamEvent]) -> AsyncGenerator[
 
 
 def _adopt(server: ChatKitServer[Any], store: DatabaseStore) -> None:
-    """Give the server our store, wherever it has its own one; subclasses like to keep it under a second name."""
+    """Replace the server's store with ours, in every attribute that holds the same object."""
     own = getattr(server, "attachment_store", None)
     if own is not None:
         raise OwnAttachmentStoreError(
@@ -166,6 +157,8 @@ def _adopt(server: ChatKitServer[Any], store: DatabaseStore) -> None:
             "files through context.files in the hooks"
         )
     before = getattr(server, "store", None)
+    if isinstance(before, DatabaseStore) and before is not store:
+        raise AlreadyServingError("it serves another application already; name a class, or a function that makes one")
     for name, value in list(vars(server).items()):
         if value is before and before is not None:
             setattr(server, name, store)

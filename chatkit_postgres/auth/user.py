@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,8 @@ from chatkit_postgres.strict_json import path_to_unsafe_text
 LONGEST_USER_ID = 255
 LONGEST_CLAIM = 1000
 MOST_ROLES = 100
+MOST_CLAIMS = 50
+LONGEST_NAME = 100
 
 Claim = str | int | float | bool | list[str]
 
@@ -31,8 +34,14 @@ def is_user_id(value: Any) -> bool:
 
 
 def storable_claims(claims: Mapping[str, Any]) -> Mapping[str, Claim]:
-    """What is too long or of another shape is left out: it is nice to know, and no reason to lock anybody out."""
-    return MappingProxyType({name: value for name, value in claims.items() if _is_storable(value)})
+    """What is too long, too much or of another shape is left out: it is nice to know, and no reason to lock anybody
+    out."""
+    storable = ((name, value) for name, value in claims.items() if _is_name(name) and _is_storable(value))
+    return MappingProxyType(dict(islice(storable, MOST_CLAIMS)))
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and path_to_unsafe_text(name) is None
 
 
 def _is_storable(value: Any) -> bool:

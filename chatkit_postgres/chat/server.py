@@ -1,7 +1,7 @@
 """What happens with a thread: the SDK's server, with every item saved before it is told."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
 
 from chatkit.errors import CustomStreamError
@@ -120,6 +120,10 @@ class ChatServer(ChatKitServer[RequestContext]):
     async def stream(self, request: StreamingReq, context: RequestContext) -> AsyncGenerator[ThreadStreamEvent, None]:
         """The events of a turn. What must be refused is refused before the first one, and before any write."""
         context.files = self.attachments.of(context)
+        # For the whole task, which is the turn's own.
+        runs = self.assistant.runs_of(context)
+        if runs is not None:
+            runs.follow()
         try:
             await preflight(request, context, self.store, self.assistant)
             async with aclosing(self._process_streaming_impl(request, context)) as events:
@@ -130,6 +134,9 @@ class ChatServer(ChatKitServer[RequestContext]):
         except (AttachmentUnavailable, NotFound):
             await self._raise_if_repeated(context)
             raise
+        finally:
+            if runs is not None:
+                runs.end()
 
     async def _raise_if_repeated(self, context: RequestContext) -> None:
         """The attachments of a request that is made again were sent the first time. Raises KeyTaken."""
@@ -198,7 +205,9 @@ class ChatServer(ChatKitServer[RequestContext]):
         check_active(thread)
         context.files = self.attachments.of(context)
         try:
-            changed = await action.outcome(LiveContext.of(thread, self.store, context))
+            runs = self.assistant.runs_of(context)
+            with runs.following() if runs is not None else nullcontext():
+                changed = await action.outcome(LiveContext.of(thread, self.store, context))
         except CustomStreamError as error:
             raise error if isinstance(error, ChatError) else AssistantRefused(error.message) from None
         except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises

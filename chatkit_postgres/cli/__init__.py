@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -44,7 +45,7 @@ def main() -> None:
     # A command says what went wrong in its own words; `serve` adds a handler.
     logging.getLogger("chatkit_postgres").addHandler(logging.NullHandler())
     # For the assistant's own code, as compose's env_file does; the environment wins.
-    load_dotenv(".env")
+    _load_dotenv()
     try:
         cli()
     except SystemExit as ended:
@@ -63,6 +64,16 @@ def main() -> None:
         )
         _leave(CONFIGURATION_PROBLEM)
     _leave(0)
+
+
+def _load_dotenv() -> None:
+    path = Path(".env")
+    try:
+        if path.is_file():
+            load_dotenv(path)
+    except (OSError, ValueError) as error:
+        typer.echo(f".env: it cannot be read: {type(error).__name__}.", err=True)
+        _leave(CONFIGURATION_PROBLEM)
 
 
 def _print_version(wanted: bool) -> None:

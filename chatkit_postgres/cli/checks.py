@@ -91,12 +91,16 @@ def _check_database(settings: Settings) -> Result:
 
 
 def _check_storage(settings: Settings) -> Result:
+    from chatkit_postgres.attachments.storage import NoStorage
     from chatkit_postgres.errors import ChatError
     from chatkit_postgres.wiring.files import file_storage
 
     place = settings.storage_url or settings.data_dir / "attachments"
     try:
-        asyncio.run(file_storage(settings).look())
+        storage = file_storage(settings)
+        if isinstance(storage, NoStorage):
+            return "storage", True, "none: the extra `files` is not installed, and CHAT_ATTACHMENT_TYPES is none"
+        asyncio.run(storage.look())
     except ConfigurationError as error:
         return "storage", False, str(error)
     except ChatError:

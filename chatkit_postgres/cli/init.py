@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from chatkit_postgres import __version__
+from chatkit_postgres.settings import ConfigurationError
 
 SUFFIX = ".template"
 DOTTED = {"env.example": ".env.example", "gitignore": ".gitignore"}
@@ -41,15 +42,17 @@ def init(
 
 
 def dependency() -> str:
-    """The package as a requirement, from where it was installed (PEP 610), or from an index if it was."""
-    name = "chatkit-postgres[server]"
+    """The requirement that installs this package from where it was installed (PEP 610). Raises ConfigurationError where
+    nothing says so: a bare name would be looked for on an index, where it may be anybody's."""
     try:
         origin = json.loads(distribution("chatkit-postgres").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
         origin = {}
     if "url" not in origin:
-        return f"{name}=={__version__}"
-    version_control = origin.get("vcs_info")
+        raise ConfigurationError(
+            ["init: nothing says where chatkit-postgres came from. Install its wheel, or its repository, by path."]
+        )
+    name, version_control = "chatkit-postgres[server,files,embedded]", origin.get("vcs_info")
     if version_control is None:
         return f"{name} @ {origin['url']}"
     return f"{name} @ {version_control['vcs']}+{origin['url']}@{version_control['commit_id']}"

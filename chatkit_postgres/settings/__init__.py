@@ -30,8 +30,8 @@ from chatkit_postgres.settings.lists import split
 
 DEFAULT_ASSISTANT = "chatkit_postgres.assistant.default:build"
 
-OTHERS = frozenset({"CHAT_BACKEND_URL", "CHAT_IMAGE", "CHAT_AGENTS_DIR"})
-"""What the web app and compose read from the same file."""
+NOT_OURS = frozenset({"CHAT_BACKEND_URL", "CHAT_AGENTS_DIR"})
+"""Variables in the same .env that the web app and compose read."""
 
 __all__ = ["ConfigurationError", "Settings", "is_loopback", "load_settings", "unknown_settings", "variable_name"]
 
@@ -272,7 +272,8 @@ class Settings(IdentitySettings, FileSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment (and ``.env``). Raises ConfigurationError with every malformed value by name."""
+    """Read the environment, ``.env`` and ``pyproject.toml``. Raises ConfigurationError with every malformed value by
+    name."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -284,7 +285,7 @@ def load_settings(**overrides: Any) -> Settings:
 def unknown_settings() -> list[str]:
     """A sentence for each variable of the environment, ``.env`` or ``pyproject.toml`` that looks like a setting and is
     none, with the nearest name that is one."""
-    known = {variable_name(field) for field in Settings.model_fields} | OTHERS
+    known = {variable_name(field) for field in Settings.model_fields} | NOT_OURS
     project = PyprojectTomlConfigSettingsSource(Settings)
     given = [name.upper() for name in (*os.environ, *dotenv_values(".env"))]
     given += [f"CHAT_{name.upper()}" for name in project() if variable_name(name) not in known]

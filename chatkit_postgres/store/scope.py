@@ -26,11 +26,11 @@ def owner_of(context: Any) -> str:
 
 
 def request_of(context: Any) -> RequestContext | None:
-    """The RequestContext, also where somebody has made a plain dict of it."""
-    found = context if isinstance(context, RequestContext) else None
-    if found is None and isinstance(context, Mapping):
-        found = context.get("request")
-    return found if isinstance(found, RequestContext) else None
+    """The RequestContext, also where somebody has made a plain dict of it; not where the dict is for another owner."""
+    if isinstance(context, RequestContext):
+        return context
+    found = context.get("request") if isinstance(context, Mapping) else None
+    return found if isinstance(found, RequestContext) and found.user_id == context.get("user_id") else None
 
 
 def turn_of(context: Any, thread_id: str | None = None) -> Turn | None:

@@ -54,7 +54,9 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
     app.add_middleware(HeadMiddleware)
     app.add_middleware(LastNetMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.
-    app.add_middleware(CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None)
+    app.add_middleware(
+        CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None or parts.is_hosted
+    )
     app.add_middleware(SecurityHeadersMiddleware, most_header_bytes=settings.max_header_bytes)
     app.add_middleware(RequestIdMiddleware)
     return app
@@ -86,7 +88,9 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     )
     app.include_router(attachments_router(files, parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
-    app.include_router(metrics_router(parts.metrics))
+    if not parts.is_hosted:
+        # Where the application's own routes are, they would be the public's.
+        app.include_router(metrics_router(parts.metrics))
 
 
 def _add_playground(app: FastAPI, parts: Parts) -> None:

@@ -21,8 +21,10 @@ logger = get_logger(__name__)
 @asynccontextmanager
 async def running(parts: Parts) -> AsyncIterator[None]:
     """At the end, running turns get ``CHAT_DRAIN_SECONDS`` to end by themselves. Raises ConfigurationError for a
-    database that does not fit."""
+    database that does not fit, RuntimeError at a second entry."""
     settings, database = parts.settings, parts.database
+    if parts.started.is_on or parts.runner.is_draining:
+        raise RuntimeError("the lifespan of a chat runs once; make another application with create_app")
     await _check_database(database)
     for sentence in unknown_settings():
         logger.warning("unknown_setting", cure=sentence)
@@ -37,9 +39,9 @@ async def running(parts: Parts) -> AsyncIterator[None]:
             clean_up_for_ever(database, parts.storage, parts.metrics, every_seconds=settings.turn_stale_seconds / 2)
         ),
     ]
-    await parts.assistant.start()
-    parts.started.is_on = True
     try:
+        await parts.assistant.start()
+        parts.started.is_on = True
         yield
     finally:
         for task in background:

@@ -4,7 +4,7 @@ from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.settings import Settings
 
 
-def model_options(settings: Settings) -> ModelOptions:
+def model_options(settings: Settings, *, is_hosted: bool = False) -> ModelOptions:
     key = settings.openai_api_key
     return ModelOptions(
         model=settings.model,
@@ -20,4 +20,5 @@ def model_options(settings: Settings) -> ModelOptions:
         timeout_seconds=settings.model_timeout_seconds,
         retries=settings.model_retries,
         think_blocks=settings.think_blocks,
+        is_hosted=is_hosted,
     )

@@ -56,6 +56,8 @@ class Parts:
     authenticate: Authentication
     public_url: PublicUrl
     metrics: Metrics = field(default_factory=Metrics)
+    is_hosted: bool = False
+    """Whether another application authenticates the users."""
     started: Started = field(default_factory=Started)
 
 
@@ -85,7 +87,9 @@ def build_parts(
     database.on_retry = lambda reason: metrics.database_retries.labels(reason).inc()
     disabled = DisabledUsers(database, on_disabled=runner.stop_users)
     reached_at, rate_limit = public_url(settings.public_url), RateLimit(settings.requests_per_minute)
-    origins = frozenset(settings.cors_origins)
+    are_named = "cors_origins" in settings.model_fields_set
+    # The default ones, of development servers, are trusted with a token, which a page must have; not with a cookie.
+    origins = frozenset(settings.cors_origins if identify is None or are_named else ())
     keys: Keys | None = None
     if identify is None:
         rules = token_rules(settings)
@@ -112,4 +116,5 @@ def build_parts(
         public_url=reached_at,
         metrics=metrics,
         started=started,
+        is_hosted=keys is None,
     )

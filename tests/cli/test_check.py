@@ -56,6 +56,6 @@ def test_a_mistyped_setting_is_found_wherever_it_stands(tmp_path: Path) -> None:
 
 
 def test_what_others_read_from_the_same_file_is_no_mistake(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("CHAT_BACKEND_URL=http://api:8000\nCHAT_IMAGE=ours\nCHAT_AGENTS_DIR=.\n")
+    (tmp_path / ".env").write_text("CHAT_BACKEND_URL=http://api:8000\nCHAT_AGENTS_DIR=.\n")
     found = run_cli(tmp_path, "check", **NO_DATABASE)
     assert found.stdout.startswith("configuration  ok")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ChatProcess, http, run_cli
+from tests.support.processes import ROOT, ChatProcess, http, run_cli
 
 
 def test_the_version_is_an_option_too(tmp_path: Path) -> None:
@@ -53,8 +53,6 @@ def test_head_is_answered_wherever_get_is(demo: ChatProcess, path: str) -> None:
 
 def test_no_message_names_a_package_that_is_not_published() -> None:
     """Anybody could register it."""
-    from tests.support.processes import ROOT  # noqa: PLC0415
-
     told = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for folder in ("chatkit_postgres", "docs", "app", "examples")

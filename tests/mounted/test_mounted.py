@@ -1,5 +1,6 @@
 """Mounted in a host application: its users, its process, our promises."""
 
+import asyncio
 import json
 import signal
 from collections.abc import Iterator
@@ -8,12 +9,17 @@ from typing import Any
 
 import httpx2
 import pytest
+from agents import Agent
+from fastapi import FastAPI
 from sqlalchemy import URL
 
+from chatkit_postgres import AgentAssistant, create_app, lifespan
+from chatkit_postgres.settings import ConfigurationError
 from tests.assistant.test_mcp import STDIO
 from tests.conftest import execute, query
 from tests.faults.harness import environment, script
-from tests.mounted.host import COOKIE
+from tests.mounted.host import COOKIE, user_of
+from tests.samples.transit import TransitServer
 from tests.support.files import picture
 from tests.support.processes import (
     ROOT,
@@ -71,9 +77,13 @@ def host(
 
 
 def signed_in(host: HostProcess, user: str) -> httpx2.Client:
+    return signed_in_at(host.base_url, user)
+
+
+def signed_in_at(base_url: str, user: str) -> httpx2.Client:
     # Not by the shared client, which would keep the cookie.
-    key = httpx2.post(f"{host.base_url}/sign-in", params={"user": user}).cookies[COOKIE]
-    return httpx2.Client(base_url=host.base_url, timeout=60, cookies={COOKIE: key})
+    key = httpx2.post(f"{base_url}/sign-in", params={"user": user}).cookies[COOKIE]
+    return httpx2.Client(base_url=base_url, timeout=60, cookies={COOKIE: key})
 
 
 def call(client: httpx2.Client, operation: str, **params: Any) -> httpx2.Response:
@@ -109,6 +119,10 @@ def test_a_page_of_another_origin_cannot_use_the_hosts_cookie(host: HostProcess)
         foreign = cleo.post("/chat/api/chatkit", json=body, headers={"Origin": "https://evil.example"})
         assert (foreign.status_code, foreign.json()["code"]) == (403, "foreign_origin")
         assert cleo.post("/chat/api/chatkit", json=body, headers={"Origin": host.base_url}).status_code == 200
+        # The default origins, of development servers, are nobody's here; and a browser tells where it is.
+        for headers in ({"Origin": "http://localhost:3000"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+            form = cleo.post("/chat/api/attachments", files={"file": ("a.txt", b"x", "text/plain")}, headers=headers)
+            assert (form.status_code, form.json()["code"]) == (403, "foreign_origin"), headers
 
 
 def test_files_go_through_links_that_know_where_it_is_mounted(host: HostProcess) -> None:
@@ -146,13 +160,18 @@ def test_the_clean_up_runs(host: HostProcess, shared_database: URL) -> None:
 
 
 def test_the_process_is_the_hosts(host: HostProcess) -> None:
+    with signed_in(host, "max") as max_:
+        say(max_, "A secret sentence")
     seen = http.get(f"{host.base_url}/process").json()
     assert seen["logging"]
     assert seen["collector"]
     assert "chatkit_postgres" not in seen["signals"]
+    # Its own runs of the Agents SDK go where they went before.
+    assert seen["agents"]
+    assert seen["bound"] == "acme"
     # Its format, and nothing that was said.
     assert "HOST chatkit_postgres.requests event='request'" in host.log
-    assert "Which tools?" not in host.log
+    assert "A secret sentence" not in host.log
 
 
 def test_health_is_asked_for_where_it_is_mounted(host: HostProcess) -> None:
@@ -173,13 +192,15 @@ def test_sigterm_ends_answers_and_saves_them(tmp_path: Path, shared_database: UR
         stream.wait(30)
     server.stop()
     (turn,) = query(shared_database, "SELECT state FROM chat_turns WHERE user_id = 'gus'")
-    assert turn["state"] != "running"
+    # By the drain, unless uvicorn has cut the reader off before.
+    assert turn["state"] in {"interrupted", "stopped"}
     rows = query(
         shared_database,
         "SELECT content FROM chat_messages WHERE user_id = 'gus' AND item_type = 'assistant_message'",
     )
     assert len(rows) == 1
-    assert rows[0]["content"].startswith("w0 w1 w2")
+    assert rows[0]["content"].startswith(stream.seen)
+    assert stream.seen.startswith("w0 w1 w2")
 
 
 def test_links_behind_a_proxy_that_strips_a_prefix(
@@ -207,24 +228,76 @@ def test_without_the_lifespan_it_refuses_and_says_why(
     try:
         ready = http.get(f"{server.chat_url}/health/ready")
         assert (ready.status_code, ready.json()["lifespan"]) == (503, "not_started")
-        refused = http.post(f"{server.chat_url}/api/chatkit", json={"type": "threads.create", "params": {}})
+        with signed_in_at(server.base_url, "ivy") as ivy:
+            refused = call(ivy, "threads.create", input=message("Hello"))
         assert (refused.status_code, refused.json()["code"]) == (503, "not_started")
         assert "chatkit_postgres.lifespan(chat)" in server.log
-        assert query(shared_database, "SELECT 1 FROM chat_turns WHERE user_id = 'nobody'") == []
+        assert query(shared_database, "SELECT 1 FROM chat_turns WHERE user_id = 'ivy'") == []
+        # Nor is a link of a file good for anything.
+        link = f"{server.chat_url}/api/attachments/atc_1/content?key=x"
+        assert http.get(link).json()["code"] == "not_started"
     finally:
         server.stop()
 
 
 def test_problems_are_reported_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from chatkit_postgres import create_app  # noqa: PLC0415
-    from chatkit_postgres.settings import ConfigurationError  # noqa: PLC0415
-    from tests.mounted.host import user_of  # noqa: PLC0415
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError) as refused:
         create_app(assistant=object(), authenticate=user_of)
     names = [problem.partition(":")[0] for problem in refused.value.problems]
-    assert names == ["CHAT_URL_SECRET", "DATABASE_URL", "CHAT_ASSISTANT"]
+    assert names == ["CHAT_URL_SECRET", "DATABASE_URL", "create_app(assistant=...)"]
+
+
+def test_the_numbers_of_the_process_are_not_public(host: HostProcess) -> None:
+    assert http.get(f"{host.chat_url}/metrics").status_code == 404
+
+
+async def test_the_lifespan_runs_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: URL) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url.render_as_string(hide_password=False))
+    monkeypatch.setenv("CHAT_URL_SECRET", "u" * 48)
+    chat = create_app(assistant=Agent(name="A"), authenticate=user_of)
+    host = FastAPI()
+    async with lifespan(chat)(host):
+        with pytest.raises(RuntimeError, match="runs once"):
+            async with lifespan(chat)(host):
+                pass
+        assert chat.state.parts.started.is_on
+    with pytest.raises(RuntimeError, match="runs once"):
+        async with lifespan(chat)(host):
+            pass
+
+
+async def test_a_start_that_fails_leaves_nothing_running(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: URL
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url.render_as_string(hide_password=False))
+    monkeypatch.setenv("CHAT_URL_SECRET", "u" * 48)
+
+    class Failing(AgentAssistant):
+        async def start(self) -> None:
+            raise ValueError("cannot start")
+
+    chat = create_app(assistant=Failing(Agent(name="A")), authenticate=user_of)
+    before = asyncio.all_tasks()
+    with pytest.raises(ValueError, match="cannot start"):
+        async with lifespan(chat)(FastAPI()):
+            pass
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+def test_one_server_object_serves_one_application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two applications may have two databases."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHAT_URL_SECRET", "u" * 48)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/a")
+    server, assistant = TransitServer(), AgentAssistant(Agent(name="A"))
+    for shared in (server, assistant):
+        create_app(assistant=shared, authenticate=user_of)
+        with pytest.raises(ConfigurationError, match="serves another application already"):
+            create_app(assistant=shared, authenticate=user_of)
 
 
 def test_texts_are_whole(host: HostProcess) -> None:

@@ -13,6 +13,7 @@ from chatkit.types import (
     AssistantMessageItem,
     ClientEffectEvent,
     HiddenContextItem,
+    SyncCustomActionResponse,
     ThreadItemDoneEvent,
     ThreadItemReplacedEvent,
     ThreadMetadata,
@@ -99,6 +100,14 @@ class LoungeServer(ChatKitServer[dict[str, Any]]):
                 await self.store.add_thread_item(thread.id, event.item, context=context)
             else:
                 yield event
+
+    async def sync_action(
+        self, thread: ThreadMetadata, action: Action[str, Any], sender: WidgetItem | None, context: dict[str, Any]
+    ) -> SyncCustomActionResponse:
+        if sender is None:
+            return SyncCustomActionResponse()
+        marked = sender.model_copy(update={"widget": name_list(action.payload["name"])})
+        return SyncCustomActionResponse(updated_item=marked)
 
 
 class Chosen(BaseModel):

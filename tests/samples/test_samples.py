@@ -20,6 +20,7 @@ from tests.support.processes import (
     http,
     message,
     parse_events,
+    run_cli,
     texts,
     thread_id_of,
 )
@@ -146,6 +147,22 @@ class TestLounge:
         assert stranger.call("threads.list")["data"] == []
         assert client.items(thread_id) == before
 
+    def test_an_action_at_once_returns_the_changed_widget_and_stores_it(self, lounge: Place, request: Any) -> None:
+        client = lounge.user().client
+        events = client.create(use("suggest_names"))
+        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
+        target: dict[str, Any] = {"thread_id": thread_id_of(events), "item_id": widget["id"]}
+        select = {"type": "name.select", "payload": {"name": "Tofu"}}
+        answered = client.post("threads.sync_custom_action", **target, action=select)
+        if "agent" in request.node.name:
+            # Its handler answers with a stream.
+            assert (answered.status_code, "threads.custom_action" in answered.text) == (422, True)
+            return
+        assert "Tofu (chosen)" in json.dumps(answered.json()["updated_item"])
+        assert "Tofu (chosen)" in json.dumps(client.items(target["thread_id"]))
+        undeclared = {"type": "name.delete", "payload": {}}
+        assert client.post("threads.sync_custom_action", **target, action=undeclared).status_code == 422
+
     def test_a_payload_is_checked_where_there_is_a_model_of_it(self, lounge: Place, request: Any) -> None:
         client = lounge.user().client
         events = client.create(use("suggest_names"))
@@ -229,8 +246,6 @@ class TestStudio:
 
 
 def test_an_attachment_store_of_ones_own_is_refused(tmp_path: Path) -> None:
-    from tests.support.processes import run_cli  # noqa: PLC0415
-
     done = run_cli(tmp_path, "serve", CHAT_ASSISTANT="tests.samples.wrong:OwnFilesServer")
     assert done.returncode == 2
     assert "CHAT_ASSISTANT: tests.samples.wrong:OwnFilesServer: it brings an attachment store of its own" in done.stderr

@@ -1,14 +1,29 @@
 """How the Agents SDK finds the runner that we put in place of its own; its docstrings call that experimental."""
 
+import asyncio
+import contextvars
 import inspect
+from typing import Any
 
 import pytest
-from agents import Agent, RunConfig, Runner, RunResult, RunResultStreaming, Usage
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    RunConfig,
+    RunHooks,
+    Runner,
+    RunResult,
+    RunResultStreaming,
+    Usage,
+    output_guardrail,
+)
 from agents.run import AgentRunner, RunOptions, get_default_agent_runner, set_default_agent_runner
 from agents.tool import function_tool
 
 from chatkit_postgres.assistant.models import DemoModels
-from chatkit_postgres.assistant.runs import FollowedRuns, FollowingRunner, follow_runs
+from chatkit_postgres.assistant.runs import FollowedRuns, _Hooks, follow_runs
+from chatkit_postgres.assistant.usage import token_counts
+from chatkit_postgres.context import RequestContext, Turn
 
 DEMO = RunConfig(model_provider=DemoModels(seconds_per_word=0), tracing_disabled=True)
 
@@ -70,14 +85,68 @@ async def test_an_agent_that_is_a_tool_counts_into_the_run_that_calls_it() -> No
     assert usages[0] is usages[1]
 
 
-async def test_runs_of_others_are_left_alone_and_ours_are_counted_once() -> None:
+async def test_runs_outside_of_a_request_are_left_alone_and_those_of_one_are_counted() -> None:
     follow_runs()
-    assert isinstance(get_default_agent_runner(), FollowingRunner)
-    alone = await Runner.run(Agent[None](name="A"), "Hello", run_config=DEMO)
-    assert "demo model" in str(alone.final_output)
-    runs = FollowedRuns(DemoModels(seconds_per_word=0), None, is_traced=False)
+    request, turn = RequestContext(user_id="alice"), Turn("threads.create")
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, turn=turn)
+    await Runner.run(Agent[None](name="A"), "Hello", run_config=DEMO)
+    runs.end()
+    assert turn.usage is None
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, turn=turn)
     runs.follow()
     # Without a configuration of its own: it would go to OpenAI otherwise.
-    ours = await Runner.run(Agent[None](name="B"), "Hello")
-    assert "demo model" in str(ours.final_output)
+    stream = Runner.run_streamed(Agent[None](name="B"), "Hello")
+    async for _ in stream.stream_events():
+        pass
     runs.end()
+    assert turn.usage is not None
+    assert turn.usage == token_counts(stream.context_wrapper.usage)
+    assert turn.usage["output_tokens"] > 0
+    assert turn.sender_name == "B"
+
+
+async def test_a_run_for_another_request_or_after_the_end_is_counted_for_nobody() -> None:
+    """A worker that one user's answer has started inherits what follows that answer's runs."""
+    follow_runs()
+    alice, bob = RequestContext(user_id="alice"), RequestContext(user_id="bob")
+    turn = Turn("threads.create")
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), alice, turn=turn)
+    runs.follow()
+    inherited = contextvars.copy_context()
+    of_bob = await Runner.run(Agent[Any](name="Bob's"), "Hello", context=bob)
+    assert "demo model" in str(of_bob.final_output)
+    runs.end()
+    late = asyncio.create_task(Runner.run(Agent[Any](name="Late"), "Hello", context=alice), context=inherited)
+    # The configured models still, and nothing else.
+    assert "demo model" in str((await late).final_output)
+    assert turn.usage is None
+    assert turn.sender_name is None
+
+
+async def test_one_guarded_run_of_several_makes_the_answer_a_draft() -> None:
+    turn = Turn("threads.create")
+    runs = FollowedRuns(None, RequestContext(user_id="alice"), turn=turn)
+
+    @output_guardrail
+    async def judge(_context: Any, _agent: Any, _output: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+    first, second = object(), object()
+    runs.speaks(first, Agent[Any](name="Guarded", output_guardrails=[judge]))
+    runs.speaks(second, Agent[Any](name="Helper"))
+    assert turn.awaits_verdict
+    runs.speaks(first, Agent[Any](name="Handed over"))
+    assert not turn.awaits_verdict
+
+
+async def test_a_runner_that_the_process_has_chosen_is_asked_behind_ours() -> None:
+    theirs = Noting()
+    set_default_agent_runner(theirs)
+    follow_runs()
+    follow_runs()
+    await Runner.run(Agent[None](name="A"), "Hello", run_config=DEMO)
+    assert [name for name, _ in theirs.seen] == ["run"]
+
+
+def test_every_hook_of_the_sdk_is_passed_on() -> None:
+    assert {name for name in dir(RunHooks) if name.startswith("on_")} <= set(vars(_Hooks))

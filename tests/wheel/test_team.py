@@ -177,8 +177,13 @@ def test_reload_works_beside_a_package_called_app(team: Team) -> None:
         changed.write_text(changed.read_text().replace("Now it is", "Then it is"))
         eventually(lambda: "Reloading" in server.log)
         eventually(lambda: _answers(server), 60)
+        events = client.create(use("show_counter"))
+        (widget,) = [item for item in done_items(events) if item["type"] == "widget"]
+        action = {"type": "counter.add", "payload": {"count": 0}}
+        target = {"thread_id": thread_id_of(events), "item_id": widget["id"]}
+        assert answer(client.events("threads.custom_action", **target, action=action)) == "Then it is 1."
     finally:
-        server.stop()
+        assert server.stop() == 0
 
 
 def _answers(server: ChatProcess) -> bool:
