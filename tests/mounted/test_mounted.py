@@ -190,6 +190,8 @@ def test_sigterm_ends_answers_and_saves_them(tmp_path: Path, shared_database: UR
         stream.wait_for_text(10)
         server.process.send_signal(signal.SIGTERM)
         stream.wait(30)
+        # A second signal would end it at once.
+        server.process.wait(30)
     server.stop()
     (turn,) = query(shared_database, "SELECT state FROM chat_turns WHERE user_id = 'gus'")
     # By the drain, unless uvicorn has cut the reader off before.
