@@ -182,7 +182,9 @@ def test_health_is_asked_for_where_it_is_mounted(host: HostProcess) -> None:
 
 def test_sigterm_ends_answers_and_saves_them(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:
     limit = ("--timeout-graceful-shutdown", "2")
-    server = start(tmp_path, shared_database, model_server, *HOST, *limit, CHAT_DRAIN_SECONDS="2")
+    # With the heartbeats that the other server expects: it takes whoever is silent for longer for dead.
+    own = {"CHAT_DRAIN_SECONDS": "2", "CHAT_TURN_STALE_SECONDS": "1"}
+    server = start(tmp_path, shared_database, model_server, *HOST, *limit, **own)
     with signed_in(server, "gus") as gus:
         body = {"type": "threads.create", "params": {"input": message(script(words=5000, delay=0.02))}}
         cookie = "; ".join(f"{name}={value}" for name, value in gus.cookies.items())
