@@ -139,7 +139,7 @@ class RequestContext(Mapping[str, Any]):
     public_url: str = ""
     """Where the one who asks reaches this server, without a slash at the end."""
     claims: Mapping[str, Any] = field(default_factory=dict)
-    """What the user's token says of them, as far as the deployment wants to know it."""
+    """Claims of the user: those of the token that ``CHAT_USER_CLAIMS`` names, or those of the application's User."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The request's headers that ``CHAT_CONTEXT_HEADERS`` lists; names in any case."""
     client_context: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The application: by itself, or mounted in another one."""
+"""Builds the ASGI application, to run alone or mounted in another one."""
 
 import gc
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ def create_app(
     """
     settings = settings or load_settings()
     if authenticate is not None:
-        # Nobody is handed a token where the application knows who asks.
+        # The application signs its users in, so no development tokens are issued.
         settings = settings.model_copy(update={"auth_mode": "jwt"})
     problems = settings.problems(verifies_tokens=authenticate is None)
     database_url = settings.database_url or settings.embedded_url
@@ -82,7 +82,7 @@ def _loaded(named: object, options: ModelOptions, store: DatabaseStore) -> tuple
 
 
 def _standalone(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """A process that is ours: its logs, its memory and its signals are, too."""
+    """The lifespan of a process of our own, which also sets up logging, garbage collection and signals."""
 
     @asynccontextmanager
     async def run(_: FastAPI) -> AsyncIterator[None]:
@@ -91,14 +91,14 @@ def _standalone(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager
             _settle_memory()
             with draining_on_signals(parts.runner.drain, seconds=parts.settings.drain_seconds):
                 yield
-            # Whoever has to wait for it was told so by the signal.
+            # The signal handler has given turns their time already; end those that are left.
             await parts.runner.drain(0)
 
     return run
 
 
 def _settle_memory() -> None:
-    """What was imported and built stays: the garbage collector need not look at it again and again."""
+    """Exclude long-lived objects from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

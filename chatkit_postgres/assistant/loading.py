@@ -25,8 +25,8 @@ class AssistantError(Exception):
 
 def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -> Assistant:
     """``named`` is an import string, ``package.module:attribute``, or the object itself: an ``agents.Agent``, an
-    Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and wants nothing, or the
-    store. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
+    Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and takes nothing, or
+    ``store``. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
     models = model_provider(options)
     if not options.is_hosted:
         for_all_runs(options, models)
@@ -36,7 +36,7 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         found = _made(_imported(named) if isinstance(named, str) else named, store)
         assistant = _assistant_of(found, options, store)
     except (Exception, SystemExit) as error:
-        raise AssistantError(f"{name}: {_told(error)}") from error
+        raise AssistantError(f"{name}: {_error_with_location(error)}") from error
     if assistant is None:
         raise AssistantError(
             f"{name} is a {type(found).__name__}, not an agents.Agent, an Assistant or a ChatKitServer"
@@ -92,8 +92,8 @@ def _name_of(given: object) -> str:
     return str(getattr(given, "__qualname__", None) or type(given).__qualname__)
 
 
-def _told(error: BaseException) -> str:
-    """What went wrong, and in which line of the team's code."""
+def _error_with_location(error: BaseException) -> str:
+    """The error, and the line of the team's code that raised it."""
     if isinstance(error, OwnAttachmentStoreError | AlreadyServingError):
         return str(error)
     if isinstance(error, SyntaxError):

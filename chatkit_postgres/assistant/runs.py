@@ -76,7 +76,7 @@ class FollowedRuns:
             self.end()
 
     def end(self) -> None:
-        """Stop streams that still run, and record what was spent."""
+        """Cancel streams that still run, and record the turn's tokens."""
         self._has_ended = True
         _current.set(None)
         for stream in self._streams:
@@ -108,7 +108,7 @@ class FollowedRuns:
             self._turn.awaits_verdict = any(self._is_guarded.values())
 
     def options(self, given: dict[str, Any], *, is_answer: bool) -> dict[str, Any]:
-        """The arguments of a run, with ours added where its caller has none."""
+        """A run's arguments, with our models, hooks and error handlers added; its caller's are kept."""
         if not self.counts(given):
             return given | {"run_config": self._config(given.get("run_config"), None)}
         hooks = _Hooks(given.get("hooks"), self if is_answer else None)
@@ -214,7 +214,7 @@ def _runs_for(options: dict[str, Any]) -> FollowedRuns | None:
 
 
 def follow_runs() -> None:
-    """Make the Agents SDK ask us before each run. Once for a process; again changes nothing."""
+    """Put FollowingRunner before the Agents SDK's default runner. Idempotent."""
     before = get_default_agent_runner()
     if not isinstance(before, FollowingRunner):
         set_default_agent_runner(FollowingRunner(before))

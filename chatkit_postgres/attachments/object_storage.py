@@ -134,7 +134,7 @@ class ObjectStorage(Storage):
         except (BaseError, OSError, TimeoutError) as error:
             if isinstance(error, FileNotFoundError) and operation in {"get", "delete"}:
                 raise NotFound(NO_FILE) from None
-            logger.error("storage_failed", operation=operation, reason=reason_of(error), **failure(error))  # noqa: TRY400 - see failure()
+            logger.error("storage_failed", operation=operation, reason=_storage_reason(error), **failure(error))  # noqa: TRY400 - see failure()
             self.on_failure(operation)
             raise StorageUnavailable from None
 
@@ -150,8 +150,8 @@ class ObjectStorage(Storage):
             yield bytes(piece)
 
 
-def reason_of(error: BaseException) -> str:
-    """What the library's long message says of the cause, without addresses and keys."""
+def _storage_reason(error: BaseException) -> str:
+    """The cause in the library's message, without URLs and keys."""
     said = str(error)
     found = re.search(r"\(os error \d+\)|<Code>\w+</Code>|status code: \d+|error sending request|timed out", said)
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""Why an answer ended early: for the ledger its code, for the log its kind, and nothing that was said."""
+"""Records why an answer ended early: a code in the ledger, the exception's type in the log, never its message."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,7 +16,7 @@ logger = get_logger(__name__)
 async def recording_failure(
     events: AsyncGenerator[ThreadStreamEvent, None], context: RequestContext
 ) -> AsyncGenerator[ThreadStreamEvent, None]:
-    """The same events; why they ended early is noted for the ledger, and nothing of it for the log but its kind."""
+    """Yields the same events. On failure, sets the turn's error code and logs the exception without its message."""
     try:
         async with aclosing(events):
             async for event in events:

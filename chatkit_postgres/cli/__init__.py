@@ -21,7 +21,7 @@ from chatkit_postgres.settings import ConfigurationError, load_settings, unknown
 # The SDKs take seconds to import. A command imports what it needs when it is known to run.
 
 CONFIGURATION_PROBLEM = 2
-OF_THE_SERVER = frozenset({"fastapi", "uvicorn", "jose", "limits", "multidict", "prometheus_client", "nh3", "aiohttp"})
+SERVER_MODULES = frozenset({"fastapi", "uvicorn", "jose", "limits", "multidict", "prometheus_client", "nh3", "aiohttp"})
 """Modules that the extra `server` installs."""
 
 cli = typer.Typer(
@@ -55,7 +55,7 @@ def main() -> None:
             typer.echo(problem, err=True)
         _leave(CONFIGURATION_PROBLEM)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in OF_THE_SERVER:
+        if error.name is None or error.name.partition(".")[0] not in SERVER_MODULES:
             raise
         typer.echo(
             f"{error.name} is not installed: this command needs the extra `server` of chatkit-postgres. Install it "
@@ -112,7 +112,7 @@ def migrate() -> None:
 def check(
     host: Annotated[str, typer.Option(help="The address `serve` would listen on.")] = "127.0.0.1",
 ) -> None:
-    """Look at the configuration, the assistant, the database and the model; exit with 1 if any of them fails."""
+    """Check the configuration, assistant, keys, database, storage and model. Exits with 1 if any of them fails."""
     try:
         settings = load_settings(serve_host=host)
         problems = settings.problems()
@@ -159,9 +159,8 @@ def version() -> None:
 
 
 def _leave(code: str | int | None) -> NoReturn:
-    """Without the interpreter's tear-down: a thread of obstore that wants to tell Python something meanwhile aborts the
-    process (PyO3 before Python 3.13; two in a hundred runs of `check` ended with SIGABRT). The processes of --workers
-    and --reload are uvicorn's, and end as it ends them."""
+    """End the process without the interpreter's shutdown, in which a thread of obstore may abort it (PyO3 before Python
+    3.13: SIGABRT in 2 % of runs of `check`). Processes of --workers and --reload are ended by uvicorn."""
     if isinstance(code, str):
         typer.echo(code, err=True)
     logging.shutdown()

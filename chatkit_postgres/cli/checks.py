@@ -1,4 +1,4 @@
-"""What `check` looks at: the assistant, the database, the model; a result each."""
+"""Checks of the `check` command: assistant, keys, database, storage, model."""
 
 import asyncio
 from dataclasses import replace
@@ -15,12 +15,12 @@ MODEL_SECONDS = 30
 """For one word. A local server may have to load its model first."""
 
 Result = tuple[str, bool, str]
-"""The name of what was looked at, whether it works, and a sentence about it."""
+"""Name of the check, whether it passed, and a sentence about it."""
 
 
 def results_of(settings: Settings) -> list[Result]:
-    looks = (_check_assistant, _check_keys, _check_database, _check_storage, _check_model)
-    return [look(settings) for look in looks]
+    checks = (_check_assistant, _check_keys, _check_database, _check_storage, _check_model)
+    return [check(settings) for check in checks]
 
 
 def _check_keys(settings: Settings) -> Result:

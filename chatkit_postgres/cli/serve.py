@@ -94,13 +94,13 @@ def _run_workers(config: "Config") -> None:
         supervisor = Multiprocess(config, sockets=[config.bind_socket()])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-            # Each of them may have said the same.
+            # Several workers may have reported the same problem.
             reported = report.read_text().splitlines() if report.exists() else ["a worker could not start"]
             raise ConfigurationError(list(dict.fromkeys(reported)))
 
 
 def create_app_of_worker() -> "FastAPI":
-    """The application in a process of --workers or --reload. Ends the process if there is none."""
+    """Build the application in a process of --workers or --reload; exit if that fails."""
     from uvicorn.config import STARTUP_FAILURE
 
     from chatkit_postgres.main import create_app

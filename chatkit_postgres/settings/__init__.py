@@ -108,11 +108,11 @@ class Settings(IdentitySettings, FileSettings):
         default=(), description="tools that a message may demand, comma-separated"
     )
     history_tokens: int = Field(
-        default=32_000, ge=1000, description="what of a long conversation the model sees, estimated; the newest part"
+        default=32_000, ge=1000, description="token budget for history, estimated; newest items first"
     )
     think_blocks: Literal["thought", "drop", "text"] = Field(
         default="thought",
-        description="what becomes of <think> blocks at the head of an answer: shown as a thought, or dropped",
+        description="<think> blocks at the head of an answer: `thought` shows, `drop` removes, `text` leaves them",
     )
     tracing: bool = Field(
         default=False,
@@ -133,7 +133,7 @@ class Settings(IdentitySettings, FileSettings):
     transcription_model: str | None = Field(
         default=None, description="speech to text by the model server, e.g. `whisper-1`; unset: not offered"
     )
-    max_audio_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, description="longest recording")
+    max_audio_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, description="maximum size of a recording, in bytes")
 
     on_disconnect: Literal["stop", "finish"] = Field(
         default="stop", description="what a turn does when its last reader leaves"
@@ -144,9 +144,9 @@ class Settings(IdentitySettings, FileSettings):
         ge=1,
         description="a turn without a heartbeat for so long has lost its process; six heartbeats are sent in that time",
     )
-    drain_seconds: float = Field(default=30, ge=0, description="what running turns get to end after SIGTERM")
+    drain_seconds: float = Field(default=30, ge=0, description="time that running turns get to end after SIGTERM")
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, description="largest accepted chat request")
-    body_seconds: float = Field(default=30, gt=0, description="what a request's body may take to arrive")
+    body_seconds: float = Field(default=30, gt=0, description="maximum time for a request's body to arrive")
     keep_alive_seconds: int = Field(
         default=75, ge=1, le=3600, description="how long `serve` keeps a connection without a request open"
     )

@@ -56,7 +56,7 @@ class FileSettings(BaseSettings):
         description="send browsers to the bucket for contents, by presigned addresses; previews still come from here",
     )
     link_seconds: int = Field(
-        default=3600, ge=60, le=7 * 24 * 3600, description="what an address of a file is good for"
+        default=3600, ge=60, le=7 * 24 * 3600, description="lifetime of a signed file URL, in seconds"
     )
     attachment_types: Annotated[tuple[str, ...], NoDecode] = Field(
         default=DEFAULT_ATTACHMENT_TYPES, description="media types that are taken, comma-separated, or `none`"
@@ -65,11 +65,11 @@ class FileSettings(BaseSettings):
     max_image_pixels: int = Field(default=40_000_000, ge=1, description="largest image")
     max_attachments_per_message: int = Field(default=10, ge=1, le=100, description="files sent with one message")
     max_unsent_attachments: int = Field(default=50, ge=1, description="files of one user that were not sent yet")
-    upload_seconds: float = Field(default=300, gt=0, le=1800, description="what an upload may take")
+    upload_seconds: float = Field(default=300, gt=0, le=1800, description="maximum upload time, in seconds")
     file_tokens: int = Field(
         default=16_000,
         ge=0,
-        description="what of attached texts the model sees in one call, estimated; the newest files first",
+        description="token budget for attached texts in one call, estimated; newest files first",
     )
     model_images: int = Field(
         default=8, ge=0, le=100, description="how many images the model sees in one call; the newest"

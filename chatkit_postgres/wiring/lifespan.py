@@ -63,7 +63,7 @@ async def _close_assistant(assistant: Assistant, *, is_traced: bool) -> None:
 
 
 async def _check_database(database: Database) -> None:
-    """Log what would otherwise show only later."""
+    """Logs database problems that requests would meet later. Raises ConfigurationError for an unsupported server."""
     try:
         server = await read_server(database)
         misfits = misfits_of(server)
