@@ -1,8 +1,8 @@
 """Builds the ASGI application, to run alone or mounted in another one."""
 
 import gc
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -14,9 +14,9 @@ from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.proxies import ProxyRefused
 from chatkit_postgres.db import Database
 from chatkit_postgres.observability.logs import configure_logging
-from chatkit_postgres.settings import ConfigurationError, Settings, load_settings
+from chatkit_postgres.settings import ConfigurationError, Settings, load_settings, unknown_settings
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.wiring.application import build_application
+from chatkit_postgres.wiring.application import Lifespan, build_application
 from chatkit_postgres.wiring.lifespan import running
 from chatkit_postgres.wiring.models import model_options
 from chatkit_postgres.wiring.parts import Parts, build_parts
@@ -32,6 +32,8 @@ def create_app(
     each request, in place of tokens, and returns a ``chatkit_postgres.auth.User``, or None for nobody's request.
     Raises ConfigurationError with every problem at once.
     """
+    # Nobody has written the names of settings that were passed.
+    unknown = unknown_settings() if settings is None else []
     settings = settings or load_settings()
     if authenticate is not None:
         # The application signs its users in, so no development tokens are issued.
@@ -49,13 +51,13 @@ def create_app(
     loaded, more_problems = _loaded(settings.assistant if assistant is None else assistant, options, store)
     if problems or more_problems or loaded is None:
         raise ConfigurationError(problems + more_problems)
-    parts = build_parts(settings, store, loaded, authenticate)
+    parts = build_parts(settings, store, loaded, authenticate, unknown_settings=unknown)
     app = build_application(parts, _standalone(parts))
     app.state.parts = parts
     return app
 
 
-def lifespan(chat: FastAPI) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def lifespan(chat: FastAPI) -> Lifespan:
     """The lifespan of an application that mounts ``chat``, which ``create_app`` made.
 
     ``FastAPI(lifespan=lifespan(chat))``, or, in a lifespan of the application's own,
@@ -81,7 +83,7 @@ def _loaded(named: object, options: ModelOptions, store: DatabaseStore) -> tuple
         return None, [f"{'CHAT_ASSISTANT' if isinstance(named, str) else 'create_app(assistant=...)'}: {error}."]
 
 
-def _standalone(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _standalone(parts: Parts) -> Lifespan:
     """The lifespan of a process of our own, which also sets up logging, garbage collection and signals."""
 
     @asynccontextmanager

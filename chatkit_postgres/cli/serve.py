@@ -16,7 +16,6 @@ import typer
 
 from chatkit_postgres import __version__
 from chatkit_postgres.cli.databases import check_fitness, reserved_database
-from chatkit_postgres.cli.places import is_checkout
 from chatkit_postgres.settings import ConfigurationError, Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
@@ -129,9 +128,15 @@ def _port_problems(host: str, port: int) -> list[str]:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if _is_taken(probe, address):
                     other = f"--port {port + 10}"
-                    start = f'make run ARGS="{other}"' if is_checkout() else f"chatkit-postgres serve {other}"
+                    start = f'make run ARGS="{other}"' if _is_checkout() else f"chatkit-postgres serve {other}"
                     return [f"--port: {port} is taken by another server. Choose one: {start}"]
     return []
+
+
+def _is_checkout() -> bool:
+    """Whether the package runs from a clone of the repository, which has make."""
+    directory = Path(__file__).resolve().parents[2]
+    return (directory / "Makefile").is_file() and (directory / "migrations").is_dir()
 
 
 def _is_taken(probe: socket.socket, address: Any) -> bool:

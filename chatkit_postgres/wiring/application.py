@@ -1,7 +1,7 @@
 """Routes and middleware of the FastAPI application."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 from fastapi import FastAPI
 
@@ -31,8 +31,7 @@ from chatkit_postgres.wiring.parts import Parts
 DEV_TOKEN_SECONDS = 24 * 60 * 60
 
 
-class Lifespan(Protocol):
-    def __call__(self, app: FastAPI, /) -> AbstractAsyncContextManager[None]: ...
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:

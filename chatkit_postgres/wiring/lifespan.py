@@ -12,7 +12,7 @@ from chatkit_postgres.db.fitness import misfits_of, read_server
 from chatkit_postgres.db.maintenance import maintain
 from chatkit_postgres.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
 from chatkit_postgres.observability.logs import failure, get_logger
-from chatkit_postgres.settings import ConfigurationError, unknown_settings
+from chatkit_postgres.settings import ConfigurationError
 from chatkit_postgres.wiring.parts import Parts
 
 logger = get_logger(__name__)
@@ -26,7 +26,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     if parts.started.is_on or parts.runner.is_draining:
         raise RuntimeError("the lifespan of a chat runs once; make another application with create_app")
     await _check_database(database)
-    for sentence in unknown_settings():
+    for sentence in parts.unknown_settings:
         logger.warning("unknown_setting", cure=sentence)
     if settings.public_url is None and not settings.is_dev:
         logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")

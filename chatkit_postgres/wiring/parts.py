@@ -1,5 +1,6 @@
 """All parts of one server, joined."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chatkit_postgres.api.authentication import (
@@ -58,13 +59,20 @@ class Parts:
     metrics: Metrics = field(default_factory=Metrics)
     is_hosted: bool = False
     """Whether another application authenticates the users."""
+    unknown_settings: Sequence[str] = ()
+    """Sentences about names that look like settings, for the log."""
     started: Started = field(default_factory=Started)
 
 
 def build_parts(
-    settings: Settings, store: DatabaseStore, assistant: Assistant, identify: IdentifyUser | None = None
+    settings: Settings,
+    store: DatabaseStore,
+    assistant: Assistant,
+    identify: IdentifyUser | None = None,
+    *,
+    unknown_settings: Sequence[str] = (),
 ) -> Parts:
-    """``identify`` in place of tokens. Raises ConfigurationError."""
+    """``identify`` replaces tokens. Raises ConfigurationError."""
     database, metrics, started = store.database, Metrics(), Started()
     assistant.database = database
     storage = file_storage(settings)
@@ -117,4 +125,5 @@ def build_parts(
         metrics=metrics,
         started=started,
         is_hosted=keys is None,
+        unknown_settings=unknown_settings,
     )
