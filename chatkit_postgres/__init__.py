@@ -1,8 +1,8 @@
 """The durable, multi-user backend for OpenAI's ChatKit.
 
 The names exported here are stable, and ``chatkit_postgres.auth.User``, ``chatkit_postgres.db.Statement`` and
-``chatkit_postgres.testing.demo_answer``; all others may change with each version. Names are imported on first use, because
-the SDKs behind some take seconds.
+``chatkit_postgres.testing.demo_answer``; all others may change with each version. Names are imported on first use,
+because the SDKs behind some take seconds.
 """
 
 from importlib import import_module
