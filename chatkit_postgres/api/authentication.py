@@ -59,8 +59,9 @@ def user_of_application(authenticate: IdentifyUser, origins: frozenset[str], pub
         user = await authenticate(request)
         if user is None:
             return None
-        if type(user.id) is not str or not is_user_id(user.id):
-            logger.error("user_id_refused", cure="User.id: 1 to 255 printable characters, no space at either end")
+        if not isinstance(user, User) or type(user.id) is not str or not is_user_id(user.id):
+            cure = "return a chatkit_postgres.auth.User; its id is a str of 1 to 255 printable characters, not padded"
+            logger.error("user_refused", returned=type(user).__name__, cure=cure)
             raise InternalError
         return User(user.id, storable_claims(user.claims or {}))
 

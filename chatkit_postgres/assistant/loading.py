@@ -39,7 +39,7 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         raise AssistantError(f"{name}: {_error_with_location(error)}") from error
     if assistant is None:
         raise AssistantError(
-            f"{name} is a {type(found).__name__}, not an agents.Agent, an Assistant or a ChatKitServer"
+            f"{name} leads to a {type(found).__name__}, not to an agents.Agent, an Assistant or a ChatKitServer"
         )
     if assistant.database not in {None, store.database}:
         raise AssistantError(f"{name}: it serves another application already")
@@ -67,12 +67,19 @@ def _made(found: Any, store: DatabaseStore) -> Any:
     if not callable(found) or isinstance(found, Agent | Assistant | ChatKitServer):
         return found
     parameters = inspect.signature(found).parameters.values()
-    wanted = [p.name for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
-    if unknown := [name for name in wanted if name != "store"]:
+    is_class = inspect.isclass(found)
+    wanted = [p for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+    if unknown := [p.name for p in wanted if p.name != "store"]:
         raise TypeError(
             f"it requires {', '.join(unknown)}, but only `store` is passed. Name a function without required parameters"
         )
-    return found(store=store) if wanted else found()
+    # A subclass that passes on whatever it is given wants what ChatKitServer wants.
+    passes_on = is_class and issubclass(found, ChatKitServer) and any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    made = found(store) if wanted or passes_on else found()
+    if inspect.iscoroutine(made):
+        made.close()
+        raise TypeError("it is an async function; name a plain one")
+    return _made(made, store) if inspect.isclass(made) and not is_class else made
 
 
 def _assistant_of(found: Any, options: ModelOptions, store: DatabaseStore) -> Assistant | None:

@@ -152,25 +152,25 @@ class _Hooks(ToolErrors):
         self._theirs: RunHooks[Any] = theirs or RunHooks()
         self._runs = runs
 
-    async def on_llm_start(self, *args: Any) -> None:
-        await self._theirs.on_llm_start(*args)
+    async def on_llm_start(self, *args: Any, **named: Any) -> None:
+        await self._theirs.on_llm_start(*args, **named)
 
-    async def on_llm_end(self, *args: Any) -> None:
-        await self._theirs.on_llm_end(*args)
+    async def on_llm_end(self, *args: Any, **named: Any) -> None:
+        await self._theirs.on_llm_end(*args, **named)
 
     async def on_agent_start(self, context: AgentHookContext[Any], agent: Any) -> None:
         if self._runs is not None:
             self._runs.speaks(self, agent)
         await self._theirs.on_agent_start(context, agent)
 
-    async def on_agent_end(self, *args: Any) -> None:
-        await self._theirs.on_agent_end(*args)
+    async def on_agent_end(self, *args: Any, **named: Any) -> None:
+        await self._theirs.on_agent_end(*args, **named)
 
-    async def on_handoff(self, *args: Any) -> None:
-        await self._theirs.on_handoff(*args)
+    async def on_handoff(self, *args: Any, **named: Any) -> None:
+        await self._theirs.on_handoff(*args, **named)
 
-    async def on_tool_start(self, *args: Any) -> None:
-        await self._theirs.on_tool_start(*args)
+    async def on_tool_start(self, *args: Any, **named: Any) -> None:
+        await self._theirs.on_tool_start(*args, **named)
 
     async def on_tool_end(self, context: Any, agent: Agent[Any], tool: Tool, result: object) -> None:
         await super().on_tool_end(context, agent, tool, result)

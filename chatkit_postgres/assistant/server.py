@@ -4,7 +4,8 @@ Its hooks are called where they are overridden; requests, storage, ids, turns an
 server's DatabaseStore, and the context of its hooks is the RequestContext.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -30,7 +31,7 @@ from chatkit_postgres.assistant.base import Assistant, Choices, LoadHistory, Ope
 from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Unprocessable
+from chatkit_postgres.errors import InternalError, Unprocessable
 from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.store import DatabaseStore
 
@@ -139,6 +140,12 @@ async def _events(start: Callable[[], AsyncIterator[ThreadStreamEvent]]) -> Asyn
 
 
 async def _closable(events: AsyncIterator[ThreadStreamEvent]) -> AsyncGenerator[ThreadStreamEvent, None]:
+    if not isinstance(events, AsyncIterable):
+        if inspect.iscoroutine(events):
+            events.close()
+        cure = "write it as an async generator, or return an async iterator of events"
+        logger.error("hook_returns_no_events", returned=type(events).__name__, cure=cure)
+        raise InternalError
     try:
         async for event in events:
             yield event

@@ -111,25 +111,27 @@ def migrate() -> None:
 @cli.command()
 def check(
     host: Annotated[str, typer.Option(help="The address `serve` would listen on.")] = "127.0.0.1",
+    mounted: Annotated[bool, typer.Option("--mounted", help="An application authenticates its users itself.")] = False,
 ) -> None:
     """Check the configuration, assistant, keys, database, storage and model. Exits with 1 if any of them fails."""
     try:
         settings = load_settings(serve_host=host)
-        problems = settings.problems()
     except ConfigurationError as error:
-        problems = error.problems
-    problems += unknown_settings()
-    if problems:
-        for problem in problems:
+        for problem in error.problems:
             typer.echo(f"configuration  failed  {problem}")
-        raise typer.Exit(1)
-    typer.echo(f"configuration  ok      {'development' if settings.is_dev else 'jwt'} mode")
+        raise typer.Exit(1) from None
+    problems = settings.problems(verifies_tokens=not mounted) + unknown_settings()
+    for problem in problems:
+        typer.echo(f"configuration  failed  {problem}")
+    if not problems:
+        mode = "mounted" if mounted else "development" if settings.is_dev else "jwt"
+        typer.echo(f"configuration  ok      {mode} mode")
     from chatkit_postgres.cli.checks import results_of
 
-    results = results_of(settings)
+    results = results_of(settings, verifies_tokens=not mounted)
     for name, works, detail in results:
         typer.echo(f"{name:<13}  {'ok    ' if works else 'failed'}  {detail}")
-    if not all(works for _, works, _ in results):
+    if problems or not all(works for _, works, _ in results):
         raise typer.Exit(1)
 
 

@@ -18,8 +18,9 @@ Result = tuple[str, bool, str]
 """Name of the check, whether it passed, and a sentence about it."""
 
 
-def results_of(settings: Settings) -> list[Result]:
-    checks = (_check_assistant, _check_keys, _check_database, _check_storage, _check_model)
+def results_of(settings: Settings, *, verifies_tokens: bool = True) -> list[Result]:
+    keys = (_check_keys,) if verifies_tokens else ()
+    checks = (_check_assistant, *keys, _check_database, _check_storage, _check_model)
     return [check(settings) for check in checks]
 
 
@@ -113,7 +114,6 @@ def _check_model(settings: Settings) -> Result:
     from openai import OpenAIError
 
     from chatkit_postgres.assistant.models import model_provider, one_word
-    from chatkit_postgres.assistant.provider_errors import told_of
     from chatkit_postgres.assistant.proxies import ProxyRefused
     from chatkit_postgres.wiring.models import model_options
 
@@ -137,6 +137,12 @@ def _check_model(settings: Settings) -> Result:
     except TimeoutError:
         return "model", False, f"{server} has not answered within {MODEL_SECONDS} seconds"
     except (OpenAIError, AgentsException) as error:
-        known = told_of(error)
-        reason = f"{known.code}: {known.message}" if known is not None else type(error).__name__
-        return "model", False, f"{server}: {reason} ({reason_of(error)})"
+        return "model", False, f"{server}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """The provider's own words: nothing but a question of ours was sent."""
+    status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+    said = " ".join(str(part) for part in (f"HTTP {status}" if status else "", code or "") if part)
+    cause = reason_of(error)
+    return f"{said or type(error).__name__}: {str(error)[:300]}" + (f" ({cause})" if not status else "")

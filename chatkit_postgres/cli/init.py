@@ -38,6 +38,11 @@ def init(
         path.parent.mkdir(exist_ok=True)
         path.write_text(Template(template).substitute(values))
         typer.echo(path.relative_to(directory))
+    if "file://" in values["dependency"]:
+        typer.echo(
+            "\npyproject.toml names chatkit-postgres by a path of this machine: put it where colleagues reach it.",
+            err=True,
+        )
     typer.echo("\nchatkit-postgres serve starts it; README.md says more.", err=True)
 
 

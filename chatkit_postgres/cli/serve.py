@@ -41,7 +41,7 @@ def serve(
     problems = settings.problems() + _port_problems(host, port)
     if problems:
         raise ConfigurationError(problems)
-    from chatkit_postgres.observability.logs import configure_logging
+    from chatkit_postgres.observability.logs import configure_logging, get_logger
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     with _terminated_as_interrupted(), reserved_database(settings) as (url, start_database):
@@ -59,6 +59,9 @@ def serve(
         else:
             check_fitness(url)
         typer.echo(_greeting(settings, host, port), err=True)
+        if settings.is_embedded and not settings.is_dev:
+            cure = "DATABASE_URL, which is not set or empty, for anything but a laptop"
+            get_logger(__name__).warning("database_is_embedded", directory=str(settings.data_dir.resolve()), cure=cure)
         options: dict[str, Any] = {
             "host": host,
             "port": port,
@@ -149,11 +152,11 @@ def _is_taken(probe: socket.socket, address: Any) -> bool:
 
 def _greeting(settings: Settings, host: str, port: int) -> str:
     shown = "localhost" if is_loopback(host) else host
-    database = f"embedded PostgreSQL in {settings.data_dir}" if settings.is_embedded else "DATABASE_URL"
+    database = f"embedded PostgreSQL in {settings.data_dir.resolve()}" if settings.is_embedded else "DATABASE_URL"
     model = "the built-in demo model" if settings.uses_demo_model else settings.model or "the default model"
     what = f"http://{shown}:{port}" if settings.is_dev else f"http://{shown}:{port}/api/chatkit"
     page = "" if settings.is_dev else "\n  no playground: there is a key, so this is not development mode"
-    return f"\n  chatkit-postgres {__version__}  {what}\n  {database}, {model}{page}\n"
+    return f"\n  chatkit-postgres {__version__}  {what}\n  {settings.assistant} on {model}\n  {database}{page}\n"
 
 
 @contextmanager

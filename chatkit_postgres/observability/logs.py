@@ -123,11 +123,10 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 def failure(error: BaseException) -> dict[str, object]:
     """What a log may say of an exception: its type, where it came from, a provider's or a driver's code; not its
     message, which may quote a conversation."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    told: dict[str, object] = {
-        "error": type(error).__name__,
-        "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    }
+    told: dict[str, object] = {"error": type(error).__name__, "at": _places(error)}
+    cause = _innermost(error)
+    if cause is not error:
+        told |= {"cause": type(cause).__name__, "cause_at": _places(cause)}
     # A driver's error inside SQLAlchemy's, whose own `code` only names a page of its documentation.
     inner = getattr(error, "orig", None)
     told |= (
@@ -141,14 +140,26 @@ def failure(error: BaseException) -> dict[str, object]:
 def reason_of(error: BaseException) -> str:
     """The innermost exception's type, and what the operating system says of it: an address or a program that somebody
     has configured, and nothing that was said."""
+    error = _innermost(error)
+    said = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
     for _ in range(DEEPEST_CAUSE):
         inner = _inside(error)
         # A time-out is a cancellation inside.
         if inner is None or isinstance(inner, asyncio.CancelledError):
             break
         error = inner
-    said = error.strerror if isinstance(error, OSError) else None
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return error
+
+
+def _places(error: BaseException) -> list[str]:
+    """The last lines it passed through, and before them the last that is no library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames[:-4] if "site-packages" not in frame.filename][-1:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in [*ours, *frames[-4:]]]
 
 
 def _inside(error: BaseException) -> BaseException | None:

@@ -182,6 +182,13 @@ class Settings(IdentitySettings, FileSettings):
     def _split(cls, value: Any) -> Any:
         return split(value)
 
+    @field_validator("openai_base_url")
+    @classmethod
+    def _has_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^\s/]", value):
+            raise ValueError("use a URL like http://localhost:11434/v1")
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
@@ -294,7 +301,7 @@ def unknown_settings() -> list[str]:
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    nearest = get_close_matches(name, known, n=1)
+    nearest = get_close_matches(name, known, n=1, cutoff=0.75)
     return f" Did you mean {nearest[0]}?" if nearest else ""
 
 

@@ -11,6 +11,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.db.fitness import misfits_of, read_server
 from chatkit_postgres.db.maintenance import maintain
 from chatkit_postgres.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
+from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.settings import ConfigurationError
 from chatkit_postgres.wiring.parts import Parts
@@ -54,6 +55,13 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         await parts.store.close()
 
 
+def _sentence_of(error: Exception) -> str:
+    """What the database or the operating system says of a connection: it quotes names of users and databases only."""
+    cause = error.__cause__ if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None else error
+    lines = str(getattr(cause, "orig", None) or cause).splitlines()
+    return lines[0] if lines else type(cause).__name__
+
+
 async def _close_assistant(assistant: Assistant, *, is_traced: bool) -> None:
     await assistant.close()
     if is_traced:
@@ -69,7 +77,9 @@ async def _check_database(database: Database) -> None:
         misfits = misfits_of(server)
         seen = None if misfits else await seen_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
-        logger.warning("database_unreachable_at_start", **failure(error))
+        logger.error(  # noqa: TRY400 - see failure()
+            "database_unreachable_at_start", reason=_sentence_of(error), cure="chatkit-postgres check", **failure(error)
+        )
         return
     if misfits:
         for sentence in misfits:

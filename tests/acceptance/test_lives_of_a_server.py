@@ -208,7 +208,7 @@ class TestConfiguration:
             (("--host", "0.0.0.0"), {"CHAT_AUTH_MODE": "dev"}, "loopback address only"),
             (("--host", "0.0.0.0"), {}, "CHAT_JWT_SECRET: needed to verify tokens"),
             ((), {"CHAT_ASSISTANT": "os:nowhere"}, "CHAT_ASSISTANT: os:nowhere"),
-            ((), {"CHAT_ASSISTANT": "os:sep"}, "not an agents.Agent, an Assistant or a ChatKitServer"),
+            ((), {"CHAT_ASSISTANT": "os:sep"}, "not to an agents.Agent, an Assistant or a ChatKitServer"),
             ((), {"CHAT_POSTGRES_BIN": "/nowhere"}, "No PostgreSQL binaries found"),
         ],
     )

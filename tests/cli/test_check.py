@@ -27,7 +27,25 @@ def test_a_model_that_lists_itself_and_does_not_answer_fails(tmp_path: Path, mod
     """A list of models says nothing of whether this one, by this API, answers."""
     found = lines(tmp_path, OPENAI_BASE_URL=f"{model_server.url}/elsewhere", CHAT_MODEL="scripted")
     assert "failed" in found["model"]
-    assert "model_misconfigured" in found["model"]
+    assert "HTTP 404" in found["model"]
+
+
+def test_the_providers_own_words_are_told(tmp_path: Path, model_server: ModelServer) -> None:
+    """The users' sentence would not say what to mend."""
+    found = lines(tmp_path, OPENAI_BASE_URL="http://127.0.0.1:1/v1", CHAT_MODEL="scripted")
+    assert "Connection" in found["model"]
+    assert "tell those who run it" not in found["model"]
+    wrong = run_cli(tmp_path, "check", **NO_DATABASE, OPENAI_BASE_URL="localhost:11434/v1")
+    assert "OPENAI_BASE_URL: use a URL like http://localhost:11434/v1" in wrong.stdout
+
+
+def test_an_application_that_mounts_needs_no_secret_for_tokens(tmp_path: Path) -> None:
+    own = {"DATABASE_URL": NO_DATABASE["DATABASE_URL"], "CHAT_URL_SECRET": "u" * 48}
+    alone = run_cli(tmp_path, "check", **own)
+    assert "CHAT_JWT_SECRET" in alone.stdout
+    mounted = run_cli(tmp_path, "check", "--mounted", **own)
+    assert mounted.stdout.startswith("configuration  ok      mounted mode")
+    assert "keys" not in mounted.stdout
 
 
 def test_a_tool_that_may_be_demanded_must_be_there(tmp_path: Path) -> None:
@@ -45,14 +63,18 @@ def test_a_tool_that_may_be_demanded_must_be_there(tmp_path: Path) -> None:
 def test_a_mistyped_setting_is_named_with_the_nearest(tmp_path: Path, name: str, nearest: str) -> None:
     found = run_cli(tmp_path, "check", **NO_DATABASE, **{name: "x"})
     assert found.returncode == 1
-    assert found.stdout == f"configuration  failed  {name}: there is no such setting. Did you mean {nearest}?\n"
+    first, *others = found.stdout.splitlines()
+    assert first == f"configuration  failed  {name}: there is no such setting. Did you mean {nearest}?"
+    # The rest is looked at all the same.
+    assert [line.split()[0] for line in others] == ["assistant", "keys", "database", "storage", "model"]
 
 
 def test_a_mistyped_setting_is_found_wherever_it_stands(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHAT_ASISTANT=x:y\nOTHER=1\n")
     (tmp_path / "pyproject.toml").write_text("[tool.chatkit-postgres]\nmodell = 'x'\n")
     found = run_cli(tmp_path, "check", **NO_DATABASE)
-    assert [line.split()[2] for line in found.stdout.splitlines()] == ["CHAT_ASISTANT:", "CHAT_MODELL:"]
+    named = [line.split()[2] for line in found.stdout.splitlines() if line.startswith("configuration")]
+    assert named == ["CHAT_ASISTANT:", "CHAT_MODELL:"]
 
 
 def test_what_others_read_from_the_same_file_is_no_mistake(tmp_path: Path) -> None:

@@ -148,5 +148,33 @@ async def test_a_runner_that_the_process_has_chosen_is_asked_behind_ours() -> No
     assert [name for name, _ in theirs.seen] == ["run"]
 
 
+async def test_a_handoff_and_a_tool_reach_the_hooks_of_who_runs() -> None:
+    """The Agents SDK calls some of them with names."""
+    called: list[str] = []
+
+    class Theirs(RunHooks[Any]):
+        async def on_handoff(self, context: Any, from_agent: Any, to_agent: Any) -> None:
+            called.append(f"handoff to {to_agent.name}")
+
+        async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
+            called.append(f"{tool.name}: {result}")
+
+    @function_tool
+    def current_time() -> str:
+        return "noon"
+
+    follow_runs()
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), RequestContext(user_id="alice"), turn=Turn("threads.create"))
+    runs.follow()
+    returns = Agent[Any](name="Returns")
+    front = Agent[Any](name="Front", handoffs=[returns], tools=[current_time])
+    await Runner.run(front, "What about returns?", hooks=Theirs())
+    stream = Runner.run_streamed(front, "What is the current time?", hooks=Theirs())
+    async for _ in stream.stream_events():
+        pass
+    runs.end()
+    assert called == ["handoff to Returns", "current_time: noon"]
+
+
 def test_every_hook_of_the_sdk_is_passed_on() -> None:
     assert {name for name in dir(RunHooks) if name.startswith("on_")} <= set(vars(_Hooks))

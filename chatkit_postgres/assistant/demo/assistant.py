@@ -3,7 +3,9 @@
 import re
 from collections.abc import AsyncGenerator, Sequence
 from types import MappingProxyType
+from typing import Any
 
+from agents import Agent
 from chatkit.agents import AgentContext
 from chatkit.types import (
     ClientToolCallItem,
@@ -19,11 +21,15 @@ from pydantic import BaseModel, Field
 from chatkit_postgres.assistant.actions import Outcome, action
 from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.demo import widgets
+from chatkit_postgres.assistant.demo.replies import prompts_for
 from chatkit_postgres.assistant.demo.scenes import SCENES, Context, says
 from chatkit_postgres.context import RequestContext
 
 LONGEST_REQUEST = 40
 """Characters. Whoever writes more is talking, and not asking for a scene."""
+
+
+TOOL = "a tool that the model calls"
 
 
 class Pressed(BaseModel):
@@ -43,9 +49,10 @@ class Told(BaseModel):
 
 
 class DemoAssistant(AgentAssistant):
-    start_prompts = MappingProxyType(
-        {"What time is it?": "a tool that the model calls"} | {keyword: shows for keyword, (shows, _) in SCENES.items()}
-    )
+    def __init__(self, agent: Agent[Any]) -> None:
+        super().__init__(agent)
+        scenes = {keyword: shows for keyword, (shows, _) in SCENES.items()}
+        self.start_prompts = MappingProxyType(dict.fromkeys(prompts_for(agent.tools), TOOL) | scenes)
 
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
