@@ -78,7 +78,8 @@ class FollowedRuns:
     def end(self) -> None:
         """Cancel streams that still run, and record the turn's tokens."""
         self._has_ended = True
-        _current.set(None)
+        if _current.get() is self:
+            _current.set(None)
         for stream in self._streams:
             stream.cancel()
         for usage in self._usages.values():

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agents import ModelProvider
 from chatkit.actions import Action
@@ -39,6 +40,9 @@ UNCALLED = ("process", "handle_stream_cancelled")
 """Methods of a ChatKitServer that are never called here, even if overridden."""
 
 _any_payload: TypeAdapter[Any] = TypeAdapter(Any)
+
+_adopted: WeakKeyDictionary[ChatKitServer[Any], DatabaseStore] = WeakKeyDictionary()
+"""Servers, and the stores that they were given."""
 
 logger = get_logger(__name__)
 
@@ -163,9 +167,9 @@ def _adopt(server: ChatKitServer[Any], store: DatabaseStore) -> None:
             "or in the bucket of CHAT_STORAGE_URL: call super().__init__(store) without attachment_store, and read "
             "files through context.files in the hooks"
         )
-    before = getattr(server, "store", None)
-    if isinstance(before, DatabaseStore) and before is not store:
+    if _adopted.setdefault(server, store) is not store:
         raise AlreadyServingError("it serves another application already; name a class, or a function that makes one")
+    before = getattr(server, "store", None)
     for name, value in list(vars(server).items()):
         if value is before and before is not None:
             setattr(server, name, store)

@@ -50,6 +50,13 @@ class WantsMore(Base):
         self.region = region
 
 
+class HasOurStore(Base):
+    """As who used the store alone before."""
+
+    def __init__(self) -> None:
+        super().__init__(DatabaseStore(Database("postgresql://127.0.0.1:1/elsewhere")))
+
+
 def make_class() -> type[Base]:
     return NoArguments
 
@@ -71,9 +78,10 @@ def loaded(name: str, store: DatabaseStore) -> Any:
     return load_assistant(f"{__name__}:{name}", ModelOptions(), store)
 
 
-@pytest.mark.parametrize(
-    "name", ["Base", "NoArguments", "PositionalOnly", "WithDefaults", "PassesOn", "make_class", "make_from"]
-)
+MADE = ["Base", "NoArguments", "PositionalOnly", "WithDefaults", "PassesOn", "HasOurStore", "make_class", "make_from"]
+
+
+@pytest.mark.parametrize("name", MADE)
 def test_a_server_is_made_however_it_wants_to_be_and_has_our_store(name: str) -> None:
     store = DatabaseStore(Database("postgresql:///"))
     assistant = loaded(name, store)
