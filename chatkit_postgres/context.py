@@ -1,4 +1,4 @@
-"""Who asks, under which request id, and in which turn. The store and the SDK hand this object around."""
+"""RequestContext: the user, the request and the turn. The store and the SDK pass it on."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ class RetryWindow:
     open_position: int
 
 
-class Unfinished(ABC):
+class ItemAccumulator(ABC):
     """An item that is still being streamed."""
 
     is_saved: bool
@@ -64,9 +64,9 @@ class Turn:
     """The questions, or the client tool's call, whose answer this turn goes on from."""
     found_fence_of: UUID | None = None
     """The turn that held the thread when this one took it over."""
-    unfinished: dict[str, Unfinished] = field(default_factory=dict)
+    unfinished: dict[str, ItemAccumulator] = field(default_factory=dict)
     """Item id to each item that was announced and is not done."""
-    changing: dict[str, Unfinished] = field(default_factory=dict)
+    changing: dict[str, ItemAccumulator] = field(default_factory=dict)
     """Item id to each item of an earlier turn that this one goes on with."""
     cut_short: dict[str, str] = field(default_factory=dict)
     """Answers in the history that did not come to their end: item id to how the turn ended."""

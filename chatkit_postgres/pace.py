@@ -1,4 +1,4 @@
-"""Pauses between the reads, or the writes, of many streams."""
+"""Pauses between the reads, or the writes, of concurrent streams."""
 
 import asyncio
 import math

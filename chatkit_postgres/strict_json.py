@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-LARGEST_INTEGER = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 
 # A string, or the unfinished one at the end, even if it ends within an escape. It always matches at a quote, and never
 # goes back: no input makes it look at a byte twice.
@@ -28,9 +28,9 @@ class TooComplex(StrictJsonError):
     """JSON, but deeper or with more values than allowed."""
 
 
-def loads(document: bytes, *, most_depth: int, most_values: int) -> Any:
+def loads(document: bytes, *, max_depth: int, max_values: int) -> Any:
     """Raises StrictJsonError. Strings may still hold NUL and lone surrogates: see :func:`path_to_unsafe_text`."""
-    _measure(document, most_depth, most_values)
+    _measure(document, max_depth, max_values)
     try:
         return json.loads(
             document.decode(),
@@ -69,16 +69,16 @@ def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             pass
 
 
-def _measure(document: bytes, most_depth: int, most_values: int) -> None:
+def _measure(document: bytes, max_depth: int, max_values: int) -> None:
     """Before the parser recurses into it or makes an object of every value."""
     bare = _STRING.sub(b"", document)
-    if bare.count(b",") + bare.count(b"[") + bare.count(b"{") >= most_values:
-        raise TooComplex(f"it has more than {most_values} values")
+    if bare.count(b",") + bare.count(b"[") + bare.count(b"{") >= max_values:
+        raise TooComplex(f"it has more than {max_values} values")
     depth = 0
     for bracket in _BRACKET.findall(bare):
         depth += 1 if bracket in b"[{" else -1
-        if depth > most_depth:
-            raise TooComplex(f"it is nested deeper than {most_depth} levels")
+        if depth > max_depth:
+            raise TooComplex(f"it is nested deeper than {max_depth} levels")
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _refused_constant(name: str) -> NoReturn:
 
 def _integer(digits: str) -> int:
     # Python takes longer than a moment over thousands of digits, and refuses them itself after 4300.
-    if len(digits) > 20 or abs(int(digits)) > LARGEST_INTEGER:
+    if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
         raise StrictJsonError("it holds an integer of more than 64 bits")
     return int(digits)
 

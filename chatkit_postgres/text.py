@@ -8,7 +8,7 @@ JOINERS = "\u200c\u200d"
 """The zero-width non-joiner and joiner: without them Persian, Hindi and Sinhala words, and many emoji, are others."""
 
 
-LONGEST_CUT_MARK = 64
+MAX_CUT_MARK = 64
 """Characters; a text that was cut is longer than it should be by no more."""
 
 
@@ -43,7 +43,7 @@ def clean_json(value: Any) -> Any:
 
 def cut_middle(text: str, most: int) -> str:
     """The first and the last half of so many characters, with a mark between them that says how many are left out: up
-    to LONGEST_CUT_MARK longer than ``most``."""
+    to MAX_CUT_MARK longer than ``most``."""
     if len(text) <= most:
         return text
     half = most // 2

@@ -31,7 +31,7 @@ from chatkit_postgres import AgentAssistant, RequestContext
 from chatkit_postgres.db import Statement
 
 FOLDER = Path(__file__).with_name("handbook_pages")
-MOST_PASSAGES = 3
+MAX_PASSAGES = 3
 
 LOCK = 7_305_431
 """Any number: two processes that start at once do this one after the other."""
@@ -122,7 +122,7 @@ class Handbook(AgentAssistant):
         # Any of the words; the best first.
         asked = " or ".join(re.findall(r"\w+", words)[:50])
         # The handbook is everybody's: its table has no owners.
-        rows = await self.database.run_for_all_owners(FIND, asked=asked, page=MOST_PASSAGES)
+        rows = await self.database.run_for_all_owners(FIND, asked=asked, page=MAX_PASSAGES)
         return [Passage(**row) for row in rows]
 
     async def _fill(self) -> None:

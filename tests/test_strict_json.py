@@ -6,7 +6,7 @@ from chatkit_postgres.strict_json import StrictJsonError, loads, path_to_unsafe_
 
 
 def read(document: bytes) -> object:
-    return loads(document, most_depth=5, most_values=20)
+    return loads(document, max_depth=5, max_values=20)
 
 
 @pytest.mark.parametrize(

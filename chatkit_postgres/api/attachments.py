@@ -12,10 +12,10 @@ from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.authentication import Authenticate, Authentication
 from chatkit_postgres.api.body import BodyLimits
+from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.public_url import PublicUrl
 from chatkit_postgres.api.rate_limit import RateLimit
 from chatkit_postgres.api.request_id import request_id_of
-from chatkit_postgres.api.slots import Slots
 from chatkit_postgres.api.uploads import UploadLimits, read_upload
 from chatkit_postgres.attachments.attachment_store import Attachments, Download, shown
 from chatkit_postgres.attachments.links import Purpose
@@ -73,13 +73,13 @@ class FileEndpoint:
         self._is_disabled = is_disabled
         self._rate_limit = rate_limit
         self._metrics = metrics
-        self._slots = Slots(per_user=4, altogether=64)
+        self._slots = ConcurrencyLimit(per_user=4, altogether=64)
         self._limits = limits
         self._public_url = public_url
         self._from_bucket = from_bucket
 
     async def upload_directly(self, request: Request, context: RequestContext) -> Response:
-        most = BodyLimits(most_bytes=self._limits.most_bytes, seconds=self._limits.seconds)
+        most = BodyLimits(max_bytes=self._limits.max_bytes, seconds=self._limits.seconds)
         with self._counted(), self._slots.hold(context.user_id):
             async with read_upload(request, most) as upload:
                 return _json(shown(await self._attachments.receive_directly(upload, context)))

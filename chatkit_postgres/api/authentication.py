@@ -1,4 +1,4 @@
-"""From the request's headers to a RequestContext."""
+"""Turns a request's credentials into a RequestContext."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ForeignOrigin, InternalError, NotStarted, Unauthorized, UserDisabled
 from chatkit_postgres.observability.logs import get_logger
 
-LONGEST_LOCALE = 35  # RFC 5646, section 4.4.1
+MAX_LOCALE = 35  # RFC 5646, section 4.4.1
 
 logger = get_logger(__name__)
 
@@ -152,7 +152,7 @@ def _locale(header: str) -> str | None:
 
 
 def _is_locale(tag: str) -> bool:
-    return 0 < len(tag) <= LONGEST_LOCALE and tag.replace("-", "").isalnum() and tag.isascii()
+    return 0 < len(tag) <= MAX_LOCALE and tag.replace("-", "").isalnum() and tag.isascii()
 
 
 def _weight(parameter: str) -> float:

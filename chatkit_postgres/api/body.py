@@ -1,4 +1,4 @@
-"""The body of a JSON request: its kind, its bytes and the time it takes, checked as it arrives."""
+"""Reads the body of a JSON request; its type, size and duration are checked as it arrives."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from chatkit_postgres.errors import BadRequest, PayloadTooLarge, RequestTimedOut
 
 @dataclass(frozen=True)
 class BodyLimits:
-    most_bytes: int
+    max_bytes: int
     seconds: float = 30
     """From the end of the headers to the end of the body."""
 
@@ -20,11 +20,11 @@ async def read_json_body(request: Request, limits: BodyLimits) -> bytes:
     """Raises UnsupportedMediaType, PayloadTooLarge or RequestTimedOut; BadRequest if the client is gone."""
     _check_kind(request)
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limits.most_bytes:
+    if declared.isdecimal() and int(declared[:20]) > limits.max_bytes:
         raise PayloadTooLarge
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _counted(request, limits.most_bytes)
+            return await _counted(request, limits.max_bytes)
     except TimeoutError:
         raise RequestTimedOut from None
     except ClientDisconnect:
@@ -42,11 +42,11 @@ def _check_kind(request: Request) -> None:
         raise UnsupportedMediaType("Content-Encoding: send the body as it is.")
 
 
-async def _counted(request: Request, most_bytes: int) -> bytes:
+async def _counted(request: Request, max_bytes: int) -> bytes:
     """A declared length may lie, or be missing."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > most_bytes:
+        if len(body) > max_bytes:
             raise PayloadTooLarge
     return bytes(body)

@@ -12,9 +12,9 @@ from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.authentication import Authenticate
 from chatkit_postgres.api.body import BodyLimits, read_json_body
+from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.event_stream import EventStream, Readable
 from chatkit_postgres.api.idempotency import idempotency_key, request_hash
-from chatkit_postgres.api.slots import Slots
 from chatkit_postgres.chat.replay import Replay
 from chatkit_postgres.chat.requests import RequestLimits, parse_request, told_by_client
 from chatkit_postgres.chat.runner import TurnRunner
@@ -39,13 +39,13 @@ class ChatEndpoint:
         self._server = server
         self._runner = runner
         self._limits = limits
-        self._large = Slots(per_user=2, altogether=16)
+        self._large = ConcurrencyLimit(per_user=2, altogether=16)
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
         small = self._limits.request.bytes
         declared = request.headers.get("content-length", "")
         is_small = declared.isdecimal() and int(declared[:20]) <= small
-        if is_small or self._limits.body.most_bytes <= small:
+        if is_small or self._limits.body.max_bytes <= small:
             return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
         # A recording, or nobody knows how much: few of them at once, and looked through where nobody waits for it.
         with self._large.hold(context.user_id):

@@ -1,4 +1,4 @@
-"""A turn's events as a server-sent event stream. The connection reads; it does not drive."""
+"""Sends a turn's events as server-sent events. The connection is a reader: it does not drive the turn."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it should be sent requests."""
+"""Liveness and readiness."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from chatkit_postgres.auth.keys import Keys
 from chatkit_postgres.db import Database
-from chatkit_postgres.db.migrations import seen_revision
+from chatkit_postgres.db.migrations import current_revision
 from chatkit_postgres.observability.logs import failure, get_logger
 
 DATABASE_SECONDS = 5
@@ -20,7 +20,7 @@ def health_router(
     database: Database,
     keys: Keys | None,
     *,
-    wanted_revision: str,
+    head_revision: str,
     is_served: Callable[[str | None], bool],
     is_draining: Callable[[], bool],
     is_started: Callable[[], bool],
@@ -37,7 +37,7 @@ def health_router(
         reachable = True
         try:
             async with asyncio.timeout(DATABASE_SECONDS):
-                seen = await seen_revision(database)
+                seen = await current_revision(database)
         except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
             logger.warning("not_ready", **failure(error))
             reachable = False
@@ -48,7 +48,7 @@ def health_router(
             "database": "ok" if reachable else "unreachable",
             "keys": "ok" if has_keys else "unknown",
             "lifespan": "ok" if is_started() else "not_started",
-            "revision": {"seen": seen, "wanted": wanted_revision},
+            "revision": {"seen": seen, "wanted": head_revision},
         }
         return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
 

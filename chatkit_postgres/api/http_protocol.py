@@ -18,7 +18,7 @@ from chatkit_postgres.errors import BadRequest, ChatError, HeadersTooLarge, Requ
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGISendEvent
 
-MOST_HEADER_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -66,12 +66,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         match self._stage:
             case "head" if began_in == "head":
                 self._head_bytes += len(data)
-                if self._head_bytes > self._most_header_bytes:
+                if self._head_bytes > self._max_header_bytes:
                     self._refuse(HeadersTooLarge())
             case "between" if self._is_answered and self._deadline is None:
                 # Whatever came has ended the keep-alive time-out, and empty lines begin nothing.
                 self._set_deadline(self.header_seconds)
-            case "body" if self._unread_bytes > (self.linger_bytes if self._is_answered else self._most_header_bytes):
+            case "body" if self._unread_bytes > (self.linger_bytes if self._is_answered else self._max_header_bytes):
                 # Trailers without end, or a body that nobody wanted.
                 self.transport.abort()
             case _:
@@ -181,8 +181,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.expected_content_length = len(message.get("body", b""))
 
     @property
-    def _most_header_bytes(self) -> int:
-        return self.config.h11_max_incomplete_event_size or MOST_HEADER_BYTES
+    def _max_header_bytes(self) -> int:
+        return self.config.h11_max_incomplete_event_size or MAX_HEADER_BYTES
 
     @property
     def _is_answered(self) -> bool:

@@ -1,4 +1,4 @@
-"""Around every request: its id and its one log line; inside CORS, the last net for exceptions."""
+"""ASGI middleware: request id and access log, security headers, CORS, HEAD, and a catch-all error handler."""
 
 import re
 import time
@@ -13,9 +13,9 @@ from structlog.contextvars import bind_contextvars, clear_contextvars, get_conte
 from chatkit_postgres.api.errors import error_response
 from chatkit_postgres.api.request_id import HEADER, give_request_id, request_id_of
 from chatkit_postgres.errors import BadRequest, HeadersTooLarge, InternalError
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 
-LONGEST_SHOWN_PATH = 200
+MAX_SHOWN_PATH = 200
 
 logger = get_logger("chatkit_postgres.requests")
 
@@ -61,7 +61,7 @@ class RequestIdMiddleware:
 
 def _shown(path: str) -> str:
     """A path as a log may have it: of bounded length, and nothing in it that a terminal obeys."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in path[:LONGEST_SHOWN_PATH])
+    return "".join(character if character.isprintable() else "\ufffd" for character in path[:MAX_SHOWN_PATH])
 
 
 class SecurityHeadersMiddleware:
@@ -76,9 +76,9 @@ class SecurityHeadersMiddleware:
         "Cache-Control": "no-store",
     }
 
-    def __init__(self, app: ASGIApp, *, most_header_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_header_bytes: int) -> None:
         self.app = app
-        self._most_header_bytes = most_header_bytes
+        self._max_header_bytes = max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,7 +94,7 @@ class SecurityHeadersMiddleware:
 
         target = len(scope["query_string"]) + len(scope.get("raw_path") or b"")
         size = sum(len(name) + len(value) for name, value in scope["headers"]) + target
-        if size > self._most_header_bytes:
+        if size > self._max_header_bytes:
             refusal = error_response(HeadersTooLarge(), request_id_of(scope))
             await refusal(scope, receive, send_with_headers)
             return
@@ -125,7 +125,7 @@ class CorsMiddleware:
         await (self._anybodys if is_linked else self._own)(scope, receive, send)
 
 
-class LastNetMiddleware:
+class UnhandledErrorMiddleware:
     """Turns whatever nobody else caught into a 500 of the usual shape. Inside CORS, so that browsers can read it."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -144,7 +144,7 @@ class LastNetMiddleware:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            logger.error("request_failed", **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "request_failed", error)
             if not has_started:
                 await error_response(InternalError(), request_id_of(scope))(scope, receive, send)
 

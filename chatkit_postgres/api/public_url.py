@@ -1,4 +1,4 @@
-"""Where a client reaches this server, for the addresses that it is given."""
+"""Determines the base URL under which a client reaches this server, for the links that it is given."""
 
 import re
 from collections.abc import Callable

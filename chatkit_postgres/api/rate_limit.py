@@ -1,4 +1,4 @@
-"""How many requests a user may make in a minute, counted in this process."""
+"""Limits a user's requests per minute, counted in this process."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The drain starts on the signal.
+"""Starts the drain when the signal arrives.
 
 uvicorn waits for open streams before it runs the application's own shutdown, so that would be too late. The handler
 that is found at start-up (uvicorn's, or anybody's) is called when the drain is over; a second signal calls it at once.

@@ -1,4 +1,4 @@
-"""The bytes of a file: a form with one field ``file``, or the body itself; counted, whatever was declared."""
+"""Reads an uploaded file from a form with one field ``file``, or from the body; counts its bytes as they arrive."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ from chatkit_postgres.errors import (
     StorageUnavailable,
     UnsupportedMediaType,
 )
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 
 logger = get_logger(__name__)
 
@@ -32,11 +32,11 @@ FORM_BYTES = 16 * 1024
 
 @dataclass(frozen=True)
 class UploadLimits:
-    most_bytes: int = 20 * 1024 * 1024
+    max_bytes: int = 20 * 1024 * 1024
     seconds: float = 300
 
     def within(self, announced: int) -> BodyLimits:
-        return BodyLimits(most_bytes=min(self.most_bytes, announced), seconds=self.seconds)
+        return BodyLimits(max_bytes=min(self.max_bytes, announced), seconds=self.seconds)
 
 
 @asynccontextmanager
@@ -46,29 +46,29 @@ async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Up
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Content-Encoding: send the file as it is.")
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-    most_bytes = limits.most_bytes + (FORM_BYTES if is_form else 0)
+    max_bytes = limits.max_bytes + (FORM_BYTES if is_form else 0)
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+    if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise FileTooLarge
     try:
         async with asyncio.timeout(limits.seconds):
-            upload = await (_from_form if is_form else _from_body)(request, most_bytes)
+            upload = await (_from_form if is_form else _from_body)(request, max_bytes)
     except TimeoutError:
         raise RequestTimedOut from None
     except OSError as error:
         # The temporary file: the disk is full, or there is no directory for it.
-        logger.error("no_temporary_file", errno=error.errno, **failure(error))  # noqa: TRY400 - see failure()
+        log_failure(logger, "no_temporary_file", error, errno=error.errno)
         raise StorageUnavailable from None
     except ClientDisconnect:
         raise BadRequest("The file did not arrive whole.") from None
     with upload.file:
-        if upload.size > limits.most_bytes:
+        if upload.size > limits.max_bytes:
             raise FileTooLarge
         yield upload
 
 
-async def _from_form(request: Request, most_bytes: int) -> Upload:
-    pieces = _counted(request, most_bytes)
+async def _from_form(request: Request, max_bytes: int) -> Upload:
+    pieces = _counted(request, max_bytes)
     parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=10, max_part_size=FORM_BYTES)
     try:
         form = await parser.parse()
@@ -82,11 +82,11 @@ async def _from_form(request: Request, most_bytes: int) -> Upload:
     return Upload(file.file, file.size or 0, file.filename or "", file.content_type or "")
 
 
-async def _from_body(request: Request, most_bytes: int) -> Upload:
+async def _from_body(request: Request, max_bytes: int) -> Upload:
     file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - closed by whoever reads it
     size = 0
     try:
-        async for piece in _counted(request, most_bytes):
+        async for piece in _counted(request, max_bytes):
             size += len(piece)
             file.write(piece)
     except BaseException:
@@ -96,10 +96,10 @@ async def _from_body(request: Request, most_bytes: int) -> Upload:
     return Upload(cast("BinaryIO", file), size, content_type=request.headers.get("content-type", ""))
 
 
-async def _counted(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _counted(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     count = 0
     async for piece in request.stream():
         count += len(piece)
-        if count > most_bytes:
+        if count > max_bytes:
             raise FileTooLarge
         yield piece

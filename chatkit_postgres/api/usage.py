@@ -10,7 +10,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import DatabaseStore
 
-MOST_DAYS = 366
+MAX_DAYS = 366
 DEFAULT_DAYS = 30
 COUNTED = ("turns", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
@@ -30,6 +30,6 @@ def usage_router(store: DatabaseStore, authenticate: Authenticate) -> APIRouter:
 def _days(given: str | None) -> int:
     if given is None:
         return DEFAULT_DAYS
-    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MOST_DAYS):
-        raise Unprocessable(f"days: 1 to {MOST_DAYS}.")
+    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MAX_DAYS):
+        raise Unprocessable(f"days: 1 to {MAX_DAYS}.")
     return int(given)

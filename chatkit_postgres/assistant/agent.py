@@ -29,7 +29,7 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
-from chatkit_postgres.assistant.base import Assistant, Choices, Say
+from chatkit_postgres.assistant.base import Assistant, Choices, SendDelta
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.guardrails import told_as_answer
@@ -43,7 +43,7 @@ from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext, Turn
 from chatkit_postgres.observability.logs import get_logger
 
-MOST_MODEL_CALLS = 20
+MAX_MODEL_CALLS = 20
 
 logger = get_logger(__name__)
 
@@ -111,7 +111,7 @@ class AgentAssistant(Assistant):
             cut_short=turn.cut_short if turn is not None else {},
             without_pictures=turn.without_pictures if turn is not None else frozenset(),
             files=context.request_context.files,
-            said=said_by_client(context.request_context),
+            said=client_context_text(context.request_context),
         )
 
     def respond(
@@ -120,14 +120,14 @@ class AgentAssistant(Assistant):
         return self._answer(history, context)
 
     def stream(
-        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         """A subclass that answers in its own way sees all that is yielded."""
         is_own_way = getattr(self.respond, "__func__", None) is not AgentAssistant.respond
-        return self.respond(history, context) if is_own_way else self._answer(history, context, say)
+        return self.respond(history, context) if is_own_way else self._answer(history, context, send_delta)
 
     async def _answer(
-        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say | None = None
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta | None = None
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         turn = context.request_context.turn
         wanted = self._wanted(history)
@@ -148,13 +148,13 @@ class AgentAssistant(Assistant):
             self._equipped(agent, wanted),
             await self.converter(context).to_agent_input(list(history)),
             context=running,
-            max_turns=MOST_MODEL_CALLS,
+            max_turns=MAX_MODEL_CALLS,
             run_config=run_config,
             error_handlers={"model_refusal": told_as_answer},
             hooks=hooks,
         )
         try:
-            shown: Any = _Heard(result, context.request_context.turn, running, say)
+            shown: Any = _TextInterceptor(result, context.request_context.turn, running, send_delta)
             events = stream_agent_response(running, shown, converter=_images(agent, context))
             with user_facing_errors():
                 async for event in without_empty_messages(events):
@@ -215,26 +215,28 @@ def _images(agent: Agent[Any], context: AgentContext[RequestContext]) -> Respons
     return StoredImages(files, partial_images=partial_images_of(agent))
 
 
-class _Heard:
+class _TextInterceptor:
     """A run, and who speaks in it. Its pieces of text are said before the SDK sees them: it makes a task for each of a
     run's events, and would hand these on as they are. What a tool has streamed is in the SDK's hands, and text does not
     overtake it."""
 
-    def __init__(self, run: RunResultStreaming, turn: Turn | None, context: AgentContext[Any], say: Say | None) -> None:
+    def __init__(
+        self, run: RunResultStreaming, turn: Turn | None, context: AgentContext[Any], send_delta: SendDelta | None
+    ) -> None:
         self._run = run
         self._turn = turn
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
-        self._say = say
+        self._send_delta = send_delta
         self._begun: set[str] = set()
         """Ids of messages whose first visible text has taken the SDK's path."""
-        self._speaks(run.current_agent)
+        self._set_speaker(run.current_agent)
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
         async for event in self._run.stream_events():
             if event.type == "agent_updated_stream_event":
-                self._speaks(event.new_agent)
+                self._set_speaker(event.new_agent)
             piece = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
-            if self._say is None or piece is None or piece.type != "response.output_text.delta":
+            if self._send_delta is None or piece is None or piece.type != "response.output_text.delta":
                 yield event
             elif piece.item_id not in self._begun:
                 # A message's first visible text takes the SDK's path, because without_empty_messages holds the
@@ -244,9 +246,9 @@ class _Heard:
                 yield event
             else:
                 update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)
-                await self._say(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
+                await self._send_delta(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
 
-    def _speaks(self, agent: Agent[Any]) -> None:
+    def _set_speaker(self, agent: Agent[Any]) -> None:
         if self._turn is not None:
             self._turn.sender_name = agent.name
             # The guardrails of the agent that ends the run judge its answer.
@@ -266,7 +268,7 @@ def with_servers(
     return made[id(agent)]
 
 
-def said_by_client(context: RequestContext) -> str:
+def client_context_text(context: RequestContext) -> str:
     """What a model is told of the language, the user and the page: as the user's own words, not as instructions."""
     said = {"language": context.locale} if context.locale else {}
     said |= context.client_context

@@ -1,4 +1,4 @@
-"""The model side of a conversation. It knows nothing of HTTP or SQL."""
+"""The interface of the model side. It knows nothing of HTTP or SQL."""
 
 import json
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotSupported
 
-Say = Callable[[ThreadStreamEvent], Awaitable[None]]
+SendDelta = Callable[[ThreadStreamEvent], Awaitable[None]]
 LoadHistory = Callable[[], Awaitable[Sequence[ThreadItem]]]
 
 
@@ -96,11 +96,11 @@ class Assistant(ABC):
         ...
 
     def stream(
-        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], say: Say
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """What the server calls: ``respond``, unless there is a shorter way for pieces of text than to be yielded.
+        """Called by ``answer``: ``respond``, unless text deltas have a faster way than to be yielded.
 
-        ``say`` tells one after everything that was yielded before, and after whatever was said before.
+        ``send_delta`` sends one after all events that were yielded or sent before it.
         """
         return self.respond(history, context)
 
@@ -109,11 +109,11 @@ class Assistant(ABC):
         message: UserMessageItem | None,
         context: AgentContext[RequestContext],
         load_history: LoadHistory,
-        say: Say,
+        send_delta: SendDelta,
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         """Called by the server for each answer; ``message`` is the one to answer, or None after a client tool's output
         or answered questions."""
-        async with aclosing(self.stream(await load_history(), context, say)) as events:
+        async with aclosing(self.stream(await load_history(), context, send_delta)) as events:
             async for event in events:
                 yield event
 

@@ -15,7 +15,7 @@ from openai.types.responses import ResponseFunctionToolCall
 
 ALPHABET = string.ascii_letters + string.digits
 LENGTH = 9
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 
 def call_id_of(item_id: str) -> str:
@@ -37,7 +37,7 @@ class CallIds:
     def issue(self, theirs: str) -> str:
         ours = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         self._theirs[ours] = theirs
-        if len(self._theirs) > MOST_REMEMBERED:
+        if len(self._theirs) > MAX_REMEMBERED:
             self._theirs.popitem(last=False)
         return ours
 

@@ -1,4 +1,4 @@
-"""Thread items as model input, for both model APIs."""
+"""Converts thread items to model input, for both model APIs."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ from chatkit.types import (
 from openai.types.responses import EasyInputMessageParam, ResponseFunctionToolCallParam, ResponseInputTextParam
 from openai.types.responses.response_input_param import FunctionCallOutput
 
-from chatkit_postgres.assistant.attached import Part, contents_of, named
+from chatkit_postgres.assistant.attachment_input import Part, contents_of, named
 from chatkit_postgres.assistant.call_ids import call_id_of
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
 from chatkit_postgres.context import Files

@@ -1,4 +1,4 @@
-"""The assistant that answers when no other is plugged in."""
+"""The assistant of an installation that names none."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Images that a model makes are stored as files of the user."""
+"""Stores images that a model generates as files of the user."""
 
 import asyncio
 import base64

@@ -1,12 +1,12 @@
-"""Less of a model's input, where a provider refused it: whole turns go first, and never the user's newest words."""
+"""Shortens a model's input after a refusal: whole turns are removed first, the user's newest message never."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from chatkit_postgres.assistant.attached import FILE_BEGINS
+from chatkit_postgres.assistant.attachment_input import FILE_BEGINS
 from chatkit_postgres.assistant.converter import is_question
 from chatkit_postgres.assistant.input_shape import INSTRUCTING, NOTE_BEGINS
-from chatkit_postgres.text import LONGEST_CUT_MARK, common_length, cut_middle
+from chatkit_postgres.text import MAX_CUT_MARK, common_length, cut_middle
 
 Item = Mapping[str, Any]
 
@@ -14,7 +14,7 @@ PICTURE_WEIGHT = 3000
 """In bytes of text: what providers count for one is about seven hundred tokens."""
 ENCODED = frozenset({"encrypted_content", "file_data", "image_url", "result"})
 """Members whose text is no text."""
-SHORTEST_TEXT = 200
+MIN_TEXT = 200
 """Characters that are left of an output, a file or an answer in any case."""
 NO_PICTURE = "[A picture stood here.]"
 
@@ -94,7 +94,7 @@ def _without_pictures(item: Item) -> Item:
 def _cut(items: Sequence[Item], most: int) -> list[Item]:
     lengths = [len(text) for item in items for text in _cuttable(item)]
     room = most - weight_of(items) + sum(lengths)
-    length = max(common_length(lengths, room) - LONGEST_CUT_MARK, SHORTEST_TEXT)
+    length = max(common_length(lengths, room) - MAX_CUT_MARK, MIN_TEXT)
     return [_with_texts(item, lambda text: cut_middle(text, length)) for item in items]
 
 
@@ -134,7 +134,7 @@ def _own_texts(item: Item) -> list[str]:
 
 
 def _is_cuttable(item: Item, text: str) -> bool:
-    if len(text) <= SHORTEST_TEXT + LONGEST_CUT_MARK or item.get("role") in INSTRUCTING:
+    if len(text) <= MIN_TEXT + MAX_CUT_MARK or item.get("role") in INSTRUCTING:
         return False
     return not is_question(item) or text.startswith((NOTE_BEGINS, FILE_BEGINS))
 

@@ -13,7 +13,7 @@ from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.base import Assistant, Choices
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
 from chatkit_postgres.assistant.mcp_servers import McpServers, read_servers
-from chatkit_postgres.assistant.models import ModelOptions, for_all_runs, model_provider, transcriber
+from chatkit_postgres.assistant.models import ModelOptions, configure_agents_sdk, model_provider, transcriber
 from chatkit_postgres.assistant.runs import follow_runs
 from chatkit_postgres.assistant.server import AlreadyServingError, OwnAttachmentStoreError, ServerAssistant
 from chatkit_postgres.store import DatabaseStore
@@ -29,7 +29,7 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
     ``store``. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
     models = model_provider(options)
     if not options.is_hosted:
-        for_all_runs(options, models)
+        configure_agents_sdk(options, models)
     follow_runs()
     name = named if isinstance(named, str) else _name_of(named)
     try:

@@ -29,12 +29,12 @@ HTTP_LOOK_SECONDS = 10
 STDIO_LOOK_SECONDS = CALL_SECONDS + 10
 """A program that does one thing at a time answers when its tool has ended; one that has ended is noticed at once."""
 CLOSE_SECONDS = 5
-MOST_RESULT_CHARACTERS = 100_000
+MAX_RESULT_CHARACTERS = 100_000
 """Of what a tool answers, to be read by the model: a server says as much as it likes."""
-MOST_PICTURE_CHARACTERS = 4_000_000
-MOST_PAGES = 100
+MAX_PICTURE_CHARACTERS = 4_000_000
+MAX_PAGES = 100
 """Of a list of tools."""
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 60.0
 
 logger = get_logger(__name__)
 
@@ -161,7 +161,7 @@ async def _answer_of(connection: Any, tool_name: str, arguments: dict[str, Any] 
 
 def bounded(result: CallToolResult) -> CallToolResult:
     """What of it goes to the model, with a word about what does not. All but pictures is text to the model."""
-    text_left, pictures_left, left_out = MOST_RESULT_CHARACTERS, MOST_PICTURE_CHARACTERS, 0
+    text_left, pictures_left, left_out = MAX_RESULT_CHARACTERS, MAX_PICTURE_CHARACTERS, 0
     content: list[ContentBlock] = []
     for block in result.content:
         if isinstance(block, ImageContent):
@@ -181,7 +181,7 @@ def bounded(result: CallToolResult) -> CallToolResult:
     if left_out:
         content.append(TextContent(type="text", text=f"[{left_out} characters left out]"))
     structured = result.structured_content
-    if structured is not None and len(json.dumps(structured)) > MOST_RESULT_CHARACTERS:
+    if structured is not None and len(json.dumps(structured)) > MAX_RESULT_CHARACTERS:
         structured = None
     return result.model_copy(update={"content": content, "structured_content": structured})
 
@@ -254,7 +254,7 @@ class McpServers:
                     async with asyncio.timeout(CONNECT_SECONDS):
                         await connection.cleanup()  # type: ignore[no-untyped-call]
             await asyncio.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            wait = min(2 * wait, MAX_WAIT_SECONDS)
 
 
 async def _until_lost(connection: Connection, known: list[Tool]) -> None:
@@ -276,7 +276,7 @@ async def _until_lost(connection: Connection, known: list[Tool]) -> None:
 async def _all_tools(session: ClientSession) -> list[Tool]:
     found: list[Tool] = []
     cursor: str | None = None
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor) if cursor else None)
         found += page.tools
         if not (cursor := page.next_cursor):

@@ -1,4 +1,4 @@
-"""Which model an agent without one of its own talks to."""
+"""Chooses the model for an agent that names none."""
 
 import asyncio
 import os
@@ -104,7 +104,7 @@ class ConfiguredModels(OpenAIProvider):
         await self.client.close()
 
 
-def for_all_runs(options: ModelOptions, models: ModelProvider) -> None:
+def configure_agents_sdk(options: ModelOptions, models: ModelProvider) -> None:
     """Tell the SDK, before any agent is made, what holds for every run of this process: also for one that a guardrail,
     an action or a title begins by itself, whose text would otherwise go to OpenAI, as a question and as a trace.
 

@@ -1,4 +1,4 @@
-"""What went wrong with a model becomes one truthful sentence, and whether trying again can help.
+"""Classifies a provider's error: one truthful sentence for the user, and whether a retry can help.
 
 Classified by the provider's code, then by the status, then by the words of the message, for servers that have no codes.
 Two messages come before that: "request too large" before the code, and a picture that is not taken before the status.
@@ -121,7 +121,7 @@ class ModelRefusal(APIError):
         self.status_code = getattr(error, "status_code", None)
 
 
-def told_of(error: Exception, *, has_pictures: bool = False) -> ChatError | None:
+def user_facing_error(error: Exception, *, has_pictures: bool = False) -> ChatError | None:
     """None for what is no trouble of a model's. ``has_pictures``: whether one was sent."""
     match error:
         case ModelRefusal(told=told):

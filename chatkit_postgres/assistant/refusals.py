@@ -1,4 +1,4 @@
-"""What to try when a provider refuses an input, and what to say when there is nothing left to try.
+"""Retries an input that a provider refused, and chooses the error for the user when no retry is left.
 
 A conversation that was once refused must not be refused for ever. Too long: again with half of it, and again. Refused
 for something in it: again without what is older, because that may be what was refused, by this provider or for this
@@ -13,7 +13,7 @@ from openai import APIError, APIStatusError
 from pydantic import BaseModel
 
 from chatkit_postgres.assistant import less_input
-from chatkit_postgres.assistant.provider_errors import ABOUT_THE_INPUT, ModelRefusal, has_code, told_of
+from chatkit_postgres.assistant.provider_errors import ABOUT_THE_INPUT, ModelRefusal, has_code, user_facing_error
 from chatkit_postgres.assistant.sse import drained
 from chatkit_postgres.errors import (
     AnswerFiltered,
@@ -25,9 +25,9 @@ from chatkit_postgres.errors import (
 )
 from chatkit_postgres.observability.logs import get_logger
 
-MOST_HALVINGS = 7
+MAX_HALVINGS = 7
 """The last of them leaves the newest message alone, with as little as possible of what came with it."""
-SMALLEST_BUDGET = 4000
+MIN_BUDGET = 4000
 """Bytes. Less than that is taken for a mistake and not remembered."""
 MEMORY_SECONDS = 3600
 """After so long a larger input, or a picture, is tried again."""
@@ -51,7 +51,7 @@ class ModelMemory:
         return budget if _is_recent(since) else None
 
     def remember_budget(self, model: str, weight: int) -> None:
-        if weight >= SMALLEST_BUDGET:
+        if weight >= MIN_BUDGET:
             self._budgets[model] = (weight, time.monotonic())
 
     def is_blind(self, model: str) -> bool:
@@ -92,7 +92,7 @@ class Attempts:
 
     def after(self, error: APIError) -> None:
         """Have less in ``items``. Raises ModelRefusal, or the error itself, when there is no less."""
-        told = told_of(error, has_pictures=less_input.has_pictures(self.items))
+        told = user_facing_error(error, has_pictures=less_input.has_pictures(self.items))
         if isinstance(told, AnswerFiltered):
             # There is no word of an answer: it was the question.
             told = ContentRefused()
@@ -106,7 +106,7 @@ class Attempts:
 
     def _raise(self, error: APIError, told: ChatError | None) -> NoReturn:
         sentence = self._sentence(told) if told is not None else None
-        plain = told_of(error)
+        plain = user_facing_error(error)
         if sentence is None or (plain is not None and plain.message == sentence.message):
             # As the provider has it, for whoever handles it in their own way.
             raise error
@@ -136,9 +136,9 @@ class Attempts:
         # Gateways bound bytes, and tokens a minute are not a window.
         status = error.status_code if isinstance(error, APIStatusError) else None
         self._is_budget = status not in {413, 429} and not less_input.has_pictures(self.items)
-        while self._halvings < MOST_HALVINGS:
+        while self._halvings < MAX_HALVINGS:
             self._halvings += 1
-            limit = self._limit = limit // 2 if self._halvings < MOST_HALVINGS else 0
+            limit = self._limit = limit // 2 if self._halvings < MAX_HALVINGS else 0
             less = less_input.fitted(self._whole, limit)
             if less_input.weight_of(less) < weight:
                 return less

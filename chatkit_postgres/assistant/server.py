@@ -28,7 +28,7 @@ from chatkit.types import (
 from pydantic import TypeAdapter
 
 from chatkit_postgres.assistant.actions import ActionRules, RegisteredAction
-from chatkit_postgres.assistant.base import Assistant, Choices, LoadHistory, OpenChoices, Say
+from chatkit_postgres.assistant.base import Assistant, Choices, LoadHistory, OpenChoices, SendDelta
 from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
@@ -75,7 +75,7 @@ class ServerAssistant(Assistant):
         message: UserMessageItem | None,
         context: AgentContext[RequestContext],
         load_history: LoadHistory,  # noqa: ARG002 - the server loads items from its store
-        say: Say,  # noqa: ARG002
+        send_delta: SendDelta,  # noqa: ARG002
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         return _events(lambda: self.server.respond(context.thread, message, context.request_context))
 

@@ -1,4 +1,4 @@
-"""What a model thinks in its text, between ``<think>`` and ``</think>`` at the head of it, is no part of its answer.
+"""Separates thoughts, between ``<think>`` and ``</think>`` at the head of a text, from the answer.
 
 Servers with a parser for it send thoughts by themselves; many (llama.cpp, Ollama, vLLM without one) leave them in the
 text. Shown as thoughts, or dropped, they are neither kept in the answer nor sent back to the model.

@@ -1,4 +1,4 @@
-"""A title for a thread, from the first thing its user said."""
+"""Derives a thread's title from its first user message."""
 
 import re
 
@@ -6,7 +6,7 @@ from chatkit.types import UserMessageItem
 
 from chatkit_postgres.text import JOINERS, is_text_character
 
-LONGEST_TITLE = 60
+MAX_TITLE = 60
 _FENCE = re.compile(r"(```+|~~~+) ?[\w+#.-]*")
 
 
@@ -18,9 +18,9 @@ def title_of(message: UserMessageItem) -> str | None:
     lines = (" ".join(line.split()) for line in text.splitlines())
     line = next((line for line in lines if line and not _FENCE.fullmatch(line)), "")
     line = "".join(character for character in line if is_text_character(character)).lstrip("#>*- ").strip(" " + JOINERS)
-    if len(line) <= LONGEST_TITLE:
+    if len(line) <= MAX_TITLE:
         return line or None
-    cut = line[:LONGEST_TITLE].rstrip(JOINERS)
+    cut = line[:MAX_TITLE].rstrip(JOINERS)
     words, _, _ = cut.rpartition(" ")
     # Languages without spaces, and long addresses, are cut where they are.
-    return f"{words if len(words) > LONGEST_TITLE // 2 else cut}…"
+    return f"{words if len(words) > MAX_TITLE // 2 else cut}…"

@@ -1,5 +1,4 @@
-"""What is noticed of a turn's run: calls of MCP tools, shown as the tasks of a workflow while they run, with
-what their servers say meanwhile; and tools that fail, which the Agents SDK tells the model alone."""
+"""Hooks of a turn's run: MCP tool calls are shown as tasks of a workflow, failing tools are logged."""
 
 import time
 from typing import Any
@@ -15,7 +14,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import failure, get_logger
 
 SECONDS_BETWEEN_PROGRESS = 0.25
-LONGEST_PROGRESS = 200
+MAX_PROGRESS = 200
 """Characters: a server says what it likes, as often as it likes."""
 
 
@@ -85,7 +84,7 @@ class TurnHooks(ToolErrors):
         chat: AgentContext[RequestContext] = call.context
         workflow_id, place = self._running[call_id]
         if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
-            title, text = chat.workflow_item.workflow.tasks[place].title, text[:LONGEST_PROGRESS]
+            title, text = chat.workflow_item.workflow.tasks[place].title, text[:MAX_PROGRESS]
             await chat.update_workflow_task(CustomTask(title=title, content=text, status_indicator="loading"), place)
             await chat.stream(ProgressUpdateEvent(text=f"{title}: {text}"))
 

@@ -7,7 +7,7 @@ from agents import UserError
 from chatkit.errors import BaseStreamError
 
 from chatkit_postgres.assistant.guardrails import TRIPPED, refusal_of
-from chatkit_postgres.assistant.provider_errors import told_of
+from chatkit_postgres.assistant.provider_errors import user_facing_error
 from chatkit_postgres.observability.logs import failure, get_logger
 
 logger = get_logger(__name__)
@@ -27,7 +27,7 @@ def user_facing_errors() -> Iterator[None]:
             raise error.__cause__ from None
         raise
     except Exception as error:
-        user_error = told_of(error)
+        user_error = user_facing_error(error)
         if user_error is None:
             raise
         # The provider's support asks for the request id first.

@@ -1,4 +1,4 @@
-"""Attachments as the protocol and the edge see them, from their announcement to their end."""
+"""Attachments as the protocol and the HTTP edge see them: announce, upload, read, delete."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -135,8 +135,8 @@ class Attachments(AttachmentStore[RequestContext]):
             raise NotSupported(OFF)
         if size < 1:
             raise Unprocessable("This file is empty (size).")
-        if size > self.limits.most_bytes:
-            raise FileTooLarge(f"Files may have up to {self.limits.most_bytes / 2**20:.3g} MB.")
+        if size > self.limits.max_bytes:
+            raise FileTooLarge(f"Files may have up to {self.limits.max_bytes / 2**20:.3g} MB.")
         name = kinds.shown_name(given_name)
         content_type = kinds.declared_type(given_type, name)
         self.limits.accepted.check(content_type)

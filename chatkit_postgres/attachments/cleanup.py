@@ -11,7 +11,7 @@ from chatkit_postgres.attachments.storage import Storage
 from chatkit_postgres.db import Database
 from chatkit_postgres.db import maintenance as sql
 from chatkit_postgres.errors import DatabaseUnavailable, StorageUnavailable
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 
 UNSENT_SECONDS = 24 * 3600
@@ -19,7 +19,7 @@ UNSENT_SECONDS = 24 * 3600
 LATE_SECONDS = 3600
 """Longer than any upload can take: after that nobody writes there any more."""
 
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 
 logger = get_logger(__name__)
 
@@ -37,7 +37,7 @@ async def clean_up(database: Database, storage: Storage, metrics: Metrics) -> in
             # One that cannot be removed is looked for in the log; three in a row are the storage's trouble.
             logger.warning("bytes_not_removed", attachment_id=row["attachment_id"], storage_key=row["storage_key"])
             failed += 1
-            if failed >= MOST_FAILURES:
+            if failed >= MAX_FAILURES:
                 raise
             continue
         failed = 0
@@ -49,14 +49,16 @@ async def clean_up(database: Database, storage: Storage, metrics: Metrics) -> in
     return removed
 
 
-async def clean_up_for_ever(database: Database, storage: Storage, metrics: Metrics, *, every_seconds: float) -> None:
+async def run_attachment_cleanup(
+    database: Database, storage: Storage, metrics: Metrics, *, every_seconds: float
+) -> None:
     """Again and again, until cancelled. Several replicas may do it at once."""
     while True:
         await asyncio.sleep(every_seconds * random.uniform(0.5, 1.5))  # noqa: S311 - jitter is no secret
         try:
-            while await clean_up(database, storage, metrics) == sql.MOST_AT_ONCE:
+            while await clean_up(database, storage, metrics) == sql.MAX_AT_ONCE:
                 pass
         except (DatabaseUnavailable, StorageUnavailable):
             continue
         except Exception as error:  # noqa: BLE001 - tried again in a moment
-            logger.error("clean_up_failed", **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "clean_up_failed", error)

@@ -1,4 +1,4 @@
-"""What an assistant may do with the files of the one who asks."""
+"""The files of one user, as an assistant may read and store them."""
 
 import io
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from chatkit_postgres.store.attachments import id_in
 
 logger = get_logger(__name__)
 
-MOST_PICTURES = 100
+MAX_PICTURES = 100
 """Of one answer, with those that are only shown while another is made."""
 
 
@@ -47,13 +47,13 @@ class OwnFiles(Files):
         def ending(content_type: str) -> str | None:
             return PREVIEW if kinds.is_picture(content_type) else None
 
-        data = await self._read(attachment_id, ending, self._limits.most_bytes)
+        data = await self._read(attachment_id, ending, self._limits.max_bytes)
         return ImageData(data, content_type_of(data)) if data is not None else None
 
     async def store_image(self, data: bytes, name: str) -> str:
-        if len(self._made) >= MOST_PICTURES:
+        if len(self._made) >= MAX_PICTURES:
             raise AnswerTooLong
-        if len(data) > self._limits.most_bytes:
+        if len(data) > self._limits.max_bytes:
             raise FileTooLarge
         # Whatever it is said to be: its preview knows what it is.
         upload = Upload(io.BytesIO(data), len(data))
@@ -69,12 +69,12 @@ class OwnFiles(Files):
         if attachment_id is not None and attachment_id in self._made:
             await self._store.delete_attachment(attachment_id, self._context)
 
-    async def _read(self, attachment_id: str, ending_of: Callable[[str], str | None], most_bytes: int) -> bytes | None:
+    async def _read(self, attachment_id: str, ending_of: Callable[[str], str | None], max_bytes: int) -> bytes | None:
         try:
             stored = await self._store.load_file(attachment_id, self._context)
             if stored.state != "ready" or (ending := ending_of(str(stored.content_type))) is None:
                 return None
-            return await self._storage.read(f"{stored.storage_key}/{stored.sha256}{ending}", most_bytes)
+            return await self._storage.read(f"{stored.storage_key}/{stored.sha256}{ending}", max_bytes)
         except NotFound:
             logger.warning("file_not_read", attachment_id=attachment_id)
             return None

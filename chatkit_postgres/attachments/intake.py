@@ -1,4 +1,4 @@
-"""A file on its way in: announced, looked at, stored, and then called ready."""
+"""Receives a file: announced, checked, stored, then marked as ready."""
 
 import asyncio
 import hashlib
@@ -28,9 +28,9 @@ _SLICE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class FileLimits:
-    most_bytes: int = 20 * 1024 * 1024
-    most_pixels: int = 40_000_000
-    most_unsent: int = 50
+    max_bytes: int = 20 * 1024 * 1024
+    max_pixels: int = 40_000_000
+    max_unsent: int = 50
     """Files of one user that were not sent with a message."""
     accepted: kinds.AcceptedTypes = field(default_factory=lambda: kinds.AcceptedTypes(("*/*",)))
     text_characters: int = 64_000
@@ -62,7 +62,7 @@ class Intake:
         self._storage = storage
         self._limits = limits
         self._upload_seconds = upload_seconds
-        self._renditions = Renditions(most_pixels=limits.most_pixels)
+        self._renditions = Renditions(max_pixels=limits.max_pixels)
 
     async def announce(self, attachment: Attachment, context: RequestContext, *, declared_bytes: int) -> str:
         """A row, and the key under which its objects will be. Raises TooManyAttachments."""
@@ -73,7 +73,7 @@ class Intake:
             storage_key=storage_key,
             declared_bytes=declared_bytes,
             upload_seconds=self._upload_seconds,
-            most_unsent=self._limits.most_unsent,
+            max_unsent=self._limits.max_unsent,
         )
         return storage_key
 

@@ -1,4 +1,4 @@
-"""What a file is called and what it is: by its content, not by its name."""
+"""Determines a file's display name, and its type by its content."""
 
 import codecs
 import mimetypes
@@ -10,7 +10,7 @@ from typing import BinaryIO
 from chatkit_postgres.errors import FileRefused, Unprocessable
 from chatkit_postgres.text import JOINERS, is_text_character
 
-LONGEST_NAME_BYTES = 255
+MAX_NAME_BYTES = 255
 UNNAMED = "file"
 ANYTHING = "application/octet-stream"
 UNKNOWN = frozenset({"", ANYTHING})
@@ -52,7 +52,7 @@ def shown_name(given: str) -> str:
         return UNNAMED
     ending = PurePosixPath(name).suffix
     ending = ending if len(ending.encode()) <= 20 else ""
-    room = LONGEST_NAME_BYTES - len(ending.encode())
+    room = MAX_NAME_BYTES - len(ending.encode())
     return name.removesuffix(ending).encode()[:room].decode(errors="ignore") + ending
 
 

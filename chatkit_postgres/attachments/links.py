@@ -1,4 +1,4 @@
-"""Addresses that are their own permission: good for one file, one purpose, and a short time.
+"""Signed URLs: each is valid for one file, one purpose, and a limited time.
 
 The owner and the end of the time are encrypted and authenticated in one step (AES-SIV, RFC 5297), together with the
 purpose and the file they are for. It is deterministic, so the same file read twice within a while has one address, and
@@ -21,7 +21,7 @@ from chatkit_postgres.errors import LinkExpired, NotFound
 
 Purpose = Literal["upload", "content", "preview"]
 
-LONGEST_KEY = 2048
+MAX_KEY = 2048
 
 
 class Links:
@@ -48,7 +48,7 @@ class Links:
     def owner_in(self, key: str, attachment_id: str, purpose: Purpose) -> str:
         """Who made the link. Raises NotFound if it is none of ours for this, LinkExpired if its time is over."""
         try:
-            sealed = base64.urlsafe_b64decode(key[:LONGEST_KEY].encode("ascii") + b"==")
+            sealed = base64.urlsafe_b64decode(key[:MAX_KEY].encode("ascii") + b"==")
             opened = self._cipher.decrypt(sealed, _context(purpose, attachment_id))
         except (InvalidTag, ValueError, binascii.Error):
             raise NotFound("There is nothing at this address.") from None

@@ -16,7 +16,7 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 
 from chatkit_postgres.attachments.storage import Storage
 from chatkit_postgres.errors import NotFound, StorageUnavailable
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store.attachments import NO_FILE
 
 SLICE_BYTES = 64 * 1024
@@ -134,7 +134,7 @@ class ObjectStorage(Storage):
         except (BaseError, OSError, TimeoutError) as error:
             if isinstance(error, FileNotFoundError) and operation in {"get", "delete"}:
                 raise NotFound(NO_FILE) from None
-            logger.error("storage_failed", operation=operation, reason=_storage_reason(error), **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "storage_failed", error, operation=operation, reason=_storage_reason(error))
             self.on_failure(operation)
             raise StorageUnavailable from None
 

@@ -1,4 +1,4 @@
-"""The text of a PDF file, as a program: ``python pdf_text.py MOST_CHARACTERS <file >text``.
+"""The text of a PDF file, as a program: ``python pdf_text.py MAX_CHARACTERS <file >text``.
 
 A PDF can ask for any amount of time and memory, so it is read in a process of its own, with limits of the system's. It
 imports nothing of ours.
@@ -26,14 +26,14 @@ def main() -> int:
     limit_this_process()
     from pypdf import PdfReader  # noqa: PLC0415 - after the limits
 
-    most_characters = int(sys.argv[1])
+    max_characters = int(sys.argv[1])
     document = PdfReader(io.BytesIO(sys.stdin.buffer.read()))
     written = 0
     for page in document.pages:
-        text = page.extract_text()[: most_characters - written]
+        text = page.extract_text()[: max_characters - written]
         written += len(text) + 1
         sys.stdout.buffer.write(text.encode(errors="replace") + b"\n")
-        if written >= most_characters:
+        if written >= max_characters:
             break
     return 0
 

@@ -1,4 +1,4 @@
-"""A small image of an image, as a program: ``python picture_preview.py MOST_PIXELS LONGEST_SIDE <file >preview``.
+"""A small image of an image, as a program: ``python picture_preview.py MAX_PIXELS MAX_SIDE <file >preview``.
 
 What it writes is a line with the type of what it read, and then a PNG or a JPEG, made of nothing but pixels. An image
 can ask for any amount of time and memory, whatever its size in bytes, so it is decoded in a process of its own, with
@@ -31,18 +31,18 @@ def main() -> int:
     limit_this_process()
     from PIL import Image, ImageOps  # noqa: PLC0415 - after the limits
 
-    most_pixels, longest_side = int(sys.argv[1]), int(sys.argv[2])
+    max_pixels, max_side = int(sys.argv[1]), int(sys.argv[2])
     made = io.BytesIO()
     with Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=list(FORMATS)) as image:
         # Read from its header; nothing is decoded yet.
-        if image.width * image.height > most_pixels:
+        if image.width * image.height > max_pixels:
             return TOO_MANY_PIXELS
-        image.draft("RGB", (longest_side, longest_side))
+        image.draft("RGB", (max_side, max_side))
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):
             # 16 bits of grey.
             upright = upright.convert("I").point(lambda value: value / 256).convert("L")
-        upright.thumbnail((longest_side, longest_side))
+        upright.thumbnail((max_side, max_side))
         if upright.has_transparency_data:
             upright.convert("RGBA").save(made, "PNG")
         else:

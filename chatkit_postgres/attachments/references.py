@@ -1,4 +1,4 @@
-"""What is stored of a file's address is a reference; whoever tells an item puts a link in its place."""
+"""Items store a reference in place of a file's URL; the reference becomes a signed URL when the item is sent."""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar

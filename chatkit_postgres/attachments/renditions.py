@@ -1,4 +1,4 @@
-"""What is made of a file when it comes: a small image of an image, the text of a PDF.
+"""Derives a preview from an image, and the text from a PDF, when a file is uploaded.
 
 Both are made by programs of their own (``picture_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
 ask for minutes and gigabytes. Few of them run at once, and one for each user, so that nobody holds up everybody.
@@ -17,9 +17,9 @@ from chatkit_postgres.attachments import picture_preview
 from chatkit_postgres.errors import FileRefused, Unavailable
 from chatkit_postgres.observability.logs import get_logger
 
-LONGEST_SIDE = 1568
+MAX_SIDE = 1568
 """Pixels. Enough to read a screenshot; larger ones are made smaller by the model servers themselves."""
-MOST_TEXT_CHARACTERS = 400_000
+MAX_TEXT_CHARACTERS = 400_000
 PROGRAM_SECONDS = 30
 WAIT_SECONDS = 30
 AT_ONCE = 2
@@ -38,17 +38,17 @@ class Preview:
 
 
 class Renditions:
-    def __init__(self, *, most_pixels: int) -> None:
-        self._most_pixels = most_pixels
+    def __init__(self, *, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         self._pictures = _Slots()
         self._documents = _Slots()
 
     async def preview(self, file: BinaryIO, user_id: str) -> Preview:
         """The image, made anew of nothing but its pixels. Raises FileRefused; Unavailable if too many others wait."""
         async with self._pictures.hold(user_id):
-            code, made = await _run("picture_preview.py", file, self._most_pixels, LONGEST_SIDE)
+            code, made = await _run("picture_preview.py", file, self._max_pixels, MAX_SIDE)
         if code == picture_preview.TOO_MANY_PIXELS:
-            raise FileRefused(f"The image has more than {self._most_pixels} pixels.")
+            raise FileRefused(f"The image has more than {self._max_pixels} pixels.")
         if code != 0:
             raise FileRefused("The file is not an image that can be read.")
         source_type, _, data = made.partition(b"\n")
@@ -57,7 +57,7 @@ class Renditions:
     async def text_of_pdf(self, file: BinaryIO, user_id: str) -> bytes | None:
         """UTF-8; None if there is none to be had in the time and memory allowed. Raises Unavailable."""
         async with self._documents.hold(user_id):
-            code, text = await _run("pdf_text.py", file, MOST_TEXT_CHARACTERS)
+            code, text = await _run("pdf_text.py", file, MAX_TEXT_CHARACTERS)
         return text if code == 0 and text.strip() else None
 
 

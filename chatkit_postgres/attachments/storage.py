@@ -39,15 +39,15 @@ class Storage(ABC):
         """Where a browser may fetch it from the bucket itself; None for a directory."""
         ...
 
-    async def read(self, key: str, most_bytes: int) -> bytes:
+    async def read(self, key: str, max_bytes: int) -> bytes:
         """The first bytes of an object. Raises NotFound."""
         _, pieces = await self.open(key)
         data = bytearray()
         async for piece in pieces:
             data += piece
-            if len(data) >= most_bytes:
+            if len(data) >= max_bytes:
                 break
-        return bytes(data[:most_bytes])
+        return bytes(data[:max_bytes])
 
     async def look(self) -> None:
         """Write something, read it, remove it. Raises StorageUnavailable."""

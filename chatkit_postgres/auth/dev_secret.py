@@ -1,4 +1,4 @@
-"""The key of development tokens: made once, kept beside the embedded database."""
+"""The signing key of development tokens, stored beside the embedded database."""
 
 import os
 import secrets

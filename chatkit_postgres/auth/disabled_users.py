@@ -1,4 +1,4 @@
-"""Who may not come in although their token is good. Read by every process again and again."""
+"""The users who are refused although their token is valid; each process polls the list."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.users import LIST_DISABLED_USERS
 from chatkit_postgres.errors import DatabaseUnavailable
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 
 SECONDS_BETWEEN_LOOKS = 3
 KNOWN_FOR_SECONDS = 9
@@ -54,7 +54,7 @@ class DisabledUsers:
             except DatabaseUnavailable:
                 pass
             except Exception as error:  # noqa: BLE001 - asked again in a moment
-                logger.error("disabled_users_unknown", **failure(error))  # noqa: TRY400 - see failure()
+                log_failure(logger, "disabled_users_unknown", error)
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
     async def _look(self) -> None:

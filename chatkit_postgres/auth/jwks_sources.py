@@ -1,4 +1,4 @@
-"""Fetching a key set: from its issuer over HTTP, or from a file."""
+"""Fetches a key set from its issuer over HTTP, or reads it from a file."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx2
 
-from chatkit_postgres.auth.keys import LARGEST_SET_BYTES, JwksError
+from chatkit_postgres.auth.keys import MAX_SET_BYTES, JwksError
 
 FETCH_SECONDS = 5
 
@@ -26,7 +26,7 @@ def from_url(url: str) -> Callable[[], Awaitable[bytes]]:
             document = bytearray()
             async for chunk in response.aiter_bytes():
                 document += chunk
-                if len(document) > LARGEST_SET_BYTES:
+                if len(document) > MAX_SET_BYTES:
                     break
         return bytes(document)
 
@@ -38,7 +38,7 @@ def from_file(path: Path) -> Callable[[], Awaitable[bytes]]:
 
     def read() -> bytes:
         with path.open("rb") as file:
-            return file.read(LARGEST_SET_BYTES + 1)
+            return file.read(MAX_SET_BYTES + 1)
 
     async def load() -> bytes:
         return await asyncio.to_thread(read)

@@ -1,4 +1,4 @@
-"""Where verification keys come from: a shared secret, or a set of public keys (JWKS, RFC 7517) by URL or file."""
+"""Verification keys: a shared secret, or a set of public keys (JWKS, RFC 7517) by URL or file."""
 
 import asyncio
 import base64
@@ -18,8 +18,8 @@ from chatkit_postgres.strict_json import StrictJsonError, loads
 
 FRESH_SECONDS = 600
 SECONDS_BETWEEN_FETCHES = 30
-LARGEST_SET_BYTES = 64 * 1024
-SMALLEST_RSA_BITS = 2048
+MAX_SET_BYTES = 64 * 1024
+MIN_RSA_BITS = 2048
 
 # Algorithm by algorithm: the key type and curve it needs, and the members that make up such a key (RFC 7518, 8037).
 _SHAPES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
@@ -202,10 +202,10 @@ class JwksError(ValueError):
 
 
 def _members_of(document: bytes) -> list[dict[str, Any]]:
-    if len(document) > LARGEST_SET_BYTES:
-        raise JwksError(f"longer than {LARGEST_SET_BYTES} bytes")
+    if len(document) > MAX_SET_BYTES:
+        raise JwksError(f"longer than {MAX_SET_BYTES} bytes")
     try:
-        read = loads(document, most_depth=8, most_values=5000)
+        read = loads(document, max_depth=8, max_values=5000)
     except StrictJsonError as error:
         raise JwksError(f"not a JSON document as we take it: {error}") from None
     members = read.get("keys") if isinstance(read, dict) else None
@@ -281,7 +281,7 @@ def _built(member: dict[str, Any], algorithm: str) -> Key | None:
     except Exception as error:  # noqa: BLE001 - a point off the curve, an even exponent: whatever the library minds
         logger.warning("jwks_key_unusable", key_id=str(member.get("kid"))[:100], **failure(error))
         return None
-    too_small = curve is None and key.prepared_key.key_size < SMALLEST_RSA_BITS
+    too_small = curve is None and key.prepared_key.key_size < MIN_RSA_BITS
     return None if too_small else key
 
 

@@ -17,8 +17,8 @@ from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.errors import KeysUnavailable, Unauthorized
 from chatkit_postgres.strict_json import loads
 
-LONGEST_TOKEN_BYTES = 8 * 1024
-LONGEST_KEY_ID = 255
+MAX_TOKEN_BYTES = 8 * 1024
+MAX_KEY_ID = 255
 
 # RFC 7519 and RFC 9068; issuers that name no type mean the first.
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
@@ -58,7 +58,7 @@ class TokenVerifier:
             raise Unauthorized from None
 
     async def _verified(self, token: str) -> User:
-        if len(token) > LONGEST_TOKEN_BYTES or not token.isascii():
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise Unauthorized
         header_part, claims_part, signature_part = token.split(".")
         header, claims = _read(header_part), _read(claims_part)
@@ -96,7 +96,7 @@ class TokenVerifier:
             and isinstance(kind, str)
             and kind.lower() in _TYPES
             and not _FOREIGN_HEADERS & header.keys()
-            and ("kid" not in header or (isinstance(key_id, str) and 1 <= len(key_id) <= LONGEST_KEY_ID))
+            and ("kid" not in header or (isinstance(key_id, str) and 1 <= len(key_id) <= MAX_KEY_ID))
         )
         if not clean:
             raise Unauthorized
@@ -120,7 +120,7 @@ class TokenVerifier:
 
 
 def _read(part: str) -> dict[str, Any]:
-    document = loads(_bytes_of(part), most_depth=8, most_values=500)
+    document = loads(_bytes_of(part), max_depth=8, max_values=500)
     if not isinstance(document, dict):
         raise Unauthorized
     return document

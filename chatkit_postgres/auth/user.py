@@ -8,11 +8,11 @@ from typing import Any
 
 from chatkit_postgres.strict_json import path_to_unsafe_text
 
-LONGEST_USER_ID = 255
-LONGEST_CLAIM = 1000
-MOST_ROLES = 100
-MOST_CLAIMS = 50
-LONGEST_NAME = 100
+MAX_USER_ID = 255
+MAX_CLAIM = 1000
+MAX_ROLES = 100
+MAX_CLAIMS = 50
+MAX_NAME = 100
 
 Claim = str | int | float | bool | list[str]
 
@@ -28,25 +28,23 @@ class User:
 
 def is_user_id(value: Any) -> bool:
     """1 to 255 printable characters, with no space at either end."""
-    return (
-        isinstance(value, str) and 1 <= len(value) <= LONGEST_USER_ID and value.isprintable() and value == value.strip()
-    )
+    return isinstance(value, str) and 1 <= len(value) <= MAX_USER_ID and value.isprintable() and value == value.strip()
 
 
 def storable_claims(claims: Mapping[str, Any]) -> Mapping[str, Claim]:
     """What is too long, too much or of another shape is left out: it is nice to know, and no reason to lock anybody
     out."""
     storable = ((name, value) for name, value in claims.items() if _is_name(name) and _is_storable(value))
-    return MappingProxyType(dict(islice(storable, MOST_CLAIMS)))
+    return MappingProxyType(dict(islice(storable, MAX_CLAIMS)))
 
 
 def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and len(name) <= LONGEST_NAME and path_to_unsafe_text(name) is None
+    return isinstance(name, str) and len(name) <= MAX_NAME and path_to_unsafe_text(name) is None
 
 
 def _is_storable(value: Any) -> bool:
     if isinstance(value, list):
-        return len(value) <= MOST_ROLES and all(isinstance(element, str) and _is_storable(element) for element in value)
+        return len(value) <= MAX_ROLES and all(isinstance(element, str) and _is_storable(element) for element in value)
     if isinstance(value, str):
-        return len(value) <= LONGEST_CLAIM and path_to_unsafe_text(value) is None
+        return len(value) <= MAX_CLAIM and path_to_unsafe_text(value) is None
     return isinstance(value, bool | int | float)

@@ -1,4 +1,4 @@
-"""An action that somebody sends is one that the assistant knows and a widget of the thread declares."""
+"""Checks widget actions: the assistant must know the action's type, and a widget of the thread must declare it."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.actions import ActionRules, Outcome, RegisteredAction
-from chatkit_postgres.chat.live import LiveContext
+from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.errors import Unprocessable
 
 _items: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
@@ -30,7 +30,7 @@ class CheckedAction:
 
     def events(self, context: LiveContext) -> AsyncGenerator[ThreadStreamEvent, None]:
         """What the handler yields, or the item it returns as replaced; and what it streams through the context."""
-        return context.telling.merged(self._told(context))
+        return context.queue.merge(self._told(context))
 
     async def outcome(self, context: LiveContext) -> ThreadItem | None:
         """The item that changed. Raises Unprocessable if the handler answers with a stream."""

@@ -1,4 +1,4 @@
-"""A model that does not stop is stopped: what an answer may amount to before it is ended."""
+"""Ends an answer that exceeds its limit of characters."""
 
 from collections.abc import AsyncIterator
 
@@ -14,9 +14,9 @@ from chatkit_postgres.errors import AnswerTooLong
 OTHERS = 4
 
 
-async def limited(events: AsyncIterator[ThreadStreamEvent], most_characters: int) -> AsyncIterator[ThreadStreamEvent]:
+async def limited(events: AsyncIterator[ThreadStreamEvent], max_characters: int) -> AsyncIterator[ThreadStreamEvent]:
     """The same events. Streamed text is cut at the limit, and then AnswerTooLong is raised."""
-    text_left, others_left = most_characters, OTHERS * most_characters
+    text_left, others_left = max_characters, OTHERS * max_characters
     async for event in events:
         match event:
             case ThreadItemUpdatedEvent(update=AssistantMessageContentPartTextDelta(delta=delta) as update):

@@ -1,4 +1,4 @@
-"""What a turn has said so far, and readers that follow it.
+"""The events of a turn so far, and the readers that follow them.
 
 Any number of readers read from the beginning, each at its own pace; none of them slows the turn. Text that a reader
 has not taken yet is merged, so a slow reader gets fewer and longer deltas, and the buffer never grows beyond the
@@ -13,14 +13,14 @@ from pydantic_core import to_json
 
 from chatkit_postgres.context import RequestContext
 
-MARK = "\ue000"
-"""Of a private use; where it stands in a frame, the text goes."""
+TEXT_PLACEHOLDER = "\ue000"
+"""A private-use character that marks where the delta's text goes in a pre-encoded frame."""
 
 Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
-"""An event as it is told to the one who asks."""
+"""Encodes an event for the user who reads it."""
 
 
-class _Text:
+class _TextRun:
     """Adjacent deltas of one part of one message."""
 
     __slots__ = ("_head", "_tail", "content_index", "item_id", "pieces")
@@ -30,9 +30,9 @@ class _Text:
         self.content_index = content_index
         self.pieces: list[str] = []
         # Of these frames only the text differs, so the others are made of the first one.
-        update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=MARK)
+        update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=TEXT_PLACEHOLDER)
         frame = encode(ThreadItemUpdatedEvent(item_id=item_id, update=update))
-        self._head, _, self._tail = frame.partition(to_json(MARK))
+        self._head, _, self._tail = frame.partition(to_json(TEXT_PLACEHOLDER))
 
     def frame(self, piece: int) -> bytes:
         """All of the text from a piece on, as one delta."""
@@ -42,7 +42,7 @@ class _Text:
 class EventBuffer:
     def __init__(self, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
         self._encode = encode
-        self._entries: list[bytes | _Text] = []
+        self._entries: list[bytes | _TextRun] = []
         self._readers: set[Reader] = set()
         self.ended = False
 
@@ -52,8 +52,8 @@ class EventBuffer:
                 item_id=item_id, update=AssistantMessageContentPartTextDelta(content_index=index, delta=delta)
             ):
                 last = self._entries[-1] if self._entries else None
-                if not isinstance(last, _Text) or (last.item_id, last.content_index) != (item_id, index):
-                    last = _Text(item_id, index, self._encode)
+                if not isinstance(last, _TextRun) or (last.item_id, last.content_index) != (item_id, index):
+                    last = _TextRun(item_id, index, self._encode)
                     self._entries.append(last)
                 last.pieces.append(delta)
             case _:
@@ -85,7 +85,7 @@ class EventBuffer:
                 frames.append(found)
             elif piece < len(found.pieces):
                 frames.append(found.frame(piece))
-            if entry == len(self._entries) - 1 and isinstance(found, _Text):
+            if entry == len(self._entries) - 1 and isinstance(found, _TextRun):
                 # More may be added to it.
                 return b"".join(frames), entry, len(found.pieces)
             entry, piece = entry + 1, 0

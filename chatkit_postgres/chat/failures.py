@@ -8,7 +8,7 @@ from chatkit.types import ThreadStreamEvent
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AssistantRefused, ChatError, InternalError
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 
 logger = get_logger(__name__)
 
@@ -27,7 +27,7 @@ async def recording_failure(
         raise
     except Exception as error:  # noqa: BLE001 - the SDK would log the message
         _record(context, "assistant_failed")
-        logger.error("assistant_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
+        log_failure(logger, "assistant_failed", error)
         raise StreamError(ErrorCode.STREAM_ERROR, allow_retry=True) from None
 
 

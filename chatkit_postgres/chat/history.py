@@ -1,4 +1,4 @@
-"""What an assistant gets to see of a thread."""
+"""Loads the part of a thread that a model sees."""
 
 from collections.abc import Sequence
 from itertools import dropwhile
@@ -10,13 +10,13 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.rows import dump_json
-from chatkit_postgres.text import LONGEST_CUT_MARK, common_length, cut_middle
+from chatkit_postgres.text import MAX_CUT_MARK, common_length, cut_middle
 
 BYTES_PER_TOKEN = 4
 """About what it is for English as stored; other scripts have more bytes in a character, and fewer characters in a
 token."""
 WEIGHT_OF_A_LINE = 200
-SHORTEST_OUTPUT = 200
+MIN_OUTPUT = 200
 """Characters that are left of a tool's output in any case."""
 
 
@@ -57,8 +57,8 @@ def _with_shorter_outputs(items: Sequence[ThreadItem], limits: HistoryLimits) ->
     length = common_length(lengths.values(), room)
     # In characters from here on: of a script with three bytes to one, a third as many.
     widest = max((size / max(len(outputs[item_id]), 1) for item_id, size in lengths.items()), default=1.0)
-    length = min(max(int(length / max(widest, 1.0)), SHORTEST_OUTPUT), limits.output_characters)
-    longest = length + LONGEST_CUT_MARK
+    length = min(max(int(length / max(widest, 1.0)), MIN_OUTPUT), limits.output_characters)
+    longest = length + MAX_CUT_MARK
     return [
         item.model_copy(update={"output": cut_middle(outputs[item.id], length)})
         if isinstance(item, ClientToolCallItem) and len(outputs[item.id]) > longest

@@ -1,4 +1,4 @@
-"""What can be refused before a turn opens, so that a bad request changes nothing."""
+"""Checks a request before its turn opens, so that a refused request changes nothing."""
 
 from chatkit.types import (
     ChatKitReq,

@@ -1,4 +1,4 @@
-"""The events of a turn that was opened before, under the same idempotency key, by another process or a past one."""
+"""Replays the events of a turn that another process, or an earlier one, opened under the same idempotency key."""
 
 import asyncio
 import time

@@ -1,5 +1,4 @@
-"""A request body becomes one of the protocol's requests, or an error that names the field: after a sentence, where a
-user may have caused it."""
+"""Parses a request body. Errors name the field; where a user can cause the error, a readable sentence comes first."""
 
 import json
 import re
@@ -24,13 +23,13 @@ from pydantic import TypeAdapter, ValidationError
 from chatkit_postgres import strict_json
 from chatkit_postgres.errors import BadRequest, PayloadTooLarge, Unprocessable
 
-LONGEST_GIVEN_TITLE = 500
-MOST_FEEDBACK_IDS = 100
-LONGEST_SHOWN_PATH = 200
+MAX_GIVEN_TITLE = 500
+MAX_FEEDBACK_IDS = 100
+MAX_SHOWN_PATH = 200
 VALUES_OF_A_RECORDING = 20
 """A large request has one large string in it."""
 CLIENTS_WORD = ("userInfo", "pageContext")
-MOST_PARTS = 100
+MAX_PARTS = 100
 """Of a message. A text with a few mentions has a dozen; each part costs more than its bytes whenever it is read."""
 
 # MediaRecorder calls it video where it may hold both.
@@ -62,8 +61,8 @@ def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
     if not body[:1000].strip():
         raise BadRequest("The request body is empty; it must be a JSON document.")
     try:
-        most_values = min(limits.values, VALUES_OF_A_RECORDING) if is_large else limits.values
-        document = strict_json.loads(body, most_depth=limits.depth, most_values=most_values)
+        max_values = min(limits.values, VALUES_OF_A_RECORDING) if is_large else limits.values
+        document = strict_json.loads(body, max_depth=limits.depth, max_values=max_values)
     except strict_json.StrictJsonError as error:
         if is_large and isinstance(error, strict_json.TooComplex):
             raise PayloadTooLarge from None
@@ -71,7 +70,7 @@ def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
     unsafe = strict_json.path_to_unsafe_text(document)
     if unsafe is not None:
         path, held = unsafe
-        raise Unprocessable(f"{path[-LONGEST_SHOWN_PATH:] or 'body'}: {held} is not allowed in text.")
+        raise Unprocessable(f"{path[-MAX_SHOWN_PATH:] or 'body'}: {held} is not allowed in text.")
     try:
         request = _requests.validate_python(document)
     except ValidationError as error:
@@ -100,7 +99,7 @@ def _refusal(error: ValidationError) -> Unprocessable:
     # The first part is the operation, which the union puts in front of the path.
     path = ".".join(str(part) for part in first["loc"][1:]) or "body"
     # Some of pydantic's sentences repeat what was sent.
-    return Unprocessable(f"{path[-LONGEST_SHOWN_PATH:]}: {first['msg'][:LONGEST_SHOWN_PATH]}.")
+    return Unprocessable(f"{path[-MAX_SHOWN_PATH:]}: {first['msg'][:MAX_SHOWN_PATH]}.")
 
 
 def _check(request: ChatKitReq, limits: RequestLimits) -> None:
@@ -115,8 +114,8 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
             if request.params.limit is not None and not 1 <= request.params.limit <= limits.page:
                 raise Unprocessable(f"params.limit: 1 to {limits.page}.")
         case ItemsFeedbackReq():
-            if not 1 <= len(request.params.item_ids) <= MOST_FEEDBACK_IDS:
-                raise Unprocessable(f"params.item_ids: 1 to {MOST_FEEDBACK_IDS} ids.")
+            if not 1 <= len(request.params.item_ids) <= MAX_FEEDBACK_IDS:
+                raise Unprocessable(f"params.item_ids: 1 to {MAX_FEEDBACK_IDS} ids.")
         case InputTranscribeReq():
             if not _AUDIO.fullmatch(request.params.mime_type):
                 raise Unprocessable("params.mime_type: send a recording, such as audio/webm.")
@@ -128,8 +127,8 @@ def _checked_title(given: str) -> str:
     title = given.strip()
     if not title:
         raise Unprocessable("A title needs at least one character (params.title).")
-    if len(title) > LONGEST_GIVEN_TITLE:
-        raise Unprocessable(f"This title is too long: it may have {LONGEST_GIVEN_TITLE} characters (params.title).")
+    if len(title) > MAX_GIVEN_TITLE:
+        raise Unprocessable(f"This title is too long: it may have {MAX_GIVEN_TITLE} characters (params.title).")
     return title
 
 
@@ -144,8 +143,8 @@ def _check_answers(submission: StructuredInputSubmission, limits: RequestLimits)
 def _check_message(message: UserMessageInput, limits: RequestLimits) -> None:
     if not message.attachments and not any(part.text.strip() for part in message.content):
         raise Unprocessable("This message is empty (params.input.content).")
-    if len(message.content) > MOST_PARTS:
-        raise Unprocessable(f"params.input.content: at most {MOST_PARTS} parts.")
+    if len(message.content) > MAX_PARTS:
+        raise Unprocessable(f"params.input.content: at most {MAX_PARTS} parts.")
     length = sum(len(part.text) for part in message.content) + len(message.quoted_text or "")
     if length > limits.message_characters:
         raise Unprocessable(

@@ -1,4 +1,4 @@
-"""Starts turns, holds on to them until they end, and sees to it that the newest message wins."""
+"""Starts turns, holds references to them until they end, and stops all but the newest of a thread."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from chatkit_postgres.chat.buffer import Encode, Reader
 from chatkit_postgres.chat.running_turn import Events, RunningTurn, Stop, TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Draining, KeyReused, TooManyTurns, Unavailable, UserDisabled
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 
@@ -133,4 +133,4 @@ class TurnRunner:
         except Unavailable:
             return
         except Exception as error:  # noqa: BLE001 - the maintenance job looks again
-            logger.error("stale_turns_not_closed", **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "stale_turns_not_closed", error)

@@ -27,7 +27,7 @@ from chatkit_postgres.errors import (
     Superseded,
     TurnTimedOut,
 )
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import failure, get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.turns import EndState
@@ -193,7 +193,7 @@ class RunningTurn:
         try:
             await self._store.finish_turn(self.context, state, unfinished=unfinished)
         except Exception as error:  # noqa: BLE001 - what was saved is saved; whoever looks next closes the turn
-            logger.error("turn_not_closed", **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "turn_not_closed", error)
         if turn.is_open:
             self._metrics.turns.labels(turn.operation, state).inc()
         logger.info(
@@ -245,7 +245,7 @@ class RunningTurn:
         except DatabaseUnavailable:
             return False
         except Exception as error:  # noqa: BLE001 - the next round tries again
-            logger.error("checkpoint_failed", **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "checkpoint_failed", error)
             return False
         return True
 

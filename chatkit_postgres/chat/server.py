@@ -1,4 +1,4 @@
-"""What happens with a thread: the SDK's server, with every item saved before it is told."""
+"""The SDK's ChatKitServer, with every item saved before it is sent."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, nullcontext
@@ -45,15 +45,15 @@ from chatkit_postgres.assistant.client_tools import drop_calls, next_call
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.references import with_links
 from chatkit_postgres.chat.actions import CheckedAction, checked
-from chatkit_postgres.chat.clean import clean_model
 from chatkit_postgres.chat.failures import recording_failure
+from chatkit_postgres.chat.generated_images import holds_image
 from chatkit_postgres.chat.history import recent_items
-from chatkit_postgres.chat.keeping import AnswerKeeper
-from chatkit_postgres.chat.live import LiveContext
-from chatkit_postgres.chat.pictures import holds_picture
+from chatkit_postgres.chat.merge import LiveContext
+from chatkit_postgres.chat.persistence import EventPersister
 from chatkit_postgres.chat.preflight import preflight
+from chatkit_postgres.chat.sanitize import clean_model
 from chatkit_postgres.chat.speech import transcribed
-from chatkit_postgres.chat.title import entitled
+from chatkit_postgres.chat.titles import generate_title_while_streaming
 from chatkit_postgres.context import CREATE, RequestContext
 from chatkit_postgres.errors import (
     AssistantRefused,
@@ -65,12 +65,12 @@ from chatkit_postgres.errors import (
     NothingPending,
     Unprocessable,
 )
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.scope import check_active
 
-LONGEST_ANSWER_CHARACTERS = 1_000_000
+MAX_ANSWER_CHARACTERS = 1_000_000
 
 logger = get_logger(__name__)
 
@@ -84,15 +84,15 @@ class ChatServer(ChatKitServer[RequestContext]):
         assistant: Assistant,
         attachments: Attachments,
         *,
-        longest_answer: int = LONGEST_ANSWER_CHARACTERS,
+        max_answer_characters: int = MAX_ANSWER_CHARACTERS,
         history: HistoryLimits | None = None,
-        most_audio_bytes: int = 10 * 1024 * 1024,
+        max_audio_bytes: int = 10 * 1024 * 1024,
     ) -> None:
         super().__init__(store, attachments)
         self.assistant = assistant
         self.attachments = attachments
-        self._keeper = AnswerKeeper(store, attachments, longest_answer=longest_answer)
-        self._most_audio_bytes = most_audio_bytes
+        self._persister = EventPersister(store, attachments, max_characters=max_answer_characters)
+        self._max_audio_bytes = max_audio_bytes
         self._history = history or HistoryLimits()
 
     async def answer(self, request: NonStreamingReq, context: RequestContext) -> bytes:
@@ -107,7 +107,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             case ThreadsSyncCustomActionReq(params=params):
                 told = await self._act_at_once(params, context)
             case InputTranscribeReq(params=params):
-                told = await transcribed(self.assistant, params, context, most_bytes=self._most_audio_bytes)
+                told = await transcribed(self.assistant, params, context, max_bytes=self._max_audio_bytes)
             case AttachmentsCreateReq(params=params):
                 told = await self.attachments.create_attachment(params, context)
             case AttachmentsDeleteReq(params=params):
@@ -172,10 +172,10 @@ class ChatServer(ChatKitServer[RequestContext]):
                 await self.store.save_thread(thread, context)
         live = LiveContext.of(thread, self.store, context)
         load_history = partial(self._history_of, thread, message, context)
-        told = live.telling.merged(self.assistant.answer(message, live, load_history, live.telling.say))
+        told = live.queue.merge(self.assistant.answer(message, live, load_history, live.queue.offer))
         async with (
-            entitled(thread, self.assistant, message, live) as look_for_title,
-            aclosing(self._keeper.kept(told, thread, context)) as answer,
+            generate_title_while_streaming(thread, self.assistant, message, live) as look_for_title,
+            aclosing(self._persister.persist(told, thread, context)) as answer,
         ):
             async for event in answer:
                 look_for_title()
@@ -211,10 +211,10 @@ class ChatServer(ChatKitServer[RequestContext]):
         except CustomStreamError as error:
             raise error if isinstance(error, ChatError) else AssistantRefused(error.message) from None
         except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
-            logger.error("action_failed", **failure(error))  # noqa: TRY400 - a traceback would print the message
+            log_failure(logger, "action_failed", error)
             raise InternalError from None
         if changed is not None:
-            if holds_picture(changed):
+            if holds_image(changed):
                 logger.error("action_failed", cure="an image is made by an action that streams")
                 raise InternalError
             changed = clean_model(changed.model_copy(update={"thread_id": thread.id}))
@@ -275,7 +275,7 @@ class ChatServer(ChatKitServer[RequestContext]):
                 thread, action = await self._checked_action(params, context)
                 await self.store.open_turn(thread.id, context)
                 live = LiveContext.of(thread, self.store, context)
-                told = recording_failure(self._keeper.kept(action.events(live), thread, context), context)
+                told = recording_failure(self._persister.persist(action.events(live), thread, context), context)
                 async for event in self._process_events(thread, context, lambda: told):
                     yield event
             case _:

@@ -1,4 +1,4 @@
-"""A recording becomes text."""
+"""Transcribes a recording."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ from chatkit_postgres.text import clean_text
 
 
 async def transcribed(
-    assistant: Assistant, params: InputTranscribeParams, context: RequestContext, *, most_bytes: int
+    assistant: Assistant, params: InputTranscribeParams, context: RequestContext, *, max_bytes: int
 ) -> TranscriptionResult:
     """Raises NotSupported, Unprocessable for what is not base64, PayloadTooLarge."""
     try:
@@ -22,7 +22,7 @@ async def transcribed(
         raise Unprocessable("params.audio_base64: this is not base64.") from None
     if not data:
         raise Unprocessable("This recording is empty (params.audio_base64).")
-    if len(data) > most_bytes:
-        raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {most_bytes} bytes.")
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {max_bytes} bytes.")
     heard = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
     return TranscriptionResult(text=clean_text(heard.text))

@@ -95,17 +95,17 @@ def migrate() -> None:
     """Bring the database to the revision this version wants. One that is newer stays as it is."""
     from chatkit_postgres.cli.databases import explained
     from chatkit_postgres.db.fitness import misfits_at
-    from chatkit_postgres.db.migrations import is_newer_at, upgrade, wanted_revision
+    from chatkit_postgres.db.migrations import head_revision, is_newer_at, upgrade
 
     settings = load_settings()
     with explained(), own_database(settings) as url:
         if misfits := misfits_at(url, migrates=True):
             raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
         if (newer := is_newer_at(url)) is not None:
-            typer.echo(f"The database is at revision {newer}, which is newer than {wanted_revision()}: nothing to do.")
+            typer.echo(f"The database is at revision {newer}, which is newer than {head_revision()}: nothing to do.")
             return
         upgrade(url)
-    typer.echo(f"The database is at revision {wanted_revision()}.")
+    typer.echo(f"The database is at revision {head_revision()}.")
 
 
 @cli.command()

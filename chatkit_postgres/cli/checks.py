@@ -59,14 +59,14 @@ def _check_assistant(settings: Settings) -> Result:
 def _check_database(settings: Settings) -> Result:
     from chatkit_postgres.db import Database
     from chatkit_postgres.db.fitness import misfits_of, obstacles_to_migration, read_server
-    from chatkit_postgres.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
+    from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
 
     async def look(url: "URL") -> tuple[bool, str]:
         database = Database(url, pooled=False)
         server = await read_server(database)
         if misfits := misfits_of(server):
             return False, " ".join(misfits)
-        seen, wanted = await seen_revision(database), wanted_revision()
+        seen, wanted = await current_revision(database), head_revision()
         if seen is None and settings.is_embedded is False and (obstacles := obstacles_to_migration(server)):
             return False, " ".join(obstacles)
         if server["is_read_only"]:

@@ -1,4 +1,4 @@
-"""Connections to whichever of the hosts is there and as wanted."""
+"""Opens connections to the first host that is reachable and of the wanted kind."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

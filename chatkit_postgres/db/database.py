@@ -42,7 +42,7 @@ _SOCKET_OPTIONS = {
 
 logger = get_logger(__name__)
 
-# The last of them, where the server's farewell was read and the end of the connection was not yet.
+# asyncpg raises InternalClientError when it has read the server's shutdown message and not yet the EOF.
 _DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncpg.InternalClientError)
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from chatkit_postgres.observability.logs import get_logger
 START_SECONDS = 60
 STOP_SECONDS = 20
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS; the file name takes 15 of them.
-LONGEST_SOCKET_DIRECTORY = 85
+MAX_SOCKET_DIRECTORY = 85
 PORT = 5432
 PRIVATE_PREFIX = "chatkit-pg-"
 
@@ -242,7 +242,7 @@ class EmbeddedPostgres:
     def _choose_socket_directory(self, user: Unprivileged) -> Path:
         beside = self.directory / "socket"
         # A database URL separates hosts with commas, and a host from its port with a colon.
-        if len(os.fsencode(beside)) <= LONGEST_SOCKET_DIRECTORY and not re.search("[,:]", str(beside)):
+        if len(os.fsencode(beside)) <= MAX_SOCKET_DIRECTORY and not re.search("[,:]", str(beside)):
             beside.mkdir(mode=0o700, exist_ok=True)
             user.own(beside)
             return beside

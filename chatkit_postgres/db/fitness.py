@@ -1,4 +1,4 @@
-"""Whether a database is one that this service can keep its promises on: looked at by `migrate`, `check` and a start."""
+"""Checks whether the promises can be kept on a database: at `migrate`, at `check` and at the start."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from chatkit_postgres.db.database import Database
-from chatkit_postgres.db.migrations import seen_revision, wanted_revision
+from chatkit_postgres.db.migrations import current_revision, head_revision
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.db.tables import VERSION_TABLE, metadata
 
@@ -57,7 +57,7 @@ def misfits_at(url: URL, *, migrates: bool) -> list[str]:
         database = Database(url, pooled=False)
         server = await read_server(database)
         misfits = misfits_of(server)
-        if misfits or not migrates or await seen_revision(database) == wanted_revision():
+        if misfits or not migrates or await current_revision(database) == head_revision():
             return misfits
         return obstacles_to_migration(server)
 

@@ -1,4 +1,4 @@
-"""What has to be done for all owners: the only statements that do not name one."""
+"""Periodic maintenance for all owners: the only statements that name no owner."""
 
 import asyncio
 import random
@@ -6,10 +6,10 @@ import random
 from chatkit_postgres.db.database import Database
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.errors import DatabaseUnavailable
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 
 KEYS_LIVE_HOURS = 24
-MOST_AT_ONCE = 100
+MAX_AT_ONCE = 100
 
 logger = get_logger(__name__)
 
@@ -64,7 +64,7 @@ SELECT user_id, attachment_id, storage_key,
  WHERE state = 'deleted'
    AND (stored_bytes IS NOT NULL OR deleted_at < now() - make_interval(secs => :late_seconds))
  ORDER BY random()
- LIMIT {MOST_AT_ONCE}
+ LIMIT {MAX_AT_ONCE}
 """,  # noqa: S608 - a constant of ours
 )
 
@@ -85,7 +85,7 @@ DELETE FROM chat_attachments
 )
 
 
-async def maintain(database: Database, *, stale_seconds: float) -> None:
+async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
     """Close the turns of processes that died, forget old idempotency keys; again and again, until cancelled."""
     while True:
         # Replicas that were started together do not work at the same moment.
@@ -96,7 +96,7 @@ async def maintain(database: Database, *, stale_seconds: float) -> None:
         except DatabaseUnavailable:
             continue
         except Exception as error:  # noqa: BLE001 - tried again in a moment
-            logger.error("maintenance_failed", **failure(error))  # noqa: TRY400 - see failure()
+            log_failure(logger, "maintenance_failed", error)
             continue
         if closed["count"]:
             logger.warning("interrupted_turns_closed", count=closed["count"])

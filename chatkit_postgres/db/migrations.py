@@ -29,7 +29,7 @@ def _config(url: URL | None = None) -> Config:
     return config
 
 
-def wanted_revision() -> str:
+def head_revision() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         raise RuntimeError(f"no migrations found in {SCRIPTS}")
@@ -40,7 +40,7 @@ _FIND_TABLE = Statement("find_version_table", f"SELECT to_regclass('{VERSION_TAB
 _READ_REVISION = Statement("read_revision", f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant of ours
 
 
-async def seen_revision(database: Database) -> str | None:
+async def current_revision(database: Database) -> str | None:
     """The revision the database says it is at; None before the first migration."""
     (table,) = await database.run_for_all_owners(_FIND_TABLE)
     if table["found"] is None:
@@ -52,14 +52,14 @@ async def seen_revision(database: Database) -> str | None:
 def is_newer_at(url: URL) -> str | None:
     """The revision of a database that newer code has migrated, as before a deployment was rolled back. Not to be called
     from inside an event loop."""
-    seen = asyncio.run(seen_revision(Database(url, pooled=False)))
-    return seen if seen != wanted_revision() and is_served_by_this_code(seen) else None
+    seen = asyncio.run(current_revision(Database(url, pooled=False)))
+    return seen if seen != head_revision() and is_served_by_this_code(seen) else None
 
 
 def is_served_by_this_code(seen: str | None) -> bool:
     """Whether the database is at the wanted revision, or at one that only newer code knows: a migration can run while
     yesterday's code is serving."""
-    if seen is None or seen == wanted_revision():
+    if seen is None or seen == head_revision():
         return seen is not None
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     return seen not in known

@@ -1,4 +1,4 @@
-"""What can go wrong with an answer."""
+"""Errors of an answer."""
 
 from chatkit_postgres.errors.base import ChatError
 

@@ -1,4 +1,4 @@
-"""What is wrong with a request, or with when it comes."""
+"""Client errors (4xx)."""
 
 from chatkit.store import NotFoundError
 

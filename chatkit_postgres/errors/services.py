@@ -1,4 +1,4 @@
-"""What the server cannot do now, or at all."""
+"""Server errors: temporary (503) and unsupported operations (501)."""
 
 from chatkit_postgres.errors.base import ChatError
 

@@ -13,8 +13,8 @@ import structlog
 
 LogFormat = Literal["json", "console"]
 
-LONGEST_CODE = 100
-DEEPEST_CAUSE = 20
+MAX_CODE = 100
+MAX_CAUSE = 20
 
 QUIET = (
     "alembic",
@@ -137,6 +137,11 @@ def failure(error: BaseException) -> dict[str, object]:
     return told
 
 
+def log_failure(logger: structlog.stdlib.BoundLogger, event: str, error: BaseException, **more: object) -> None:
+    """Log an error with what ``failure`` says of its exception."""
+    logger.error(event, **more, **failure(error))
+
+
 def reason_of(error: BaseException) -> str:
     """The innermost exception's type, and what the operating system says of it: an address or a program that somebody
     has configured, and nothing that was said."""
@@ -146,7 +151,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    for _ in range(DEEPEST_CAUSE):
+    for _ in range(MAX_CAUSE):
         inner = _inside(error)
         # A time-out is a cancellation inside.
         if inner is None or isinstance(inner, asyncio.CancelledError):
@@ -175,4 +180,4 @@ def _codes(error: object, *names: str) -> dict[str, object]:
 
 def _is_short(value: object) -> bool:
     """A code is; a text that somebody has put in its place may not be."""
-    return isinstance(value, str) and len(value) <= LONGEST_CODE
+    return isinstance(value, str) and len(value) <= MAX_CODE

@@ -27,8 +27,8 @@ CONTENT_SECURITY_POLICY = (
     # Text becomes markup at one place of the page, which takes it from POST /playground/markdown alone.
     "require-trusted-types-for 'script'; trusted-types markdown"
 )
-LONGEST_BODY_BYTES = 4096
-LONGEST_MARKDOWN_BYTES = 256 * 1024
+MAX_BODY_BYTES = 4096
+MAX_MARKDOWN_BYTES = 256 * 1024
 """A longer text is shown as it is."""
 BODY_SECONDS = 10
 
@@ -70,7 +70,7 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
 
     @router.post("/playground/markdown")
     async def markdown(request: Request) -> Response:
-        body = await _json_body(request, LONGEST_MARKDOWN_BYTES, "text: too long.")
+        body = await _json_body(request, MAX_MARKDOWN_BYTES, "text: too long.")
         try:
             text = MarkdownRequest.model_validate_json(body).text
         except ValidationError:
@@ -88,7 +88,7 @@ def _add_tokens(router: APIRouter, mint_token: MintToken) -> None:
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
             raise ForeignOrigin
-        body = await _json_body(request, LONGEST_BODY_BYTES, "user: too long.")
+        body = await _json_body(request, MAX_BODY_BYTES, "user: too long.")
         try:
             user = DevTokenRequest.model_validate_json(body).user
             token = mint_token(user)
@@ -105,7 +105,7 @@ HEADERS = {
 }
 
 
-async def _json_body(request: Request, most_bytes: int, too_long: str) -> bytes:
+async def _json_body(request: Request, max_bytes: int, too_long: str) -> bytes:
     # A form of another site can post text, but not JSON, without being asked first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise UnsupportedMediaType
@@ -114,7 +114,7 @@ async def _json_body(request: Request, most_bytes: int, too_long: str) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > most_bytes:
+                if len(body) > max_bytes:
                     raise Unprocessable(too_long)
     except ClientDisconnect:
         raise BadRequest from None

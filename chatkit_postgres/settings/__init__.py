@@ -25,7 +25,7 @@ from pydantic_settings import (
 from chatkit_postgres.db.address import normalised_url
 from chatkit_postgres.settings.addresses import is_loopback
 from chatkit_postgres.settings.files import FileSettings
-from chatkit_postgres.settings.identity import CURE, SHORTEST_SECRET_BYTES, IdentitySettings
+from chatkit_postgres.settings.identity import CURE, MIN_SECRET_BYTES, IdentitySettings
 from chatkit_postgres.settings.lists import split
 
 DEFAULT_ASSISTANT = "chatkit_postgres.assistant.default:build"
@@ -273,8 +273,8 @@ class Settings(IdentitySettings, FileSettings):
     def _link_key_problems(self) -> list[str]:
         if self.link_key is None:
             return [f"CHAT_URL_SECRET: signs addresses of files, and not set. {CURE}"]
-        if self.url_secret is not None and len(self.link_key.encode()) < SHORTEST_SECRET_BYTES:
-            return [f"CHAT_URL_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
+        if self.url_secret is not None and len(self.link_key.encode()) < MIN_SECRET_BYTES:
+            return [f"CHAT_URL_SECRET: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"]
         return []
 
 

@@ -11,7 +11,7 @@ from chatkit_postgres.auth.algorithms import FAMILIES
 from chatkit_postgres.settings.addresses import is_trustworthy
 from chatkit_postgres.settings.lists import split
 
-SHORTEST_SECRET_BYTES = 32
+MIN_SECRET_BYTES = 32
 CURE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
 DEFAULT_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
 
@@ -122,6 +122,6 @@ class IdentitySettings(BaseSettings):
             if self.jwt_secret_file is not None:
                 return [f"CHAT_JWT_SECRET_FILE: {self.jwt_secret_file} is not a readable file. {CURE}"]
             return [f"CHAT_JWT_SECRET: needed to verify tokens, and not set; nor is CHAT_JWKS_URL. {CURE}"]
-        if len(key.encode()) < SHORTEST_SECRET_BYTES:
-            return [f"CHAT_JWT_SECRET: shorter than {SHORTEST_SECRET_BYTES} bytes. {CURE}"]
+        if len(key.encode()) < MIN_SECRET_BYTES:
+            return [f"CHAT_JWT_SECRET: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"]
         return []

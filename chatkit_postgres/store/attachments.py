@@ -89,7 +89,7 @@ class AttachmentRows:
         storage_key: str,
         declared_bytes: int | None,
         upload_seconds: float,
-        most_unsent: int,
+        max_unsent: int,
     ) -> None:
         """A row for bytes that are still to come. Raises TooManyAttachments."""
         created = await self.database.run(
@@ -101,7 +101,7 @@ class AttachmentRows:
             declared_bytes=declared_bytes,
             content_type=attachment.mime_type,
             upload_seconds=upload_seconds,
-            most_unsent=most_unsent,
+            max_unsent=max_unsent,
         )
         if not created:
             raise TooManyAttachments

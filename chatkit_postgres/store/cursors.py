@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 CHECK_DIGITS = 12
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-LARGEST_PLACE = 2**63 - 1
+MAX_PLACE = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def decode(list_id: UUID, text: str) -> Cursor:
     row_id, *rest = text.rsplit("~", 2)
     if len(rest) == 2 and rest[0].isascii() and rest[0].isdecimal():
         place = int(rest[0][:20])
-        if place <= LARGEST_PLACE and text == encode(list_id, row_id, place):
+        if place <= MAX_PLACE and text == encode(list_id, row_id, place):
             return Cursor(row_id, place)
     return Cursor(text, None)
 

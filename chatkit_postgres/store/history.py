@@ -1,4 +1,4 @@
-"""The newest items of a thread, as a model may see them."""
+"""Loads the newest items of a thread for a model."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -23,7 +23,7 @@ from chatkit_postgres.store.sql.history import LOAD_NEWEST_ITEMS
 from chatkit_postgres.text import cut_mark
 
 _ANSWERS = (AssistantMessageItem, GeneratedImageItem, TaskItem, WorkflowItem)
-MOST_CURRENT_ITEMS = 1000
+MAX_CURRENT_ITEMS = 1000
 """What of the answer to the user's newest message is read: some five hundred rounds of client tools."""
 
 
@@ -81,9 +81,9 @@ class HistoryRows:
             session=session_uuid(thread_id),
             # One more, to see whether there are more.
             page=limits.items + 1,
-            most_bytes=limits.bytes,
-            most_current=MOST_CURRENT_ITEMS,
-            most_output=limits.output_characters,
+            max_bytes=limits.bytes,
+            max_current=MAX_CURRENT_ITEMS,
+            max_output=limits.output_characters,
             cut_mark=cut_mark("?"),
             **view_of(turn),
         )

@@ -15,7 +15,7 @@ from chatkit_postgres.store import cursors, rows
 from chatkit_postgres.store.attachments import sent_with
 from chatkit_postgres.store.detached import DetachedWrites
 from chatkit_postgres.store.ids import kind_of, message_uuid, new_id, session_uuid
-from chatkit_postgres.store.scope import check_active, claim_of, claiming, clamped, lost_fence, owner_of, turn_of
+from chatkit_postgres.store.scope import check_active, claim_errors, claim_of, clamped, lost_fence, owner_of, turn_of
 from chatkit_postgres.store.sql import items as sql
 from chatkit_postgres.store.sql.threads import LOAD_THREAD
 from chatkit_postgres.store.unreadable import STAND_INS
@@ -238,7 +238,7 @@ class ItemRows:
         session = session_uuid(thread_id)
         # A context without a turn binds attachments by saving them.
         sent = sent_with(item, turn) if turn is not None and not partial else []
-        with claiming(turn):
+        with claim_errors(turn):
             written = await self.database.run(
                 owner_of(context),
                 _statement(publishes=publishes, partial=partial, sends=bool(sent)),

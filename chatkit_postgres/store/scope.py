@@ -1,4 +1,5 @@
-"""What the store reads from a request's context. Any object with a ``user_id``, or mapping with that key, will do."""
+"""Reads the owner, the turn and the claims from a request's context: an object with a ``user_id``, or a mapping with
+that key."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from chatkit_postgres.context import RequestContext, Turn
 from chatkit_postgres.db.database import UniqueViolation
 from chatkit_postgres.errors import KeyTaken, Superseded, ThreadClosed, ThreadLocked
 
-MOST_ROWS = 100
-FEWEST_ROWS = 1
+MAX_ROWS = 100
+MIN_ROWS = 1
 DEFAULT_ROWS = 20
 
 
@@ -54,7 +55,7 @@ def claim_of(turn: Turn | None) -> dict[str, str | None]:
 
 
 @contextmanager
-def claiming(turn: Turn | None) -> Iterator[None]:
+def claim_errors(turn: Turn | None) -> Iterator[None]:
     """Around the statement that opens a turn: an idempotency key that is taken is KeyTaken."""
     try:
         yield
@@ -95,4 +96,4 @@ def bases_of(context: Any) -> dict[str, Mapping[str, str | None]] | None:
 
 
 def clamped(limit: int | None) -> int:
-    return DEFAULT_ROWS if limit is None else max(FEWEST_ROWS, min(MOST_ROWS, limit))
+    return DEFAULT_ROWS if limit is None else max(MIN_ROWS, min(MAX_ROWS, limit))

@@ -10,7 +10,16 @@ from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.errors import AttachmentUnavailable, NotFound
 from chatkit_postgres.store import cursors, rows
 from chatkit_postgres.store.ids import owner_uuid, session_uuid
-from chatkit_postgres.store.scope import bases_of, claim_of, claiming, claims_of, clamped, lost_fence, owner_of, turn_of
+from chatkit_postgres.store.scope import (
+    bases_of,
+    claim_errors,
+    claim_of,
+    claims_of,
+    clamped,
+    lost_fence,
+    owner_of,
+    turn_of,
+)
 from chatkit_postgres.store.sql import threads as sql
 
 CREATE = "threads.create"
@@ -84,7 +93,7 @@ class ThreadRows:
         turn = turn_of(context)
         opens = turn is not None and not turn.is_open and turn.operation == CREATE
         sent = list(turn.attachments) if turn is not None and opens else []
-        with claiming(turn):
+        with claim_errors(turn):
             inserted = await self.database.run(
                 owner_of(context),
                 sql.INSERT_THREAD_WITH_ATTACHMENTS if sent else sql.INSERT_THREAD,

@@ -1,4 +1,4 @@
-"""The turn ledger: who holds a thread's fence, and how it ended."""
+"""The turn ledger: which turn holds a thread's fence, and how each turn ended."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.errors import Conflict, Interrupted, NotFound, ThreadNotActive, Unprocessable
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.ids import message_uuid, session_uuid
-from chatkit_postgres.store.scope import check_active, claim_of, claiming, lost_fence, owner_of
+from chatkit_postgres.store.scope import check_active, claim_errors, claim_of, lost_fence, owner_of
 from chatkit_postgres.store.sql import turns as sql
 from chatkit_postgres.store.sql.threads import LOAD_THREAD
 
@@ -62,7 +62,7 @@ class TurnRows:
             await self._enter(transaction, thread_id, turn, context, window)
             return item, window
 
-        with claiming(turn):
+        with claim_errors(turn):
             item, turn.retry = await self.database.run_transaction("open_retry", work)
         turn.thread_id = thread_id
         turn.known_item_ids.add(item.id)
@@ -79,7 +79,7 @@ class TurnRows:
             await self._take_fence(transaction, thread_id, turn, context)
             await self._enter(transaction, thread_id, turn, context, None)
 
-        with claiming(turn):
+        with claim_errors(turn):
             await self.database.run_transaction("open_turn", work)
         turn.thread_id = thread_id
 
@@ -94,7 +94,7 @@ class TurnRows:
         turn = _turn(context)
         session = session_uuid(thread_id)
         row = rows.item_row(item)
-        with claiming(turn):
+        with claim_errors(turn):
             settled = await self.database.run(
                 owner_of(context),
                 sql.SETTLE_ITEM,

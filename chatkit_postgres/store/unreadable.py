@@ -27,7 +27,7 @@ from chatkit_postgres.observability.logs import get_logger
 
 SENTENCE = "[This part of the conversation cannot be shown.]"
 LOCKED = "This conversation was made by a newer version of the server."
-MOST_LOGGED = 10_000
+MAX_LOGGED = 10_000
 
 
 class UnreadableAnswer(AssistantMessageItem):
@@ -109,6 +109,6 @@ def _words(content: Any) -> str:
 
 def _log(what: str, row_id: str, **more: str | None) -> None:
     """Once for each row, however often it is read."""
-    if (what, row_id) not in _logged and len(_logged) < MOST_LOGGED:
+    if (what, row_id) not in _logged and len(_logged) < MAX_LOGGED:
         _logged.add((what, row_id))
         logger.warning("row_unreadable", what=what, id=row_id, **more)

@@ -14,15 +14,15 @@ from chatkit_postgres.api.metrics import metrics_router
 from chatkit_postgres.api.middleware import (
     CorsMiddleware,
     HeadMiddleware,
-    LastNetMiddleware,
     LoopbackHostMiddleware,
     RequestIdMiddleware,
     SecurityHeadersMiddleware,
+    UnhandledErrorMiddleware,
 )
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.auth.tokens import mint
-from chatkit_postgres.db.migrations import is_served_by_this_code, wanted_revision
+from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
 from chatkit_postgres.playground import playground_router
 from chatkit_postgres.wiring.identity import shared_secret, token_rules
 from chatkit_postgres.wiring.limits import edge_limits
@@ -51,12 +51,12 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
     if settings.is_dev:
         _add_playground(app, parts)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(LastNetMiddleware)
+    app.add_middleware(UnhandledErrorMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.
     app.add_middleware(
         CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None or parts.is_hosted
     )
-    app.add_middleware(SecurityHeadersMiddleware, most_header_bytes=settings.max_header_bytes)
+    app.add_middleware(SecurityHeadersMiddleware, max_header_bytes=settings.max_header_bytes)
     app.add_middleware(RequestIdMiddleware)
     return app
 
@@ -67,7 +67,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
         health_router(
             parts.database,
             parts.keys,
-            wanted_revision=wanted_revision(),
+            head_revision=head_revision(),
             is_served=is_served_by_this_code,
             is_draining=lambda: parts.runner.is_draining,
             is_started=lambda: parts.started.is_on,
@@ -81,7 +81,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
         is_disabled=parts.disabled.includes,
         rate_limit=parts.rate_limit,
         metrics=parts.metrics,
-        limits=UploadLimits(most_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds),
+        limits=UploadLimits(max_bytes=settings.max_attachment_bytes, seconds=settings.upload_seconds),
         public_url=parts.public_url,
         from_bucket=settings.direct_downloads,
     )

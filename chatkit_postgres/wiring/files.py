@@ -51,9 +51,9 @@ def file_storage(settings: Settings) -> Storage:
 
 def file_limits(settings: Settings) -> FileLimits:
     return FileLimits(
-        most_bytes=settings.max_attachment_bytes,
-        most_pixels=settings.max_image_pixels,
-        most_unsent=settings.max_unsent_attachments,
+        max_bytes=settings.max_attachment_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_unsent=settings.max_unsent_attachments,
         accepted=AcceptedTypes(settings.attachment_types),
         text_characters=settings.file_tokens * CHARACTERS_PER_TOKEN,
         max_images=settings.model_images,

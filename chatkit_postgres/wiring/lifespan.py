@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.models import send_traces
-from chatkit_postgres.attachments.cleanup import clean_up_for_ever
+from chatkit_postgres.attachments.cleanup import run_attachment_cleanup
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.fitness import misfits_of, read_server
-from chatkit_postgres.db.maintenance import maintain
-from chatkit_postgres.db.migrations import is_served_by_this_code, seen_revision, wanted_revision
+from chatkit_postgres.db.maintenance import run_maintenance
+from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
 from chatkit_postgres.errors import DatabaseUnavailable
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.settings import ConfigurationError
 from chatkit_postgres.wiring.parts import Parts
 
@@ -34,10 +34,12 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     if parts.keys is not None:
         await parts.keys.look()
     background = [
-        asyncio.create_task(maintain(database, stale_seconds=settings.turn_stale_seconds)),
+        asyncio.create_task(run_maintenance(database, stale_seconds=settings.turn_stale_seconds)),
         asyncio.create_task(parts.disabled.watch()),
         asyncio.create_task(
-            clean_up_for_ever(database, parts.storage, parts.metrics, every_seconds=settings.turn_stale_seconds / 2)
+            run_attachment_cleanup(
+                database, parts.storage, parts.metrics, every_seconds=settings.turn_stale_seconds / 2
+            )
         ),
     ]
     try:
@@ -75,10 +77,10 @@ async def _check_database(database: Database) -> None:
     try:
         server = await read_server(database)
         misfits = misfits_of(server)
-        seen = None if misfits else await seen_revision(database)
+        seen = None if misfits else await current_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
-        logger.error(  # noqa: TRY400 - see failure()
-            "database_unreachable_at_start", reason=_sentence_of(error), cure="chatkit-postgres check", **failure(error)
+        log_failure(
+            logger, "database_unreachable_at_start", error, reason=_sentence_of(error), cure="chatkit-postgres check"
         )
         return
     if misfits:
@@ -88,6 +90,6 @@ async def _check_database(database: Database) -> None:
     if server["is_read_only"]:
         logger.warning("database_is_read_only", cure="the address of the primary, or target_session_attrs=read-write")
     if not is_served_by_this_code(seen):
-        logger.warning("database_not_migrated", seen=seen, wanted=wanted_revision(), cure="chatkit-postgres migrate")
+        logger.warning("database_not_migrated", seen=seen, wanted=head_revision(), cure="chatkit-postgres migrate")
     if not server["is_durable"]:
         logger.warning("synchronous_commit_is_off", cure="ALTER DATABASE ... SET synchronous_commit = on")

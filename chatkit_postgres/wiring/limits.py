@@ -8,12 +8,12 @@ from chatkit_postgres.settings import Settings
 
 
 def edge_limits(settings: Settings) -> EdgeLimits:
-    most_bytes = settings.max_body_bytes
+    max_bytes = settings.max_body_bytes
     if settings.transcription_model is not None:
         # In base64, with what is around it.
-        most_bytes = max(most_bytes, settings.max_audio_bytes * 4 // 3 + 4096)
+        max_bytes = max(max_bytes, settings.max_audio_bytes * 4 // 3 + 4096)
     return EdgeLimits(
-        body=BodyLimits(most_bytes=most_bytes, seconds=settings.body_seconds),
+        body=BodyLimits(max_bytes=max_bytes, seconds=settings.body_seconds),
         request=RequestLimits(
             bytes=settings.max_body_bytes,
             attachments=settings.max_attachments_per_message,

@@ -84,9 +84,9 @@ def build_parts(
         store,
         assistant,
         attachments,
-        longest_answer=settings.max_answer_characters,
+        max_answer_characters=settings.max_answer_characters,
         history=limits_of(settings.history_tokens),
-        most_audio_bytes=settings.max_audio_bytes,
+        max_audio_bytes=settings.max_audio_bytes,
     )
     runner = TurnRunner(
         store, server.encode, metrics, limits=turn_limits(settings), on_disconnect=settings.on_disconnect

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from chatkit_postgres.auth.tokens import mint
-from chatkit_postgres.db.migrations import wanted_revision
+from chatkit_postgres.db.migrations import head_revision
 from tests.support.processes import (
     ChatClient,
     ChatProcess,
@@ -232,11 +232,11 @@ class TestOwnDatabase:
                 except httpx2.TransportError:
                     assert server.process.poll() is None, server.log
             assert ready.status_code == 503
-            assert ready.json()["revision"] == {"seen": None, "wanted": wanted_revision()}
+            assert ready.json()["revision"] == {"seen": None, "wanted": head_revision()}
             assert http.get(f"{server.base_url}/health/live").status_code == 200
             migrated = run_cli(tmp_path, "migrate", **environment)
-            assert (migrated.returncode, migrated.stdout) == (0, f"The database is at revision {wanted_revision()}.\n")
-            assert http.get(f"{server.base_url}/health/ready").json()["revision"]["seen"] == wanted_revision()
+            assert (migrated.returncode, migrated.stdout) == (0, f"The database is at revision {head_revision()}.\n")
+            assert http.get(f"{server.base_url}/health/ready").json()["revision"]["seen"] == head_revision()
             strange = mint("another secret of the right length......", "alice", seconds=60)
             for token in (None, strange):
                 headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -270,7 +270,7 @@ class TestCommands:
     def test_check_beside_a_running_server(self, demo: ChatProcess, embedded_settings: dict[str, str]) -> None:
         done = run_cli(demo.directory, "check", **embedded_settings)
         assert done.returncode == 0
-        assert f"at revision {wanted_revision()}" in done.stdout
+        assert f"at revision {head_revision()}" in done.stdout
 
     def test_check_names_what_fails(self, tmp_path: Path, model_server: ModelServer) -> None:
         own = {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "CHAT_JWT_SECRET": SECRET}

@@ -118,7 +118,7 @@ async def test_an_answer_that_is_none_is_the_models_trouble(said: bytes) -> None
     async with served(behave) as url, asyncio.timeout(10):
         with pytest.raises(APIConnectionError) as failed:
             await words(url)
-    assert isinstance(provider_errors.told_of(failed.value), ModelUnavailable)
+    assert isinstance(provider_errors.user_facing_error(failed.value), ModelUnavailable)
 
 
 @pytest.mark.parametrize("size", [12_000, 64 * 1024])

@@ -99,7 +99,7 @@ def test_a_proxy_that_cannot_be_used_ends_the_start_with_the_reason(
 KEYS = """
 import os
 from agents.tracing.processors import default_exporter
-from chatkit_postgres.assistant.models import ModelOptions, for_all_runs, model_provider
+from chatkit_postgres.assistant.models import ModelOptions, configure_agents_sdk, model_provider
 
 for base_url in (None, "https://other.example/v1"):
     for tracing_key in (None, "ours"):
@@ -108,7 +108,7 @@ for base_url in (None, "https://other.example/v1"):
             os.waitpid(child, 0)
             continue
         options = ModelOptions(api_key="theirs", base_url=base_url, is_traced=True, tracing_key=tracing_key)
-        for_all_runs(options, model_provider(options))
+        configure_agents_sdk(options, model_provider(options))
         print(default_exporter().api_key, flush=True)
         os._exit(0)
 """

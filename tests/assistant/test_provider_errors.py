@@ -7,7 +7,7 @@ import pytest
 from agents import MaxTurnsExceeded, ModelBehaviorError
 from openai import APIConnectionError, APIError, APIStatusError
 
-from chatkit_postgres.assistant.provider_errors import told_of
+from chatkit_postgres.assistant.provider_errors import user_facing_error
 from chatkit_postgres.errors import ChatError
 
 REQUEST = httpx2.Request("POST", "https://model.example/v1")
@@ -142,14 +142,14 @@ SAID: dict[str, tuple[Exception, str]] = {
 @pytest.mark.parametrize("said", SAID)
 def test_an_error_is_told_as_what_it_is(said: str) -> None:
     error, code = SAID[said]
-    told = told_of(error)
+    told = user_facing_error(error)
     assert isinstance(told, ChatError)
     assert told.code == code
 
 
 def test_what_is_no_trouble_of_a_models_is_left_alone() -> None:
     for error in (ValueError("rate limit"), RuntimeError("insufficient_quota"), KeyError("content_filter")):
-        assert told_of(error) is None
+        assert user_facing_error(error) is None
 
 
 NO_PICTURES: dict[str, Exception] = {
@@ -169,9 +169,9 @@ NO_PICTURES: dict[str, Exception] = {
 
 @pytest.mark.parametrize("provider", NO_PICTURES)
 def test_a_picture_that_is_not_taken_is_said_where_one_was_sent(provider: str) -> None:
-    told = told_of(NO_PICTURES[provider], has_pictures=True)
+    told = user_facing_error(NO_PICTURES[provider], has_pictures=True)
     assert told is not None
     assert told.code == "picture_refused"
     has_code = "invalid_image" in str(NO_PICTURES[provider].body) or "policy" in provider  # type: ignore[attr-defined]
-    without: Any = told_of(NO_PICTURES[provider])
+    without: Any = user_facing_error(NO_PICTURES[provider])
     assert (without.code == "picture_refused") is has_code

@@ -10,7 +10,7 @@ from openai import APIError, APIStatusError
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from chatkit_postgres.assistant.call_ids import CallIds
-from chatkit_postgres.assistant.provider_errors import ModelRefusal, told_of
+from chatkit_postgres.assistant.provider_errors import ModelRefusal, user_facing_error
 from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
 from tests.support.items import user_message
 
@@ -111,7 +111,7 @@ def test_the_newest_message_is_blamed_for_what_it_is(kind: str) -> None:
             raised = last
             break
     assert raised is not None
-    told = told_of(raised)
+    told = user_facing_error(raised)
     assert told is not None
     assert told.code == code
 

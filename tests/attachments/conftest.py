@@ -12,8 +12,8 @@ from tests.faults.harness import SECRET, environment, new_user
 from tests.support.files import S3Server, Uploader
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
 
-MOST_UNSENT = 20
-LOCAL = {"CHAT_MAX_IMAGE_PIXELS": "1000000", "CHAT_MAX_UNSENT_ATTACHMENTS": str(MOST_UNSENT)}
+MAX_UNSENT = 20
+LOCAL = {"CHAT_MAX_IMAGE_PIXELS": "1000000", "CHAT_MAX_UNSENT_ATTACHMENTS": str(MAX_UNSENT)}
 
 
 @dataclass

@@ -81,7 +81,7 @@ async def deleted_files(store: DatabaseStore, count: int) -> None:
         attachment = FileAttachment(id=f"atc_{number}", name="a.txt", mime_type="text/plain")
         key = f"00/{number}"
         await store.create_attachment(
-            attachment, context, storage_key=key, declared_bytes=1, upload_seconds=900, most_unsent=500
+            attachment, context, storage_key=key, declared_bytes=1, upload_seconds=900, max_unsent=500
         )
         await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
         await store.delete_attachment(attachment.id, context)
@@ -118,7 +118,7 @@ async def test_a_file_that_is_sent_while_its_thread_is_deleted_goes_with_it(
     context = RequestContext("alice")
     attachment = FileAttachment(id="atc_1", name="a.txt", mime_type="text/plain")
     await store.create_attachment(
-        attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, most_unsent=50
+        attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, max_unsent=50
     )
     await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     run, written, go_on = Database.run, asyncio.Event(), asyncio.Event()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.attachments.conftest import MOST_UNSENT, Place
+from tests.attachments.conftest import MAX_UNSENT, Place
 from tests.conftest import execute, query
 from tests.support.files import objects_in, pdf, picture
 from tests.support.processes import eventually, http
@@ -113,8 +113,8 @@ class TestSizes:
 
     def test_too_many_that_were_not_sent(self, local: Place) -> None:
         user = local.user()
-        codes = [user.announce(b"abc").get("code") for _ in range(MOST_UNSENT + 2)]
-        assert codes == [None] * MOST_UNSENT + ["too_many_attachments"] * 2
+        codes = [user.announce(b"abc").get("code") for _ in range(MAX_UNSENT + 2)]
+        assert codes == [None] * MAX_UNSENT + ["too_many_attachments"] * 2
         attachment_id = query(
             local.database, "SELECT attachment_id FROM chat_attachments ORDER BY created_at DESC LIMIT 1"
         )[0]["attachment_id"]
@@ -165,7 +165,7 @@ def test_of_many_uploads_to_one_link_one_is_kept_and_the_others_leave_nothing(lo
 
 def test_what_is_refused_does_not_count_as_waiting_to_be_sent(local: Place) -> None:
     user = local.user()
-    for _ in range(MOST_UNSENT + 1):
+    for _ in range(MAX_UNSENT + 1):
         assert user.direct(b"abc", "a.png", "image/png").status_code == 415
     assert user.direct(b"abc").status_code == 200
 

@@ -11,7 +11,7 @@ from chatkit.types import UserMessageItem
 from PIL import Image
 from sqlalchemy import URL
 
-from chatkit_postgres.assistant.attached import CUT
+from chatkit_postgres.assistant.attachment_input import CUT
 from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.context import Files, ImageData
 from tests.attachments.conftest import Place, started

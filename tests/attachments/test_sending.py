@@ -177,7 +177,7 @@ class TestStatements:
         attachment = FileAttachment(id=attachment_id, name="a.txt", mime_type="text/plain")
         context = RequestContext("alice")
         await store.create_attachment(
-            attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, most_unsent=50
+            attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, max_unsent=50
         )
         await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
         return attachment

@@ -35,7 +35,7 @@ from chatkit.widgets import DynamicWidgetRoot
 from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
 from chatkit_postgres.assistant.default import current_time
 from chatkit_postgres.assistant.demo.model import DemoModel
-from chatkit_postgres.chat.live import LiveContext
+from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotSupported, Unprocessable
 from chatkit_postgres.store import DatabaseStore

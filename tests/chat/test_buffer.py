@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from chatkit.types import ProgressUpdateEvent
 
-from chatkit_postgres.chat.buffer import MARK, EventBuffer
+from chatkit_postgres.chat.buffer import TEXT_PLACEHOLDER, EventBuffer
 from tests.support.chat import delta
 from tests.support.processes import parse_events
 
@@ -34,7 +34,17 @@ async def test_a_late_reader_gets_everything_from_the_beginning_with_adjacent_te
 
 
 @pytest.mark.parametrize(
-    "text", ["", '"\\', "\n\r\t\x00\x07\x7f", "ä€\U0001f600", "\u2028\u2029", MARK, f'"{MARK}"', "</script>"]
+    "text",
+    [
+        "",
+        '"\\',
+        "\n\r\t\x00\x07\x7f",
+        "ä€\U0001f600",
+        "\u2028\u2029",
+        TEXT_PLACEHOLDER,
+        f'"{TEXT_PLACEHOLDER}"',
+        "</script>",
+    ],
 )
 async def test_text_is_framed_as_the_sdk_would(text: str) -> None:
     events = buffer()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import text
 
 from chatkit_postgres.context import RequestContext, Turn
-from chatkit_postgres.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, maintain
+from chatkit_postgres.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, run_maintenance
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
@@ -55,7 +55,7 @@ async def test_keys_are_forgotten_after_a_day(store: DatabaseStore) -> None:
 async def test_maintenance_comes_round_by_itself(store: DatabaseStore) -> None:
     await running(store, "dead")
     await change(store, "UPDATE chat_turns SET heartbeat_at = now() - interval '1 hour'")
-    upkeep = asyncio.create_task(maintain(store.database, stale_seconds=0.2))
+    upkeep = asyncio.create_task(run_maintenance(store.database, stale_seconds=0.2))
     async with asyncio.timeout(10):
         while await stored(store, "SELECT 1 FROM chat_turns WHERE state = 'running'"):  # noqa: ASYNC110 - PostgreSQL's
             await asyncio.sleep(0.05)

@@ -71,7 +71,7 @@ async def built(store: DatabaseStore, world: World) -> World:
     for attachment_id in (world.attachment, world.deleted_attachment):
         attachment = FileAttachment(id=attachment_id, name=f"{world.mark}.txt", mime_type="text/plain")
         await store.create_attachment(
-            attachment, context, storage_key="00/none", declared_bytes=1, upload_seconds=900, most_unsent=100
+            attachment, context, storage_key="00/none", declared_bytes=1, upload_seconds=900, max_unsent=100
         )
         await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     await store.delete_attachment(world.deleted_attachment, context)

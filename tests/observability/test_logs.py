@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatkit_postgres.observability.logs import DEEPEST_CAUSE, reason_of
+from chatkit_postgres.observability.logs import MAX_CAUSE, reason_of
 
 
 async def test_a_time_out_is_one_and_no_cancellation() -> None:
@@ -29,4 +29,4 @@ def test_what_was_hidden_stays_hidden_and_a_circle_ends() -> None:
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
     assert reason_of(first) in {"ValueError", "KeyError"}
-    assert DEEPEST_CAUSE < 1000
+    assert MAX_CAUSE < 1000

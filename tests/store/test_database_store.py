@@ -172,8 +172,8 @@ async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(sto
         )
         await connection.execute(text("ANALYZE chat_messages, chat_turns"))
     explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {LOAD_NEWEST_ITEMS.sql}")
-    given = {"session": session_uuid("t"), "page": 101, "most_bytes": 100_000, "turn": None, "retry_from": None}
-    given |= {"most_current": 1000, "most_output": 25_000, "cut_mark": ""}
+    given = {"session": session_uuid("t"), "page": 101, "max_bytes": 100_000, "turn": None, "retry_from": None}
+    given |= {"max_current": 1000, "max_output": 25_000, "cut_mark": ""}
     (plan,) = await store.database.run("alice", explain, **given)
     nodes = [*plan_nodes(plan["QUERY PLAN"][0]["Plan"])]
     visited = sum(

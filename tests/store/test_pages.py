@@ -129,7 +129,7 @@ async def test_what_is_no_cursor_is_not_found(store: DatabaseStore, cursor: str)
         await store.load_threads(10, cursor, "asc", ALICE)
 
 
-@given(row_id=st.text(), place=st.integers(0, cursors.LARGEST_PLACE))
+@given(row_id=st.text(), place=st.integers(0, cursors.MAX_PLACE))
 def test_a_cursor_comes_back_as_it_was(row_id: str, place: int) -> None:
     for list_id in (session_uuid("t"), session_uuid("other")):
         text = cursors.encode(list_id, row_id, place)

@@ -14,7 +14,7 @@ from benchmarks.sample_server import MemoryStore
 from tests.support.assistants import BUTTON
 
 AGENT = Agent[Any](name="Scripted", instructions="Answer.")
-MOST_ITEMS = 100
+MAX_ITEMS = 100
 
 
 class ScriptedServer(ChatKitServer[Any]):
@@ -26,7 +26,7 @@ class ScriptedServer(ChatKitServer[Any]):
     async def respond(
         self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: Any
     ) -> AsyncIterator[ThreadStreamEvent]:
-        page = await self.store.load_thread_items(thread.id, None, MOST_ITEMS, "desc", context)
+        page = await self.store.load_thread_items(thread.id, None, MAX_ITEMS, "desc", context)
         running = AgentContext[Any](thread=thread, store=self.store, request_context=context)
         asked = await simple_to_agent_input(list(reversed(page.data)))
         async for event in stream_agent_response(running, Runner.run_streamed(AGENT, asked, context=running)):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-LONGEST_CALL_ID = 64
+MAX_CALL_ID = 64
 FORBIDDEN = "UNSPEAKABLE"
 """The word that the content filter knows."""
 
@@ -120,5 +120,5 @@ def _responses(items: list[dict[str, Any]]) -> Iterator[str]:
 def _ids(ids: list[str]) -> Iterator[str]:
     if len(set(ids)) != len(ids):
         yield "a call's id stands for two calls"
-    if any(not 0 < len(call_id) <= LONGEST_CALL_ID for call_id in ids):
+    if any(not 0 < len(call_id) <= MAX_CALL_ID for call_id in ids):
         yield "a call's id has 1 to 64 characters"

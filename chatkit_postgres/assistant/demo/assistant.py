@@ -25,7 +25,7 @@ from chatkit_postgres.assistant.demo.replies import prompts_for
 from chatkit_postgres.assistant.demo.scenes import SCENES, Context, says
 from chatkit_postgres.context import RequestContext
 
-LONGEST_REQUEST = 40
+MAX_REQUEST = 40
 """Characters. Whoever writes more is talking, and not asking for a scene."""
 
 
@@ -116,7 +116,7 @@ class DemoAssistant(AgentAssistant):
 def keyword_of(message: UserMessageItem) -> str | None:
     """The first keyword in a short message."""
     text = " ".join(part.text for part in message.content)
-    words = re.findall(r"[a-z]+", text.lower()) if len(text) <= LONGEST_REQUEST else []
+    words = re.findall(r"[a-z]+", text.lower()) if len(text) <= MAX_REQUEST else []
     return next((word for word in words if word in SCENES), None)
 
 

@@ -17,7 +17,7 @@ ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)
 PASSAGE = re.compile(r"^\[1\] (?P<heading>.+)\n(?P<body>.+(?:\n.+)*)", re.MULTILINE)
 FILE = re.compile(r'^<Attachment name="(?P<read>.+?)" type=|^The user attached a file: "(?P<named>.+?)" \(')
 HANDOFF = "transfer_to_"
-MOST_PROMPTS = 3
+MAX_PROMPTS = 3
 
 WELCOME = """\
 You said: **{said}**
@@ -37,7 +37,7 @@ This is message number {number} of yours."""
 
 def prompts_for(tools: Sequence[Any]) -> list[str]:
     """What to say to have the first tools called."""
-    named = [tool for tool in tools if isinstance(tool, FunctionTool)][:MOST_PROMPTS]
+    named = [tool for tool in tools if isinstance(tool, FunctionTool)][:MAX_PROMPTS]
     return ["What time is it?" if tool.name == CLOCK else _example(tool).capitalize() for tool in named]
 
 

@@ -25,7 +25,7 @@ SELECT :owner, :attachment_id, CAST(:attachment AS jsonb), :storage_key, :declar
        now() + make_interval(secs => :upload_seconds)
  WHERE (SELECT count(*) FROM chat_attachments
          WHERE user_id = :owner AND session_id IS NULL AND state <> 'deleted'
-           AND attachment_id <> :attachment_id) < :most_unsent
+           AND attachment_id <> :attachment_id) < :max_unsent
 ON CONFLICT (user_id, attachment_id) DO UPDATE SET declared_bytes = excluded.declared_bytes
  WHERE a.storage_key = excluded.storage_key
 RETURNING attachment_id

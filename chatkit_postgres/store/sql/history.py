@@ -54,11 +54,11 @@ _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
          AS without_pictures,
          -- The middle of a long output of a tool is left out.
          CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
-              WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :most_output
+              WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :max_output
               THEN jsonb_set(item, '{{output}}', to_jsonb(
-                     left(item ->> 'output', :most_output / 2)
-                     || replace(:cut_mark, '?', (length(item ->> 'output') - :most_output / 2 * 2)::text)
-                     || right(item ->> 'output', :most_output / 2)))
+                     left(item ->> 'output', :max_output / 2)
+                     || replace(:cut_mark, '?', (length(item ->> 'output') - :max_output / 2 * 2)::text)
+                     || right(item ->> 'output', :max_output / 2)))
               ELSE item END::text AS item"""
 
 # From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
@@ -81,7 +81,7 @@ WITH {_VERDICTS}, question AS (
     SELECT {_OF_A_MODEL}, true AS is_current
       FROM chat_messages
      WHERE user_id = :owner AND session_id = :session AND position > (SELECT position FROM question) AND {_SEEN}
-     ORDER BY position DESC LIMIT :most_current) answers
+     ORDER BY position DESC LIMIT :max_current) answers
 ), older AS (
   SELECT {_OF_A_MODEL}, false AS is_current
     FROM chat_messages
@@ -104,7 +104,7 @@ SELECT item_id, item, is_refused, without_pictures, is_last,
       ) weighed
     WINDOW newest_first AS (ORDER BY position DESC)
   ) measured
- WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :most_bytes)
+ WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :max_bytes)
  ORDER BY position DESC
 """,
 )

@@ -18,7 +18,7 @@ from chatkit.types import (
     ThreadStreamEvent,
 )
 
-from chatkit_postgres.chat.clean import clean_model
+from chatkit_postgres.chat.sanitize import clean_model
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.store import DatabaseStore
@@ -27,10 +27,10 @@ from chatkit_postgres.text import clean_text
 
 logger = get_logger(__name__)
 
-MOST_PARTS = 1000
+MAX_PARTS = 1000
 
 
-class OwnIds:
+class ItemIdMapper:
     def __init__(self, store: DatabaseStore, thread: ThreadMetadata, context: RequestContext) -> None:
         self._store = store
         self._thread = thread
@@ -42,7 +42,7 @@ class OwnIds:
         self._given: dict[str, list[str]] = {}
         """The model's id to every id we gave for it in this turn."""
 
-    async def rewritten(self, events: AsyncIterator[ThreadStreamEvent]) -> AsyncIterator[ThreadStreamEvent]:
+    async def map_events(self, events: AsyncIterator[ThreadStreamEvent]) -> AsyncIterator[ThreadStreamEvent]:
         async for raw in events:
             event = _clean(raw)
             match event:
@@ -54,7 +54,7 @@ class OwnIds:
                     yield ThreadItemReplacedEvent(item=self._renamed(item, self._followed(item)))
                 case ThreadItemUpdatedEvent(item_id=item_id, update=update):
                     index = getattr(update, "content_index", 0)
-                    if not 0 <= index < MOST_PARTS:
+                    if not 0 <= index < MAX_PARTS:
                         # The SDK would fill the message with empty parts up to there.
                         self._warn("update_of_impossible_part", index=index)
                         continue

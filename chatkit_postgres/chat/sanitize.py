@@ -1,6 +1,6 @@
-"""Model output may hold what cannot be serialised or stored: halves of a surrogate pair that was cut in two, and NUL.
+"""Removes from model output whatever cannot be serialised or stored: NUL, and halves of surrogate pairs.
 
-What the client reads is then what is stored, and what it reads again tomorrow.
+It is done before an event is saved and sent, so that both hold the same.
 """
 
 from typing import Any, TypeVar

@@ -26,7 +26,7 @@ DATA = "data:"
 logger = get_logger(__name__)
 
 
-async def with_stored_pictures(
+async def store_inline_images(
     events: AsyncIterator[ThreadStreamEvent], files: Files
 ) -> AsyncIterator[ThreadStreamEvent]:
     """The same events, with data URLs stored as attachments. What was only shown while an image was made is dropped
@@ -47,7 +47,7 @@ async def with_stored_pictures(
                 await _drop(str(before), files)
 
 
-def holds_picture(item: ThreadItem) -> bool:
+def holds_image(item: ThreadItem) -> bool:
     """Whether an item holds the bytes of an image."""
     return isinstance(item, GeneratedImageItem) and item.image is not None and item.image.url.startswith(DATA)
 

@@ -21,8 +21,8 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
+from chatkit_postgres.chat.accumulators import accumulator_for
 from chatkit_postgres.chat.running_turn import RunningTurn, no_readers
-from chatkit_postgres.chat.unfinished import followed
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, create, message, said
@@ -49,7 +49,7 @@ def workflow(*titles: str) -> WorkflowItem:
 
 
 def after(item: ThreadItem, *updates: Any) -> Any:
-    following = followed(item)
+    following = accumulator_for(item)
     for update in updates:
         following.apply(update)
     return following.snapshot()

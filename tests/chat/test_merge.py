@@ -15,7 +15,7 @@ from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
 from chatkit_postgres.assistant.default import build
 from chatkit_postgres.assistant.demo.model import DemoModel
 from chatkit_postgres.assistant.models import DemoModels
-from chatkit_postgres.chat.live import MOST_WAITING, LiveContext, NobodyListens, Telling
+from chatkit_postgres.chat.merge import MAX_QUEUED_DELTAS, EventQueue, LiveContext, StreamClosed
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create, delta, demo_assistant
@@ -34,9 +34,9 @@ async def silence() -> Events:
     yield word(0)
 
 
-class TestTelling:
+class TestEventQueue:
     async def test_words_do_not_wait_and_everything_else_does(self) -> None:
-        telling, order = Telling(), list[str]()
+        queue, order = EventQueue(), list[str]()
 
         async def events() -> Events:
             for number in range(3):
@@ -46,7 +46,7 @@ class TestTelling:
             order.append("goes on")
             yield word(3)
 
-        async for event in telling.merged(events()):
+        async for event in queue.merge(events()):
             order.append(f"told {event.type}")
             await asyncio.sleep(0)
         assert order[:3] == ["says 0", "says 1", "says 2"]
@@ -54,7 +54,7 @@ class TestTelling:
         assert sum(entry.startswith("told") for entry in order) == 5
 
     async def test_an_assistant_is_ahead_of_a_slow_reader_by_so_many_words_and_no_more(self) -> None:
-        telling, said = Telling(), 0
+        queue, said = EventQueue(), 0
 
         async def events() -> Events:
             nonlocal said
@@ -63,26 +63,26 @@ class TestTelling:
                 yield word(number)
 
         told = []
-        async for event in telling.merged(events()):
+        async for event in queue.merge(events()):
             await asyncio.sleep(0)
             told.append(event)
-            assert said - len(told) <= MOST_WAITING + 1
+            assert said - len(told) <= MAX_QUEUED_DELTAS + 1
         assert told == [word(number) for number in range(1000)]
 
     async def test_whoever_waits_is_released_when_the_reader_leaves(self) -> None:
-        telling = Telling()
-        async with aclosing(telling.merged(silence())) as merged:
-            waiting = [asyncio.create_task(telling.tell(word(number))) for number in range(3)]
-            saying = [asyncio.create_task(telling.say(word(number))) for number in range(2 * MOST_WAITING)]
+        queue = EventQueue()
+        async with aclosing(queue.merge(silence())) as merged:
+            waiting = [asyncio.create_task(queue.send(word(number))) for number in range(3)]
+            saying = [asyncio.create_task(queue.offer(word(number))) for number in range(2 * MAX_QUEUED_DELTAS)]
             # The first is in the reader's hands when it leaves.
             assert await anext(merged) == word(0)
         ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
-        assert [type(result) for result in ended] == [NobodyListens] * 3
+        assert [type(result) for result in ended] == [StreamClosed] * 3
         # A word that nobody hears is no error.
-        assert await asyncio.wait_for(asyncio.gather(*saying), 5) == [None] * 2 * MOST_WAITING
-        await telling.say(word(0))
-        with pytest.raises(NobodyListens):
-            await telling.tell(word(0))
+        assert await asyncio.wait_for(asyncio.gather(*saying), 5) == [None] * 2 * MAX_QUEUED_DELTAS
+        await queue.offer(word(0))
+        with pytest.raises(StreamClosed):
+            await queue.send(word(0))
 
     async def test_what_the_assistant_raises_comes_after_what_it_said(self) -> None:
         async def events() -> Events:
@@ -90,7 +90,7 @@ class TestTelling:
             yield word(1)
             raise ValueError("broken")
 
-        merged = Telling().merged(events())
+        merged = EventQueue().merge(events())
         assert [await anext(merged), await anext(merged)] == [word(0), word(1)]
         with pytest.raises(ValueError, match="broken"):
             await anext(merged)
@@ -175,7 +175,7 @@ async def test_words_do_not_overtake_what_a_tool_has_streamed(store: DatabaseSto
     live = LiveContext.of(thread("t"), store, RequestContext(user_id="alice"))
     history = [user_message("t", "m", "What time is it?")]
     said: list[ThreadStreamEvent] = []
-    async with aclosing(live.telling.merged(assistant.stream(history, live, live.telling.say))) as merged:
+    async with aclosing(live.queue.merge(assistant.stream(history, live, live.queue.offer))) as merged:
         async for event in merged:
             said.append(event)  # noqa: PERF401 - closed when it fails
     kinds = [event.type for event in said]

@@ -1,4 +1,4 @@
-"""Items that are still being streamed, followed update by update, so that what was shown can be kept."""
+"""Accumulates the updates of items that are still being streamed, so that checkpoints can save them."""
 
 from contextlib import suppress
 from typing import Any
@@ -24,23 +24,23 @@ from chatkit.types import (
 )
 from pydantic import ValidationError
 
-from chatkit_postgres.context import Unfinished
+from chatkit_postgres.context import ItemAccumulator
 
 
-def followed(item: ThreadItem) -> Unfinished:
+def accumulator_for(item: ThreadItem) -> ItemAccumulator:
     match item:
         case AssistantMessageItem():
-            return UnfinishedAnswer(item)
+            return MessageAccumulator(item)
         case WidgetItem():
-            return UnfinishedWidget(item)
+            return WidgetAccumulator(item)
         case WorkflowItem():
-            return UnfinishedWorkflow(item)
+            return WorkflowAccumulator(item)
         case _:
-            return UnfinishedOther()
+            return NothingAccumulated()
 
 
-class UnfinishedOther(Unfinished):
-    """Comes whole or not at all: what is shown of it before is a preview."""
+class NothingAccumulated(ItemAccumulator):
+    """For items that are saved whole or not at all: updates of them are previews."""
 
     is_saved = True
 
@@ -51,7 +51,7 @@ class UnfinishedOther(Unfinished):
         return None
 
 
-class UnfinishedAnswer(Unfinished):
+class MessageAccumulator(ItemAccumulator):
     def __init__(self, item: AssistantMessageItem) -> None:
         self._item = item
         self._parts = [([part.text], [*part.annotations]) for part in item.content]
@@ -83,7 +83,7 @@ class UnfinishedAnswer(Unfinished):
         return self._parts[index]
 
 
-class UnfinishedWidget(Unfinished):
+class WidgetAccumulator(ItemAccumulator):
     def __init__(self, item: WidgetItem) -> None:
         self._item = item
         self._root: dict[str, Any] = item.widget.model_dump()
@@ -113,7 +113,7 @@ class UnfinishedWidget(Unfinished):
         return self._last
 
 
-class UnfinishedWorkflow(Unfinished):
+class WorkflowAccumulator(ItemAccumulator):
     def __init__(self, item: WorkflowItem) -> None:
         self._item = item
         self._tasks: list[Task] = [*item.workflow.tasks]

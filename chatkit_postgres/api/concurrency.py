@@ -1,4 +1,4 @@
-"""How many costly requests may be under way in this process, of one user and altogether."""
+"""Limits the number of costly requests that run at once in this process, per user and in all."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from chatkit_postgres.errors import TooManyRequests, Unavailable
 
 
-class Slots:
+class ConcurrencyLimit:
     """For requests that hold a temporary file, or megabytes, for as long as they take."""
 
     def __init__(self, *, per_user: int, altogether: int) -> None:

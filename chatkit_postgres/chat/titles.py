@@ -12,20 +12,20 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.text import clean_text
 
-MOST_SECONDS = 10
-LONGEST_TITLE = 500
+MAX_SECONDS = 10
+MAX_TITLE = 500
 
 logger = get_logger(__name__)
 
 
 @asynccontextmanager
-async def entitled(
+async def generate_title_while_streaming(
     thread: ThreadMetadata,
     assistant: Assistant,
     message: UserMessageItem | None,
     context: AgentContext[RequestContext],
 ) -> AsyncGenerator[Callable[[], None], None]:
-    """Ask the assistant for a title while the block runs; what it yields puts it on the thread once it is there.
+    """Generate the title in the background; call the yielded function to apply it once it is ready.
 
     The SDK saves and announces a thread that has changed after each event. An answer neither waits for its title nor
     fails with it; at the end it gets a few seconds.
@@ -44,7 +44,7 @@ async def entitled(
         await asyncio.sleep(0)
         look()
         yield look
-        await asyncio.wait({asked}, timeout=MOST_SECONDS)
+        await asyncio.wait({asked}, timeout=MAX_SECONDS)
         look()
     finally:
         asked.cancel()
@@ -62,4 +62,4 @@ def _presentable(title: object) -> str | None:
     """Whatever a model made of it."""
     if not isinstance(title, str):
         return None
-    return " ".join(clean_text(title).split())[:LONGEST_TITLE] or None
+    return " ".join(clean_text(title).split())[:MAX_TITLE] or None

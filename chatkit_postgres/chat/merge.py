@@ -1,0 +1,126 @@
+"""Merges the events an assistant yields with those it sends through ``context.stream``, in one order."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from chatkit.agents import AgentContext
+from chatkit.server import stream_widget
+from chatkit.types import (
+    AssistantMessageContentPartTextDelta,
+    ThreadItemUpdatedEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+)
+from pydantic import PrivateAttr
+
+from chatkit_postgres.context import RequestContext
+
+MAX_QUEUED_DELTAS = 16
+"""Queued text deltas after which their producer waits."""
+
+Events = AsyncGenerator[ThreadStreamEvent, None]
+
+
+class StreamClosed(RuntimeError):
+    pass
+
+
+class EventQueue:
+    """Events that wait to be sent, and the producers that wait until theirs were."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[ThreadStreamEvent | None, asyncio.Future[None] | None]] = deque()
+        self._arrived: asyncio.Future[None] | None = None
+        self._is_open = False
+
+    async def send(self, event: ThreadStreamEvent) -> None:
+        """Returns when the event was saved and sent. Raises StreamClosed."""
+        if not self._is_open:
+            raise StreamClosed("nothing can be streamed here: an action that is answered at once only returns an item")
+        sent = asyncio.get_running_loop().create_future()
+        self._put(event, sent)
+        await sent
+
+    async def offer(self, delta: ThreadStreamEvent) -> None:
+        """Queue a text delta without waiting until it is sent, unless too many are queued. Dropped after the end."""
+        if not self._is_open:
+            return
+        if len(self._waiting) < MAX_QUEUED_DELTAS:
+            self._put(delta)
+            return
+        try:
+            await self.send(delta)
+        except StreamClosed:
+            return
+
+    async def merge(self, events: Events) -> Events:
+        """The events, and between them those that are sent meanwhile."""
+
+        async def run() -> None:
+            try:
+                # Closed at once when this is cancelled: the model's stream ends with it.
+                async with aclosing(events):
+                    async for event in events:
+                        await (self.offer(event) if _is_delta(event) else self.send(event))
+            finally:
+                self._put(None)
+
+        self._is_open = True
+        running = asyncio.create_task(run())
+        sent: asyncio.Future[None] | None = None
+        try:
+            while True:
+                while not self._waiting:
+                    self._arrived = asyncio.get_running_loop().create_future()
+                    await self._arrived
+                event, sent = self._waiting.popleft()
+                if event is None:
+                    break
+                yield event
+                if sent is not None and not sent.done():
+                    sent.set_result(None)
+            await running
+        finally:
+            self._is_open = False
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            for waiting in (sent, *(waiting for _, waiting in self._waiting)):
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(StreamClosed("the answer has ended"))
+            self._waiting.clear()
+
+    def _put(self, event: ThreadStreamEvent | None, sent: asyncio.Future[None] | None = None) -> None:
+        self._waiting.append((event, sent))
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+
+def _is_delta(event: ThreadStreamEvent) -> bool:
+    return isinstance(event, ThreadItemUpdatedEvent) and isinstance(event.update, AssistantMessageContentPartTextDelta)
+
+
+# Any, because pydantic would look into a RequestContext, which is none of its models.
+class LiveContext(AgentContext[Any]):
+    """An AgentContext whose ``stream`` and ``stream_widget`` also work where no agent runs."""
+
+    # In an object of its own: reading a private attribute of a pydantic model costs more than sending an event.
+    _queue: EventQueue = PrivateAttr(default_factory=EventQueue)
+
+    @property
+    def queue(self) -> EventQueue:
+        return self._queue
+
+    async def stream(self, event: ThreadStreamEvent) -> None:
+        """Returns when the event was saved and sent: what an assistant does next, it does after that."""
+        await self._queue.send(event)
+
+    async def stream_widget(self, widget: Any, copy_text: str | None = None) -> None:
+        async for event in stream_widget(self.thread, widget, copy_text, self.generate_id):
+            await self.stream(event)
+
+    @classmethod
+    def of(cls, thread: ThreadMetadata, store: Any, context: RequestContext) -> "LiveContext":
+        return cls(thread=thread, store=store, request_context=context)
