@@ -79,9 +79,8 @@ async def _check_database(database: Database) -> None:
         misfits = misfits_of(server)
         seen = None if misfits else await current_revision(database)
     except Exception as error:  # noqa: BLE001 - not reachable yet; readiness says so
-        log_failure(
-            logger, "database_unreachable_at_start", error, reason=_sentence_of(error), cure="chatkit-postgres check"
-        )
+        reason = _sentence_of(error)
+        log_failure(logger, "database_unreachable_at_start", error, reason=reason, cure="chatkit-postgres check")
         return
     if misfits:
         for sentence in misfits:
