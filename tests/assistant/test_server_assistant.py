@@ -1,18 +1,23 @@
-"""How a team's ChatKitServer is made and asked: every shape of a constructor, and hooks that are written wrongly."""
+"""How a team's ChatKitServer is made and asked: constructors, hooks that are written wrongly, and runs around which is
+whatever is around an agent's."""
 
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from agents import Agent, GuardrailFunctionOutput, Runner, function_tool, input_guardrail
+from chatkit.agents import AgentContext, simple_to_agent_input, stream_agent_response
+from chatkit.errors import CustomStreamError
 from chatkit.server import ChatKitServer
 from chatkit.types import ThreadStreamEvent
 
 from benchmarks.sample_server import MemoryStore
-from chatkit_postgres import Database, DatabaseStore
+from chatkit_postgres import Database, DatabaseStore, Refusal
 from chatkit_postgres.assistant.loading import AssistantError, load_assistant
 from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.server import ServerAssistant
-from tests.support.chat import Chat, create
+from chatkit_postgres.chat.server import ChatServer
+from tests.support.chat import Chat, create, stored
 
 
 class Base(ChatKitServer[Any]):
@@ -125,3 +130,75 @@ async def test_a_hook_that_yields_nothing_says_how_to_write_it(
     assert [event["type"] for event in events][-1] == "error"
     (line,) = [record.getMessage() for record in caplog.records if "hook_returns_no_events" in record.getMessage()]
     assert "async generator" in line
+
+
+@function_tool
+def current_time() -> str:
+    """The time."""
+    raise ValueError("the clock has stopped")
+
+
+@function_tool(failure_error_function=None)
+def calendar() -> str:
+    """The calendar."""
+    raise CustomStreamError("The calendar is closed today.", allow_retry=False)
+
+
+@input_guardrail
+async def no_shouting(_context: Any, _agent: Any, given: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(
+        output_info=Refusal("Please do not shout."), tripwire_triggered="HELLO" in str(given)
+    )
+
+
+class Running(Base):
+    """A run of the Agents SDK, as people write it."""
+
+    agent = Agent[Any](name="Ours", tools=[current_time, calendar], input_guardrails=[no_shouting])
+
+    async def respond(self, thread: Any, input_user_message: Any, context: Any) -> AsyncIterator[ThreadStreamEvent]:
+        page = await self.store.load_thread_items(thread.id, None, 20, "desc", context)
+        running = AgentContext[Any](thread=thread, store=self.store, request_context=context)
+        asked = await simple_to_agent_input(list(reversed(page.data)))
+        async for event in stream_agent_response(running, Runner.run_streamed(self.agent, asked, context=running)):
+            yield event
+
+
+async def asked(chat: Chat, words: str) -> list[dict[str, Any]]:
+    return [event for event in await chat.events(create(words)) if event["type"] == "error"]
+
+
+@pytest.fixture
+def running(store: DatabaseStore) -> Chat:
+    return Chat(store, load_assistant(Running, ModelOptions(), store))
+
+
+async def test_a_guardrails_own_sentence_reaches_the_user(running: Chat) -> None:
+    (error,) = await asked(running, "HELLO")
+    assert (error["message"], error["allow_retry"]) == ("Please do not shout.", False)
+    assert await asked(running, "Hello") == []
+
+
+async def test_a_tool_that_fails_is_logged_and_the_answer_goes_on(
+    running: Chat, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await asked(running, "What time is it?") == []
+    (line,) = [record.getMessage() for record in caplog.records if "tool_failed" in record.getMessage()]
+    assert "current_time" in line
+    assert "the clock has stopped" not in line
+
+
+async def test_what_a_tool_raises_for_the_user_ends_the_turn_with_it(running: Chat) -> None:
+    (error,) = await asked(running, "Open the calendar")
+    assert error["message"] == "The calendar is closed today."
+
+
+async def test_an_answer_that_grows_too_long_is_ended(running: Chat, store: DatabaseStore) -> None:
+    assistant = running.server.assistant
+    running.server = ChatServer(store, assistant, running.attachments, max_answer_characters=300)
+    (error,) = await asked(running, "Tell me something long")
+    assert "long" in error["message"]
+    (turn,) = await stored(store, "SELECT error_code FROM chat_turns")
+    assert turn["error_code"] == "answer_too_long"
+    (row,) = await stored(store, "SELECT sender_name FROM chat_messages WHERE sender_type = 'assistant'")
+    assert row["sender_name"] == "Ours"
