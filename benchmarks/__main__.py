@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from benchmarks import servers, store
-from chatkit_postgres.db import Database, migrations
+from chatkit_postgres.db import Database, Statement, migrations
 from chatkit_postgres.db.embedded import EmbeddedPostgres
 
 
@@ -28,12 +28,9 @@ def machine(database: URL) -> str:
 
 
 async def _version_of(database: URL) -> str:
-    asked = Database(database, pooled=False)
-    try:
-        async with asked.connection() as connection:
-            return str((await connection.exec_driver_sql("SHOW server_version")).scalar_one())
-    finally:
-        await asked.close()
+    version = Statement("version", "SELECT current_setting('server_version') AS version")
+    (row,) = await Database(database, pooled=False).run_once(version)
+    return str(row["version"])
 
 
 def main() -> None:

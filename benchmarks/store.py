@@ -8,7 +8,6 @@ Both sides run in turn on one machine and one PostgreSQL, so only the ratio mean
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -23,6 +22,7 @@ from chatkit_postgres.store.ids import message_uuid, new_id, session_uuid
 from chatkit_postgres.store.rows import item_row
 from chatkit_postgres.store.sql import items as sql
 from tests.support.items import assistant_message, thread, user_message
+from tests.support.sql import Statements
 
 ROUNDS = 5
 KILOBYTE = "x" * 1000
@@ -94,8 +94,8 @@ def session_turn(engine: AsyncEngine, thread_id: str) -> Turn:
     return turn
 
 
-class Statements:
-    """What an engine sends: through SQLAlchemy, with what begins and ends a transaction, and past it."""
+class SessionStatements:
+    """How many statements an engine sends, with those that begin and end a transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.count = 0
@@ -106,22 +106,14 @@ class Statements:
         self.count += 1
 
 
-class DirectStatements(Statements):
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine)
-        event.listen(engine.sync_engine, "connect", self._listen)
-
-    def _listen(self, connection: Any, *_: Any) -> None:
-        connection.driver_connection.add_query_logger(self._add)
-
-
 async def measure(url: URL, seconds: float) -> None:
     store = DatabaseStore(Database(url))
     sessions = create_async_engine(store.database.url)
     connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
+    own, theirs = Statements(store.database), SessionStatements(sessions)
     counted = {
-        "this store": DirectStatements(store.database.engine),
-        "SQLAlchemySession": Statements(sessions),
+        "this store": lambda: len(own.names),
+        "SQLAlchemySession": lambda: theirs.count,
     }
     speeds: dict[str, list[float]] = {"this store": [], "asyncpg alone": [], "SQLAlchemySession": []}
     statements, written = dict.fromkeys(speeds, 3.0), dict.fromkeys(speeds, 0.0)
@@ -135,12 +127,12 @@ async def measure(url: URL, seconds: float) -> None:
                 "SQLAlchemySession": lambda t=thread_id: session_turn(sessions, t),
             }[name]()
             await turn()
-            before, sent = await _written(connection), counted[name].count if name in counted else 0
+            before, sent = await _written(connection), counted[name]() if name in counted else 0
             figures.append(await turns_per_second(turn, seconds))
             turns = figures[-1] * seconds
             written[name] = (await _written(connection) - before) / turns
             if name in counted:
-                statements[name] = (counted[name].count - sent) / turns
+                statements[name] = (counted[name]() - sent) / turns
     floor = statistics.median(speeds["asyncpg alone"])
     print(f"{'':20}{'turns/s':>10}{'ratio':>8}{'statements':>12}{'bytes written':>15}   a turn of two messages of 1 KB")
     for name, figures in speeds.items():

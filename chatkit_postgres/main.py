@@ -1,7 +1,7 @@
 """Builds the ASGI application, to run alone or mounted in another one."""
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -14,11 +14,11 @@ from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.proxies import ProxyRefused
 from chatkit_postgres.db import Database
 from chatkit_postgres.observability.logs import configure_logging
-from chatkit_postgres.settings import ConfigurationError, Settings, load_settings, unknown_settings
+from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.settings import ConfigurationError, Deployment, Settings, load_settings, unknown_settings
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.wiring.application import Lifespan, build_application
 from chatkit_postgres.wiring.lifespan import running
-from chatkit_postgres.wiring.models import model_options
 from chatkit_postgres.wiring.parts import Parts, build_parts
 
 
@@ -32,26 +32,35 @@ def create_app(
     each request, in place of tokens, and returns a ``chatkit_postgres.auth.User``, or None for nobody's request.
     Raises ConfigurationError with every problem at once.
     """
-    # Nobody has written the names of settings that were passed.
+    # Settings that were passed have no unknown names.
     unknown = unknown_settings() if settings is None else []
-    settings = settings or load_settings()
-    if authenticate is not None:
-        # The application signs its users in, so no development tokens are issued.
-        settings = settings.model_copy(update={"auth_mode": "jwt"})
-    problems = settings.problems(verifies_tokens=authenticate is None)
-    database_url = settings.database_url or settings.embedded_url
-    if database_url is None:
+    deployment = Deployment(settings or load_settings(), is_hosted=authenticate is not None)
+    return deploy(deployment, assistant=assistant, authenticate=authenticate, unknown=unknown)
+
+
+def deploy(
+    deployment: Deployment,
+    *,
+    assistant: object = None,
+    authenticate: IdentifyUser | None = None,
+    unknown: Sequence[str] = (),
+) -> FastAPI:
+    """As ``create_app``, for ``serve``, which also has an address and maybe an embedded database. ``unknown`` are
+    sentences about unknown settings, for the log."""
+    settings, metrics = deployment.settings, Metrics()
+    problems = deployment.problems()
+    if deployment.database_url is None:
         problems.append(
             "DATABASE_URL: not set. Set it, or start with `chatkit-postgres serve`, which brings its own database."
         )
     # Nothing is connected before the lifespan runs.
-    url = database_url.get_secret_value() if database_url is not None else "postgresql:///"
-    store = DatabaseStore(Database(url, pool_size=settings.database_pool_size))
-    options = model_options(settings, is_hosted=authenticate is not None)
+    url = deployment.database_url or "postgresql:///"
+    store = DatabaseStore(Database(url, pool_size=settings.database_pool_size, on_retry=metrics.count_retry))
+    options = settings.model_options(is_hosted=deployment.is_hosted)
     loaded, more_problems = _loaded(settings.assistant if assistant is None else assistant, options, store)
     if problems or more_problems or loaded is None:
         raise ConfigurationError(problems + more_problems)
-    parts = build_parts(settings, store, loaded, authenticate, unknown_settings=unknown)
+    parts = build_parts(deployment, store, loaded, metrics, authenticate, unknown_settings=unknown)
     app = build_application(parts, _standalone(parts))
     app.state.parts = parts
     return app
@@ -88,10 +97,11 @@ def _standalone(parts: Parts) -> Lifespan:
 
     @asynccontextmanager
     async def run(_: FastAPI) -> AsyncIterator[None]:
-        configure_logging(level=parts.settings.log_level, log_format=parts.settings.log_format)
+        settings = parts.deployment.settings
+        configure_logging(level=settings.log_level, log_format=settings.log_format)
         async with running(parts):
             _settle_memory()
-            with draining_on_signals(parts.runner.drain, seconds=parts.settings.drain_seconds):
+            with draining_on_signals(parts.runner.drain, seconds=settings.drain_seconds):
                 yield
             # The signal handler has given turns their time already; end those that are left.
             await parts.runner.drain(0)

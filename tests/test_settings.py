@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from chatkit_postgres.settings import ConfigurationError, Settings, is_loopback, load_settings, variable_name
+from chatkit_postgres.settings import (
+    ConfigurationError,
+    Deployment,
+    Settings,
+    is_loopback,
+    load_settings,
+    variable_name,
+)
 from tests.support.processes import ROOT
-
-INTERNAL = {"serve_host", "embedded_url"}
 
 
 @pytest.fixture(autouse=True)
@@ -16,11 +21,7 @@ def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def public_fields() -> list[str]:
-    return [name for name in Settings.model_fields if name not in INTERNAL]
-
-
-@pytest.mark.parametrize("field", public_fields())
+@pytest.mark.parametrize("field", [*Settings.model_fields])
 def test_every_setting_is_documented(field: str) -> None:
     assert Settings.model_fields[field].description
     name = re.escape(variable_name(field))
@@ -28,7 +29,7 @@ def test_every_setting_is_documented(field: str) -> None:
     assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("field", public_fields())
+@pytest.mark.parametrize("field", [*Settings.model_fields])
 def test_its_default_is_documented_as_it_is(field: str) -> None:
     line = rf"^\| `{re.escape(variable_name(field))}` \|.*\|([^|]*)\|$"
     found = re.search(line, (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
@@ -53,7 +54,7 @@ def test_its_default_is_documented_as_it_is(field: str) -> None:
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
-    assert sorted(documented) == sorted(variable_name(field) for field in public_fields())
+    assert sorted(documented) == sorted(variable_name(field) for field in [*Settings.model_fields])
 
 
 def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,17 +109,17 @@ def test_not_loopback(host: str | None) -> None:
 
 
 def test_development_mode_needs_loopback_an_embedded_database_and_no_key_of_ones_own() -> None:
-    assert load_settings(serve_host="127.0.0.1").is_dev
-    assert not load_settings(serve_host="0.0.0.0").is_dev
-    assert not load_settings().is_dev
-    assert not load_settings(serve_host="127.0.0.1", database_url="postgresql://h/d").is_dev
-    assert not load_settings(serve_host="127.0.0.1", jwt_secret="k" * 48).is_dev
+    assert Deployment(load_settings(), "127.0.0.1").is_dev
+    assert not Deployment(load_settings(), "0.0.0.0").is_dev
+    assert not Deployment(load_settings()).is_dev
+    assert not Deployment(load_settings(database_url="postgresql://h/d"), "127.0.0.1").is_dev
+    assert not Deployment(load_settings(jwt_secret="k" * 48), "127.0.0.1").is_dev
 
 
 def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("k" * 48 + "\n")
-    settings = load_settings(serve_host="0.0.0.0", jwt_secret_file=tmp_path / "secret")
+    settings = load_settings(jwt_secret_file=tmp_path / "secret")
     assert settings.jwt_key == "k" * 48
-    assert settings.problems() == []
-    (missing,) = load_settings(serve_host="0.0.0.0", jwt_secret_file=tmp_path / "none").problems()
+    assert Deployment(settings, "0.0.0.0").problems() == []
+    (missing,) = Deployment(load_settings(jwt_secret_file=tmp_path / "none"), "0.0.0.0").problems()
     assert missing.startswith("CHAT_JWT_SECRET_FILE: ")

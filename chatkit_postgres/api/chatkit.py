@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from chatkit.types import ChatKitReq, StreamingReq, is_streaming_req
@@ -15,13 +15,15 @@ from chatkit_postgres.api.body import BodyLimits, read_json_body
 from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.event_stream import EventStream, Readable
 from chatkit_postgres.api.idempotency import idempotency_key, request_hash
-from chatkit_postgres.chat.replay import Replay
-from chatkit_postgres.chat.requests import RequestLimits, parse_request, told_by_client
-from chatkit_postgres.chat.runner import TurnRunner
-from chatkit_postgres.chat.running_turn import RunningTurn
+from chatkit_postgres.chat.requests import RequestLimits, client_context, parse_request
 from chatkit_postgres.chat.server import ChatServer
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.turns.replay import Replay
+from chatkit_postgres.chat.turns.runner import TurnRunner
+from chatkit_postgres.chat.turns.running_turn import RunningTurn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import KeyReused, KeyTaken
+from chatkit_postgres.store.session import WriteSession
 
 
 @dataclass(frozen=True)
@@ -63,38 +65,38 @@ class ChatEndpoint:
         thread_id = getattr(operation.params, "thread_id", None)
         if thread_id is not None:
             bind_contextvars(thread_id=thread_id[:100])
-        context.client_context = told_by_client(operation, self._limits.request)
+        context = replace(context, client_context=client_context(operation, self._limits.request))
         if not is_streaming_req(operation):
             answer = await self._server.answer(operation, context)
             return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
         key = idempotency_key(request)
         if key is None:
-            return self._follow(await self._run(operation, Turn(operation.type), context))
+            return self._follow(await self._run(operation, WriteSession(operation.type), context))
         return await self._run_once(operation, key, context)
 
-    async def _run(self, operation: StreamingReq, turn: Turn, context: RequestContext) -> RunningTurn:
-        context.turn = turn
-        return await self._runner.start(self._server.stream(operation, context), context)
+    async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
+        context, draft = replace(context, session=session), Draft()
+        return await self._runner.start(self._server.stream(operation, context, draft), context, draft)
 
     async def _run_once(self, operation: StreamingReq, key: str, context: RequestContext) -> Response:
         digest = request_hash(operation)
         try:
             running = self._runner.find(key, digest, context)
             if running is None:
-                turn = Turn(operation.type, idempotency_key=key, request_hash=digest)
-                running = await self._run(operation, turn, context)
+                session = WriteSession(operation.type, idempotency_key=key, request_hash=digest)
+                running = await self._run(operation, session, context)
             else:
                 await running.primed()
             return self._follow(running)
         except KeyTaken:
             # By a turn that was opened meanwhile: here, in another process, or before a restart.
             running = self._runner.find(key, digest, context)
-            if running is not None and running.turn.is_open:
+            if running is not None and running.session.is_open:
                 return self._follow(running)
             return self._stream(await self._replayed(key, digest, context), lambda: None)
 
     async def _replayed(self, key: str, digest: str, context: RequestContext) -> Replay:
-        entry = await self._server.store.find_turn(key, context)
+        entry = await self._server.store.turns.find(key, context)
         if entry is None:
             # Forgotten, or deleted with its user, between two statements.
             raise KeyTaken

@@ -20,7 +20,7 @@ def usage_router(store: DatabaseStore, authenticate: Authenticate) -> APIRouter:
 
     @router.get("/api/usage")
     async def usage(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
-        days = await store.usage_by_day(context, days=_days(request.query_params.get("days")))
+        days = await store.turns.usage_by_day(context, days=_days(request.query_params.get("days")))
         total = {name: sum(day[name] for day in days) for name in COUNTED}
         return JSONResponse({"days": days, "total": total}, headers={"Cache-Control": "no-store"})
 

@@ -29,19 +29,20 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
-from chatkit_postgres.assistant.base import Assistant, Choices, SendDelta
+from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.guardrails import told_as_answer
 from chatkit_postgres.assistant.images import StoredImages, partial_images_of
-from chatkit_postgres.assistant.mcp_servers import McpServers, watcher
+from chatkit_postgres.assistant.mcp_servers import watcher
 from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.silence import without_empty_messages
 from chatkit_postgres.assistant.turn_hooks import TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.assistant.user_errors import user_facing_errors
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.store.session import WriteSession
 
 MAX_MODEL_CALLS = 20
 
@@ -61,15 +62,11 @@ class AgentAssistant(Assistant):
     ) -> None:
         self.default_agent = agent
         self.models: ModelProvider | None = None
-        self.is_traced = False
-        """Set by ``CHAT_TRACING``."""
-        self.mcp: McpServers | None = None
-        """Set when ``CHAT_MCP_FILE`` is; its tools are added to the agent's own."""
         self._converter = converter
         self._actions = actions
 
-    def prepare(self, models: ModelProvider, choices: Choices) -> None:
-        super().prepare(models, choices)
+    def prepare(self, models: ModelProvider, choices: Choices, services: Services = NO_SERVICES) -> None:
+        super().prepare(models, choices, services)
         self.models = models
 
     async def agent(self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]) -> Agent[Any]:
@@ -84,7 +81,7 @@ class AgentAssistant(Assistant):
 
     def runs_of(self, request: RequestContext) -> FollowedRuns:
         """Of a guardrail, an action or a title: the configured models, too."""
-        return FollowedRuns(self.models, request, is_traced=self.is_traced)
+        return FollowedRuns(self.models, request, is_traced=self.services.is_traced)
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
         for handler in self._actions:
@@ -96,7 +93,7 @@ class AgentAssistant(Assistant):
     def missing_tools(self, names: Sequence[str]) -> list[str]:
         """Those that the default agent lacks: a message demands a tool of the agent that starts. Empty where MCP
         servers may have more, because their tools are known only while a server is connected."""
-        if self.mcp is not None or self.default_agent.mcp_servers:
+        if self.services.mcp is not None or self.default_agent.mcp_servers:
             return []
         known = {tool.name for tool in self.default_agent.tools} | self.own_tool_choices
         return [name for name in names if name not in known]
@@ -105,11 +102,11 @@ class AgentAssistant(Assistant):
         """What turns thread items into model input."""
         if self._converter is not None:
             return self._converter
-        turn = context.request_context.turn
+        notes = context.request_context.history_notes
         return HistoryConverter(
             resolve_tag=lambda tag: self.resolve_tag(tag, context),
-            cut_short=turn.cut_short if turn is not None else {},
-            without_pictures=turn.without_pictures if turn is not None else frozenset(),
+            cut_short=notes.cut_short,
+            without_pictures=notes.without_images,
             files=context.request_context.files,
             said=client_context_text(context.request_context),
         )
@@ -129,7 +126,7 @@ class AgentAssistant(Assistant):
     async def _answer(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta | None = None
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        turn = context.request_context.turn
+        request = context.request_context
         wanted = self._wanted(history)
         agent = await self.agent(history, context)
         # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
@@ -140,7 +137,7 @@ class AgentAssistant(Assistant):
         failed_usage.set(spent)
         # Traces carry the conversation to a third party, so somebody has to ask for that.
         run_config = RunConfig(
-            model=wanted.model, tracing_disabled=not self.is_traced, tool_error_formatter=hooks.failed
+            model=wanted.model, tracing_disabled=not self.services.is_traced, tool_error_formatter=hooks.failed
         )
         if self.models is not None:
             run_config.model_provider = self.models
@@ -154,15 +151,14 @@ class AgentAssistant(Assistant):
             hooks=hooks,
         )
         try:
-            shown: Any = _TextInterceptor(result, context.request_context.turn, running, send_delta)
+            shown: Any = _TextInterceptor(result, request.session, running, send_delta)
             events = stream_agent_response(running, shown, converter=_images(agent, context))
             with user_facing_errors():
                 async for event in without_empty_messages(events):
                     yield await running.first_call(event)
         finally:
-            if turn is not None:
-                spent.update(token_counts(result.context_wrapper.usage))
-                turn.usage = dict(spent)
+            spent.update(token_counts(result.context_wrapper.usage))
+            request.outcome.usage = dict(spent)
             # After a stopped turn, a task of the SDK still waits for a tool's event; any event ends that wait.
             await running.stream(ProgressUpdateEvent(text=""))
             # Without it the model's stream runs on after the turn was stopped.
@@ -186,17 +182,17 @@ class AgentAssistant(Assistant):
         if wanted.tool_choice is not None:
             # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
             changes["model_settings"] = replace(_settings_for(agent, wanted.model), tool_choice=wanted.tool_choice.id)
-        if self.mcp is not None:
-            return with_servers(agent, self.mcp.connected, {}, **changes)
+        if self.services.mcp is not None:
+            return with_servers(agent, self.services.mcp.connected, {}, **changes)
         return agent.clone(**changes) if changes else agent
 
     async def start(self) -> None:
-        if self.mcp is not None:
-            self.mcp.start()
+        if self.services.mcp is not None:
+            self.services.mcp.start()
 
     async def close(self) -> None:
-        if self.mcp is not None:
-            await self.mcp.close()
+        if self.services.mcp is not None:
+            await self.services.mcp.close()
         if self.models is not None:
             await self.models.aclose()
 
@@ -221,10 +217,14 @@ class _TextInterceptor:
     overtake it."""
 
     def __init__(
-        self, run: RunResultStreaming, turn: Turn | None, context: AgentContext[Any], send_delta: SendDelta | None
+        self,
+        run: RunResultStreaming,
+        session: WriteSession | None,
+        context: AgentContext[Any],
+        send_delta: SendDelta | None,
     ) -> None:
         self._run = run
-        self._turn = turn
+        self._session = session
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._send_delta = send_delta
         self._begun: set[str] = set()
@@ -249,10 +249,10 @@ class _TextInterceptor:
                 await self._send_delta(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
 
     def _set_speaker(self, agent: Agent[Any]) -> None:
-        if self._turn is not None:
-            self._turn.sender_name = agent.name
+        if self._session is not None:
+            self._session.sender_name = agent.name
             # The guardrails of the agent that ends the run judge its answer.
-            self._turn.awaits_verdict = bool(agent.output_guardrails)
+            self._session.awaits_verdict = bool(agent.output_guardrails)
 
 
 def with_servers(

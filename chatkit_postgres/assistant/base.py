@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from agents import ModelProvider
 from chatkit.agents import AgentContext
@@ -28,6 +29,9 @@ from chatkit_postgres.assistant.titles import title_of
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotSupported
+
+if TYPE_CHECKING:
+    from chatkit_postgres.assistant.mcp_servers import McpServers
 
 SendDelta = Callable[[ThreadStreamEvent], Awaitable[None]]
 LoadHistory = Callable[[], Awaitable[Sequence[ThreadItem]]]
@@ -57,6 +61,22 @@ class OpenChoices(Choices):
         return not self.tools or tool_id in self.tools
 
 
+@dataclass(frozen=True)
+class Services:
+    """What a server offers to its assistant."""
+
+    database: Database | None = None
+    transcriber: Transcriber | None = None
+    """Set when ``CHAT_TRANSCRIPTION_MODEL`` is."""
+    mcp: "McpServers | None" = None
+    """Set when ``CHAT_MCP_FILE`` is; its tools are added to an agent's own."""
+    is_traced: bool = False
+    """Set by ``CHAT_TRACING``."""
+
+
+NO_SERVICES = Services()
+
+
 class Assistant(ABC):
     """Subclass this, or hand over an ``agents.Agent``, to decide what is answered.
 
@@ -69,10 +89,13 @@ class Assistant(ABC):
     accepted like those of ``CHAT_ALLOWED_TOOLS``, and no model is told to call them."""
     start_prompts: Mapping[str, str] = MappingProxyType({})
     """What an empty conversation of the playground proposes to say: the words, and what they lead to."""
-    database: Database | None = None
-    """The server's, set before the first request: for tables of your own. Hold no connection while a model talks."""
-    transcriber: Transcriber | None = None
-    """Set when ``CHAT_TRANSCRIPTION_MODEL`` is."""
+    services = Services()
+    """The server's, set by ``prepare``."""
+
+    @property
+    def database(self) -> Database | None:
+        """The server's, for tables of your own. Hold no connection while a model talks."""
+        return self.services.database
 
     def stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:
         """What a client may do with the stream of an answer."""
@@ -121,8 +144,10 @@ class Assistant(ABC):
         """What follows the runs of the Agents SDK that begin while the request is handled; None where none do."""
         return None
 
-    def prepare(self, models: ModelProvider, choices: Choices) -> None:
-        """Called once after loading, with the configured models and what the settings allow to choose."""
+    def prepare(self, models: ModelProvider, choices: Choices, services: Services = NO_SERVICES) -> None:
+        """Called once after loading, before the first request: with the configured models, the choices that the
+        settings allow, and the services of the server."""
+        self.services = services
         self.choices = replace(choices, tools=choices.tools | self.own_tool_choices)
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
@@ -146,9 +171,9 @@ class Assistant(ABC):
 
     async def transcribe(self, audio: AudioInput, context: RequestContext) -> TranscriptionResult:
         """Speech to text: by the configured model, if there is one."""
-        if self.transcriber is None:
+        if self.services.transcriber is None:
             raise NotSupported("This server does not transcribe speech.")
-        return await self.transcriber.transcribe(audio)
+        return await self.services.transcriber.transcribe(audio)
 
     async def start(self) -> None:  # noqa: B027 - most assistants begin nothing
         """Begin what runs beside the answers; called once, when the server starts, in its event loop."""

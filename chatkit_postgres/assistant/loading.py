@@ -10,7 +10,7 @@ from agents import Agent
 from chatkit.server import ChatKitServer
 
 from chatkit_postgres.assistant.agent import AgentAssistant
-from chatkit_postgres.assistant.base import Assistant, Choices
+from chatkit_postgres.assistant.base import Assistant, Choices, Services
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
 from chatkit_postgres.assistant.mcp_servers import McpServers, read_servers
 from chatkit_postgres.assistant.models import ModelOptions, configure_agents_sdk, model_provider, transcriber
@@ -43,14 +43,15 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         )
     if assistant.database not in {None, store.database}:
         raise AssistantError(f"{name}: it serves another application already")
-    assistant.transcriber = transcriber(options)
-    if isinstance(assistant, AgentAssistant):
-        assistant.is_traced = options.is_traced
-        if options.mcp_file is not None:
-            assistant.mcp = McpServers(read_servers(options.mcp_file))
-    elif options.mcp_file is not None:
+    if options.mcp_file is not None and not isinstance(assistant, AgentAssistant):
         raise AssistantError(f"{name} is no agents.Agent, and CHAT_MCP_FILE has tools for one")
-    assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools))
+    services = Services(
+        database=store.database,
+        transcriber=transcriber(options),
+        mcp=McpServers(read_servers(options.mcp_file)) if options.mcp_file is not None else None,
+        is_traced=options.is_traced,
+    )
+    assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools), services)
     return assistant
 
 
@@ -87,7 +88,7 @@ def _assistant_of(found: Any, options: ModelOptions, store: DatabaseStore) -> As
         case Assistant():
             return found
         case ChatKitServer():
-            return ServerAssistant(found, store, is_traced=options.is_traced)
+            return ServerAssistant(found, store)
         case Agent():
             # Without a model, it is also shown what a front end has to deal with.
             return DemoAssistant(found) if options.is_demo else AgentAssistant(found)

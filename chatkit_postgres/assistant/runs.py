@@ -31,26 +31,27 @@ from agents.run import AgentRunner, ToolErrorFormatter, get_default_agent_runner
 from chatkit_postgres.assistant.guardrails import told_as_answer
 from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
-from chatkit_postgres.context import RequestContext, Turn
-from chatkit_postgres.store.scope import request_of
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store.caller import StoreContext, request_of
 
 _current: ContextVar["FollowedRuns | None"] = ContextVar("followed_runs", default=None)
 
 
 class FollowedRuns:
-    """The runs of one request. ``turn`` is that of an answer or a streaming action, if its runs are to be counted."""
+    """The runs of one request. With ``counted``, they are those of an answer or a streaming action: their tokens, tools
+    and agents are recorded."""
 
     def __init__(
         self,
         models: ModelProvider | None,
         request: RequestContext,
         *,
-        turn: Turn | None = None,
+        counted: bool = False,
         is_traced: bool = False,
     ) -> None:
         self._models = models
         self._request = request
-        self._turn = turn
+        self._counted = counted
         self._is_traced = is_traced
         self._has_ended = False
         self._failed: Counter[str] = Counter()
@@ -62,7 +63,7 @@ class FollowedRuns:
     def follow(self) -> None:
         """Called in the task that starts the runs, or whose tasks do."""
         _current.set(self)
-        if self._turn is not None:
+        if self._counted:
             failed_usage.set(self._failed)
 
     @contextmanager
@@ -84,14 +85,14 @@ class FollowedRuns:
             stream.cancel()
         for usage in self._usages.values():
             self._failed.update(token_counts(usage))
-        if self._turn is not None and self._failed:
-            self._turn.usage = dict(self._failed)
+        if self._counted and self._failed:
+            self._request.outcome.usage = dict(self._failed)
 
     def counts(self, options: dict[str, Any]) -> bool:
         """Whether a run belongs to this request: not one that a worker, started by an earlier answer, begins later or
         for somebody else."""
         request = _request_behind(options.get("context"))
-        return self._turn is not None and not self._has_ended and (request is None or request is self._request)
+        return self._counted and not self._has_ended and (request is None or request is self._request)
 
     def note(self, usage: Usage) -> None:
         self._usages[id(usage)] = usage
@@ -103,10 +104,11 @@ class FollowedRuns:
     def speaks(self, run: object, agent: Agent[Any]) -> None:
         """An agent begins, in a run that streams."""
         self._is_guarded[id(run)] = bool(agent.output_guardrails)
-        if self._turn is not None:
-            self._turn.sender_name = agent.name
+        session = self._request.session
+        if self._counted and session is not None:
+            session.sender_name = agent.name
             # The guardrails of the agent that ends a run judge its answer; one run that is judged makes it a draft.
-            self._turn.awaits_verdict = any(self._is_guarded.values())
+            session.awaits_verdict = any(self._is_guarded.values())
 
     def options(self, given: dict[str, Any], *, is_answer: bool) -> dict[str, Any]:
         """A run's arguments, with our models, hooks and error handlers added; its caller's are kept."""
@@ -138,7 +140,7 @@ def _both(ours: Callable[[ToolErrorFormatterArgs[Any]], None], theirs: ToolError
     return formatted
 
 
-def _request_behind(context: Any) -> RequestContext | None:
+def _request_behind(context: Any) -> StoreContext | None:
     """The request that a run's context leads to; None where it leads to none."""
     if isinstance(context, RunContextWrapper):
         context = context.context

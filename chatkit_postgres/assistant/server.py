@@ -28,7 +28,15 @@ from chatkit.types import (
 from pydantic import TypeAdapter
 
 from chatkit_postgres.assistant.actions import ActionRules, RegisteredAction
-from chatkit_postgres.assistant.base import Assistant, Choices, LoadHistory, OpenChoices, SendDelta
+from chatkit_postgres.assistant.base import (
+    NO_SERVICES,
+    Assistant,
+    Choices,
+    LoadHistory,
+    OpenChoices,
+    SendDelta,
+    Services,
+)
 from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
@@ -56,16 +64,16 @@ class AlreadyServingError(Exception):
 
 
 class ServerAssistant(Assistant):
-    def __init__(self, server: ChatKitServer[Any], store: DatabaseStore, *, is_traced: bool = False) -> None:
+    def __init__(self, server: ChatKitServer[Any], store: DatabaseStore) -> None:
         """Raises OwnAttachmentStoreError or AlreadyServingError."""
         self.server = server
         self._models: ModelProvider | None = None
-        self._is_traced = is_traced
         _adopt(server, store)
         if uncalled := [name for name in UNCALLED if self._overrides(name)]:
             logger.warning("server_methods_are_not_called", server=type(server).__qualname__, methods=uncalled)
 
-    def prepare(self, models: ModelProvider, choices: Choices) -> None:
+    def prepare(self, models: ModelProvider, choices: Choices, services: Services = NO_SERVICES) -> None:
+        super().prepare(models, choices, services)
         self._models = models
         self.choices = OpenChoices(choices.models, choices.tools)
 
@@ -133,7 +141,9 @@ class ServerAssistant(Assistant):
         return getattr(type(self.server), name) is not getattr(ChatKitServer, name)
 
     def runs_of(self, request: RequestContext) -> FollowedRuns:
-        return FollowedRuns(self._models, request, turn=request.turn, is_traced=self._is_traced)
+        return FollowedRuns(
+            self._models, request, counted=request.session is not None, is_traced=self.services.is_traced
+        )
 
 
 async def _events(start: Callable[[], AsyncIterator[ThreadStreamEvent]]) -> AsyncGenerator[ThreadStreamEvent, None]:

@@ -63,7 +63,7 @@ class Attachments(AttachmentStore[RequestContext]):
 
     async def awaited(self, attachment_id: str, context: RequestContext) -> StoredFile:
         """What may be uploaded now, before a byte is read. Raises NotFound, LinkExpired or AlreadyUploaded."""
-        stored = await self._store.load_file(attachment_id, context)
+        stored = await self._store.attachments.load_file(attachment_id, context)
         if stored.state != "pending":
             raise AlreadyUploaded
         if stored.is_late or stored.storage_key is None:
@@ -86,12 +86,12 @@ class Attachments(AttachmentStore[RequestContext]):
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Mark it; a job removes the bytes, then the row. Raises NotFound if there is none."""
-        await self._store.load_file(attachment_id, context)
+        await self._store.attachments.load_file(attachment_id, context)
         await self._store.delete_attachment(attachment_id, context)
 
     async def described(self, attachment_id: str, context: RequestContext) -> dict[str, Any]:
         """The attachment as ChatKit knows it, with links; ``download_url`` once its bytes are there."""
-        stored = await self._store.load_file(attachment_id, context)
+        stored = await self._store.attachments.load_file(attachment_id, context)
         told = shown(self._told(stored.attachment, context))
         if stored.state == "ready":
             told["download_url"] = self.link(context)(attachment_id, "content")
@@ -125,7 +125,7 @@ class Attachments(AttachmentStore[RequestContext]):
         await self._storage.look()
 
     async def _ready(self, attachment_id: str, context: RequestContext) -> tuple[StoredFile, str]:
-        stored = await self._store.load_file(attachment_id, context)
+        stored = await self._store.attachments.load_file(attachment_id, context)
         if stored.state != "ready" or stored.storage_key is None:
             raise NotFound(NO_FILE)
         return stored, f"{stored.storage_key}/{stored.sha256}"

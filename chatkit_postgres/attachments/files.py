@@ -59,8 +59,8 @@ class OwnFiles(Files):
         upload = Upload(io.BytesIO(data), len(data))
         attachment = await self._intake.take_new(new_attachment(name, "image/png"), upload, self._context)
         self._made.add(attachment.id)
-        if self._context.turn is not None:
-            self._context.turn.made_attachments.add(attachment.id)
+        if self._context.session is not None:
+            self._context.session.made_attachments.add(attachment.id)
         return reference_to(attachment.id)
 
     async def delete_image(self, reference: str) -> None:
@@ -71,7 +71,7 @@ class OwnFiles(Files):
 
     async def _read(self, attachment_id: str, ending_of: Callable[[str], str | None], max_bytes: int) -> bytes | None:
         try:
-            stored = await self._store.load_file(attachment_id, self._context)
+            stored = await self._store.attachments.load_file(attachment_id, self._context)
             if stored.state != "ready" or (ending := ending_of(str(stored.content_type))) is None:
                 return None
             return await self._storage.read(f"{stored.storage_key}/{stored.sha256}{ending}", max_bytes)

@@ -67,7 +67,7 @@ class Intake:
     async def announce(self, attachment: Attachment, context: RequestContext, *, declared_bytes: int) -> str:
         """A row, and the key under which its objects will be. Raises TooManyAttachments."""
         storage_key = f"{secrets.token_hex(1)}/{secrets.token_hex(16)}"
-        await self._store.create_attachment(
+        await self._store.attachments.create(
             attachment,
             context,
             storage_key=storage_key,
@@ -103,7 +103,7 @@ class Intake:
                 key + ending, rendition.data, content_type=rendition.content_type, disposition="attachment"
             )
         try:
-            await self._store.finish_upload(attachment, context, stored_bytes=upload.size, sha256=digest)
+            await self._store.attachments.finish_upload(attachment, context, stored_bytes=upload.size, sha256=digest)
         except NotFound:
             # Another upload was quicker, with other bytes, or it was deleted meanwhile.
             for ending in ("", *renditions):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,19 +50,25 @@ class Bucket:
 class ObjectStorage(Storage):
     """In a directory, or in a bucket that speaks S3."""
 
-    def __init__(self, store: LocalStore | S3Store | MemoryStore, *, directory: Path | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        store: LocalStore | S3Store | MemoryStore,
+        on_failure: Callable[[str], object] = lambda _: None,
+        *,
+        directory: Path | None = None,
+    ) -> None:
+        super().__init__(on_failure)
         self._store = store
         self._directory = directory
 
     @classmethod
-    def in_directory(cls, directory: Path) -> "ObjectStorage":
+    def in_directory(cls, directory: Path, on_failure: Callable[[str], object] = lambda _: None) -> "ObjectStorage":
         """Makes the directory, for our eyes only. Raises OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(LocalStore(directory, automatic_cleanup=True), directory=directory)
+        return cls(LocalStore(directory, automatic_cleanup=True), on_failure, directory=directory)
 
     @classmethod
-    def in_bucket(cls, bucket: Bucket) -> "ObjectStorage":
+    def in_bucket(cls, bucket: Bucket, on_failure: Callable[[str], object] = lambda _: None) -> "ObjectStorage":
         given = {
             "prefix": bucket.prefix,
             "endpoint": bucket.endpoint,
@@ -82,7 +88,7 @@ class ObjectStorage(Storage):
             },
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
         )
-        return cls(store)
+        return cls(store, on_failure)
 
     async def put(self, key: str, data: BinaryIO | bytes, *, content_type: str, disposition: str) -> None:
         """Whole or not at all, and on the disk when this returns. The type and the disposition are for those who fetch
@@ -135,7 +141,7 @@ class ObjectStorage(Storage):
             if isinstance(error, FileNotFoundError) and operation in {"get", "delete"}:
                 raise NotFound(NO_FILE) from None
             log_failure(logger, "storage_failed", error, operation=operation, reason=_storage_reason(error))
-            self.on_failure(operation)
+            self._on_failure(operation)
             raise StorageUnavailable from None
 
     async def _pieces(self, stream: "BytesStream") -> AsyncIterator[bytes]:

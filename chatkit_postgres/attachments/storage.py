@@ -12,8 +12,9 @@ from chatkit_postgres.store.attachments import NO_FILE
 class Storage(ABC):
     """Objects by keys of ours. Raises StorageUnavailable when it cannot be reached."""
 
-    def __init__(self) -> None:
-        self.on_failure: Callable[[str], object] = lambda _: None
+    def __init__(self, on_failure: Callable[[str], object] = lambda _: None) -> None:
+        """``on_failure`` is called with the name of each operation that fails."""
+        self._on_failure = on_failure
 
     @abstractmethod
     async def put(self, key: str, data: BinaryIO | bytes, *, content_type: str, disposition: str) -> None:

@@ -1,36 +1,32 @@
-"""Records why an answer ended early: a code in the ledger, the exception's type in the log, never its message."""
+"""Turns an exception that ends an answer into its last event, and records why the answer failed."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from chatkit.errors import CustomStreamError, ErrorCode, StreamError
+from chatkit.types import ErrorEvent
 
-from chatkit.errors import BaseStreamError, ErrorCode, StreamError
-from chatkit.types import ThreadStreamEvent
-
-from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AssistantRefused, ChatError, InternalError
 from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.store.outcome import Outcome
 
 logger = get_logger(__name__)
 
 
-async def recording_failure(
-    events: AsyncGenerator[ThreadStreamEvent, None], context: RequestContext
-) -> AsyncGenerator[ThreadStreamEvent, None]:
-    """Yields the same events. On failure, sets the turn's error code and logs the exception without its message."""
-    try:
-        async with aclosing(events):
-            async for event in events:
-                yield event
-    except BaseStreamError as error:
-        own = InternalError.code if error.allow_retry else AssistantRefused.code
-        _record(context, error.code if isinstance(error, ChatError) else own)
-        raise
-    except Exception as error:  # noqa: BLE001 - the SDK would log the message
-        _record(context, "assistant_failed")
-        log_failure(logger, "assistant_failed", error)
-        raise StreamError(ErrorCode.STREAM_ERROR, allow_retry=True) from None
+def failure_event(error: Exception, outcome: Outcome) -> ErrorEvent:
+    """Record the error's code in the outcome. An unexpected exception is logged by its type, never with its message,
+    which may quote the user."""
+    match error:
+        case CustomStreamError():
+            outcome.error_code = _code_of(error)
+            return ErrorEvent(code="custom", message=error.message, allow_retry=error.allow_retry)
+        case StreamError():
+            outcome.error_code = _code_of(error)
+            return ErrorEvent(code=error.code, allow_retry=error.allow_retry)
+        case _:
+            outcome.error_code = "assistant_failed"
+            log_failure(logger, "assistant_failed", error)
+            return ErrorEvent(code=ErrorCode.STREAM_ERROR, allow_retry=True)
 
 
-def _record(context: RequestContext, code: str) -> None:
-    if context.turn is not None:
-        context.turn.error_code = code
+def _code_of(error: CustomStreamError | StreamError) -> str:
+    if isinstance(error, ChatError):
+        return error.code
+    return InternalError.code if error.allow_retry else AssistantRefused.code

@@ -13,15 +13,14 @@ from chatkit_postgres.store.rows import dump_json
 from chatkit_postgres.text import MAX_CUT_MARK, common_length, cut_middle
 
 BYTES_PER_TOKEN = 4
-"""About what it is for English as stored; other scripts have more bytes in a character, and fewer characters in a
-token."""
+"""An estimate for stored English; other scripts have more bytes in a character, and fewer characters in a token."""
 WEIGHT_OF_A_LINE = 200
 MIN_OUTPUT = 200
-"""Characters that are left of a tool's output in any case."""
+"""Characters of a tool's output that are never cut."""
 
 
 def limits_of(tokens: int) -> HistoryLimits:
-    """For so many tokens, estimated."""
+    """Limits for a token budget, estimated."""
     return HistoryLimits(bytes=tokens * BYTES_PER_TOKEN)
 
 
@@ -31,19 +30,18 @@ async def recent_items(
     """The newest turns within the limits, oldest first, in one statement; the newest turn in any case. Outputs of tools
     are cut in the middle until everything fits, but to no less than 200 characters.
 
-    If older turns were left out, the history begins with a user's message, if it has one, so that no answer stands
-    without its question. A tool call and its output are one item.
+    If older turns were left out, the history begins with a user's message, if it has one, so that no answer appears
+    without its question. A tool call and its output are one item. Fills the context's ``history_notes``.
     """
-    found = await store.load_newest_items(thread_id, limits, context)
-    if (turn := context.turn) is not None:
-        turn.cut_short.update(found.cut_short)
-        turn.without_pictures |= found.without_pictures
+    found = await store.history.load_newest(thread_id, limits, context)
+    notes = context.history_notes
+    notes.cut_short.update(found.cut_short)
+    notes.without_images |= found.without_images
     items: Sequence[ThreadItem] = found.items
     if found.is_cut:
         items = list(dropwhile(lambda item: not isinstance(item, UserMessageItem), items)) or items
-    if turn is not None and turn.answered is not None:
-        # It may have been asked long ago, and answered now.
-        items = [*(item for item in items if item.id != turn.answered.id), turn.answered]
+    if (answered := notes.answered) is not None:
+        items = [*(item for item in items if item.id != answered.id), answered]
     return _with_shorter_outputs(items, limits)
 
 
@@ -72,12 +70,12 @@ def _text_of(output: Any) -> str:
 
 
 def _weight_without_output(item: ThreadItem) -> int:
-    """In bytes. As in the statement, a picture, and a widget that says what it shows, are a line to a model."""
+    """In bytes. As in the statement, an image, and a widget with a text of its own, count as one line."""
     match item:
         case GeneratedImageItem():
             return WEIGHT_OF_A_LINE
-        case WidgetItem(copy_text=str(said)) if said:
-            return WEIGHT_OF_A_LINE + len(said.encode())
+        case WidgetItem(copy_text=str(text)) if text:
+            return WEIGHT_OF_A_LINE + len(text.encode())
         case ClientToolCallItem():
             return len(item.model_copy(update={"output": None}).model_dump_json().encode())
         case _:

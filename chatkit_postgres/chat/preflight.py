@@ -13,7 +13,7 @@ from chatkit_postgres.assistant import Assistant, Choices
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AttachmentUnavailable, Unprocessable
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.scope import check_active
+from chatkit_postgres.store.refusals import check_active
 
 
 async def preflight(request: ChatKitReq, context: RequestContext, store: DatabaseStore, assistant: Assistant) -> None:
@@ -23,20 +23,20 @@ async def preflight(request: ChatKitReq, context: RequestContext, store: Databas
             message = request.params.input
             _check_options(message.inference_options, assistant.choices)
             if message.attachments:
-                await _look_at(message.attachments, context, store)
+                await _check_attachments(message.attachments, context, store)
         case ItemsFeedbackReq(params=params) | ThreadsUpdateReq(params=params):
             check_active(await store.load_thread(params.thread_id, context))
         case _:
             pass
 
 
-async def _look_at(attachment_ids: list[str], context: RequestContext, store: DatabaseStore) -> None:
-    """The statement that opens the turn decides; this is where a clear refusal costs nothing yet."""
-    found = await store.load_files(attachment_ids, context)
+async def _check_attachments(attachment_ids: list[str], context: RequestContext, store: DatabaseStore) -> None:
+    """Refuse early, before anything is written; the statement that opens the turn checks again."""
+    found = await store.attachments.load_files(attachment_ids, context)
     if any(file.state != "ready" or file.session_id is not None for file in found):
         raise AttachmentUnavailable
-    if context.turn is not None:
-        context.turn.attachments = {file.attachment.id: file.attachment for file in found}
+    if context.session is not None:
+        context.session.attachments = {file.attachment.id: file.attachment for file in found}
 
 
 def _check_options(options: InferenceOptions, choices: Choices) -> None:

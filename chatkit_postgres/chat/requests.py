@@ -28,9 +28,9 @@ MAX_FEEDBACK_IDS = 100
 MAX_SHOWN_PATH = 200
 VALUES_OF_A_RECORDING = 20
 """A large request has one large string in it."""
-CLIENTS_WORD = ("userInfo", "pageContext")
+CLIENT_CONTEXT = ("userInfo", "pageContext")
 MAX_PARTS = 100
-"""Of a message. A text with a few mentions has a dozen; each part costs more than its bytes whenever it is read."""
+"""Of a message. A text with a few mentions has a dozen; each part costs time whenever the message is read."""
 
 # MediaRecorder calls it video where it may hold both.
 _AUDIO = re.compile(r"(audio/[a-z0-9.+-]{1,50}|video/(webm|mp4))( *; *[a-z]+=[\w.\"-]+)*", re.IGNORECASE)
@@ -40,7 +40,7 @@ _requests: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What a request may hold; its bytes are counted before it comes here."""
+    """Limits of a request's content; its bytes are counted while the body is received."""
 
     depth: int = 32
     values: int = 10_000
@@ -49,9 +49,9 @@ class RequestLimits:
     attachments: int = 10
     """Of one message."""
     metadata_characters: int = 4000
-    """Of what a client tells of its user and its page."""
+    """Of a client's ``userInfo`` and ``pageContext``."""
     bytes: int = 256 * 1024
-    """Of a request that brings no recording."""
+    """Of a request without a recording."""
 
 
 def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
@@ -81,13 +81,14 @@ def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
     return request
 
 
-def told_by_client(request: ChatKitReq, limits: RequestLimits) -> dict[str, Any]:
-    """What the client says of its user and of the page they look at; anything else in ``metadata`` is its own. Raises
-    Unprocessable if it is too long."""
-    told = {name: request.metadata[name] for name in CLIENTS_WORD if request.metadata.get(name) is not None}
-    if told and len(json.dumps(told, ensure_ascii=False)) > limits.metadata_characters:
-        raise Unprocessable(f"metadata: at most {limits.metadata_characters} characters of {', '.join(CLIENTS_WORD)}.")
-    return told
+def client_context(request: ChatKitReq, limits: RequestLimits) -> dict[str, Any]:
+    """The part of ``metadata`` that is information about the user and the current page. Raises Unprocessable if it is
+    too long."""
+    found = {name: request.metadata[name] for name in CLIENT_CONTEXT if request.metadata.get(name) is not None}
+    if found and len(json.dumps(found, ensure_ascii=False)) > limits.metadata_characters:
+        names = ", ".join(CLIENT_CONTEXT)
+        raise Unprocessable(f"metadata: at most {limits.metadata_characters} characters of {names}.")
+    return found
 
 
 def _refusal(error: ValidationError) -> Unprocessable:
@@ -98,7 +99,7 @@ def _refusal(error: ValidationError) -> Unprocessable:
         return Unprocessable("type: name the operation.")
     # The first part is the operation, which the union puts in front of the path.
     path = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    # Some of pydantic's sentences repeat what was sent.
+    # Some of pydantic's messages repeat the input.
     return Unprocessable(f"{path[-MAX_SHOWN_PATH:]}: {first['msg'][:MAX_SHOWN_PATH]}.")
 
 

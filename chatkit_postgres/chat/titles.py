@@ -1,8 +1,6 @@
-"""A new thread gets its title while its first answer is written."""
+"""Generates the title of a new thread while its first answer is streamed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 
 from chatkit.agents import AgentContext
 from chatkit.types import ThreadMetadata, UserMessageItem
@@ -18,39 +16,34 @@ MAX_TITLE = 500
 logger = get_logger(__name__)
 
 
-@asynccontextmanager
-async def generate_title_while_streaming(
-    thread: ThreadMetadata,
-    assistant: Assistant,
-    message: UserMessageItem | None,
-    context: AgentContext[RequestContext],
-) -> AsyncGenerator[Callable[[], None], None]:
-    """Generate the title in the background; call the yielded function to apply it once it is ready.
+class TitleTask:
+    """A background task that asks the assistant for a title. An answer neither waits for its title nor fails with it;
+    at the end of the answer the title gets a few seconds more."""
 
-    The SDK saves and announces a thread that has changed after each event. An answer neither waits for its title nor
-    fails with it; at the end it gets a few seconds.
-    """
-    if message is None or thread.title is not None:
-        yield lambda: None
-        return
-    asked = asyncio.create_task(_asked(assistant, message, context))
+    def __init__(
+        self,
+        thread: ThreadMetadata,
+        assistant: Assistant,
+        message: UserMessageItem,
+        context: AgentContext[RequestContext],
+    ) -> None:
+        self._thread = thread
+        self._task = asyncio.create_task(_title(assistant, message, context))
 
-    def look() -> None:
-        if asked.done() and not asked.cancelled() and thread.title is None:
-            thread.title = asked.result()
+    def apply(self) -> None:
+        """Set the title on the thread if it is ready and the thread has none."""
+        if self._task.done() and not self._task.cancelled() and self._thread.title is None:
+            self._thread.title = self._task.result()
 
-    try:
-        # One turn of the loop, so that a title that needs no waiting is there before the answer.
-        await asyncio.sleep(0)
-        look()
-        yield look
-        await asyncio.wait({asked}, timeout=MAX_SECONDS)
-        look()
-    finally:
-        asked.cancel()
+    async def wait(self) -> None:
+        await asyncio.wait({self._task}, timeout=MAX_SECONDS)
+        self.apply()
+
+    def cancel(self) -> None:
+        self._task.cancel()
 
 
-async def _asked(assistant: Assistant, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+async def _title(assistant: Assistant, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
     try:
         return _presentable(await assistant.title(message, context))
     except Exception as error:  # noqa: BLE001 - a thread without a title is still a thread
@@ -59,7 +52,7 @@ async def _asked(assistant: Assistant, message: UserMessageItem, context: AgentC
 
 
 def _presentable(title: object) -> str | None:
-    """Whatever a model made of it."""
+    """One line of at most MAX_TITLE characters, from whatever type an assistant returned."""
     if not isinstance(title, str):
         return None
     return " ".join(clean_text(title).split())[:MAX_TITLE] or None

@@ -16,7 +16,7 @@ from chatkit_postgres.cli.databases import own_database
 from chatkit_postgres.cli.init import init
 from chatkit_postgres.cli.serve import serve
 from chatkit_postgres.cli.users import users
-from chatkit_postgres.settings import ConfigurationError, load_settings, unknown_settings
+from chatkit_postgres.settings import ConfigurationError, Deployment, load_settings, unknown_settings
 
 # The SDKs take seconds to import. A command imports what it needs when it is known to run.
 
@@ -115,20 +115,21 @@ def check(
 ) -> None:
     """Check the configuration, assistant, keys, database, storage and model. Exits with 1 if any of them fails."""
     try:
-        settings = load_settings(serve_host=host)
+        settings = load_settings()
     except ConfigurationError as error:
         for problem in error.problems:
             typer.echo(f"configuration  failed  {problem}")
         raise typer.Exit(1) from None
-    problems = settings.problems(verifies_tokens=not mounted) + unknown_settings()
+    deployment = Deployment(settings, host, is_hosted=mounted)
+    problems = deployment.problems() + unknown_settings()
     for problem in problems:
         typer.echo(f"configuration  failed  {problem}")
     if not problems:
-        mode = "mounted" if mounted else "development" if settings.is_dev else "jwt"
+        mode = "mounted" if mounted else "development" if deployment.is_dev else "jwt"
         typer.echo(f"configuration  ok      {mode} mode")
     from chatkit_postgres.cli.checks import results_of
 
-    results = results_of(settings, verifies_tokens=not mounted)
+    results = results_of(deployment)
     for name, works, detail in results:
         typer.echo(f"{name:<13}  {'ok    ' if works else 'failed'}  {detail}")
     if problems or not all(works for _, works, _ in results):
@@ -142,13 +143,15 @@ def token(
 ) -> None:
     """Print a bearer token, signed with the development secret or with CHAT_JWT_SECRET."""
     from chatkit_postgres.auth.tokens import mint
-    from chatkit_postgres.wiring.identity import shared_secret, token_rules
 
-    settings = load_settings(serve_host="127.0.0.1")
-    if problems := settings.problems():
+    settings = load_settings()
+    deployment = Deployment(settings, "127.0.0.1")
+    if problems := deployment.problems():
         raise ConfigurationError(problems)
+    secret = settings.shared_secret(settings.data_dir, is_dev=deployment.is_dev)
+    rules = settings.token_rules(is_dev=deployment.is_dev)
     try:
-        typer.echo(mint(shared_secret(settings), user, seconds=minutes * 60, rules=token_rules(settings)))
+        typer.echo(mint(secret, user, seconds=minutes * 60, rules=rules))
     except ValueError as error:
         typer.echo(f"token: {error}", err=True)
         raise typer.Exit(1) from None

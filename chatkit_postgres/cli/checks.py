@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from chatkit_postgres.cli.databases import any_database, explained
 from chatkit_postgres.observability.logs import reason_of
-from chatkit_postgres.settings import ConfigurationError, Settings
+from chatkit_postgres.settings import ConfigurationError, Deployment
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -18,37 +18,38 @@ Result = tuple[str, bool, str]
 """Name of the check, whether it passed, and a sentence about it."""
 
 
-def results_of(settings: Settings, *, verifies_tokens: bool = True) -> list[Result]:
-    keys = (_check_keys,) if verifies_tokens else ()
+def results_of(deployment: Deployment) -> list[Result]:
+    keys = () if deployment.is_hosted else (_check_keys,)
     checks = (_check_assistant, *keys, _check_database, _check_storage, _check_model)
-    return [check(settings) for check in checks]
+    return [check(deployment) for check in checks]
 
 
-def _check_keys(settings: Settings) -> Result:
-    if settings.is_dev or not settings.uses_key_set:
+def _check_keys(deployment: Deployment) -> Result:
+    settings = deployment.settings
+    if deployment.is_dev or not settings.uses_key_set:
         return "keys", True, "a shared secret"
-    from chatkit_postgres.wiring.identity import token_rules, verification_keys
 
     async def look() -> bool:
-        return await verification_keys(settings, token_rules(settings)).look()
+        rules = settings.token_rules(is_dev=False)
+        return await settings.verification_keys(rules, settings.data_dir, is_dev=False).look()
 
     source = settings.jwks_url or settings.jwks_file
     works = asyncio.run(look())
     return "keys", works, f"{source} {'has keys to verify with' if works else 'gives no key set that can be used'}"
 
 
-def _check_assistant(settings: Settings) -> Result:
+def _check_assistant(deployment: Deployment) -> Result:
+    settings = deployment.settings
     from chatkit_postgres.assistant import AgentAssistant, AssistantError, load_assistant
     from chatkit_postgres.assistant.mcp_servers import McpError
     from chatkit_postgres.assistant.proxies import ProxyRefused
     from chatkit_postgres.db import Database
     from chatkit_postgres.store import DatabaseStore
-    from chatkit_postgres.wiring.models import model_options
 
     # Nothing is read from it.
     store = DatabaseStore(Database("postgresql:///"))
     try:
-        assistant = load_assistant(settings.assistant, model_options(settings), store)
+        assistant = load_assistant(settings.assistant, settings.model_options(), store)
     except (AssistantError, McpError, ProxyRefused) as error:
         return "assistant", False, str(error)
     if isinstance(assistant, AgentAssistant) and (missing := assistant.missing_tools(settings.allowed_tools)):
@@ -56,7 +57,8 @@ def _check_assistant(settings: Settings) -> Result:
     return "assistant", True, settings.assistant
 
 
-def _check_database(settings: Settings) -> Result:
+def _check_database(deployment: Deployment) -> Result:
+    settings = deployment.settings
     from chatkit_postgres.db import Database
     from chatkit_postgres.db.fitness import misfits_of, obstacles_to_migration, read_server
     from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
@@ -91,14 +93,14 @@ def _check_database(settings: Settings) -> Result:
         return "database", False, str(error)
 
 
-def _check_storage(settings: Settings) -> Result:
+def _check_storage(deployment: Deployment) -> Result:
+    settings = deployment.settings
     from chatkit_postgres.attachments.storage import NoStorage
     from chatkit_postgres.errors import ChatError
-    from chatkit_postgres.wiring.files import file_storage
 
     place = settings.storage_url or settings.data_dir / "attachments"
     try:
-        storage = file_storage(settings)
+        storage = settings.file_storage(settings.data_dir)
         if isinstance(storage, NoStorage):
             return "storage", True, "none: the extra `files` is not installed, and CHAT_ATTACHMENT_TYPES is none"
         asyncio.run(storage.look())
@@ -109,15 +111,14 @@ def _check_storage(settings: Settings) -> Result:
     return "storage", True, f"{place}"
 
 
-def _check_model(settings: Settings) -> Result:
+def _check_model(deployment: Deployment) -> Result:
     from agents import AgentsException
     from openai import OpenAIError
 
     from chatkit_postgres.assistant.models import model_provider, one_word
     from chatkit_postgres.assistant.proxies import ProxyRefused
-    from chatkit_postgres.wiring.models import model_options
 
-    options = model_options(settings)
+    options = deployment.settings.model_options()
     if options.is_demo:
         return "model", True, "the built-in demo model, nothing to reach"
     server = options.base_url or "OpenAI"

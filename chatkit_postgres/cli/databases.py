@@ -22,7 +22,7 @@ def explained() -> Iterator[None]:
         yield
     except (SQLAlchemyError, PostgresError, InterfaceError, OSError, DatabaseUnavailable) as error:
         cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
-        lines = str(getattr(cause, "orig", None) or cause).splitlines()
+        lines = str(getattr(cause, "orig", getattr(cause, "cause", cause))).splitlines()
         raise ConfigurationError([f"DATABASE_URL: {lines[0] if lines else type(cause).__name__}"]) from None
 
 

@@ -1,6 +1,7 @@
-"""`serve`: one process, or several, with the database where there is none."""
+"""The `serve` command: one process or several, with an embedded database where none is configured."""
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -16,18 +17,20 @@ import typer
 
 from chatkit_postgres import __version__
 from chatkit_postgres.cli.databases import check_fitness, reserved_database
-from chatkit_postgres.settings import ConfigurationError, Settings, is_loopback, load_settings
+from chatkit_postgres.settings import ConfigurationError, Deployment, is_loopback, load_settings, unknown_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Config
 
-# Longer than it takes to save and close the running turns; uvicorn waits for open streams for ever otherwise.
+# Longer than it takes to save and close the running turns; without it uvicorn waits for open streams without a limit.
 GRACEFUL_SECONDS = 10
 HTTP_PROTOCOL = "chatkit_postgres.api.http_protocol:BoundedHttpProtocol"
 APPLICATION = "chatkit_postgres.cli.serve:create_app_of_worker"
 REPORT = "CHATKIT_POSTGRES_START_REPORT"
-"""The environment variable that names the file in which a worker says why it cannot start."""
+"""The environment variable with the file to which a worker writes why it cannot start."""
+STARTED = "CHATKIT_POSTGRES_STARTED"
+"""The environment variable with the address and the embedded database, as JSON, for workers."""
 
 
 def serve(
@@ -37,8 +40,8 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
 ) -> None:
     """Start the server. Without DATABASE_URL it brings its own PostgreSQL and migrates it."""
-    settings = load_settings(serve_host=host)
-    problems = settings.problems() + _port_problems(host, port)
+    settings = load_settings()
+    problems = Deployment(settings, host).problems() + _port_problems(host, port)
     if problems:
         raise ConfigurationError(problems)
     from chatkit_postgres.observability.logs import configure_logging, get_logger
@@ -46,20 +49,20 @@ def serve(
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     with _terminated_as_interrupted(), reserved_database(settings) as (url, start_database):
         from chatkit_postgres.db.migrations import upgrade
-        from chatkit_postgres.main import create_app
+        from chatkit_postgres.main import deploy
 
-        os.environ["CHAT_SERVE_HOST"] = host
-        if settings.is_embedded:
-            os.environ["CHAT_EMBEDDED_URL"] = url.render_as_string(hide_password=False)
-        # Before a database is made for it. Also where workers make their own, so that a problem is one message.
-        app = create_app()
+        embedded_url = url.render_as_string(hide_password=False) if settings.is_embedded else None
+        os.environ[STARTED] = json.dumps({"host": host, "embedded_url": embedded_url})
+        deployment = Deployment(settings, host, embedded_url)
+        # Built before the database is started, and also where workers build their own: a problem is then one message.
+        app = deploy(deployment, unknown=unknown_settings())
         start_database()
         if settings.is_embedded:
             upgrade(url)
         else:
             check_fitness(url)
-        typer.echo(_greeting(settings, host, port), err=True)
-        if settings.is_embedded and not settings.is_dev:
+        typer.echo(_greeting(deployment, host, port), err=True)
+        if settings.is_embedded and not deployment.is_dev:
             cure = "DATABASE_URL, which is not set or empty, for anything but a laptop"
             get_logger(__name__).warning("database_is_embedded", directory=str(settings.data_dir.resolve()), cure=cure)
         options: dict[str, Any] = {
@@ -105,10 +108,10 @@ def create_app_of_worker() -> "FastAPI":
     """Build the application in a process of --workers or --reload; exit if that fails."""
     from uvicorn.config import STARTUP_FAILURE
 
-    from chatkit_postgres.main import create_app
+    from chatkit_postgres.main import deploy
 
     try:
-        return create_app()
+        return deploy(Deployment(load_settings(), **json.loads(os.environ[STARTED])), unknown=unknown_settings())
     except ConfigurationError as error:
         report = os.environ.get(REPORT)
         if report is None:
@@ -150,12 +153,13 @@ def _is_taken(probe: socket.socket, address: Any) -> bool:
     return False
 
 
-def _greeting(settings: Settings, host: str, port: int) -> str:
+def _greeting(deployment: Deployment, host: str, port: int) -> str:
+    settings = deployment.settings
     shown = "localhost" if is_loopback(host) else host
     database = f"embedded PostgreSQL in {settings.data_dir.resolve()}" if settings.is_embedded else "DATABASE_URL"
     model = "the built-in demo model" if settings.uses_demo_model else settings.model or "the default model"
-    what = f"http://{shown}:{port}" if settings.is_dev else f"http://{shown}:{port}/api/chatkit"
-    page = "" if settings.is_dev else "\n  no playground: there is a key, so this is not development mode"
+    what = f"http://{shown}:{port}" if deployment.is_dev else f"http://{shown}:{port}/api/chatkit"
+    page = "" if deployment.is_dev else "\n  no playground: there is a key, so this is not development mode"
     return f"\n  chatkit-postgres {__version__}  {what}\n  {settings.assistant} on {model}\n  {database}{page}\n"
 
 

@@ -1,4 +1,5 @@
-from chatkit_postgres.db.database import Database, Row
+from chatkit_postgres.db.database import Database
+from chatkit_postgres.db.rows import Row
 from chatkit_postgres.db.statement import Statement
 
 __all__ = ["Database", "Row", "Statement"]

@@ -31,6 +31,7 @@ WITH closed AS (
 )
 SELECT count(*) AS count FROM closed
 """,
+    stale_seconds="double precision",
 )
 
 FORGET_KEYS = Statement(
@@ -51,6 +52,8 @@ UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
    AND (state = 'pending' AND upload_expires_at < now() - make_interval(secs => :late_seconds)
         OR state = 'ready' AND uploaded_at < now() - make_interval(secs => :unsent_seconds))
 """,
+    late_seconds="double precision",
+    unsent_seconds="double precision",
 )
 
 # At once those whose bytes may be there, and once more, to be sure, when nobody can be writing them any more. In any
@@ -66,6 +69,7 @@ SELECT user_id, attachment_id, storage_key,
  ORDER BY random()
  LIMIT {MAX_AT_ONCE}
 """,  # noqa: S608 - a constant of ours
+    late_seconds="double precision",
 )
 
 NOTE_BYTES_REMOVED = Statement(
@@ -74,6 +78,7 @@ NOTE_BYTES_REMOVED = Statement(
 UPDATE chat_attachments SET stored_bytes = NULL
  WHERE user_id = :owner AND attachment_id = :attachment_id AND state = 'deleted'
 """,
+    attachment_id="text",
 )
 
 REMOVE_ATTACHMENT = Statement(
@@ -82,6 +87,7 @@ REMOVE_ATTACHMENT = Statement(
 DELETE FROM chat_attachments
  WHERE user_id = :owner AND attachment_id = :attachment_id AND state = 'deleted'
 """,
+    attachment_id="text",
 )
 
 

@@ -38,4 +38,7 @@ SELECT u.user_id, u.created_at, u.disabled_at, u.metadata::text AS metadata,
  ORDER BY u.user_id
  LIMIT :page
 """,
+    after_user="text",
+    only_disabled="boolean",
+    page="bigint",
 )

@@ -51,6 +51,12 @@ class Metrics:
         self._running = Gauge("chatkit_running_turns", "Turns under way in this process.", registry=self._registry)
         self._pool = Gauge("chatkit_database_connections_in_use", "Of this process's pool.", registry=self._registry)
 
+    def count_retry(self, reason: str) -> None:
+        self.database_retries.labels(reason).inc()
+
+    def count_storage_failure(self, operation: str) -> None:
+        self.storage_failures.labels(operation).inc()
+
     def watch(self, *, running_turns: Callable[[], int], connections_in_use: Callable[[], int]) -> None:
         self._running.set_function(running_turns)
         self._pool.set_function(connections_in_use)

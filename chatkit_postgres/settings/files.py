@@ -1,12 +1,25 @@
-"""What can be configured about files: addresses, storage, limits."""
+"""Settings of files: URLs, storage, limits."""
 
 import re
-from typing import Annotated, Any
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
+from chatkit_postgres.settings.errors import ConfigurationError
+from chatkit_postgres.settings.identity import CURE, MIN_SECRET_BYTES, IdentitySettings
 from chatkit_postgres.settings.lists import split
+
+if TYPE_CHECKING:
+    from chatkit_postgres.attachments.intake import FileLimits
+    from chatkit_postgres.attachments.storage import Storage
+
+CHARACTERS_PER_TOKEN = 4
+PACKAGES = {"obstore": "obstore", "PIL": "pillow", "puremagic": "puremagic", "pypdf": "pypdf"}
+"""Modules of the extra `files`, and the packages that bring them."""
 
 DEFAULT_ATTACHMENT_TYPES = (
     *("image/png", "image/jpeg", "image/gif", "image/webp"),
@@ -17,7 +30,7 @@ DEFAULT_ATTACHMENT_TYPES = (
 )
 
 
-class FileSettings(BaseSettings):
+class FileSettings(IdentitySettings):
     public_url: str | None = Field(
         default=None, description="how browsers reach this server, for addresses of files; unset: as the request says"
     )
@@ -105,3 +118,72 @@ class FileSettings(BaseSettings):
         if value is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9._-]+(/[\w./-]*)?", value):
             raise ValueError("use s3://bucket or s3://bucket/prefix")
         return value
+
+    @property
+    def link_key(self) -> str | None:
+        """The key that signs URLs of files; in development mode, where it is None, the secret of the tokens."""
+        return self.url_secret.get_secret_value() if self.url_secret is not None else self.jwt_key
+
+    def link_key_problems(self) -> list[str]:
+        if self.link_key is None:
+            return [f"CHAT_URL_SECRET: signs addresses of files, and not set. {CURE}"]
+        if self.url_secret is not None and len(self.link_key.encode()) < MIN_SECRET_BYTES:
+            return [f"CHAT_URL_SECRET: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"]
+        return []
+
+    def storage_problems(self) -> list[str]:
+        if (self.aws_access_key_id is None) != (self.aws_secret_access_key is None):
+            return ["AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: set both, or none of them."]
+        return []
+
+    def file_storage(self, data_dir: Path, on_failure: Callable[[str], object] = lambda _: None) -> "Storage":
+        """The storage of attachments. ``on_failure`` is called with the name of each operation that fails. Raises
+        ConfigurationError if it cannot be opened."""
+        from chatkit_postgres.attachments.storage import NoStorage
+
+        missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+        if missing and self.attachment_types == ():
+            return NoStorage()
+        if missing:
+            raise ConfigurationError(
+                [f"CHAT_ATTACHMENT_TYPES: files need {', '.join(missing)}. Install them, or set it to none."]
+            )
+        from obstore.exceptions import BaseError
+
+        from chatkit_postgres.attachments.object_storage import Bucket, ObjectStorage
+
+        if self.storage_url is not None:
+            name, _, prefix = self.storage_url.removeprefix("s3://").partition("/")
+            secret, token = self.aws_secret_access_key, self.aws_session_token
+            bucket = Bucket(
+                name=name,
+                prefix=prefix.strip("/") or None,
+                endpoint=self.aws_endpoint_url,
+                region=self.aws_region,
+                access_key_id=self.aws_access_key_id,
+                secret_access_key=secret.get_secret_value() if secret is not None else None,
+                session_token=token.get_secret_value() if token is not None else None,
+            )
+            try:
+                return ObjectStorage.in_bucket(bucket, on_failure)
+            except BaseError as error:
+                raise ConfigurationError([f"CHAT_STORAGE_URL: {type(error).__name__}."]) from None
+        directory = data_dir.resolve() / "attachments"
+        try:
+            return ObjectStorage.in_directory(directory, on_failure)
+        except OSError as error:
+            problem = f"CHAT_DATA_DIR: cannot write {directory}: {error.strerror}. Or set CHAT_STORAGE_URL."
+            raise ConfigurationError([problem]) from error
+
+    def file_limits(self) -> "FileLimits":
+        from chatkit_postgres.attachments.intake import FileLimits
+        from chatkit_postgres.attachments.kinds import AcceptedTypes
+
+        return FileLimits(
+            max_bytes=self.max_attachment_bytes,
+            max_pixels=self.max_image_pixels,
+            max_unsent=self.max_unsent_attachments,
+            accepted=AcceptedTypes(self.attachment_types),
+            text_characters=self.file_tokens * CHARACTERS_PER_TOKEN,
+            max_images=self.model_images,
+        )

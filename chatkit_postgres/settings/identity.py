@@ -1,15 +1,20 @@
-"""Who signs tokens, what they must say, and which pages may ask."""
+"""Settings of identity: keys and rules of tokens, and the pages that may call."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from chatkit_postgres.auth.algorithms import FAMILIES
-from chatkit_postgres.settings.addresses import is_trustworthy
+from chatkit_postgres.settings.errors import ConfigurationError
 from chatkit_postgres.settings.lists import split
+from chatkit_postgres.settings.urls import is_trustworthy
+
+if TYPE_CHECKING:
+    from chatkit_postgres.auth.keys import Keys
+    from chatkit_postgres.auth.tokens import TokenRules
 
 MIN_SECRET_BYTES = 32
 CURE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
@@ -99,6 +104,58 @@ class IdentitySettings(BaseSettings):
         if self.jwt_secret_file is not None and self.jwt_secret_file.is_file():
             return self.jwt_secret_file.read_text().strip()
         return None
+
+    @property
+    def has_key(self) -> bool:
+        return self.uses_key_set or self.jwt_secret is not None or self.jwt_secret_file is not None
+
+    def token_rules(self, *, is_dev: bool) -> "TokenRules":
+        from chatkit_postgres.auth.tokens import TokenRules
+
+        algorithms = self.jwt_algorithms
+        if is_dev or (algorithms is None and not self.uses_key_set):
+            algorithms = ("HS256",)
+        return TokenRules(
+            algorithms=algorithms,
+            issuer=self.jwt_issuer,
+            audience=self.jwt_audience,
+            user_claim=self.jwt_user_claim,
+            leeway_seconds=self.jwt_leeway_seconds,
+            kept_claims=self.user_claims,
+        )
+
+    def shared_secret(self, data_dir: Path, *, is_dev: bool) -> str:
+        """The secret that tokens are signed and verified with; in development mode one of its own in ``data_dir``.
+        Raises ConfigurationError if there is none."""
+        from chatkit_postgres.auth.dev_secret import dev_secret
+
+        if not is_dev:
+            if self.jwt_key is None or self.uses_key_set:
+                raise ConfigurationError(["CHAT_JWT_SECRET: needed to sign tokens, and not set."])
+            return self.jwt_key
+        file = data_dir / "dev-secret"
+        try:
+            return dev_secret(file)
+        except OSError as error:
+            raise ConfigurationError([f"CHAT_DATA_DIR: cannot write {file}: {error.strerror}."]) from error
+
+    def verification_keys(self, rules: "TokenRules", data_dir: Path, *, is_dev: bool) -> "Keys":
+        from chatkit_postgres.auth import jwks_sources
+        from chatkit_postgres.auth.keys import KeySet, SharedSecret
+
+        if is_dev or not self.uses_key_set:
+            return SharedSecret(self.shared_secret(data_dir, is_dev=is_dev), rules.algorithms or ("HS256",))
+        if self.jwks_file is not None:
+            load = jwks_sources.from_file(self.jwks_file)
+        else:
+            load = jwks_sources.from_url(str(self.jwks_url))
+        return KeySet(load, rules.algorithms, outage_seconds=self.jwks_outage_seconds)
+
+    def cookie_problems(self) -> list[str]:
+        if self.auth_cookie is None or "cors_origins" in self.model_fields_set:
+            return []
+        cure = "Name the pages that may: CHAT_CORS_ORIGINS=https://chat.example.com"
+        return [f"CHAT_AUTH_COOKIE: a browser sends it for whichever page asks. {cure}"]
 
     def key_problems(self) -> list[str]:
         sources = [self.jwks_url, self.jwks_file, self.jwt_secret or self.jwt_secret_file]

@@ -1,14 +1,17 @@
-"""Where a page ends, in one text: the id of its last row, and the place of that row in the order.
+"""Page sizes, and cursors: the id of a page's last row with the place of that row in the order.
 
-With the place in it, a cursor goes on where it was when its row is deleted meanwhile. A plain id is a cursor as well,
-as in the SDK's own stores, for as long as its row is there. The check at the end binds a cursor to its list: one of
-another thread or user is told from one whose row is gone. It keeps no secret, because every statement takes the owner.
+Because of the place, a cursor still works after its row was deleted. A plain id is a cursor, too, as in the SDK's own
+stores, while its row exists. The check at the end binds a cursor to its list, so that a cursor of another thread or
+user is recognised. It is no secret: every statement takes the owner.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
+MAX_ROWS = 100
+MIN_ROWS = 1
+DEFAULT_ROWS = 20
 CHECK_DIGITS = 12
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -20,6 +23,10 @@ class Cursor:
     row_id: str
     place: int | None
     """None in a plain id."""
+
+
+def page_size(limit: int | None) -> int:
+    return DEFAULT_ROWS if limit is None else max(MIN_ROWS, min(MAX_ROWS, limit))
 
 
 def encode(list_id: UUID, row_id: str, place: int) -> str:

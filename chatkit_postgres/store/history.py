@@ -1,9 +1,7 @@
 """Loads the newest items of a thread for a model."""
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 from chatkit.types import (
     AssistantMessageItem,
@@ -16,28 +14,28 @@ from chatkit.types import (
 
 from chatkit_postgres.db import Database, Row
 from chatkit_postgres.store import rows
+from chatkit_postgres.store.caller import Caller, owner_of, session_of
 from chatkit_postgres.store.ids import session_uuid
-from chatkit_postgres.store.items import view_of
-from chatkit_postgres.store.scope import owner_of, turn_of
 from chatkit_postgres.store.sql.history import LOAD_NEWEST_ITEMS
+from chatkit_postgres.store.views import view_of
 from chatkit_postgres.text import cut_mark
 
 _ANSWERS = (AssistantMessageItem, GeneratedImageItem, TaskItem, WorkflowItem)
 MAX_CURRENT_ITEMS = 1000
-"""What of the answer to the user's newest message is read: some five hundred rounds of client tools."""
+"""Maximum items that answer the user's newest message: some five hundred rounds of client tools."""
 
 
 @dataclass(frozen=True)
 class HistoryLimits:
-    """What of a thread is read. The user's newest message, and what answers it, come on top."""
+    """Limits of the older part of a thread. The user's newest message and its answer are read in addition."""
 
     items: int = 100
     bytes: int = 128_000
-    """Of their JSON; a picture, and a widget that says what it shows, count for a line."""
+    """Of their JSON; an image, and a widget with a text of its own, count as one line."""
 
     @property
     def output_characters(self) -> int:
-        """The longest output of a client tool; more is cut in its middle."""
+        """Maximum length of a client tool's output; a longer one is cut in its middle."""
         return self.bytes // 4
 
 
@@ -46,11 +44,11 @@ class NewestItems:
     items: list[ThreadItem]
     """Oldest first."""
     cut_short: Mapping[str, str]
-    """Item id to the state of the turn, for each answer that did not come to its end."""
-    without_pictures: AbstractSet[str]
-    """Ids of the messages whose pictures a provider has refused."""
+    """Item id to the state of its turn, for each answer that did not reach its end."""
+    without_images: set[str]
+    """Ids of the messages whose images a provider has refused."""
     is_cut: bool
-    """Whether there are older ones."""
+    """Whether the thread has older items."""
 
 
 def _without_refused(newest_first: Sequence[Row], thread_id: str) -> list[ThreadItem]:
@@ -68,15 +66,16 @@ def _without_refused(newest_first: Sequence[Row], thread_id: str) -> list[Thread
     return items
 
 
-class HistoryRows:
-    database: Database
+class HistoryRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    async def load_newest_items(self, thread_id: str, limits: HistoryLimits, context: Any) -> NewestItems:
-        """The newest items within the limits, and in any case the newest message of the user with all that follows it;
+    async def load_newest(self, thread_id: str, limits: HistoryLimits, caller: Caller) -> NewestItems:
+        """The newest items within the limits, and in any case the user's newest message with all items after it;
         without the messages that were refused."""
-        turn = turn_of(context, thread_id)
-        found = await self.database.run(
-            owner_of(context),
+        session = session_of(caller, thread_id)
+        found = await self._database.run(
+            owner_of(caller),
             LOAD_NEWEST_ITEMS,
             session=session_uuid(thread_id),
             # One more, to see whether there are more.
@@ -85,14 +84,14 @@ class HistoryRows:
             max_current=MAX_CURRENT_ITEMS,
             max_output=limits.output_characters,
             cut_mark=cut_mark("?"),
-            **view_of(turn),
+            **view_of(session),
         )
         items = _without_refused(found, thread_id)
-        if turn is not None:
-            turn.known_item_ids.update(item.id for item in items)
+        if session is not None:
+            session.known_item_ids.update(item.id for item in items)
         return NewestItems(
             items=items,
             cut_short={row["item_id"]: row["ended_as"] for row in found if row["ended_as"] is not None},
-            without_pictures={row["item_id"] for row in found if row["without_pictures"]},
+            without_images={row["item_id"] for row in found if row["without_images"]},
             is_cut=bool(found) and not found[-1]["is_last"],
         )

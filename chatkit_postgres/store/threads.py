@@ -1,7 +1,6 @@
-"""Threads: saved by the fields that a request changed, listed by the database's clock."""
+"""Reads and writes threads: a save writes the columns that the request changed."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from chatkit.types import Page, ThreadMetadata
 
@@ -9,59 +8,52 @@ from chatkit_postgres.db import Database, Row
 from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.errors import AttachmentUnavailable, NotFound
 from chatkit_postgres.store import cursors, rows
+from chatkit_postgres.store.caller import Caller, owner_of, request_of, session_of
+from chatkit_postgres.store.cursors import page_size
 from chatkit_postgres.store.ids import owner_uuid, session_uuid
-from chatkit_postgres.store.scope import (
-    bases_of,
-    claim_errors,
-    claim_of,
-    claims_of,
-    clamped,
-    lost_fence,
-    owner_of,
-    turn_of,
-)
+from chatkit_postgres.store.refusals import claim_errors, explain_refusal
+from chatkit_postgres.store.session import CREATE
 from chatkit_postgres.store.sql import threads as sql
+from chatkit_postgres.store.views import claim_of
 
-CREATE = "threads.create"
 
+class ThreadRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-class ThreadRows:
-    database: Database
-
-    async def load_thread(self, thread_id: str, context: Any) -> ThreadMetadata:
+    async def load(self, thread_id: str, caller: Caller) -> ThreadMetadata:
         """Raises NotFound if it is absent or somebody else's."""
-        found = await self.database.run(owner_of(context), sql.LOAD_THREAD, session=session_uuid(thread_id))
+        found = await self._database.run(owner_of(caller), sql.LOAD_THREAD, session=session_uuid(thread_id))
         if not found:
             raise NotFound
-        return self._remembered(found[0], context)
+        return self._remembered(found[0], caller)
 
-    async def save_thread(self, thread: ThreadMetadata, context: Any) -> None:
-        """Write the fields that differ from what this request loaded or last saved; insert a thread it has not.
+    async def save(self, thread: ThreadMetadata, caller: Caller) -> None:
+        """Write the columns that differ from the ones this request loaded or last saved; insert a thread that it did
+        not load.
 
-        Inside a turn a field is written only where the row still says what the turn started from, and the given
-        object is then brought up to date with the row, so that what the SDK announces next is what is stored.
-        A context that remembers nothing writes all fields.
+        Inside a turn a column is written only if the row still holds the value that the turn started from, and the
+        given object is then updated from the row, so that the announced thread equals the stored one. A caller that
+        is no StoreContext writes all columns.
 
-        Raises NotFound if the thread was deleted meanwhile, Superseded if a newer turn owns it, AttachmentUnavailable
-        if the message that begins the thread has an attachment that cannot be sent.
+        Raises NotFound if the thread was deleted, Superseded if a newer turn owns it, AttachmentUnavailable if the
+        message that begins the thread has an attachment that cannot be sent.
         """
-        bases = bases_of(context)
-        base = bases.get(thread.id) if bases is not None else None
+        request = request_of(caller)
+        base = request.thread_bases.get(thread.id) if request is not None else None
         if base is None:
-            await self._insert_thread(thread, context)
+            await self._insert(thread, caller)
         elif base != rows.thread_columns(thread):
-            await self._update_thread(thread, base, context)
+            await self._update(thread, base, caller)
 
-    async def load_threads(
-        self, limit: int | None, after: str | None, order: str, context: Any
-    ) -> Page[ThreadMetadata]:
+    async def load_page(self, limit: int | None, after: str | None, order: str, caller: Caller) -> Page[ThreadMetadata]:
         """The owner's threads by creation. ``after`` is a page's ``after``, whose thread may be gone by now, or the id
         of a thread. Raises NotFound if it is neither."""
-        size = clamped(limit)
-        owner = owner_of(context)
+        size = page_size(limit)
+        owner = owner_of(caller)
         list_id = owner_uuid(owner)
         cursor = cursors.decode(list_id, after) if after else None
-        found = await self.database.run(
+        found = await self._database.run(
             owner,
             sql.LIST_THREADS_OLDEST_FIRST if order == "asc" else sql.LIST_THREADS_NEWEST_FIRST,
             after=session_uuid(cursor.row_id) if cursor is not None else None,
@@ -70,7 +62,7 @@ class ThreadRows:
         )
         if after and found[0]["found"] is None:
             raise NotFound
-        threads = [self._remembered(row, context) for row in found if row["thread_id"] is not None]
+        threads = [self._remembered(row, caller) for row in found if row["thread_id"] is not None]
         has_more = len(threads) > size
         del threads[size:]
         next_page = None
@@ -78,48 +70,50 @@ class ThreadRows:
             next_page = cursors.encode(list_id, threads[-1].id, cursors.place_of(found[size - 1]["created_at"]))
         return Page(data=threads, has_more=has_more, after=next_page)
 
-    async def delete_thread(self, thread_id: str, context: Any) -> None:
+    async def delete(self, thread_id: str, caller: Caller) -> None:
         """The thread, its items and feedback; attachments are marked for removal. Raises NotFound."""
         session = session_uuid(thread_id)
 
         async def work(transaction: Transaction) -> bool:
-            await transaction.run(owner_of(context), sql.LOCK_THREAD, session=session)
-            return bool(await transaction.run(owner_of(context), sql.DELETE_THREAD, session=session))
+            await transaction.run(owner_of(caller), sql.LOCK_THREAD, session=session)
+            return bool(await transaction.run(owner_of(caller), sql.DELETE_THREAD, session=session))
 
-        if not await self.database.run_transaction("delete_thread", work):
+        if not await self._database.run_transaction("delete_thread", work):
             raise NotFound
 
-    async def _insert_thread(self, thread: ThreadMetadata, context: Any) -> None:
-        turn = turn_of(context)
-        opens = turn is not None and not turn.is_open and turn.operation == CREATE
-        sent = list(turn.attachments) if turn is not None and opens else []
-        with claim_errors(turn):
-            inserted = await self.database.run(
-                owner_of(context),
+    async def _insert(self, thread: ThreadMetadata, caller: Caller) -> None:
+        session, request = session_of(caller), request_of(caller)
+        opens = session is not None and not session.is_open and session.operation == CREATE
+        sent = list(session.attachments) if session is not None and opens else []
+        claims = dict(request.claims) if request is not None else {}
+        with claim_errors(session):
+            inserted = await self._database.run(
+                owner_of(caller),
                 sql.INSERT_THREAD_WITH_ATTACHMENTS if sent else sql.INSERT_THREAD,
                 session=session_uuid(thread.id),
                 thread_id=rows.storable(thread.id),
-                turn=turn.id if turn else None,
+                turn=session.turn_id if session is not None else None,
                 opens=opens,
-                claims=rows.storable_json(rows.dump_json(claims)) if (claims := claims_of(context)) else None,
-                **claim_of(turn),
+                claims=rows.storable_json(rows.dump_json(claims)) if claims else None,
+                attachments=sent,
+                **claim_of(session),
                 **rows.thread_columns(thread),
-                **({"attachments": sent} if sent else {}),
             )
         if not inserted:
             raise AttachmentUnavailable
-        if turn is not None and opens:
-            turn.thread_id = thread.id
-        self._remembered(inserted[0], context)
+        if session is not None and opens:
+            session.thread_id = thread.id
+        self._remembered(inserted[0], caller)
 
-    async def _update_thread(self, thread: ThreadMetadata, base: Mapping[str, str | None], context: Any) -> None:
-        turn = turn_of(context, thread.id)
-        fence = turn.id if turn is not None and turn.is_open else None
+    async def _update(self, thread: ThreadMetadata, base: Mapping[str, str | None], caller: Caller) -> None:
+        session = session_of(caller, thread.id)
+        fence = session.turn_id if session is not None and session.is_open else None
         columns = rows.thread_columns(thread)
-        written = await self.database.run(
-            owner_of(context),
+        session_id = session_uuid(thread.id)
+        written = await self._database.run(
+            owner_of(caller),
             sql.UPDATE_THREAD,
-            session=session_uuid(thread.id),
+            session=session_id,
             turn=fence,
             guarded=fence is not None,
             **columns,
@@ -129,10 +123,9 @@ class ThreadRows:
         if not written:
             raise NotFound
         if not written[0]["accepted"]:
-            # Refused by the fence, or deleted while this statement waited for it.
-            await self.load_thread(thread.id, context)
-            raise lost_fence(turn)
-        stored = self._remembered(written[0], context)
+            fenced = session if fence is not None else None
+            await explain_refusal(self._database, owner_of(caller), session_id, fenced=fenced)
+        stored = self._remembered(written[0], caller)
         if fence is not None:
             thread.title = stored.title
             thread.status = stored.status
@@ -140,9 +133,9 @@ class ThreadRows:
             thread.metadata = stored.metadata
 
     @staticmethod
-    def _remembered(row: Row, context: Any) -> ThreadMetadata:
+    def _remembered(row: Row, caller: Caller) -> ThreadMetadata:
         thread = rows.load_thread(row)
-        bases = bases_of(context)
-        if bases is not None:
-            bases[thread.id] = rows.thread_columns(thread)
+        request = request_of(caller)
+        if request is not None:
+            request.thread_bases[thread.id] = rows.thread_columns(thread)
         return thread

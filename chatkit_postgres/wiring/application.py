@@ -24,8 +24,6 @@ from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
 from chatkit_postgres.playground import playground_router
-from chatkit_postgres.wiring.identity import shared_secret, token_rules
-from chatkit_postgres.wiring.limits import edge_limits
 from chatkit_postgres.wiring.parts import Parts
 
 DEV_TOKEN_SECONDS = 24 * 60 * 60
@@ -35,7 +33,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
-    settings = parts.settings
+    settings = parts.deployment.settings
     app = FastAPI(
         title="chatkit-postgres",
         version=__version__,
@@ -48,13 +46,15 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
     )
     install_error_handlers(app)
     _add_routes(app, parts)
-    if settings.is_dev:
+    if parts.deployment.is_dev:
         _add_playground(app, parts)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(UnhandledErrorMiddleware)
     # Outside of everything that answers, so that a browser can read errors too.
     app.add_middleware(
-        CorsMiddleware, origins=settings.cors_origins, with_cookies=settings.auth_cookie is not None or parts.is_hosted
+        CorsMiddleware,
+        origins=settings.cors_origins,
+        with_cookies=settings.auth_cookie is not None or parts.deployment.is_hosted,
     )
     app.add_middleware(SecurityHeadersMiddleware, max_header_bytes=settings.max_header_bytes)
     app.add_middleware(RequestIdMiddleware)
@@ -62,7 +62,7 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
 
 
 def _add_routes(app: FastAPI, parts: Parts) -> None:
-    settings = parts.settings
+    settings = parts.deployment.settings
     app.include_router(
         health_router(
             parts.database,
@@ -70,10 +70,14 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
             head_revision=head_revision(),
             is_served=is_served_by_this_code,
             is_draining=lambda: parts.runner.is_draining,
-            is_started=lambda: parts.started.is_on,
+            is_started=parts.started.is_set,
         )
     )
-    endpoint = ChatEndpoint(parts.server, parts.runner, edge_limits(settings))
+    edge_limits = settings.edge_limits(
+        max_attachments=settings.max_attachments_per_message,
+        max_audio_bytes=settings.max_audio_bytes if settings.transcription_model is not None else None,
+    )
+    endpoint = ChatEndpoint(parts.server, parts.runner, edge_limits)
     app.include_router(chatkit_router(endpoint, parts.authenticate))
     files = FileEndpoint(
         parts.attachments,
@@ -87,13 +91,15 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     )
     app.include_router(attachments_router(files, parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
-    if not parts.is_hosted:
+    if not parts.deployment.is_hosted:
         # Where the application's own routes are, they would be the public's.
         app.include_router(metrics_router(parts.metrics))
 
 
 def _add_playground(app: FastAPI, parts: Parts) -> None:
-    secret, rules = shared_secret(parts.settings), token_rules(parts.settings)
+    settings = parts.deployment.settings
+    secret = settings.shared_secret(settings.data_dir, is_dev=True)
+    rules = settings.token_rules(is_dev=True)
     app.include_router(
         playground_router(
             lambda user: mint(secret, user, seconds=DEV_TOKEN_SECONDS, rules=rules),

@@ -23,13 +23,14 @@ logger = get_logger(__name__)
 async def running(parts: Parts) -> AsyncIterator[None]:
     """At the end, running turns get ``CHAT_DRAIN_SECONDS`` to end by themselves. Raises ConfigurationError for a
     database that does not fit, RuntimeError at a second entry."""
-    settings, database = parts.settings, parts.database
-    if parts.started.is_on or parts.runner.is_draining:
+    deployment, database = parts.deployment, parts.database
+    settings = deployment.settings
+    if parts.started.is_set() or parts.runner.is_draining:
         raise RuntimeError("the lifespan of a chat runs once; make another application with create_app")
     await _check_database(database)
     for sentence in parts.unknown_settings:
         logger.warning("unknown_setting", cure=sentence)
-    if settings.public_url is None and not settings.is_dev:
+    if settings.public_url is None and not deployment.is_dev:
         logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
     if parts.keys is not None:
         await parts.keys.look()
@@ -44,13 +45,13 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     ]
     try:
         await parts.assistant.start()
-        parts.started.is_on = True
+        parts.started.set()
         yield
     finally:
         for task in background:
             task.cancel()
         await parts.runner.drain(settings.drain_seconds)
-        parts.started.is_on = False
+        parts.started.clear()
         if parts.keys is not None:
             await parts.keys.close()
         await _close_assistant(parts.assistant, is_traced=settings.tracing)
@@ -60,7 +61,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
 def _sentence_of(error: Exception) -> str:
     """What the database or the operating system says of a connection: it quotes names of users and databases only."""
     cause = error.__cause__ if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None else error
-    lines = str(getattr(cause, "orig", None) or cause).splitlines()
+    lines = str(getattr(cause, "cause", cause)).splitlines()
     return lines[0] if lines else type(cause).__name__
 
 
@@ -68,8 +69,8 @@ async def _close_assistant(assistant: Assistant, *, is_traced: bool) -> None:
     await assistant.close()
     if is_traced:
         await send_traces()
-    if assistant.transcriber is not None:
-        await assistant.transcriber.close()
+    if assistant.services.transcriber is not None:
+        await assistant.services.transcriber.close()
 
 
 async def _check_database(database: Database) -> None:

@@ -16,7 +16,6 @@ from sqlalchemy import URL
 from chatkit_postgres.auth.tokens import TokenRules, mint
 from chatkit_postgres.main import create_app
 from chatkit_postgres.settings import load_settings
-from chatkit_postgres.wiring.identity import token_rules
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, script
 from tests.support.forge import Hmac, Rsa, claims, token
@@ -323,4 +322,5 @@ def test_rules_speak_of_the_same_claims_as_the_settings(monkeypatch: pytest.Monk
     monkeypatch.setenv("CHAT_JWKS_URL", "https://issuer.example/jwks")
     monkeypatch.setenv("CHAT_USER_CLAIMS", "name, email")
     monkeypatch.setenv("CHAT_JWT_AUDIENCE", "chat")
-    assert token_rules(load_settings()) == TokenRules(algorithms=None, audience="chat", kept_claims=("name", "email"))
+    wanted = TokenRules(algorithms=None, audience="chat", kept_claims=("name", "email"))
+    assert load_settings().token_rules(is_dev=False) == wanted

@@ -33,6 +33,7 @@ from tests.support.processes import (
     run_cli,
     thread_id_of,
 )
+from tests.support.sql import sql_connection
 
 FILE = picture()
 
@@ -80,10 +81,10 @@ async def deleted_files(store: DatabaseStore, count: int) -> None:
     for number in range(count):
         attachment = FileAttachment(id=f"atc_{number}", name="a.txt", mime_type="text/plain")
         key = f"00/{number}"
-        await store.create_attachment(
+        await store.attachments.create(
             attachment, context, storage_key=key, declared_bytes=1, upload_seconds=900, max_unsent=500
         )
-        await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+        await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
         await store.delete_attachment(attachment.id, context)
 
 
@@ -105,7 +106,7 @@ async def test_one_that_cannot_be_removed_holds_up_no_other(store: DatabaseStore
 
 
 async def deleted_files_again(database: Database) -> None:
-    async with database.connection() as connection:
+    async with sql_connection(database) as connection:
         await connection.execute(text("UPDATE chat_attachments SET stored_bytes = 1"))
 
 
@@ -117,10 +118,10 @@ async def test_a_file_that_is_sent_while_its_thread_is_deleted_goes_with_it(
     thread_id = thread_id_of(await chat.events(create("Hello")))
     context = RequestContext("alice")
     attachment = FileAttachment(id="atc_1", name="a.txt", mime_type="text/plain")
-    await store.create_attachment(
+    await store.attachments.create(
         attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, max_unsent=50
     )
-    await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+    await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     run, written, go_on = Database.run, asyncio.Event(), asyncio.Event()
 
     async def slowly(database: Database, owner: str, statement: Statement, **parameters: Any) -> Any:

@@ -15,9 +15,10 @@ from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place
 from tests.conftest import execute, query
 from tests.faults.harness import new_user
-from tests.support.chat import Chat, Statements, create, demo_assistant, say, stored
+from tests.support.chat import Chat, create, demo_assistant, say, stored
 from tests.support.files import Uploader
 from tests.support.processes import done_items, http, message, thread_id_of
+from tests.support.sql import Statements
 
 
 def sent(*attachment_ids: str, words: str = "Look") -> dict[str, Any]:
@@ -176,10 +177,10 @@ class TestStatements:
     async def ready(self, store: DatabaseStore, attachment_id: str) -> FileAttachment:
         attachment = FileAttachment(id=attachment_id, name="a.txt", mime_type="text/plain")
         context = RequestContext("alice")
-        await store.create_attachment(
+        await store.attachments.create(
             attachment, context, storage_key="00/x", declared_bytes=1, upload_seconds=900, max_unsent=50
         )
-        await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+        await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
         return attachment
 
     async def test_files_cost_a_message_one_statement_however_many_they_are(
@@ -209,7 +210,7 @@ class TestStatements:
         attachment = await self.ready(store, "atc_1")
         first, second = create("one"), create("two")
         first.params.input.attachments = second.params.input.attachments = ["atc_1"]
-        original, looked, calls = store.load_files, asyncio.Barrier(2), itertools.count()
+        original, looked, calls = store.attachments.load_files, asyncio.Barrier(2), itertools.count()
 
         async def together(*given: Any) -> Any:
             found = await original(*given)

@@ -21,8 +21,8 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
-from chatkit_postgres.chat.accumulators import accumulator_for
-from chatkit_postgres.chat.running_turn import RunningTurn, no_readers
+from chatkit_postgres.chat.turns.accumulators import accumulator_for
+from chatkit_postgres.chat.turns.running_turn import RunningTurn, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, create, message, said
@@ -89,8 +89,8 @@ def test_a_workflow_is_not_loading_for_ever() -> None:
 
 
 async def newest(store: DatabaseStore, turn: RunningTurn) -> ThreadItem:
-    assert turn.turn.thread_id is not None
-    page = await store.load_thread_items(turn.turn.thread_id, None, 10, "desc", RequestContext(user_id="alice"))
+    assert turn.session.thread_id is not None
+    page = await store.load_thread_items(turn.session.thread_id, None, 10, "desc", RequestContext(user_id="alice"))
     return page.data[0]
 
 

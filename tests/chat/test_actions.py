@@ -28,12 +28,13 @@ from pydantic import BaseModel
 
 from chatkit_postgres.assistant import Assistant, action
 from chatkit_postgres.assistant.actions import Outcome
-from chatkit_postgres.chat.actions import declares
+from chatkit_postgres.chat.operations.actions import declares
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ChatError, Conflict, InternalError, NotFound, ThreadLocked, Unprocessable
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, message, stored
 from tests.support.items import NAIVE, thread, user_message
+from tests.support.sql import sql_connection
 
 Context = AgentContext[RequestContext]
 
@@ -251,7 +252,7 @@ async def test_an_action_at_once_brings_nothing_back(chat: Chat, shop: Shop, mea
     elif meanwhile == "gone":
         await chat.store.delete_thread_item("t", "w", alice())
     else:
-        async with chat.store.database.connection() as connection:
+        async with sql_connection(chat.store.database) as connection:
             await connection.exec_driver_sql("UPDATE chat_messages SET is_partial = true WHERE item_id = 'w'")
     before = await stored(chat.store, "SELECT item_id, item::text FROM chat_messages ORDER BY position")
     shop.may_go_on.set()

@@ -132,8 +132,8 @@ async def test_a_users_own_title_is_not_overwritten(store: DatabaseStore) -> Non
     assistant.may_answer.clear()
     turn = await Chat(store, assistant).start(create("Hello"))
     context = RequestContext(user_id="alice")
-    assert turn.turn.thread_id is not None
-    renamed = await store.load_thread(turn.turn.thread_id, context)
+    assert turn.session.thread_id is not None
+    renamed = await store.load_thread(turn.session.thread_id, context)
     renamed.title = "The user's"
     await store.save_thread(renamed, context)
     assistant.may_answer.set()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from chatkit.types import ProgressUpdateEvent
 
-from chatkit_postgres.chat.buffer import TEXT_PLACEHOLDER, EventBuffer
+from chatkit_postgres.chat.turns.buffer import TEXT_PLACEHOLDER, EventBuffer
 from tests.support.chat import delta
 from tests.support.processes import parse_events
 

@@ -10,12 +10,15 @@ from chatkit.types import ClientToolCallItem, GeneratedImage, GeneratedImageItem
 from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.chat.history import limits_of, recent_items
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Statement
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
-from tests.support.chat import Chat, Statements, demo_assistant, say
+from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.session import WriteSession
+from tests.support.chat import Chat, demo_assistant, say
 from tests.support.items import NAIVE, assistant_message, thread, user_message
+from tests.support.sql import Statements, sql_connection
 
 
 def alice() -> RequestContext:
@@ -109,8 +112,8 @@ async def test_the_question_stays_however_many_tools_were_asked(store: DatabaseS
 
 async def test_what_was_answered_now_is_cut_as_well(store: DatabaseStore) -> None:
     await talked(store, ("u", "the question"))
-    turn = Turn("threads.add_client_tool_output", answered=tool_call(1, "x" * 150_000))
-    context = RequestContext(user_id="alice", turn=turn)
+    context = RequestContext(user_id="alice", session=WriteSession("threads.add_client_tool_output"))
+    context.history_notes.answered = tool_call(1, "x" * 150_000)
     seen: Any = await recent_items(store, "t", context, limits_of(32_000))
     assert [item.id for item in seen] == ["m0", "c1"]
     assert len(seen[1].output) < 33_000
@@ -171,7 +174,7 @@ async def test_a_thread_of_ten_thousand_items_costs_what_one_of_a_hundred_does(
 async def _filled(store: DatabaseStore, thread_id: str, count: int) -> None:
     """Items as the store writes them, made by one statement of the test."""
     await store.add_thread_item(thread_id, user_message(thread_id, f"{thread_id}-000001", "question"), alice())
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         await connection.exec_driver_sql(
             f"""
             INSERT INTO chat_messages (user_id, session_id, message_id, item_id, position, sender_type, item_type,
@@ -207,10 +210,9 @@ async def test_no_answer_stands_without_its_question(store: DatabaseStore, code:
     await talked(store, ("u", "first"), ("a", "answer"))
     await asked(store, "q", error_code=None if retried else code)
     if retried:
-        turn = Turn("threads.retry_after_item", error_code=code)
-        context = RequestContext(user_id="alice", turn=turn)
-        await store.open_retry("t", "q", context)
-        await store.finish_turn(context, "failed")
+        context = RequestContext(user_id="alice", session=WriteSession("threads.retry_after_item"))
+        await store.turns.open_retry("t", "q", context)
+        await store.turns.finish(context, Outcome("failed", code))
     await store.add_thread_item("t", user_message("t", "last"), alice())
     assert await ids(store, limits_of(32_000)) == ["m0", "m1", "last"]
     assert [item.id for item in (await store.load_thread_items("t", None, 9, "asc", alice())).data] == [
@@ -220,13 +222,13 @@ async def test_no_answer_stands_without_its_question(store: DatabaseStore, code:
 
 async def asked(store: DatabaseStore, item_id: str, error_code: str | None) -> None:
     """A question with an answer: a whole one, or half of one that was refused."""
-    turn = Turn("threads.add_user_message", error_code=error_code)
-    context = RequestContext(user_id="alice", turn=turn)
+    context = RequestContext(user_id="alice", session=WriteSession("threads.add_user_message"))
     await store.add_thread_item("t", user_message("t", item_id), context)
     answer = assistant_message("t", f"answer to {item_id}", "half" if error_code else "whole")
     if error_code is None:
         await store.add_thread_item("t", answer, context)
-    await store.finish_turn(context, "failed" if error_code else "completed", unfinished=[answer] if error_code else [])
+    outcome = Outcome("failed" if error_code else "completed", error_code)
+    await store.turns.finish(context, outcome, unfinished=[answer] if error_code else [])
 
 
 @pytest.mark.parametrize("code", ["picture_refused", "answer_filtered", "model_unavailable"])
@@ -235,7 +237,7 @@ async def test_a_message_that_was_not_refused_stays_with_what_came_of_its_answer
 ) -> None:
     await talked(store, ("u", "first"), ("a", "answer"))
     await asked(store, "q", error_code=code)
-    found = await store.load_newest_items("t", HistoryLimits(), alice())
+    found = await store.history.load_newest("t", HistoryLimits(), alice())
     assert [item.id for item in found.items] == ["m0", "m1", "q", "answer to q"]
     assert found.cut_short == {"answer to q": "failed"}
-    assert found.without_pictures == ({"q"} if code == "picture_refused" else set())
+    assert found.without_images == ({"q"} if code == "picture_refused" else set())

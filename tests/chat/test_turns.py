@@ -19,8 +19,8 @@ from chatkit.types import (
     ThreadsRetryAfterItemReq,
 )
 
-from chatkit_postgres.chat import running_turn
-from chatkit_postgres.chat.running_turn import TurnLimits, no_readers
+from chatkit_postgres.chat.turns import running_turn
+from chatkit_postgres.chat.turns.running_turn import TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotFound, ThreadNotActive
 from chatkit_postgres.observability.logs import configure_logging
@@ -28,7 +28,6 @@ from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import (
     Chat,
     Scripted,
-    Statements,
     create,
     delta,
     demo_assistant,
@@ -39,6 +38,7 @@ from tests.support.chat import (
     stored,
 )
 from tests.support.items import NAIVE
+from tests.support.sql import Statements
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db.address import connect_arguments, hosts_of, is_behind_pooler, keepalive_of, normalised_url
 from chatkit_postgres.db.connecting import connector, driver_arguments
 from tests.support.failover import Server
+from tests.support.sql import sql_connection
 
-SHOW = Statement("show", "SELECT current_setting(:setting) AS value, :owner AS owner")
+SHOW = Statement("show", "SELECT current_setting(:setting) AS value, :owner AS owner", setting="text")
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
@@ -127,7 +128,7 @@ async def test_parameters_reach_the_server(database_url: URL, query: str) -> Non
     name, value = SETTINGS[query]
     (row,) = await database.run("alice", SHOW, setting=name)
     assert row["value"] == value
-    async with database.connection() as connection:
+    async with sql_connection(database) as connection:
         found = await connection.exec_driver_sql(f"SHOW {name}")
         assert found.scalar_one() == value
     await database.close()

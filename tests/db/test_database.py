@@ -12,12 +12,12 @@ from sqlalchemy import URL, text
 
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db import address as address_module
-from chatkit_postgres.db import database as database_module
+from chatkit_postgres.db import connections as connections_module
 from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.db.embedded import EmbeddedPostgres
 from chatkit_postgres.errors import DatabaseUnavailable
-from tests.support.chat import Statements
 from tests.support.failover import Address, Server
+from tests.support.sql import Statements, sql_connection
 
 ONE = Statement("one", "SELECT 1 AS one, CAST(:owner AS text) AS owner")
 
@@ -31,7 +31,9 @@ async def test_nobody_there_is_unavailable() -> None:
 
 async def test_a_wrong_statement_is_not_repeated_and_does_not_print_its_values(database: Database) -> None:
     with pytest.raises(Exception, match="does_not_exist") as raised:
-        await database.run("alice", Statement("wrong", "SELECT does_not_exist, :owner, :words"), words="my secret")
+        await database.run(
+            "alice", Statement("wrong", "SELECT does_not_exist, :owner, :words", words="text"), words="my secret"
+        )
     assert "my secret" not in str(raised.value)
 
 
@@ -40,7 +42,7 @@ async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(databas
     # At whichever moment of its end it is met.
     for number in range(20):
         await asyncio.gather(*(database.run("alice", ONE) for _ in range(5)))
-        async with other.connection() as connection:
+        async with sql_connection(other) as connection:
             await connection.execute(
                 text(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -101,8 +103,8 @@ async def test_a_statement_that_takes_too_long_is_tried_three_times(
     database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(address_module, "COMMAND_TIMEOUT_SECONDS", 0.3)
-    database, reasons = Database(database_url), list[str]()
-    database.on_retry = reasons.append
+    reasons: list[str] = []
+    database = Database(database_url, on_retry=reasons.append)
     with pytest.raises(DatabaseUnavailable):
         await database.run("alice", Statement("sleep", "SELECT pg_sleep(60), :owner"))
     assert reasons == ["TimeoutError"] * 3
@@ -135,7 +137,7 @@ async def test_a_transaction_that_cannot_be_ended_does_not_go_back_to_the_pool(
 
 
 async def test_a_schema_that_changes_under_a_prepared_statement_is_noticed_by_nobody(database: Database) -> None:
-    async with database.connection() as connection:
+    async with sql_connection(database) as connection:
         await connection.execute(text("CREATE TABLE changing (a int)"))
         every = Statement("every", "SELECT *, :owner AS owner FROM changing")
         await database.run("alice", every)
@@ -160,11 +162,12 @@ def listening(tmp_path: Path, postgres_bin: Path | None) -> Iterator[Server]:
 async def test_idle_connections_that_are_lost_without_a_word_cost_one_retry(
     listening: Server, monkeypatch: pytest.MonkeyPatch, connections: int
 ) -> None:
-    monkeypatch.setattr(database_module, "IDLE_SECONDS", 0)
-    monkeypatch.setattr(database_module, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(connections_module, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(connections_module, "PING_SECONDS", 0.5)
     address = Address(listening.port)
-    database, reasons = Database(f"postgresql://postgres@127.0.0.1:{address.port}/postgres"), list[str]()
-    database.on_retry = reasons.append
+    reasons: list[str] = []
+    url = f"postgresql://postgres@127.0.0.1:{address.port}/postgres"
+    database = Database(url, on_retry=reasons.append)
     both = Statement("both", "SELECT pg_sleep(0.2), :owner AS owner")
     await asyncio.gather(*(database.run("alice", both) for _ in range(connections)))
     address.freeze()
@@ -188,9 +191,8 @@ async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_li
 async def test_the_operating_system_looks_after_connections(listening: Server, query: str) -> None:
     database = Database(f"postgresql://postgres@127.0.0.1:{listening.port}/postgres{query}")
     await database.run("alice", ONE)
-    async with database.connection() as connection:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        own = driver._transport.get_extra_info("socket")
+    async with database._connections.connection() as connection:
+        own = connection._transport.get_extra_info("socket")
         options = (own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *_tcp(own))
     assert options[: len(KEEPALIVE[query])] == KEEPALIVE[query]
     await database.close()

@@ -13,6 +13,7 @@ from sqlalchemy import URL, text
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.support.processes import ROOT, clean_environment
+from tests.support.sql import sql_connection
 
 OWNER = """
 import sys, time
@@ -28,7 +29,7 @@ time.sleep(300)
 def ask(url: URL, question: str) -> object:
     async def run() -> object:
         database = Database(url, pooled=False)
-        async with database.connection() as connection:
+        async with sql_connection(database) as connection:
             result = await connection.execute(text(question))
             return result.scalar() if result.returns_rows else None
 

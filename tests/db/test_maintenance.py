@@ -6,16 +6,20 @@ from typing import Any
 
 from sqlalchemy import text
 
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, run_maintenance
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
+from tests.support.sql import sql_connection
 
 
 async def running(store: DatabaseStore, user: str, *, key: str | None = None) -> RequestContext:
     context = RequestContext(
-        user_id=user, turn=Turn("threads.add_user_message", idempotency_key=key, request_hash="h" if key else None)
+        user_id=user,
+        session=WriteSession("threads.add_user_message", idempotency_key=key, request_hash="h" if key else None),
     )
     await store.save_thread(thread("t"), RequestContext(user_id=user))
     await store.add_thread_item("t", user_message("t", "m"), context)
@@ -23,7 +27,7 @@ async def running(store: DatabaseStore, user: str, *, key: str | None = None) ->
 
 
 async def change(store: DatabaseStore, command: str) -> None:
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         await connection.execute(text(command))
 
 
@@ -39,7 +43,7 @@ async def test_turns_without_a_heartbeat_are_closed_and_lose_their_threads(store
     assert threads["dead"]["current_turn_id"] is None
     assert threads["alive"]["current_turn_id"] is not None
     # A process that only stalled changes nothing any more.
-    assert not await store.finish_turn(dead, "completed", unfinished=[assistant_message("t", "late")])
+    assert not await store.turns.finish(dead, Outcome("completed"), unfinished=[assistant_message("t", "late")])
     assert len(await stored(store, "SELECT * FROM chat_messages WHERE user_id = 'dead'")) == 1
 
 

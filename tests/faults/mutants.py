@@ -32,10 +32,10 @@ MUTANTS = (
         "chatkit_postgres/api/chatkit.py",
         (
             (
-                "            return self._follow(await self._run(operation, Turn(operation.type), context))\n",
+                "            return self._follow(await self._run(operation, WriteSession(operation.type), context))\n",
                 """            from starlette.responses import StreamingResponse
-            context.turn = Turn(operation.type)
-            events = self._server.stream(operation, context)
+            context = replace(context, session=WriteSession(operation.type))
+            events = self._server.stream(operation, context, Draft())
             frames = (self._server.encode(event, context) async for event in events)
             return StreamingResponse(frames, media_type='text/event-stream')
 """,
@@ -56,15 +56,15 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is acknowledged before it is committed",
-        "chatkit_postgres/store/items.py",
+        "chatkit_postgres/store/item_writer.py",
         (
             (
-                "        await self._write(thread_id, item, context, replace=False)\n",
+                "        await self._write(thread_id, item, caller, replace=False)\n",
                 """        import asyncio
 
         async def late() -> None:
             await asyncio.sleep(1 if item.type == "assistant_message" else 0)
-            await self._write(thread_id, item, context, replace=False)
+            await self._write(thread_id, item, caller, replace=False)
 
         task = asyncio.create_task(late())
         if item.type != "assistant_message":

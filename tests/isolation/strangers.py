@@ -29,11 +29,13 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant import Assistant, action
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import new_id, session_uuid
+from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import attachments, items, threads, turns
 from chatkit_postgres.store.sql import history as history_sql
 from tests.isolation.matrix import Matrix, Params
@@ -173,13 +175,13 @@ def _absent(name: str, value: Any) -> Any:
 
 
 async def _answer_that_is_judged(world: World, store: DatabaseStore) -> None:
-    turn = Turn("threads.retry_after_item", awaits_verdict=True)
-    context = RequestContext(user_id=world.user, turn=turn)
-    await store.open_retry(world.other_thread, world.other_message, context)
+    session = WriteSession("threads.retry_after_item", awaits_verdict=True)
+    context = RequestContext(user_id=world.user, session=session)
+    await store.turns.open_retry(world.other_thread, world.other_message, context)
     draft = assistant_message(world.other_thread, new_id("message"), "judged")
     await store.add_thread_item(world.other_thread, draft, context)
-    await store.publish_answer(world.other_thread, context)
-    await store.finish_turn(context, "completed")
+    await store.writer.publish_answer(world.other_thread, context)
+    await store.turns.finish(context, Outcome("completed"))
 
 
 async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers) -> None:
@@ -228,7 +230,7 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
         " VALUES ($1, $2, $3, 'threads.create', now() - interval '1 hour')",
         *(world.user, session_uuid(world.thread), uuid.uuid4()),
     )
-    await store.close_stale_turns(world.thread, world.context, stale_seconds=60)
+    await store.turns.close_stale(world.thread, world.context, stale_seconds=60)
     await store.load_item(world.thread, world.answer, world.context)
     await _answer_that_is_judged(world, store)
     # What others use is not counted.

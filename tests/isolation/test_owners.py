@@ -89,10 +89,10 @@ async def test_a_statement_that_forgets_its_owner_is_noticed(
         forgetful, inserted = _INSERTED.subn(r"\1 concat('nobody', left(:owner, 0))", statement.sql)
         assert inserted, f"{name} has no owner"
     original = statement.driver_sql
-    object.__setattr__(statement, "driver_sql", Statement(name, forgetful).driver_sql)
+    statement.driver_sql = Statement(name, forgetful, **statement.types).driver_sql
     try:
         with pytest.raises((AssertionError, asyncpg.PostgresError, ChatError)) as noticed:
             await look_everywhere(matrix, store, database_url)
     finally:
-        object.__setattr__(statement, "driver_sql", original)
+        statement.driver_sql = original
     print(f"{name}: {str(noticed.value)[:150]}")  # noqa: T201 - for people who look

@@ -67,13 +67,13 @@ async def built(store: DatabaseStore, world: World) -> World:
     await store.add_thread_item(
         world.other_thread, user_message(world.other_thread, world.other_message, says), context
     )
-    await store.save_feedback(world.thread, [world.answer], "positive", context)
+    await store.items.save_feedback(world.thread, [world.answer], "positive", context)
     for attachment_id in (world.attachment, world.deleted_attachment):
         attachment = FileAttachment(id=attachment_id, name=f"{world.mark}.txt", mime_type="text/plain")
-        await store.create_attachment(
+        await store.attachments.create(
             attachment, context, storage_key="00/none", declared_bytes=1, upload_seconds=900, max_unsent=100
         )
-        await store.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+        await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     await store.delete_attachment(world.deleted_attachment, context)
     await store.delete_thread_item(world.thread, world.deleted_item, context)
     await store.delete_thread(world.deleted_thread, context)

@@ -12,12 +12,14 @@ from alembic.util import CommandError
 from chatkit.types import ThreadMetadata
 from sqlalchemy import URL, Connection, inspect, text
 
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, migrations
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.session import WriteSession
 from tests.conftest import execute
 from tests.support.items import NAIVE
 from tests.support.processes import ROOT, clean_environment
+from tests.support.sql import sql_connection
 
 
 def tables(url: URL) -> set[str]:
@@ -25,7 +27,7 @@ def tables(url: URL) -> set[str]:
         def names(connection: Connection) -> set[str]:
             return set(inspect(connection).get_table_names())
 
-        async with Database(url, pooled=False).connection() as connection:
+        async with sql_connection(Database(url, pooled=False)) as connection:
             return await connection.run_sync(names)
 
     return asyncio.run(run())
@@ -114,15 +116,14 @@ async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str)
 
     async def beat(number: int) -> None:
         nonlocal beats
-        turn = Turn("threads.create")
-        context = RequestContext(user_id=f"user-{number}", turn=turn)
+        context = RequestContext(user_id=f"user-{number}", session=WriteSession("threads.create"))
         await store.save_thread(ThreadMetadata(id=f"t{number}", created_at=NAIVE), context)
         while not is_over.is_set():
-            await store.heartbeat(context)
+            await store.turns.heartbeat(context)
             beats += 1
             await asyncio.sleep(0)
 
-    async with database.connection() as connection:
+    async with sql_connection(database) as connection:
         await connection.execute(
             text(
                 "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"

@@ -266,7 +266,7 @@ async def test_the_lifespan_runs_once(monkeypatch: pytest.MonkeyPatch, tmp_path:
         with pytest.raises(RuntimeError, match="runs once"):
             async with lifespan(chat)(host):
                 pass
-        assert chat.state.parts.started.is_on
+        assert chat.state.parts.started.is_set()
     with pytest.raises(RuntimeError, match="runs once"):
         async with lifespan(chat)(host):
             pass

@@ -7,38 +7,25 @@ import ast
 import asyncio
 import importlib
 import inspect
-import json
 import pkgutil
 import re
 import tomllib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import uvicorn._types
 from agents.exceptions import _mark_error_to_drain_stream_events, _should_drain_stream_events_before_raising
 from chatkit.agents import AgentContext, _AsyncQueueIterator, stream_agent_response
-from chatkit.server import ChatKitServer
 from chatkit.types import (
     ProgressUpdateEvent,
-    StructuredInputAnswer,
-    StructuredInputAnswerSubmission,
-    StructuredInputFreeform,
-    StructuredInputItem,
-    StructuredInputSubmission,
-    ThreadItemDoneEvent,
-    ThreadListParams,
     ThreadMetadata,
-    ThreadsListReq,
-    ThreadStreamEvent,
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 import chatkit_postgres
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from tests.support.chat import Chat, Scripted
-from tests.support.items import NAIVE, assistant_message, thread
+from tests.support.items import NAIVE
 from tests.support.processes import ROOT
 
 PACKAGES = frozenset(
@@ -48,14 +35,7 @@ PACKAGES = frozenset(
 KNOWN = {
     "agents": {"_mark_error_to_drain_stream_events"},
     "asyncpg": {"_transport"},
-    "chatkit": {
-        "_apply_structured_input_submission",
-        "_events",
-        "_process_events",
-        "_process_non_streaming",
-        "_process_streaming_impl",
-        "_serialize",
-    },
+    "chatkit": {"_events"},
     "uvicorn": {"_start_asgi_task", "_types"},
 }
 """All there are; each stands in the decision, and has a test below."""
@@ -167,57 +147,6 @@ def test_the_protocol_has_what_ours_sets_and_asks() -> None:
     # Asked for when the task begins, so a cycle may get another one before.
     assert re.search(r"app\(.*\s+self\.scope, self\.receive, self\.send\s+\)", cycle)
     assert {"ASGI3Application", "ASGISendEvent"} <= set(vars(uvicorn._types))
-
-
-def test_streaming_operations_go_through_one_generator_that_we_override() -> None:
-    assert parameters(ChatKitServer._process_streaming_impl) == ["self", "request", "context"]
-    assert inspect.isasyncgenfunction(ChatKitServer._process_streaming_impl)
-    assert "self._process_streaming_impl(request, context)" in inspect.getsource(ChatKitServer._process_streaming)
-
-
-async def test_process_events_saves_done_items_through_the_store_and_turns_errors_into_events(
-    store: DatabaseStore,
-) -> None:
-    await store.save_thread(thread("t"), ALICE)
-    metadata = await store.load_thread("t", ALICE)
-
-    async def events() -> AsyncIterator[ThreadStreamEvent]:
-        yield ThreadItemDoneEvent(item=assistant_message("t", "m"))
-        raise RuntimeError
-
-    seen = [event async for event in Chat(store, Scripted()).server._process_events(metadata, ALICE, events)]
-    assert [event.type for event in seen] == ["stream_options", "thread.item.done", "error"]
-    assert await store.load_item("t", "m", ALICE) == assistant_message("t", "m")
-
-
-async def test_non_streaming_operations_are_answered_with_json_bytes(store: DatabaseStore) -> None:
-    server = Chat(store, Scripted()).server
-    answer = await server._process_non_streaming(ThreadsListReq(params=ThreadListParams()), ALICE)
-    assert json.loads(answer) == {"data": [], "has_more": False}
-
-
-def test_serialising_leaves_out_nulls_and_the_metadata_of_attachments(store: DatabaseStore) -> None:
-    server = Chat(store, Scripted()).server
-    serialised = server._serialize(ThreadMetadata(id="t", created_at=NAIVE))
-    assert json.loads(serialised)["id"] == "t"
-    assert b"title" not in serialised
-
-
-async def test_answers_go_into_a_pending_item_and_unanswered_questions_are_skipped(store: DatabaseStore) -> None:
-    item = StructuredInputItem(
-        id="q",
-        thread_id="t",
-        created_at=NAIVE,
-        inputs=[StructuredInputFreeform(id=name, question="?") for name in ("one", "two")],
-    )
-    submission = StructuredInputSubmission(answers={"one": StructuredInputAnswerSubmission(values=["yes"])})
-    answered = await Chat(store, Scripted()).server._apply_structured_input_submission(item, submission)
-    assert answered.status == "answered"
-    assert [question.answer for question in answered.inputs] == [
-        StructuredInputAnswer(values=["yes"]),
-        StructuredInputAnswer(skipped=True),
-    ]
-    assert item.status == "pending"
 
 
 async def test_any_event_ends_the_wait_for_the_queue_of_an_agent_context(store: DatabaseStore) -> None:

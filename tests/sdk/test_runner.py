@@ -23,7 +23,8 @@ from agents.tool import function_tool
 from chatkit_postgres.assistant.models import DemoModels
 from chatkit_postgres.assistant.runs import FollowedRuns, _Hooks, follow_runs
 from chatkit_postgres.assistant.usage import token_counts
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store.session import WriteSession
 
 DEMO = RunConfig(model_provider=DemoModels(seconds_per_word=0), tracing_disabled=True)
 
@@ -87,30 +88,31 @@ async def test_an_agent_that_is_a_tool_counts_into_the_run_that_calls_it() -> No
 
 async def test_runs_outside_of_a_request_are_left_alone_and_those_of_one_are_counted() -> None:
     follow_runs()
-    request, turn = RequestContext(user_id="alice"), Turn("threads.create")
-    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, turn=turn)
+    session = WriteSession("threads.create")
+    request = RequestContext(user_id="alice", session=session)
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, counted=True)
     await Runner.run(Agent[None](name="A"), "Hello", run_config=DEMO)
     runs.end()
-    assert turn.usage is None
-    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, turn=turn)
+    assert request.outcome.usage is None
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, counted=True)
     runs.follow()
     # Without a configuration of its own: it would go to OpenAI otherwise.
     stream = Runner.run_streamed(Agent[None](name="B"), "Hello")
     async for _ in stream.stream_events():
         pass
     runs.end()
-    assert turn.usage is not None
-    assert turn.usage == token_counts(stream.context_wrapper.usage)
-    assert turn.usage["output_tokens"] > 0
-    assert turn.sender_name == "B"
+    assert request.outcome.usage is not None
+    assert request.outcome.usage == token_counts(stream.context_wrapper.usage)
+    assert request.outcome.usage["output_tokens"] > 0
+    assert session.sender_name == "B"
 
 
 async def test_a_run_for_another_request_or_after_the_end_is_counted_for_nobody() -> None:
     """A worker that one user's answer has started inherits what follows that answer's runs."""
     follow_runs()
-    alice, bob = RequestContext(user_id="alice"), RequestContext(user_id="bob")
-    turn = Turn("threads.create")
-    runs = FollowedRuns(DemoModels(seconds_per_word=0), alice, turn=turn)
+    session = WriteSession("threads.create")
+    alice, bob = RequestContext(user_id="alice", session=session), RequestContext(user_id="bob")
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), alice, counted=True)
     runs.follow()
     inherited = contextvars.copy_context()
     of_bob = await Runner.run(Agent[Any](name="Bob's"), "Hello", context=bob)
@@ -119,13 +121,13 @@ async def test_a_run_for_another_request_or_after_the_end_is_counted_for_nobody(
     late = asyncio.create_task(Runner.run(Agent[Any](name="Late"), "Hello", context=alice), context=inherited)
     # The configured models still, and nothing else.
     assert "demo model" in str((await late).final_output)
-    assert turn.usage is None
-    assert turn.sender_name is None
+    assert alice.outcome.usage is None
+    assert session.sender_name is None
 
 
 async def test_one_guarded_run_of_several_makes_the_answer_a_draft() -> None:
-    turn = Turn("threads.create")
-    runs = FollowedRuns(None, RequestContext(user_id="alice"), turn=turn)
+    session = WriteSession("threads.create")
+    runs = FollowedRuns(None, RequestContext(user_id="alice", session=session), counted=True)
 
     @output_guardrail
     async def judge(_context: Any, _agent: Any, _output: Any) -> GuardrailFunctionOutput:
@@ -134,9 +136,9 @@ async def test_one_guarded_run_of_several_makes_the_answer_a_draft() -> None:
     first, second = object(), object()
     runs.speaks(first, Agent[Any](name="Guarded", output_guardrails=[judge]))
     runs.speaks(second, Agent[Any](name="Helper"))
-    assert turn.awaits_verdict
+    assert session.awaits_verdict
     runs.speaks(first, Agent[Any](name="Handed over"))
-    assert not turn.awaits_verdict
+    assert not session.awaits_verdict
 
 
 async def test_a_runner_that_the_process_has_chosen_is_asked_behind_ours() -> None:
@@ -164,7 +166,8 @@ async def test_a_handoff_and_a_tool_reach_the_hooks_of_who_runs() -> None:
         return "noon"
 
     follow_runs()
-    runs = FollowedRuns(DemoModels(seconds_per_word=0), RequestContext(user_id="alice"), turn=Turn("threads.create"))
+    request = RequestContext(user_id="alice", session=WriteSession("threads.create"))
+    runs = FollowedRuns(DemoModels(seconds_per_word=0), request, counted=True)
     runs.follow()
     returns = Agent[Any](name="Returns")
     front = Agent[Any](name="Front", handoffs=[returns], tools=[current_time])

@@ -11,25 +11,27 @@ import pytest
 from chatkit.types import AssistantMessageItem, ThreadMetadata
 from sqlalchemy import URL, text
 
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.ids import session_uuid
-from chatkit_postgres.store.items import OutsideWrite
+from chatkit_postgres.store.item_writer import OutsideWrite
+from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import items as sql
 from chatkit_postgres.store.sql.history import LOAD_NEWEST_ITEMS
 from tests.store.contract import StoreContract
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
+from tests.support.sql import sql_connection
 
 ALICE = SimpleNamespace(user_id="alice")
 TOOL_OUTPUT = "threads.add_client_tool_output"
 
 
 def in_turn(operation: str = "threads.add_user_message") -> RequestContext:
-    return RequestContext(user_id="alice", turn=Turn(operation))
+    return RequestContext(user_id="alice", session=WriteSession(operation))
 
 
 class TestContract(StoreContract):
@@ -56,7 +58,7 @@ class TestRows:
     async def test_deleting_a_thread_takes_its_feedback_and_marks_its_attachments(self, store: DatabaseStore) -> None:
         await store.save_thread(thread("t"), ALICE)
         await store.add_thread_item("t", assistant_message("t", "m"), ALICE)
-        await store.save_feedback("t", ["m"], "positive", ALICE)
+        await store.items.save_feedback("t", ["m"], "positive", ALICE)
         attachment = SimpleNamespace(id="a", thread_id="t", model_dump_json=lambda: '{"id": "a"}')
         await store.save_attachment(attachment, ALICE)  # type: ignore[arg-type] # only its row matters here
         await store.delete_thread("t", ALICE)
@@ -66,14 +68,14 @@ class TestRows:
     async def test_a_context_without_a_user_is_refused(self, store: DatabaseStore) -> None:
         for context in (None, SimpleNamespace(), SimpleNamespace(user_id=""), SimpleNamespace(user_id=None)):
             with pytest.raises(TypeError):
-                await store.load_threads(10, None, "desc", context)
+                await store.load_threads(10, None, "desc", context)  # type: ignore[arg-type] # what is to be refused
 
     async def test_threads_made_in_the_same_instant_are_paged_without_gap_or_repetition(
         self, store: DatabaseStore
     ) -> None:
         for number in range(7):
             await store.save_thread(thread(f"t{number}"), ALICE)
-        async with store.database.connection() as connection:
+        async with sql_connection(store.database) as connection:
             await connection.execute(text("UPDATE chat_sessions SET created_at = '2026-01-01'"))
         for order in ("asc", "desc"):
             seen: list[str] = []
@@ -102,8 +104,8 @@ class TestFeedback:
         await store.save_thread(thread("t"), ALICE)
         for item_id in ("a", "b"):
             await store.add_thread_item("t", assistant_message("t", item_id), ALICE)
-        await store.save_feedback("t", ["a", "b", "a"], "positive", ALICE)
-        await store.save_feedback("t", ["b"], "negative", ALICE)
+        await store.items.save_feedback("t", ["a", "b", "a"], "positive", ALICE)
+        await store.items.save_feedback("t", ["b"], "negative", ALICE)
         kinds = await stored(
             store,
             "SELECT item_id, kind FROM chat_feedback JOIN chat_messages USING (user_id, session_id, message_id)"
@@ -122,14 +124,14 @@ class TestFeedback:
             ("t", ["a"], SimpleNamespace(user_id="bob")),
         ):
             with pytest.raises(NotFound):
-                await store.save_feedback(thread_id, item_ids, "positive", context)
+                await store.items.save_feedback(thread_id, item_ids, "positive", context)
         assert await stored(store, "SELECT * FROM chat_feedback") == []
 
 
 async def test_a_page_is_read_from_an_index_and_not_by_walking_the_thread(store: DatabaseStore) -> None:
     await store.save_thread(thread("t"), ALICE)
     item = user_message("t", "m").model_dump_json()
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         await connection.execute(
             text(
                 "INSERT INTO chat_messages"
@@ -140,11 +142,15 @@ async def test_a_page_is_read_from_an_index_and_not_by_walking_the_thread(store:
             {"item": item},
         )
         await connection.execute(text("ANALYZE chat_messages"))
-    explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LIST_ITEMS_NEWEST_FIRST.sql}")
+    explain = Statement(
+        "explain",
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LIST_ITEMS_NEWEST_FIRST.sql}",
+        **sql.LIST_ITEMS_NEWEST_FIRST.types,
+    )
     given = {"session": session_uuid("t"), "after": None, "after_position": None, "page": 21}
     given |= {"with_hidden": False, "turn": None, "retry_from": None}
     (plan,) = await store.database.run("alice", explain, **given)
-    nodes = [*plan_nodes(plan["QUERY PLAN"][0]["Plan"])]
+    nodes = [*plan_nodes(json.loads(plan["QUERY PLAN"])[0]["Plan"])]
     assert "chat_messages_position_key" in {node.get("Index Name") for node in nodes}
     assert max(node["Actual Rows"] for node in nodes) <= 21
 
@@ -153,7 +159,7 @@ async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(sto
     """Every second turn came to nothing before its verdict, the others were refused."""
     turns = 1000
     await store.save_thread(thread("t"), ALICE)
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         await connection.execute(
             text(
                 "WITH made AS (INSERT INTO chat_turns"
@@ -171,16 +177,16 @@ async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(sto
             {"item": user_message("t", "m").model_dump_json(), "turns": turns},
         )
         await connection.execute(text("ANALYZE chat_messages, chat_turns"))
-    explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {LOAD_NEWEST_ITEMS.sql}")
+    explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {LOAD_NEWEST_ITEMS.sql}", **LOAD_NEWEST_ITEMS.types)
     given = {"session": session_uuid("t"), "page": 101, "max_bytes": 100_000, "turn": None, "retry_from": None}
     given |= {"max_current": 1000, "max_output": 25_000, "cut_mark": ""}
     (plan,) = await store.database.run("alice", explain, **given)
-    nodes = [*plan_nodes(plan["QUERY PLAN"][0]["Plan"])]
+    nodes = [*plan_nodes(json.loads(plan["QUERY PLAN"])[0]["Plan"])]
     visited = sum(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes
     )
     assert visited < 20 * turns
-    assert (await store.load_newest_items("t", HistoryLimits(), ALICE)).items == []
+    assert (await store.history.load_newest("t", HistoryLimits(), ALICE)).items == []
 
 
 def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -208,7 +214,7 @@ class TestInterruptedWrites:
     async def test_what_is_added_again_after_it_was_deleted_is_there(self, store: DatabaseStore) -> None:
         await store.save_thread(thread("t"), ALICE)
         await self._time_out(store, store.add_thread_item("t", assistant_message("t", "m", "one"), ALICE))
-        await store.detached.wait()
+        await store.writer.detached.wait()
         await store.delete_thread_item("t", "m", ALICE)
         await store.add_thread_item("t", assistant_message("t", "m", "one"), ALICE)
         assert await self._texts(store) == ["one"]
@@ -231,7 +237,9 @@ class TestInterruptedWrites:
         # Deleted while the lock is held: the write comes too late.
         item = assistant_message("t", "m", "one")
         with pytest.raises(asyncio.CancelledError):
-            await store.detached.run(OutsideWrite("alice", "t", item, replace=False), self._cancelled_and_failing)
+            await store.writer.detached.run(
+                OutsideWrite("alice", "t", item, replace=False), self._cancelled_and_failing
+            )
         await store.add_thread_item("t", item, ALICE)
         assert await self._texts(store) == ["one"]
 
@@ -246,7 +254,7 @@ class TestInterruptedWrites:
     @staticmethod
     async def _time_out(store: DatabaseStore, write: Any) -> None:
         """Cancel a write that waits for a lock, and let it go on."""
-        async with store.database.connection() as connection:
+        async with sql_connection(store.database) as connection:
             await connection.execute(text("BEGIN"))
             await connection.execute(text("LOCK TABLE chat_messages IN ACCESS EXCLUSIVE MODE"))
             with pytest.raises(TimeoutError):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import DatabaseStore, cursors
 from chatkit_postgres.store.ids import session_uuid
-from tests.support.chat import Statements
 from tests.support.items import NAIVE, assistant_message, thread, user_message
+from tests.support.sql import Statements, sql_connection
 
 ALICE, BOB = SimpleNamespace(user_id="alice"), SimpleNamespace(user_id="bob")
 Order = Literal["asc", "desc"]
@@ -64,7 +64,7 @@ async def test_threads_go_on_when_what_was_shown_is_deleted(store: DatabaseStore
 async def test_threads_of_one_moment_are_each_listed_once(store: DatabaseStore) -> None:
     for number in range(9):
         await store.save_thread(thread(f"t{number}"), ALICE)
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         await connection.exec_driver_sql("UPDATE chat_sessions SET created_at = '2026-01-01 00:00:00.123456+00'")
     seen: list[str] = []
     after = None
@@ -150,7 +150,7 @@ class TestHidden:
         sizes = []
         after = None
         while True:
-            page = await store.load_shown_items("t", after, 4, order, ALICE)
+            page = await store.items.load_page("t", after, 4, order, ALICE, hidden=False)
             seen += [item.id for item in page.data]
             sizes.append(len(page.data))
             if not page.has_more:
@@ -165,7 +165,7 @@ class TestHidden:
         for number in range(30):
             await store.add_thread_item("t", _hidden(0, number), ALICE)
         statements = Statements(store.database)
-        page = await store.load_shown_items("t", None, 5, "asc", ALICE)
+        page = await store.items.load_page("t", None, 5, "asc", ALICE, hidden=False)
         assert (page.data, page.has_more, page.after) == ([], False, None)
         assert statements.names == ["list_items_oldest_first"]
         assert len((await store.load_thread_items("t", None, 50, "asc", ALICE)).data) == 30

@@ -179,10 +179,10 @@ async def test_a_hang_up_at_any_moment_keeps_an_answer_at_most_once(
         thread_id = await say(client, None, "one")
         for number in range(12):
             await hang_up(client, thread_id, script(words=3, note=f"{number}"), ("w2 ", "thread.item.done")[number % 2])
-        await store.detached.wait()
+        await store.writer.detached.wait()
         # The last one may still be noticed.
         await asyncio.sleep(0.5)
-        await store.detached.wait()
+        await store.writer.detached.wait()
         kept = [item["type"] for item in await items(client, thread_id) if item["type"] != "sdk_hidden_context"]
     assert kept.count("user_message") == 13
     assert kept.count("assistant_message") > 1

@@ -8,18 +8,21 @@ import pytest
 from chatkit.types import ClientToolCallItem, ClosedStatus, LockedStatus
 from sqlalchemy import text
 
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Conflict, Interrupted, NotFound, Superseded, ThreadNotActive, Unprocessable
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import NAIVE, assistant_message, thread, user_message
+from tests.support.sql import sql_connection
 
 ALICE = SimpleNamespace(user_id="alice")
 TOOL_OUTPUT = "threads.add_client_tool_output"
 
 
 def in_turn(operation: str = "threads.add_user_message") -> RequestContext:
-    return RequestContext(user_id="alice", turn=Turn(operation))
+    return RequestContext(user_id="alice", session=WriteSession(operation))
 
 
 class TestTurns:
@@ -81,8 +84,8 @@ class TestTurns:
         await store.add_thread_item("t", user_message("t", "m"), context)
         (turn,) = await stored(store, "SELECT * FROM chat_turns")
         (session,) = await stored(store, "SELECT * FROM chat_sessions")
-        assert context.turn is not None
-        assert turn["turn_id"] == session["current_turn_id"] == context.turn.id
+        assert context.session is not None
+        assert turn["turn_id"] == session["current_turn_id"] == context.session.turn_id
         assert (turn["state"], turn["operation"], turn["ended_at"]) == ("running", "threads.add_user_message", None)
 
     async def test_a_write_refused_by_the_database_opens_no_turn(self, store: DatabaseStore) -> None:
@@ -94,8 +97,8 @@ class TestTurns:
             await store.add_thread_item("absent", user_message("absent", "m"), context)
         assert await stored(store, "SELECT * FROM chat_turns") == []
         assert await stored(store, "SELECT * FROM chat_messages") == []
-        assert context.turn is not None
-        assert not context.turn.is_open
+        assert context.session is not None
+        assert not context.session.is_open
 
     async def test_a_newer_turn_fences_every_write_of_the_older(self, store: DatabaseStore) -> None:
         await store.save_thread(thread("t"), ALICE)
@@ -108,7 +111,7 @@ class TestTurns:
         for attempt in (
             store.add_thread_item("t", assistant_message("t", "late"), older),
             store.save_item("t", assistant_message("t", "kept", "late"), older),
-            store.checkpoint("t", assistant_message("t", "late"), older),
+            store.writer.checkpoint("t", assistant_message("t", "late"), older),
             store.delete_thread_item("t", "kept", older),
             store.save_thread(loaded, older),
         ):
@@ -134,10 +137,8 @@ class TestTurns:
         await store.save_thread(thread("t"), ALICE)
         context = in_turn()
         await store.add_thread_item("t", user_message("t", "m"), context)
-        assert context.turn is not None
-        context.turn.usage = {"output_tokens": 3}
-        assert await store.finish_turn(context, "completed")
-        assert not await store.finish_turn(context, "failed")
+        assert await store.turns.finish(context, Outcome("completed", usage={"output_tokens": 3}))
+        assert not await store.turns.finish(context, Outcome("failed"))
         (turn,) = await stored(store, "SELECT * FROM chat_turns")
         assert (turn["state"], turn["error_code"], turn["usage"]) == ("completed", None, {"output_tokens": 3})
         (session,) = await stored(store, "SELECT * FROM chat_sessions")
@@ -148,7 +149,7 @@ class TestTurns:
         older, newer = in_turn(), in_turn()
         await store.add_thread_item("t", user_message("t", "m1"), older)
         await store.add_thread_item("t", user_message("t", "m2"), newer)
-        await store.finish_turn(older, "superseded")
+        await store.turns.finish(older, Outcome("superseded"))
         await store.add_thread_item("t", assistant_message("t", "a"), newer)
 
     async def test_saving_what_this_turn_saved_needs_no_statement(self, store: DatabaseStore) -> None:
@@ -166,12 +167,12 @@ class TestPartials:
         context = in_turn()
         await store.add_thread_item("t", user_message("t", "m"), context)
         for text_so_far in ("Once", "Once upon"):
-            await store.checkpoint("t", assistant_message("t", "a", text_so_far), context)
+            await store.writer.checkpoint("t", assistant_message("t", "a", text_so_far), context)
             assert await store.load_item("t", "a", ALICE) == assistant_message("t", "a", text_so_far)
         (partial,) = await stored(store, "SELECT * FROM chat_messages WHERE item_id = 'a'")
         assert partial["is_partial"]
         await store.add_thread_item("t", assistant_message("t", "a", "Once upon a time"), context)
-        await store.checkpoint("t", assistant_message("t", "a", "Once upon"), context)
+        await store.writer.checkpoint("t", assistant_message("t", "a", "Once upon"), context)
         assert await store.load_item("t", "a", ALICE) == assistant_message("t", "a", "Once upon a time")
         (final,) = await stored(store, "SELECT * FROM chat_messages WHERE item_id = 'a'")
         assert not final["is_partial"]
@@ -184,8 +185,8 @@ class TestTheEndOfATurn:
         older, newer = in_turn(), in_turn("threads.retry_after_item")
         await store.add_thread_item("t", user_message("t", "m"), older)
         if checkpointed:
-            await store.checkpoint("t", assistant_message("t", "a", "Once"), older)
-        await store.open_retry("t", "m", newer)
+            await store.writer.checkpoint("t", assistant_message("t", "a", "Once"), older)
+        await store.turns.open_retry("t", "m", newer)
         await store.add_thread_item("t", assistant_message("t", "new", "The new answer"), newer)
         return older
 
@@ -194,7 +195,9 @@ class TestTheEndOfATurn:
         self, store: DatabaseStore, checkpointed: bool
     ) -> None:
         older = await self.superseded(store, checkpointed=checkpointed)
-        assert await store.finish_turn(older, "superseded", unfinished=[assistant_message("t", "a", "Once upon")])
+        assert await store.turns.finish(
+            older, Outcome("superseded"), unfinished=[assistant_message("t", "a", "Once upon")]
+        )
         page = await store.load_thread_items("t", None, 10, "asc", ALICE)
         assert [item.id for item in page.data] == ["m", "new"]
 
@@ -205,10 +208,10 @@ class TestTheEndOfATurn:
         await store.save_thread(thread("t"), ALICE)
         older = in_turn()
         await store.add_thread_item("t", user_message("t", "m1"), older)
-        await store.checkpoint("t", assistant_message("t", "a", "Once"), older)
+        await store.writer.checkpoint("t", assistant_message("t", "a", "Once"), older)
         if superseded:
             await store.add_thread_item("t", user_message("t", "m2"), in_turn())
-        await store.finish_turn(older, "stopped", unfinished=[assistant_message("t", "a", "Once upon")])
+        await store.turns.finish(older, Outcome("stopped"), unfinished=[assistant_message("t", "a", "Once upon")])
         page = await store.load_thread_items("t", None, 10, "asc", ALICE)
         assert [item.id for item in page.data] == ["m1", "a", "m2"][: 3 if superseded else 2]
         assert page.data[1] == assistant_message("t", "a", "Once upon")
@@ -217,10 +220,10 @@ class TestTheEndOfATurn:
         await store.save_thread(thread("t"), ALICE)
         context = in_turn()
         await store.add_thread_item("t", user_message("t", "m"), context)
-        await store.heartbeat(context)
-        await store.close_stale_turns("t", context, stale_seconds=0.0)
+        await store.turns.heartbeat(context)
+        await store.turns.close_stale("t", context, stale_seconds=0.0)
         with pytest.raises(Interrupted):
-            await store.heartbeat(context)
+            await store.turns.heartbeat(context)
 
 
 class TestSettledItems:
@@ -241,7 +244,7 @@ class TestSettledItems:
         await self.waiting(store)
         contexts = [in_turn(TOOL_OUTPUT) for _ in range(4)]
         results = await asyncio.gather(
-            *(store.settle_item("t", self.call("completed", n), context) for n, context in enumerate(contexts)),
+            *(store.turns.settle("t", self.call("completed", n), context) for n, context in enumerate(contexts)),
             return_exceptions=True,
         )
         await self.one_accepted(store, contexts, results)
@@ -249,10 +252,10 @@ class TestSettledItems:
     async def test_an_output_that_waited_for_the_lock_is_told_that_it_came_late(self, store: DatabaseStore) -> None:
         await self.waiting(store)
         contexts = [in_turn(TOOL_OUTPUT) for _ in range(4)]
-        async with store.database.engine.execution_options(isolation_level="READ COMMITTED").begin() as holder:
+        async with sql_connection(store.database, "READ COMMITTED") as holder, holder.begin():
             await holder.execute(text("SELECT 1 FROM chat_sessions FOR UPDATE"))
             writers = [
-                asyncio.create_task(store.settle_item("t", self.call("completed", n), context))
+                asyncio.create_task(store.turns.settle("t", self.call("completed", n), context))
                 for n, context in enumerate(contexts)
             ]
             waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
@@ -266,39 +269,39 @@ class TestSettledItems:
         accepted: Any = await store.load_item("t", "c", ALICE)
         assert accepted.output == winner
         assert [row["turn_id"] for row in await stored(store, "SELECT * FROM chat_turns")] == [
-            contexts[winner].turn.id  # type: ignore[union-attr] # in_turn gave it one
+            contexts[winner].session.turn_id  # type: ignore[union-attr] # in_turn gave it one
         ]
         await store.add_thread_item("t", assistant_message("t", "a"), contexts[winner])
 
     async def test_the_same_output_is_accepted_again_after_its_turn_came_to_nothing(self, store: DatabaseStore) -> None:
         await self.waiting(store)
         first = in_turn(TOOL_OUTPUT)
-        await store.settle_item("t", self.call("completed", "out"), first)
+        await store.turns.settle("t", self.call("completed", "out"), first)
         with pytest.raises(Conflict):
-            await store.settle_item("t", self.call("completed", "out"), in_turn(TOOL_OUTPUT))
-        await store.finish_turn(first, "failed")
+            await store.turns.settle("t", self.call("completed", "out"), in_turn(TOOL_OUTPUT))
+        await store.turns.finish(first, Outcome("failed"))
         with pytest.raises(Conflict):
-            await store.settle_item("t", self.call("completed", "another"), in_turn(TOOL_OUTPUT))
+            await store.turns.settle("t", self.call("completed", "another"), in_turn(TOOL_OUTPUT))
         second = in_turn(TOOL_OUTPUT)
-        await store.settle_item("t", self.call("completed", "out"), second)
-        await store.finish_turn(second, "completed")
+        await store.turns.settle("t", self.call("completed", "out"), second)
+        await store.turns.finish(second, Outcome("completed"))
         with pytest.raises(Conflict):
-            await store.settle_item("t", self.call("completed", "out"), in_turn(TOOL_OUTPUT))
+            await store.turns.settle("t", self.call("completed", "out"), in_turn(TOOL_OUTPUT))
 
     async def test_a_locked_thread_takes_no_output_and_a_strangers_is_not_found(self, store: DatabaseStore) -> None:
         await self.waiting(store)
-        stranger = RequestContext(user_id="bob", turn=Turn(TOOL_OUTPUT))
+        stranger = RequestContext(user_id="bob", session=WriteSession(TOOL_OUTPUT))
         with pytest.raises(NotFound):
-            await store.settle_item("t", self.call("completed", "out"), stranger)
+            await store.turns.settle("t", self.call("completed", "out"), stranger)
         await store.save_thread(thread("t", status=LockedStatus()), ALICE)
         with pytest.raises(ThreadNotActive):
-            await store.settle_item("t", self.call("completed", "out"), in_turn(TOOL_OUTPUT))
+            await store.turns.settle("t", self.call("completed", "out"), in_turn(TOOL_OUTPUT))
         assert await store.load_item("t", "c", ALICE) == self.call()
 
     async def test_another_turn_cannot_change_what_is_settled(self, store: DatabaseStore) -> None:
         await self.waiting(store)
         context = in_turn(TOOL_OUTPUT)
-        await store.settle_item("t", self.call("completed", "out"), context)
+        await store.turns.settle("t", self.call("completed", "out"), context)
         await store.save_item("t", self.call("completed", "out"), context)
         with pytest.raises(Conflict):
             await store.save_item("t", self.call("completed", "other"), in_turn())
@@ -323,12 +326,12 @@ class TestRetry:
     async def test_the_old_answer_stays_until_the_new_one_is_there(self, store: DatabaseStore) -> None:
         await self.answered(store)
         context = in_turn("threads.retry_after_item")
-        message = await store.open_retry("t", "m2", context)
+        message = await store.turns.open_retry("t", "m2", context)
         assert message == user_message("t", "m2")
         await store.add_thread_item("t", message, context)
         assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
         assert await self.ids(store, context) == ["m1", "a1", "m2"]
-        await store.checkpoint("t", assistant_message("t", "a3", "ne"), context)
+        await store.writer.checkpoint("t", assistant_message("t", "a3", "ne"), context)
         assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
         assert await self.ids(store, context) == ["m1", "a1", "m2", "a3"]
         await store.add_thread_item("t", assistant_message("t", "a3", "new"), context)
@@ -338,17 +341,17 @@ class TestRetry:
     async def test_a_draft_that_another_item_overtook_is_published_with_it(self, store: DatabaseStore) -> None:
         await self.answered(store)
         context = in_turn("threads.retry_after_item")
-        await store.open_retry("t", "m1", context)
-        await store.checkpoint("t", assistant_message("t", "draft", "so f"), context)
+        await store.turns.open_retry("t", "m1", context)
+        await store.writer.checkpoint("t", assistant_message("t", "draft", "so f"), context)
         await store.add_thread_item("t", assistant_message("t", "final"), context)
         assert await self.ids(store) == ["m1", "draft", "final"]
 
     async def test_a_retry_that_ends_without_an_answer_leaves_the_old_one(self, store: DatabaseStore) -> None:
         await self.answered(store)
         context = in_turn("threads.retry_after_item")
-        await store.open_retry("t", "m1", context)
-        await store.checkpoint("t", assistant_message("t", "a3", "ne"), context)
-        await store.finish_turn(context, "failed")
+        await store.turns.open_retry("t", "m1", context)
+        await store.writer.checkpoint("t", assistant_message("t", "a3", "ne"), context)
+        await store.turns.finish(context, Outcome("failed"))
         assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
         assert [row["n"] for row in await stored(store, "SELECT count(*) AS n FROM chat_messages")] == [4]
 
@@ -361,8 +364,8 @@ class TestRetry:
             ("absent", "m1", NotFound),
         ):
             with pytest.raises(refusal):
-                await store.open_retry(thread_id, item_id, in_turn("threads.retry_after_item"))
+                await store.turns.open_retry(thread_id, item_id, in_turn("threads.retry_after_item"))
         assert await stored(store, "SELECT * FROM chat_sessions") == before
-        stranger = RequestContext(user_id="bob", turn=Turn("threads.retry_after_item"))
+        stranger = RequestContext(user_id="bob", session=WriteSession("threads.retry_after_item"))
         with pytest.raises(NotFound):
-            await store.open_retry("t", "m1", stranger)
+            await store.turns.open_retry("t", "m1", stranger)

@@ -17,13 +17,16 @@ from chatkit.types import (
 from sqlalchemy import text
 
 from chatkit_postgres.chat.history import recent_items
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Conflict, ThreadLocked
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
+from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.unreadable import LOCKED, SENTENCE
 from tests.support.chat import Chat, demo_assistant, rest_of, say
 from tests.support.items import assistant_message, thread, user_message
+from tests.support.sql import sql_connection
 
 Break = Callable[[dict[str, Any]], object]
 
@@ -48,11 +51,11 @@ BROKEN: dict[str, tuple[str, Break, type, str]] = {
 
 
 def alice(**turn: Any) -> RequestContext:
-    return RequestContext(user_id="alice", turn=Turn(**turn) if turn else None)
+    return RequestContext(user_id="alice", session=WriteSession(**turn) if turn else None)
 
 
 async def execute(store: DatabaseStore, statement: str, **values: Any) -> None:
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         await connection.execute(text(statement), values)
 
 
@@ -62,7 +65,7 @@ async def broken(store: DatabaseStore, item_id: str, change: Break) -> None:
     for item in (user_message("t", "first"), user_message("t", "u", "Question"), assistant_message("t", "a", "Answer")):
         await store.add_thread_item("t", item, alice())
     await store.add_thread_item("t", user_message("t", "last", "Still there?"), alice())
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         found = await connection.execute(text("SELECT item FROM chat_messages WHERE item_id = :id"), {"id": item_id})
         document = found.scalar_one()
     change(document)
@@ -98,7 +101,7 @@ async def test_an_item(store: DatabaseStore, kind: str) -> None:
 
 
 async def stored(store: DatabaseStore, item_id: str) -> Any:
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         found = await connection.execute(
             text("SELECT item::text FROM chat_messages WHERE item_id = :i"), {"i": item_id}
         )
@@ -110,7 +113,7 @@ async def test_what_was_hidden_stays_hidden(store: DatabaseStore) -> None:
     hidden = HiddenContextItem(id="h", thread_id="t", created_at=thread("t").created_at, content="secret")
     await store.add_thread_item("t", hidden, alice())
     await execute(store, "UPDATE chat_messages SET item = item - 'created_at'")
-    assert (await store.load_shown_items("t", None, 10, "asc", alice())).data == []
+    assert (await store.items.load_page("t", None, 10, "asc", alice(), hidden=False)).data == []
     (item,) = (await store.load_thread_items("t", None, 10, "asc", alice())).data
     assert isinstance(item, HiddenContextItem)
     assert item.content == "secret"
@@ -132,11 +135,11 @@ async def test_a_replay_tells_the_others(store: DatabaseStore) -> None:
     await store.save_thread(thread("t"), alice())
     await store.add_thread_item("t", user_message("t", "u"), context)
     await store.add_thread_item("t", assistant_message("t", "a", "Answer"), context)
-    await store.finish_turn(context, "completed")
+    await store.turns.finish(context, Outcome("completed"))
     await execute(store, "UPDATE chat_messages SET item = item - 'content' WHERE item_id = 'u'")
-    entry = await store.find_turn("k", alice())
+    entry = await store.turns.find("k", alice())
     assert entry is not None
-    assert [item.id for item in await store.items_of_turn(entry, alice())] == ["u", "a"]
+    assert [item.id for item in await store.turns.items_of(entry, alice())] == ["u", "a"]
 
 
 STATUSES = ['{"type": "archived"}', '{"type": "locked", "reason": 7}', '"active"', "null", "[]"]
@@ -183,15 +186,15 @@ async def test_an_attachment(store: DatabaseStore, value: str) -> None:
 )
 async def test_a_turns_usage_counts_nothing(store: DatabaseStore, usage: str) -> None:
     for number, tokens in (("one", {"input_tokens": 3}), ("two", {"input_tokens": 4})):
-        context = alice(operation="threads.create", usage=tokens)
+        context = alice(operation="threads.create")
         await store.save_thread(thread(number), context)
-        await store.finish_turn(context, "completed")
+        await store.turns.finish(context, Outcome("completed", usage=tokens))
     await execute(
         store,
         "UPDATE chat_turns SET usage = CAST(:usage AS jsonb) WHERE usage ->> 'input_tokens' = '4'",
         usage=usage,
     )
-    (day,) = await store.usage_by_day(alice(), days=2)
+    (day,) = await store.turns.usage_by_day(alice(), days=2)
     assert (day["turns"], day["input_tokens"]) == (2, 3)
 
 
@@ -201,10 +204,10 @@ async def test_what_stands_in_is_never_written(store: DatabaseStore) -> None:
     before = await stored(store, "a")
     item = await store.load_item("t", "a", alice())
     for context in (alice(), alice(operation="threads.add_user_message")):
-        if context.turn is not None:
-            await store.open_turn("t", context)
-        for write in (store.save_item, store.add_thread_item, store.checkpoint):
+        if context.session is not None:
+            await store.turns.open("t", context)
+        for write in (store.save_item, store.add_thread_item, store.writer.checkpoint):
             await write("t", item.model_copy(), context)
     with pytest.raises(Conflict):
-        await store.change_item("t", item, alice())
+        await store.items.change("t", item, alice())
     assert await stored(store, "a") == before

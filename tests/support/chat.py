@@ -1,11 +1,9 @@
 """A chat in one process: the parts as ``main`` joins them, without HTTP, and an assistant that follows a script."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from asyncpg.connection import LoggedQuery
 from chatkit.agents import AgentContext
 from chatkit.types import (
     AssistantMessageContent,
@@ -24,7 +22,7 @@ from chatkit.types import (
     UserMessageTextContent,
 )
 from obstore.store import MemoryStore
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
 from chatkit_postgres.assistant.default import build
@@ -32,32 +30,19 @@ from chatkit_postgres.assistant.models import DemoModels
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.links import Links
 from chatkit_postgres.attachments.object_storage import ObjectStorage
-from chatkit_postgres.chat.runner import OnDisconnect, TurnRunner
-from chatkit_postgres.chat.running_turn import RunningTurn, TurnLimits
 from chatkit_postgres.chat.server import ChatServer
-from chatkit_postgres.context import RequestContext, Turn
-from chatkit_postgres.db import Database
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.turns.runner import OnDisconnect, TurnRunner
+from chatkit_postgres.chat.turns.running_turn import RunningTurn, TurnLimits
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.session import WriteSession
 from tests.support.items import NAIVE
 from tests.support.processes import parse_events
+from tests.support.sql import sql_connection
 
 SILENCE = 10
-
-
-class Statements:
-    """The names of the statements that reach PostgreSQL, in order."""
-
-    def __init__(self, database: Database) -> None:
-        self.names: list[str] = []
-        event.listen(database.engine.sync_engine, "checkout", self._listen)
-
-    def _listen(self, connection: Any, *_: Any) -> None:
-        connection.driver_connection.add_query_logger(self._note)
-
-    def _note(self, logged: LoggedQuery) -> None:
-        named = re.match(r"/\* chatkit:(\w+) \*/", logged.query)
-        self.names.append(named[1] if named else logged.query)
 
 
 def file_store(store: DatabaseStore) -> Attachments:
@@ -81,8 +66,9 @@ class Chat:
         self.runner = TurnRunner(store, self.server.encode, Metrics(), limits=limits, on_disconnect=on_disconnect)
 
     async def start(self, request: StreamingReq) -> RunningTurn:
-        context = RequestContext(user_id="alice", turn=Turn(request.type))
-        return await self.runner.start(self.server.stream(request, context), context)
+        context = RequestContext(user_id="alice", session=WriteSession(request.type))
+        draft = Draft()
+        return await self.runner.start(self.server.stream(request, context, draft), context, draft)
 
     async def events(self, request: StreamingReq) -> list[dict[str, Any]]:
         return await rest_of(await self.start(request))
@@ -157,5 +143,5 @@ class Scripted(Assistant):
 
 
 async def stored(store: DatabaseStore, query: str) -> list[dict[str, Any]]:
-    async with store.database.connection() as connection:
+    async with sql_connection(store.database) as connection:
         return [dict(row) for row in (await connection.execute(text(query))).mappings()]

@@ -12,11 +12,12 @@ from chatkit.types import (
     UserMessageTagContent,
 )
 
-from chatkit_postgres.context import RequestContext, Turn
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import kind_of, new_id
-from chatkit_postgres.store.turns import EndState
+from chatkit_postgres.store.outcome import EndState, Outcome
+from chatkit_postgres.store.session import WriteSession
 from tests.support.items import NAIVE, assistant_message, examples_of, item_types, thread, user_message
 
 ENDS: list[tuple[EndState, str | None]] = [
@@ -54,7 +55,7 @@ async def random_thread(store: DatabaseStore, user: str, rng: random.Random) -> 
 
 
 async def _turn(store: DatabaseStore, thread_id: str, user: str, rng: random.Random) -> str:
-    context = RequestContext(user_id=user, turn=Turn("threads.add_user_message"))
+    context = RequestContext(user_id=user, session=WriteSession("threads.add_user_message"))
     question = _question(thread_id, rng)
     await store.add_thread_item(thread_id, question, context)
     await _answered(store, thread_id, context, rng)
@@ -62,9 +63,9 @@ async def _turn(store: DatabaseStore, thread_id: str, user: str, rng: random.Ran
 
 
 async def _retried(store: DatabaseStore, thread_id: str, item_id: str, user: str, rng: random.Random) -> None:
-    context = RequestContext(user_id=user, turn=Turn("threads.retry_after_item"))
+    context = RequestContext(user_id=user, session=WriteSession("threads.retry_after_item"))
     try:
-        await store.open_retry(thread_id, item_id, context)
+        await store.turns.open_retry(thread_id, item_id, context)
     except NotFound:
         # It was part of an answer that was replaced.
         return
@@ -72,15 +73,14 @@ async def _retried(store: DatabaseStore, thread_id: str, item_id: str, user: str
 
 
 async def _answered(store: DatabaseStore, thread_id: str, context: RequestContext, rng: random.Random) -> None:
-    assert context.turn is not None
     for _ in range(rng.randint(0, 4)):
         item = _some_item(thread_id, rng)
         # Within a turn, what a message brings must have been uploaded.
         own = RequestContext(user_id=context.user_id) if isinstance(item, UserMessageItem) else context
         await store.add_thread_item(thread_id, item, own)
-    state, context.turn.error_code = rng.choice(ENDS)
+    state, error_code = rng.choice(ENDS)
     partial = [assistant_message(thread_id, new_id("message"), "Half of an ans")] if state != "completed" else []
-    await store.finish_turn(context, state, unfinished=partial)
+    await store.turns.finish(context, Outcome(state, error_code), unfinished=partial)
 
 
 def _question(thread_id: str, rng: random.Random) -> UserMessageItem:

@@ -1,6 +1,6 @@
 """Statements about attachments."""
 
-from chatkit_postgres.db import Statement
+from chatkit_postgres.db.statement import ParameterType, Statement
 
 # What the SDK's own flow saves; it says nothing about bytes.
 SAVE_ATTACHMENT = Statement(
@@ -13,6 +13,9 @@ ON CONFLICT (user_id, attachment_id) DO UPDATE
  WHERE a.state <> 'deleted'
 RETURNING attachment_id
 """,
+    attachment_id="text",
+    session="uuid",
+    attachment="text",
 )
 
 # Before there are any bytes. No row: the owner has too many that were not sent.
@@ -30,6 +33,13 @@ ON CONFLICT (user_id, attachment_id) DO UPDATE SET declared_bytes = excluded.dec
  WHERE a.storage_key = excluded.storage_key
 RETURNING attachment_id
 """,
+    attachment_id="text",
+    attachment="text",
+    storage_key="text",
+    declared_bytes="bigint",
+    content_type="text",
+    upload_seconds="double precision",
+    max_unsent="bigint",
 )
 
 # The bytes are in the storage, under a name that is their digest: two uploads at once cannot mix.
@@ -43,6 +53,11 @@ UPDATE chat_attachments
    AND (state = 'pending' OR state = 'ready' AND sha256 = :sha256)
 RETURNING attachment_id
 """,
+    stored_bytes="bigint",
+    sha256="text",
+    content_type="text",
+    attachment="text",
+    attachment_id="text",
 )
 
 LOAD_ATTACHMENTS = Statement(
@@ -53,6 +68,7 @@ SELECT attachment_id, attachment::text AS attachment, state, session_id, storage
   FROM chat_attachments
  WHERE user_id = :owner AND attachment_id = ANY(:attachments) AND state <> 'deleted'
 """,
+    attachments="text[]",
 )
 
 # Not out of a thread that takes no changes.
@@ -65,6 +81,7 @@ UPDATE chat_attachments a SET state = 'deleted', deleted_at = now()
                     WHERE s.user_id = :owner AND s.session_id = a.session_id AND s.status ->> 'type' <> 'active')
 RETURNING a.attachment_id
 """,
+    attachment_id="text",
 )
 
 
@@ -82,6 +99,9 @@ def sent(message: str) -> str:
      FOR UPDATE
 ), """
 
+
+SENT: dict[str, ParameterType] = {"attachments": "text[]", "thread_id": "text"}
+"""The parameters of ``sent`` and ``bound``, without those that every statement has that uses them."""
 
 ALL_SENT = "(SELECT count(*) FROM sent) = cardinality(:attachments)"
 

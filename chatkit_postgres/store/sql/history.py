@@ -1,7 +1,7 @@
 """What a model may see of a thread: the newest items that fit, without what was refused."""
 
 from chatkit_postgres.db import Statement
-from chatkit_postgres.store.sql.items import VISIBLE
+from chatkit_postgres.store.sql.items import VIEW, VISIBLE
 
 # A message that was refused must not reach a model again, with or without its pictures, until a retry of it passed.
 # A guardrail's verdict was on the messages before it as well that no turn had answered, a provider's on the newest
@@ -51,7 +51,7 @@ _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
          item_type = 'user_message' AND {_REFUSED} AS is_refused,
          item_type = 'user_message'
            AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
-         AS without_pictures,
+         AS without_images,
          -- The middle of a long output of a tool is left out.
          CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
               WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :max_output
@@ -89,7 +89,7 @@ WITH {_VERDICTS}, question AS (
      AND position < COALESCE((SELECT position FROM question), 9223372036854775807) AND {_SEEN}
    ORDER BY position DESC LIMIT :page
 )
-SELECT item_id, item, is_refused, without_pictures, is_last,
+SELECT item_id, item, is_refused, without_images, is_last,
        CASE WHEN is_partial
             THEN (SELECT state FROM chat_turns t
                    WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = measured.turn_id)
@@ -107,4 +107,11 @@ SELECT item_id, item, is_refused, without_pictures, is_last,
  WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :max_bytes)
  ORDER BY position DESC
 """,
+    session="uuid",
+    max_output="integer",
+    cut_mark="text",
+    max_current="bigint",
+    page="bigint",
+    max_bytes="bigint",
+    **VIEW,
 )

@@ -1,12 +1,16 @@
 """Statements about thread items and feedback on them."""
 
-from chatkit_postgres.db import Statement
-from chatkit_postgres.store.sql.attachments import ALL_SENT, bound, dropped, sent
+from chatkit_postgres.db.statement import ParameterType, Statement
+from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
+from chatkit_postgres.store.sql.turns import CLAIM
 
 # What a turn may see: no other turn's drafts, and, while it retries, not the answer that it replaces.
 VISIBLE = """(NOT is_draft OR turn_id = :turn)
        AND (position <= COALESCE(:retry_from, 9223372036854775807) OR turn_id = :turn)"""
 
+
+VIEW: dict[str, ParameterType] = {"turn": "uuid", "retry_from": "bigint"}
+"""The parameters of VISIBLE."""
 
 _HIDDEN = "('hidden_context_item', 'sdk_hidden_context')"
 
@@ -31,6 +35,12 @@ SELECT COALESCE(:after_position, c.position) AS found, m.*
   ) m ON true
  ORDER BY m.position {order}
 """,
+        session="uuid",
+        after="uuid",
+        after_position="bigint",
+        with_hidden="boolean",
+        page="bigint",
+        **VIEW,
     )
 
 
@@ -45,6 +55,9 @@ SELECT item_id, item::text AS item
  WHERE user_id = :owner AND session_id = :session AND message_id = :message
    AND {VISIBLE}
 """,
+    session="uuid",
+    message="uuid",
+    **VIEW,
 )
 
 # A settled item has its answer, and nothing changes it any more.
@@ -60,7 +73,7 @@ _MAY_REPLACE = f"""CASE
     END"""
 
 
-def _append(name: str, extra: str = "", *, sends: bool = False) -> Statement:
+def _append(name: str, extra: str = "", *, sends: bool = False, **more: ParameterType) -> Statement:
     """Take a position, write the item, and say what happened; with ``sends``, its attachments become the thread's, or
     nothing happens.
 
@@ -70,6 +83,7 @@ def _append(name: str, extra: str = "", *, sends: bool = False) -> Statement:
     """
     before, after = (sent(":message"), f", {bound('session', ':message')}") if sends else ("", "")
     complete = ALL_SENT if sends else "true"
+    types = more | SENT if sends else more
     return Statement(
         name,
         f"""
@@ -108,6 +122,21 @@ SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS acce
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+        session="uuid",
+        message="uuid",
+        item_id="text",
+        item_type="text",
+        sender_type="text",
+        sender_name="text",
+        content="text",
+        item="text",
+        partial="boolean",
+        draft="boolean",
+        replace="boolean",
+        turn="uuid",
+        opens="boolean",
+        **CLAIM,
+        **types,
     )
 
 
@@ -130,6 +159,8 @@ APPEND_ITEM_OF_RETRY = _append(
      AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message
 )""",
     sends=True,
+    retry_from="bigint",
+    open_position="bigint",
 )
 
 # What an output guardrail has let through; and of a retry, in place of the old answer.
@@ -153,6 +184,10 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+    session="uuid",
+    turn="uuid",
+    retry_from="bigint",
+    open_position="bigint",
 )
 
 # Outside of a turn: an item that is there, and finished, in a thread that takes changes.
@@ -166,6 +201,11 @@ UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content
    AND m.item_type = :item_type AND NOT m.is_partial AND NOT m.is_draft
 RETURNING m.message_id
 """,
+    item="text",
+    content="text",
+    session="uuid",
+    message="uuid",
+    item_type="text",
 )
 
 # The call that a turn ended with, whatever else stands behind it; a newer message of the user makes it void.
@@ -181,6 +221,7 @@ SELECT item_id, item::text AS item
  ORDER BY position DESC
  LIMIT 1
 """,
+    session="uuid",
 )
 
 DELETE_ITEM = Statement(
@@ -199,6 +240,9 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+    session="uuid",
+    turn="uuid",
+    message="uuid",
 )
 
 
@@ -221,4 +265,7 @@ WITH found AS (
 )
 SELECT count(*) = cardinality(:messages) AS complete FROM found
 """,
+    session="uuid",
+    messages="uuid[]",
+    kind="text",
 )

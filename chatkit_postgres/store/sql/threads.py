@@ -1,7 +1,8 @@
 """Statements about threads."""
 
-from chatkit_postgres.db import Statement
+from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, bound, sent
+from chatkit_postgres.store.sql.turns import CLAIM
 
 _THREAD = """thread_id, title, status::text AS status, allowed_image_domains::text AS domains,
        metadata::text AS metadata, created_at"""
@@ -13,6 +14,7 @@ SELECT {_THREAD}
   FROM chat_sessions
  WHERE user_id = :owner AND session_id = :session
 """,
+    session="uuid",
 )
 
 
@@ -24,6 +26,7 @@ def _insert_thread(name: str, *, sends: bool = False) -> Statement:
     """
     before, after = (sent("NULL"), f", {bound('opened', 'NULL')}") if sends else ("", "")
     condition = ALL_SENT if sends else "true"
+    attachments: dict[str, ParameterType] = {"attachments": "text[]"} if sends else {}
     return Statement(
         name,
         f"""
@@ -48,6 +51,17 @@ ON CONFLICT (user_id, session_id) DO UPDATE
        allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
 RETURNING {_THREAD}
 """,
+        session="uuid",
+        thread_id="text",
+        claims="text",
+        turn="uuid",
+        opens="boolean",
+        title="text",
+        status="text",
+        domains="text",
+        metadata="text",
+        **CLAIM,
+        **attachments,
     )
 
 
@@ -83,6 +97,21 @@ SELECT written.*, written.thread_id IS NOT NULL AS accepted
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+    set_title="boolean",
+    guarded="boolean",
+    old_title="text",
+    title="text",
+    set_status="boolean",
+    old_status="text",
+    status="text",
+    set_domains="boolean",
+    old_domains="text",
+    domains="text",
+    set_metadata="boolean",
+    old_metadata="text",
+    metadata="text",
+    session="uuid",
+    turn="uuid",
 )
 
 # What is sent into it meanwhile is waited for, and then seen by the statement that deletes it.
@@ -91,6 +120,7 @@ LOCK_THREAD = Statement(
     """
 SELECT thread_id FROM chat_sessions WHERE user_id = :owner AND session_id = :session FOR UPDATE
 """,
+    session="uuid",
 )
 
 DELETE_THREAD = Statement(
@@ -103,6 +133,7 @@ WITH attachments AS (
 DELETE FROM chat_sessions WHERE user_id = :owner AND session_id = :session
 RETURNING thread_id
 """,
+    session="uuid",
 )
 
 
@@ -123,6 +154,9 @@ SELECT COALESCE(:after_time, c.created_at) AS found, t.*
   ) t ON true
  ORDER BY t.created_at {order}, t.session_id {order}
 """,
+        after="uuid",
+        after_time="timestamptz",
+        page="bigint",
     )
 
 

@@ -1,6 +1,9 @@
 """Statements about turns: taking the fence, opening, ending."""
 
-from chatkit_postgres.db import Statement
+from chatkit_postgres.db.statement import ParameterType, Statement
+
+CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
+"""The parameters that a statement which opens a turn writes into the ledger."""
 
 # The fence first; the retried message is read afterwards, with a snapshot that is newer than the lock.
 TAKE_FENCE = Statement(
@@ -15,6 +18,8 @@ SELECT s.current_turn_id AS fence_before, session.next_position
   FROM chat_sessions s LEFT JOIN session ON true
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+    turn="uuid",
+    session="uuid",
 )
 
 OPEN_TURN = Statement(
@@ -26,6 +31,11 @@ VALUES (:owner, :session, :turn, :operation, :retry_from, :open_position, :idemp
 ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
 RETURNING turn_id
 """,
+    session="uuid",
+    turn="uuid",
+    retry_from="bigint",
+    open_position="bigint",
+    **CLAIM,
 )
 
 FIND_RETRIED_MESSAGE = Statement(
@@ -35,6 +45,8 @@ SELECT position, item_id, item::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND message_id = :message AND NOT is_draft
 """,
+    session="uuid",
+    message="uuid",
 )
 
 # An answer to an item that waits for one: the item first, and only if it still waits, the fence. It also still
@@ -73,6 +85,11 @@ SELECT s.current_turn_id AS fence_before,
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+    session="uuid",
+    item="text",
+    turn="uuid",
+    message="uuid",
+    **CLAIM,
 )
 
 # Fenced like every write. No row: the thread is gone; `holds` false: another turn has it, or this one was closed, as
@@ -92,6 +109,8 @@ SELECT EXISTS (SELECT 1 FROM beat) AS holds, t.state
   LEFT JOIN chat_turns t ON t.user_id = :owner AND t.session_id = :session AND t.turn_id = :turn
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
+    session="uuid",
+    turn="uuid",
 )
 
 # Once for each turn: what follows depends on having ended it. This is the one write a superseded turn may still
@@ -137,6 +156,14 @@ WITH ended AS (
 )
 SELECT turn_id FROM ended
 """,
+    state="text",
+    error_code="text",
+    usage="text",
+    session="uuid",
+    turn="uuid",
+    partials_count="bigint",
+    partials="text",
+    sender_name="text",
 )
 
 # A turn whose process died or stalled: closed by whoever looks next, and that takes the fence from it.
@@ -158,6 +185,8 @@ WITH closed AS (
 )
 SELECT turn_id FROM closed
 """,
+    session="uuid",
+    stale_seconds="double precision",
 )
 
 FIND_TURN_BY_KEY = Statement(
@@ -168,6 +197,7 @@ SELECT t.session_id, t.turn_id, t.operation, t.state, t.error_code, t.request_ha
   LEFT JOIN chat_sessions s ON s.user_id = :owner AND s.session_id = t.session_id
  WHERE t.user_id = :owner AND t.idempotency_key = :idempotency_key
 """,
+    idempotency_key="text",
 )
 
 LIST_ITEMS_OF_TURN = Statement(
@@ -178,6 +208,8 @@ SELECT item_id, item::text AS item
  WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND NOT is_draft
  ORDER BY position
 """,
+    session="uuid",
+    turn="uuid",
 )
 
 
@@ -201,4 +233,5 @@ SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date, count(*) AS
  GROUP BY 1
  ORDER BY 1
 """,
+    days="integer",
 )

@@ -6,14 +6,23 @@ from contextlib import aclosing
 from typing import Any
 
 from chatkit.actions import Action
-from chatkit.types import ThreadItem, ThreadItemReplacedEvent, ThreadStreamEvent, WidgetItem
+from chatkit.types import (
+    ThreadCustomActionParams,
+    ThreadItem,
+    ThreadItemReplacedEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    WidgetItem,
+)
 from chatkit.widgets import WidgetRoot
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.actions import ActionRules, Outcome, RegisteredAction
 from chatkit_postgres.chat.merge import LiveContext
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Unprocessable
+from chatkit_postgres.store import DatabaseStore
 
 _items: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 # onClickAction, onSubmitAction and their like; `action` is inside of a card's confirm and cancel.
@@ -29,8 +38,9 @@ class CheckedAction:
         self.sender = sender
 
     def events(self, context: LiveContext) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """What the handler yields, or the item it returns as replaced; and what it streams through the context."""
-        return context.queue.merge(self._told(context))
+        """The events that the handler yields or streams through the context; an item that it returns is a
+        ``ThreadItemReplacedEvent``."""
+        return context.queue.merge(self._handled(context))
 
     async def outcome(self, context: LiveContext) -> ThreadItem | None:
         """The item that changed. Raises Unprocessable if the handler answers with a stream."""
@@ -41,7 +51,7 @@ class CheckedAction:
             raise Unprocessable("params.action.type: this action answers with a stream; send threads.custom_action.")
         return self._changed(await started)
 
-    async def _told(self, context: LiveContext) -> AsyncGenerator[ThreadStreamEvent, None]:
+    async def _handled(self, context: LiveContext) -> AsyncGenerator[ThreadStreamEvent, None]:
         started = self._registered.handle(self._payload, self.sender, context)
         if isinstance(started, AsyncGenerator):
             async with aclosing(started):
@@ -58,11 +68,24 @@ class CheckedAction:
         return _items.validate_python(outcome)
 
 
+async def load_action(
+    store: DatabaseStore, assistant: Assistant, params: ThreadCustomActionParams, context: RequestContext
+) -> tuple[ThreadMetadata, CheckedAction]:
+    """The thread and the action of a request. Raises NotFound or Unprocessable."""
+    thread = await store.load_thread(params.thread_id, context)
+    if params.item_id is None:
+        return thread, checked(assistant, params.action, None)
+    sender = await store.load_item(params.thread_id, params.item_id, context)
+    if not isinstance(sender, WidgetItem):
+        raise Unprocessable("params.item_id: this item is not a widget.")
+    return thread, checked(assistant, params.action, sender)
+
+
 def checked(assistant: Assistant, action: Action[str, Any], sender: WidgetItem | None) -> CheckedAction:
     """Raises Unprocessable that names what is wrong."""
     registered = assistant.find_action(action.type)
     if registered is None or not _may_be_sent(registered.rules, sender):
-        # One sentence for both: what other widgets may send is nobody's business.
+        # One sentence for both, so that it does not reveal which actions other widgets may send.
         raise Unprocessable(f"params.action.type: there is no action {action.type[:100]!r} here.")
     try:
         payload = registered.rules.payload.validate_python(action.payload)
@@ -80,7 +103,7 @@ def _may_be_sent(rules: ActionRules, sender: WidgetItem | None) -> bool:
 
 
 def declares(widget: WidgetRoot, action_type: str) -> bool:
-    """Whether a component of the widget sends this action, be it by a page that handles it first."""
+    """Whether a component of the widget declares this action, also one that the page handles first."""
     return action_type in _declared(widget.model_dump())
 
 
@@ -92,7 +115,7 @@ def _declared(value: Any) -> set[str]:
             if not is_action:
                 found |= _declared(member)
             else:
-                # What is inside of it is a payload, whatever it looks like.
+                # Its members are a payload, never another declaration.
                 found.add(str(member.get("type")))
     elif isinstance(value, list):
         for element in value:

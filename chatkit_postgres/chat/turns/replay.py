@@ -7,27 +7,26 @@ from collections.abc import Callable
 from chatkit.errors import ErrorCode
 from chatkit.types import (
     ErrorEvent,
-    HiddenContextItem,
-    Page,
-    SDKHiddenContextItem,
-    Thread,
     ThreadCreatedEvent,
     ThreadItemDoneEvent,
     ThreadStreamEvent,
     ThreadUpdatedEvent,
 )
 
-from chatkit_postgres.chat.buffer import Encode
-from chatkit_postgres.context import CREATE, RequestContext
+from chatkit_postgres.chat.turns.buffer import Encode
+from chatkit_postgres.chat.wire import is_hidden, thread_response
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AnswerStopped, ChatError, Draining, InternalError, NotFound, error_of
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.session import CREATE
 from chatkit_postgres.store.turns import LedgerEntry
 
-LOOK_EVERY_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class Replay:
-    """Silent until the turn has ended; then what it wrote, without deltas, progress, notices or client effects."""
+    """A reader that waits until the turn has ended, and then reads the items that it wrote: without deltas, progress,
+    notices or client effects."""
 
     def __init__(
         self,
@@ -47,34 +46,34 @@ class Replay:
         self._encode = encode
         self._stale_seconds = stale_seconds
         self._is_draining = is_draining
-        self._is_over = False
+        self._has_ended = False
 
     async def read(self, seconds: float) -> bytes | None:
         """As Reader.read."""
-        if self._is_over:
+        if self._has_ended:
             return b""
         try:
-            events = await self._once_ended(seconds)
+            events = await self._events_once_ended(seconds)
         except ChatError as error:
             events = [_error(error.code)]
         if events is None:
             return None
-        self._is_over = True
+        self._has_ended = True
         return b"".join([self._encode(event, self._context) for event in events])
 
-    async def _once_ended(self, seconds: float) -> list[ThreadStreamEvent] | None:
+    async def _events_once_ended(self, seconds: float) -> list[ThreadStreamEvent] | None:
         deadline = time.monotonic() + seconds
         while self._entry.state == "running":
             if time.monotonic() >= deadline:
                 return None
             if self._is_draining():
                 raise Draining
-            await asyncio.sleep(min(LOOK_EVERY_SECONDS, seconds))
+            await asyncio.sleep(min(POLL_SECONDS, seconds))
             if self._entry.thread_id is not None:
-                await self._store.close_stale_turns(
+                await self._store.turns.close_stale(
                     self._entry.thread_id, self._context, stale_seconds=self._stale_seconds
                 )
-            found = await self._store.find_turn(self._key, self._context)
+            found = await self._store.turns.find(self._key, self._context)
             if found is None:
                 raise NotFound
             self._entry = found
@@ -85,22 +84,18 @@ class Replay:
         if entry.thread_id is None:
             return [_error(NotFound.code)]
         thread = await self._store.load_thread(entry.thread_id, self._context)
-        shown = Thread(**thread.model_dump(exclude={"metadata"}), items=Page())
-        items = await self._store.items_of_turn(entry, self._context)
+        shown = thread_response(thread)
+        items = await self._store.turns.items_of(entry, self._context)
         events: list[ThreadStreamEvent] = []
         if entry.operation == CREATE:
             events.append(ThreadCreatedEvent(thread=shown))
-        events += [
-            ThreadItemDoneEvent(item=item)
-            for item in items
-            if not isinstance(item, HiddenContextItem | SDKHiddenContextItem)
-        ]
+        events += [ThreadItemDoneEvent(item=item) for item in items if not is_hidden(item)]
         if thread.title is not None:
             events.append(ThreadUpdatedEvent(thread=shown))
         if entry.error_code is not None:
             events.append(_error(entry.error_code))
         elif entry.state == "stopped":
-            # Its readers had gone, so that none was told; who asks again lost the connection and wants the rest.
+            # No reader received it, because all had left. A client that repeats the request has lost its connection.
             events.append(_error(AnswerStopped.code))
         return events
 

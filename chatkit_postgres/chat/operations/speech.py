@@ -11,12 +11,12 @@ from chatkit_postgres.errors import PayloadTooLarge, Unprocessable
 from chatkit_postgres.text import clean_text
 
 
-async def transcribed(
+async def transcribe(
     assistant: Assistant, params: InputTranscribeParams, context: RequestContext, *, max_bytes: int
 ) -> TranscriptionResult:
     """Raises NotSupported, Unprocessable for what is not base64, PayloadTooLarge."""
     try:
-        # Strictly, which the SDK is not; and beside the event loop, for it may be long.
+        # Strict, unlike the SDK's; in a thread, because it may be long.
         data = await asyncio.to_thread(base64.b64decode, params.audio_base64, validate=True)
     except ValueError:
         raise Unprocessable("params.audio_base64: this is not base64.") from None
@@ -24,5 +24,5 @@ async def transcribed(
         raise Unprocessable("This recording is empty (params.audio_base64).")
     if len(data) > max_bytes:
         raise PayloadTooLarge(f"params.audio_base64: a recording may have up to {max_bytes} bytes.")
-    heard = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
-    return TranscriptionResult(text=clean_text(heard.text))
+    result = await assistant.transcribe(AudioInput(data=data, mime_type=params.mime_type), context)
+    return TranscriptionResult(text=clean_text(result.text))

@@ -1,5 +1,6 @@
 """Accumulates the updates of items that are still being streamed, so that checkpoints can save them."""
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +25,20 @@ from chatkit.types import (
 )
 from pydantic import ValidationError
 
-from chatkit_postgres.context import ItemAccumulator
+
+class ItemAccumulator(ABC):
+    """An item that is still being streamed."""
+
+    is_saved: bool
+    """Whether the database has all updates so far."""
+
+    @abstractmethod
+    def apply(self, update: ThreadItemUpdate) -> None: ...
+
+    @abstractmethod
+    def snapshot(self) -> ThreadItem | None:
+        """The item so far; None while it is empty."""
+        ...
 
 
 def accumulator_for(item: ThreadItem) -> ItemAccumulator:
@@ -40,7 +54,7 @@ def accumulator_for(item: ThreadItem) -> ItemAccumulator:
 
 
 class NothingAccumulated(ItemAccumulator):
-    """For items that are saved whole or not at all: updates of them are previews."""
+    """For items that are saved only when they are finished: their updates are previews."""
 
     is_saved = True
 
@@ -60,7 +74,7 @@ class MessageAccumulator(ItemAccumulator):
     def apply(self, update: ThreadItemUpdate) -> None:
         match update:
             case AssistantMessageContentPartTextDelta():
-                # Pieces are joined when they are saved: adding to a long string copies it each time.
+                # Deltas are joined when they are saved, because appending to a long string copies it.
                 self._part(update.content_index)[0].append(update.delta)
             case AssistantMessageContentPartAdded() | AssistantMessageContentPartDone():
                 texts, annotations = self._part(update.content_index)
@@ -107,7 +121,7 @@ class WidgetAccumulator(ItemAccumulator):
 
     def snapshot(self) -> WidgetItem:
         fields = {name: value for name, value in self._item if name != "widget"}
-        # A component in the place of the root is a valid update, and no widget any more.
+        # A component that replaces the root is a valid update, but the result is no widget.
         with suppress(ValidationError):
             self._last = WidgetItem.model_validate(fields | {"widget": _at_rest(self._root)})
         return self._last
@@ -132,7 +146,7 @@ class WorkflowAccumulator(ItemAccumulator):
     def snapshot(self) -> WorkflowItem | None:
         if not self._tasks:
             return None
-        # Nothing is loading any more when somebody reads this.
+        # Nothing is loading any more when a snapshot is read.
         tasks = [
             task.model_copy(update={"status_indicator": "none"}) if task.status_indicator == "loading" else task
             for task in self._tasks
@@ -152,7 +166,7 @@ def _component(value: Any, component_id: str) -> dict[str, Any] | None:
 
 
 def _at_rest(value: Any) -> Any:
-    """A text that nobody goes on writing does not say that it is being streamed."""
+    """Without the marks of streaming: nobody continues the text of a snapshot."""
     if isinstance(value, dict):
         return {name: _at_rest(member) for name, member in value.items() if (name, member) != ("streaming", True)}
     return [_at_rest(element) for element in value] if isinstance(value, list) else value

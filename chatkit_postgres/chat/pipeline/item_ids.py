@@ -1,10 +1,10 @@
-"""Item ids in a stream are ours, whatever the model calls its messages.
+"""Maps the item ids of a model to ids of the store.
 
-Chat-completions models give every message the id ``__fake_id__``. Each ``added`` event starts a fresh id; the
-events after it follow. Ids that the store issued or loaded during this turn are ours already and stay.
+Chat-completions models give every message the id ``__fake_id__``. Each ``added`` event gets a fresh id, and so do the
+events after it. Ids that the store issued or loaded during this turn stay.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
@@ -18,6 +18,7 @@ from chatkit.types import (
     ThreadStreamEvent,
 )
 
+from chatkit_postgres.chat.pipeline.stage import Stage
 from chatkit_postgres.chat.sanitize import clean_model
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import get_logger
@@ -30,50 +31,52 @@ logger = get_logger(__name__)
 MAX_PARTS = 1000
 
 
-class ItemIdMapper:
+class MapItemIds(Stage):
     def __init__(self, store: DatabaseStore, thread: ThreadMetadata, context: RequestContext) -> None:
         self._store = store
         self._thread = thread
         self._context = context
-        self._known = context.turn.known_item_ids if context.turn is not None else set[str]()
+        self._known = context.session.known_item_ids if context.session is not None else set[str]()
         self._open: dict[str, str] = {}
         """The model's id to ours, from its ``added`` to its ``done``."""
         self._warned: set[str] = set()
         self._given: dict[str, list[str]] = {}
         """The model's id to every id we gave for it in this turn."""
 
-    async def map_events(self, events: AsyncIterator[ThreadStreamEvent]) -> AsyncIterator[ThreadStreamEvent]:
-        async for raw in events:
-            event = _clean(raw)
-            match event:
-                case ThreadItemAddedEvent(item=item):
-                    yield ThreadItemAddedEvent(item=self._renamed(item, self._added(item)))
-                case ThreadItemDoneEvent(item=item):
-                    yield ThreadItemDoneEvent(item=self._renamed(item, self._done(item)))
-                case ThreadItemReplacedEvent(item=item):
-                    yield ThreadItemReplacedEvent(item=self._renamed(item, self._followed(item)))
-                case ThreadItemUpdatedEvent(item_id=item_id, update=update):
-                    index = getattr(update, "content_index", 0)
-                    if not 0 <= index < MAX_PARTS:
-                        # The SDK would fill the message with empty parts up to there.
-                        self._warn("update_of_impossible_part", index=index)
-                        continue
-                    ours = self._open.get(item_id, item_id if item_id in self._known else None)
-                    if ours is None:
-                        self._warn("update_of_unknown_item", update=event.update.type)
-                        continue
-                    yield event if ours == item_id else event.model_copy(update={"item_id": ours})
-                case ThreadItemRemovedEvent(item_id=item_id):
-                    for ours in self._removed(item_id):
-                        yield ThreadItemRemovedEvent(item_id=ours)
-                case _:
-                    yield event
+    async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
+        event = _clean(event)
+        match event:
+            case ThreadItemUpdatedEvent():
+                return self._map_update(event)
+            case ThreadItemAddedEvent(item=item):
+                return (ThreadItemAddedEvent(item=self._renamed(item, self._added(item))),)
+            case ThreadItemDoneEvent(item=item):
+                return (ThreadItemDoneEvent(item=self._renamed(item, self._done(item))),)
+            case ThreadItemReplacedEvent(item=item):
+                return (ThreadItemReplacedEvent(item=self._renamed(item, self._followed(item))),)
+            case ThreadItemRemovedEvent(item_id=item_id):
+                return [ThreadItemRemovedEvent(item_id=ours) for ours in self._removed(item_id)]
+            case _:
+                return (event,)
 
-    def _warn(self, what: str, **details: object) -> None:
-        """Once a turn: a model that does it once does it with every token."""
-        if what not in self._warned:
-            self._warned.add(what)
-            logger.warning(what, **details)
+    def _map_update(self, event: ThreadItemUpdatedEvent) -> Sequence[ThreadStreamEvent]:
+        index = getattr(event.update, "content_index", 0)
+        if not 0 <= index < MAX_PARTS:
+            # A client would fill the message with empty parts up to this index.
+            self._warn("update_of_impossible_part", index=index)
+            return ()
+        item_id = event.item_id
+        ours = self._open.get(item_id, item_id if item_id in self._known else None)
+        if ours is None:
+            self._warn("update_of_unknown_item", update=event.update.type)
+            return ()
+        return (event,) if ours == item_id else (event.model_copy(update={"item_id": ours}),)
+
+    def _warn(self, name: str, **details: object) -> None:
+        """Once for each turn: such a model does it with every delta."""
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning(name, **details)
 
     def _fresh(self, item: ThreadItem) -> str:
         ours = self._store.generate_item_id(kind_of(item), self._thread, self._context)

@@ -1,9 +1,9 @@
-"""Generated images are files of the user; no row of a thread ever holds their bytes."""
+"""Stores generated images as files of the user, so that no row of a thread holds their bytes."""
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 
 from chatkit.types import (
     GeneratedImage,
@@ -17,6 +17,7 @@ from chatkit.types import (
     ThreadStreamEvent,
 )
 
+from chatkit_postgres.chat.pipeline.stage import Stage
 from chatkit_postgres.context import Files
 from chatkit_postgres.errors import ChatError, FileRefused
 from chatkit_postgres.observability.logs import get_logger
@@ -26,25 +27,25 @@ DATA = "data:"
 logger = get_logger(__name__)
 
 
-async def store_inline_images(
-    events: AsyncIterator[ThreadStreamEvent], files: Files
-) -> AsyncIterator[ThreadStreamEvent]:
-    """The same events, with data URLs stored as attachments. What was only shown while an image was made is dropped
-    when the next one was told."""
-    shown: dict[str, str] = {}
-    async for told in events:
-        item_id, image = _image_in(told)
+class StoreImages(Stage):
+    """Replaces data URLs by references to stored attachments. Each preview is deleted once the next one was sent."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._shown: dict[str, str] = {}
+        """Item id to the reference of the image that was sent last."""
+
+    async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
+        return (await _stored(event, self._files),)
+
+    async def sent(self, event: ThreadStreamEvent) -> None:
+        item_id, image = _image_in(event)
         if image is None:
-            yield told
-            continue
-        event = await _stored(told, files)
-        yield event
-        _, image = _image_in(event)
-        before = shown.get(item_id)
-        if image is not None:
-            shown[item_id] = image.url
-            if before not in {None, image.url}:
-                await _drop(str(before), files)
+            return
+        before = self._shown.get(item_id)
+        self._shown[item_id] = image.url
+        if before not in {None, image.url}:
+            await _delete(str(before), self._files)
 
 
 def holds_image(item: ThreadItem) -> bool:
@@ -57,15 +58,15 @@ async def _stored(event: ThreadStreamEvent, files: Files) -> ThreadStreamEvent:
     if image is None or not image.url.startswith(DATA):
         return event
     try:
-        kept = image.model_copy(update={"url": await files.store_image(await _decoded(image.url), "image")})
+        stored = image.model_copy(update={"url": await files.store_image(await _decoded(image.url), "image")})
     except FileRefused:
         logger.warning("picture_refused")
-        kept = None
+        stored = None
     match event:
         case ThreadItemUpdatedEvent(update=GeneratedImageUpdated() as update):
-            return event.model_copy(update={"update": update.model_copy(update={"image": kept or _nothing(image)})})
+            return event.model_copy(update={"update": update.model_copy(update={"image": stored or _nothing(image)})})
         case ThreadItemAddedEvent(item=item) | ThreadItemDoneEvent(item=item) | ThreadItemReplacedEvent(item=item):
-            return event.model_copy(update={"item": item.model_copy(update={"image": kept})})
+            return event.model_copy(update={"item": item.model_copy(update={"image": stored})})
         case _:
             return event
 
@@ -99,9 +100,9 @@ async def _decoded(url: str) -> bytes:
         raise FileRefused from None
 
 
-async def _drop(reference: str, files: Files) -> None:
+async def _delete(reference: str, files: Files) -> None:
     try:
         await files.delete_image(reference)
     except ChatError as error:
-        # It is found again: what is never sent with a message is removed after a day.
+        # The clean-up deletes images that belong to no message after a day.
         logger.warning("picture_not_dropped", code=error.code)

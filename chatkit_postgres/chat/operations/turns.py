@@ -1,0 +1,186 @@
+"""The operations that run a turn: each opens it by its first write, and then streams the answer."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import datetime
+
+from chatkit.server import agents_sdk_user_agent_override
+from chatkit.types import (
+    StreamOptions,
+    StreamOptionsEvent,
+    ThreadAddClientToolOutputParams,
+    ThreadAddStructuredInputParams,
+    ThreadAddUserMessageParams,
+    ThreadCreatedEvent,
+    ThreadCreateParams,
+    ThreadCustomActionParams,
+    ThreadItemDoneEvent,
+    ThreadItemReplacedEvent,
+    ThreadMetadata,
+    ThreadRetryAfterItemParams,
+    UserMessageInput,
+    UserMessageItem,
+)
+
+from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.assistant.client_tools import drop_calls, next_call
+from chatkit_postgres.attachments import Attachments
+from chatkit_postgres.chat.failures import failure_event
+from chatkit_postgres.chat.merge import LiveContext
+from chatkit_postgres.chat.operations.actions import load_action
+from chatkit_postgres.chat.operations.messages import user_message
+from chatkit_postgres.chat.operations.waiting_items import answered_questions, completed_call, is_stored
+from chatkit_postgres.chat.pipeline import AnnounceThread, answer_pipeline
+from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.titles import TitleTask
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.wire import thread_response
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.store import DatabaseStore
+
+MAX_ANSWER_CHARACTERS = 1_000_000
+
+Respond = Callable[[ThreadMetadata, UserMessageItem | None, RequestContext], Events]
+
+
+class TurnOperations:
+    def __init__(
+        self,
+        store: DatabaseStore,
+        assistant: Assistant,
+        attachments: Attachments,
+        *,
+        respond: Respond,
+        stream_options: Callable[[ThreadMetadata, RequestContext], StreamOptions],
+        max_answer_characters: int,
+    ) -> None:
+        self._store = store
+        self._assistant = assistant
+        self._attachments = attachments
+        self._respond = respond
+        self._stream_options = stream_options
+        self._max_answer_characters = max_answer_characters
+
+    async def create_thread(self, params: ThreadCreateParams, context: RequestContext, draft: Draft) -> Events:
+        thread = ThreadMetadata(
+            id=self._store.generate_thread_id(context),
+            created_at=datetime.now(),  # noqa: DTZ005 - as the SDK's own
+        )
+        await self._store.save_thread(thread, context)
+        yield ThreadCreatedEvent(thread=thread_response(thread))
+        async for event in self._answer_new(thread, params.input, context, draft):
+            yield event
+
+    async def add_message(self, params: ThreadAddUserMessageParams, context: RequestContext, draft: Draft) -> Events:
+        thread = await self._store.load_thread(params.thread_id, context)
+        async for event in self._answer_new(thread, params.input, context, draft):
+            yield event
+
+    async def retry(self, params: ThreadRetryAfterItemParams, context: RequestContext, draft: Draft) -> Events:
+        thread = await self._store.load_thread(params.thread_id, context)
+        message = await self._store.turns.open_retry(params.thread_id, params.item_id, context)
+        async for event in self._answer(thread, message, context, draft):
+            yield event
+
+    async def add_tool_output(
+        self, params: ThreadAddClientToolOutputParams, context: RequestContext, draft: Draft
+    ) -> Events:
+        thread = await self._store.load_thread(params.thread_id, context)
+        call = await completed_call(self._store, params, context)
+        await self._store.turns.settle(thread.id, call, context)
+        context.history_notes.answered = call
+        async for event in self._send(self._call_next_or_respond(thread, context), thread, context, draft):
+            yield event
+
+    async def add_structured_input(
+        self, params: ThreadAddStructuredInputParams, context: RequestContext, draft: Draft
+    ) -> Events:
+        thread = await self._store.load_thread(params.thread_id, context)
+        answers = await answered_questions(self._store, params, context)
+        await self._store.turns.settle(thread.id, answers, context)
+        context.history_notes.answered = answers
+
+        async def events() -> Events:
+            yield ThreadItemReplacedEvent(item=answers)
+            async with aclosing(self._respond(thread, None, context)) as answer:
+                async for event in answer:
+                    yield event
+
+        async for event in self._send(events(), thread, context, draft):
+            yield event
+
+    async def act(self, params: ThreadCustomActionParams, context: RequestContext, draft: Draft) -> Events:
+        thread, action = await load_action(self._store, self._assistant, params, context)
+        await self._store.turns.open(thread.id, context)
+        events = action.events(LiveContext.of(thread, self._store, context))
+        async for event in self._send(events, thread, context, draft):
+            yield event
+
+    async def _answer_new(
+        self, thread: ThreadMetadata, sent: UserMessageInput, context: RequestContext, draft: Draft
+    ) -> Events:
+        message = await user_message(self._store, sent, thread, context)
+        # The statement that saves the message also assigns its attachments to the thread.
+        await self._store.add_thread_item(thread.id, message, context)
+        yield ThreadItemDoneEvent(item=message)
+        async for event in self._answer(thread, message, context, draft):
+            yield event
+
+    async def _answer(
+        self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext, draft: Draft
+    ) -> Events:
+        """Answer a user's message, which makes client tools void that still wait, and give a new thread its title."""
+        if drop_calls(thread):
+            await self._store.save_thread(thread, context)
+        title = None
+        if thread.title is None:
+            title = TitleTask(thread, self._assistant, message, LiveContext.of(thread, self._store, context))
+        try:
+            async for event in self._send(self._respond(thread, message, context), thread, context, draft, title):
+                yield event
+        finally:
+            if title is not None:
+                title.cancel()
+
+    async def _call_next_or_respond(self, thread: ThreadMetadata, context: RequestContext) -> Events:
+        """The next of the client tools that were called together; the model continues when all have their outputs."""
+        while (call := next_call(thread)) is not None:
+            if not await is_stored(self._store, call, context):
+                # Saved before it is sent, and sent before the thread forgets it.
+                await self._store.add_thread_item(thread.id, call, context)
+                yield ThreadItemDoneEvent(item=call)
+                return
+        async with aclosing(self._respond(thread, None, context)) as events:
+            async for event in events:
+                yield event
+
+    async def _send(
+        self,
+        events: Events,
+        thread: ThreadMetadata,
+        context: RequestContext,
+        draft: Draft,
+        title: TitleTask | None = None,
+    ) -> Events:
+        """The stream's options, the events that pass the pipeline, and the error that ended them."""
+        announce = AnnounceThread(self._store, thread, context, title)
+        files = context.files or self._attachments.of(context)
+        pipeline = answer_pipeline(
+            self._store,
+            files,
+            thread,
+            context,
+            draft=draft,
+            announce=announce,
+            max_characters=self._max_answer_characters,
+        )
+        yield StreamOptionsEvent(stream_options=self._stream_options(thread, context))
+        try:
+            with agents_sdk_user_agent_override():
+                async with aclosing(pipeline.run(events)) as answer:
+                    async for event in answer:
+                        yield event
+        except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
+            yield failure_event(error, context.outcome)
+            for event in await announce.changes():
+                yield event

@@ -1,0 +1,39 @@
+"""The way of an event from the assistant to the client."""
+
+from chatkit.types import ThreadMetadata
+
+from chatkit_postgres.chat.pipeline.announcement import AnnounceThread
+from chatkit_postgres.chat.pipeline.answer_limit import LimitAnswer
+from chatkit_postgres.chat.pipeline.generated_images import StoreImages
+from chatkit_postgres.chat.pipeline.hiding import HideContext
+from chatkit_postgres.chat.pipeline.item_ids import MapItemIds
+from chatkit_postgres.chat.pipeline.persistence import PersistItems
+from chatkit_postgres.chat.pipeline.stage import Events, Pipeline, Stage
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.context import Files, RequestContext
+from chatkit_postgres.store import DatabaseStore
+
+__all__ = ["AnnounceThread", "Events", "Pipeline", "Stage", "answer_pipeline"]
+
+
+def answer_pipeline(
+    store: DatabaseStore,
+    files: Files,
+    thread: ThreadMetadata,
+    context: RequestContext,
+    *,
+    draft: Draft,
+    announce: AnnounceThread,
+    max_characters: int,
+) -> Pipeline:
+    """The stages of one answer. An item is committed by the time it leaves PersistItems, and sent after that."""
+    return Pipeline(
+        [
+            MapItemIds(store, thread, context),
+            StoreImages(files),
+            LimitAnswer(max_characters),
+            PersistItems(store, thread, context, draft),
+            announce,
+            HideContext(),
+        ]
+    )

@@ -1,0 +1,145 @@
+"""Starts turns, holds references to them until they end, and stops all but the newest of a thread."""
+
+import asyncio
+from contextlib import suppress
+from typing import Literal
+
+from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.turns.buffer import Encode, Reader
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.turns.running_turn import RunningTurn, Stop, TurnLimits, no_readers
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import Draining, KeyReused, TooManyTurns, Unavailable, UserDisabled
+from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.store import DatabaseStore
+
+SAVE_SECONDS = 10.0
+
+OnDisconnect = Literal["stop", "finish"]
+
+logger = get_logger(__name__)
+
+
+class TurnRunner:
+    def __init__(
+        self,
+        store: DatabaseStore,
+        encode: Encode,
+        metrics: Metrics,
+        *,
+        limits: TurnLimits | None = None,
+        on_disconnect: OnDisconnect = "stop",
+    ) -> None:
+        self._store = store
+        self._encode = encode
+        self._metrics = metrics
+        self.limits = limits or TurnLimits()
+        self._on_disconnect = on_disconnect
+        self._running: dict[str, set[RunningTurn]] = {}
+        """By user id."""
+        self._background: set[asyncio.Task[None]] = set()
+        self.is_draining = False
+
+    @property
+    def running_count(self) -> int:
+        return sum(map(len, self._running.values()))
+
+    async def start(self, events: Events, context: RequestContext, draft: Draft) -> RunningTurn:
+        """Start a turn and wait for its first event. Raises the error that prevented it, Draining or TooManyTurns."""
+        if self.is_draining:
+            raise Draining
+        if len(self._of_user(context.user_id)) >= self.limits.turns_per_user:
+            raise TooManyTurns
+        started = RunningTurn(
+            events,
+            context,
+            draft,
+            store=self._store,
+            encode=self._encode,
+            metrics=self._metrics,
+            limits=self.limits,
+        )
+        self._running.setdefault(context.user_id, set()).add(started)
+        started.task.add_done_callback(lambda _: self._forget(started))
+        await started.primed()
+        self._check_older_turns(started)
+        return started
+
+    def find(self, key: str, request_hash: str, context: RequestContext) -> RunningTurn | None:
+        """The turn of this owner that runs under an idempotency key here. Raises KeyReused for another request.
+
+        Not a turn that is stopping: its readers have left, and its items are read from the database.
+        """
+        for running in self._of_user(context.user_id):
+            if running.session.idempotency_key == key:
+                if running.session.request_hash != request_hash:
+                    raise KeyReused
+                return running
+        return None
+
+    def stop_users(self, user_ids: set[str]) -> None:
+        """End the turns of users who were disabled; their partial answers are saved."""
+        for user_id in user_ids:
+            for running in self._of_user(user_id):
+                running.stop(Stop("stopped", UserDisabled()))
+
+    def _of_user(self, user_id: str) -> list[RunningTurn]:
+        return [running for running in self._running.get(user_id, ()) if not running.is_stopping]
+
+    def _all(self) -> list[RunningTurn]:
+        return [running for turns in self._running.values() for running in turns]
+
+    def _forget(self, ended: RunningTurn) -> None:
+        turns = self._running[ended.context.user_id]
+        turns.discard(ended)
+        if not turns:
+            del self._running[ended.context.user_id]
+
+    def join(self, running: RunningTurn) -> Reader:
+        self._metrics.readers.inc()
+        return running.buffer.read_from_start()
+
+    def leave(self, running: RunningTurn, reader: Reader) -> None:
+        """Remove a reader. When the last one leaves, the turn is stopped: ChatKit's stop button closes the stream."""
+        self._metrics.readers.dec()
+        running.buffer.leave(reader)
+        if running.buffer.readers == 0 and self._on_disconnect == "stop":
+            running.stop(no_readers())
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new turns, give the running ones ``seconds`` to end, then stop them and wait until they are saved."""
+        self.is_draining = True
+        tasks = [running.task for running in self._all()]
+        if tasks:
+            logger.info("draining", turns=len(tasks), seconds=seconds)
+            await asyncio.wait(tasks, timeout=seconds)
+        # A turn that is being opened finishes that statement first: stopped in the middle of it, the turn could have
+        # stored a message whose sender is asked to send it again.
+        with suppress(TimeoutError):
+            opening = (running.primed() for running in self._all())
+            await asyncio.wait_for(asyncio.gather(*opening, return_exceptions=True), SAVE_SECONDS)
+        for running in self._all():
+            running.stop(Stop("interrupted", Draining()))
+        if unsaved := {*tasks, *self._background}:
+            # Bounded: an assistant that swallows its cancellation must not keep the process alive.
+            await asyncio.wait(unsaved, timeout=SAVE_SECONDS)
+
+    def _check_older_turns(self, newest: RunningTurn) -> None:
+        """Let older turns of the same thread notice that they lost the fence; the database knows which is newer."""
+        session = newest.session
+        for running in self._running.get(newest.context.user_id, ()):
+            if running is not newest and running.session.thread_id == session.thread_id:
+                running.check_now()
+        if session.previous_turn_id is not None and session.thread_id is not None:
+            closing = asyncio.create_task(self._close_stale_turns(session.thread_id, newest.context))
+            self._background.add(closing)
+            closing.add_done_callback(self._background.discard)
+
+    async def _close_stale_turns(self, thread_id: str, context: RequestContext) -> None:
+        try:
+            await self._store.turns.close_stale(thread_id, context, stale_seconds=self.limits.stale_seconds)
+        except Unavailable:
+            return
+        except Exception as error:  # noqa: BLE001 - maintenance closes them later
+            log_failure(logger, "stale_turns_not_closed", error)

@@ -1,0 +1,13 @@
+"""Row: one row of a result."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+
+class Row(Protocol):
+    """As asyncpg returns it: read by name. Iterating over it gives its values."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+    def keys(self) -> Iterable[str]: ...
+    def values(self) -> Iterable[Any]: ...
+    def items(self) -> Iterable[tuple[str, Any]]: ...

@@ -1,0 +1,36 @@
+"""Settings of the database."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings
+
+from chatkit_postgres.db.address import normalised_url
+
+
+class DatabaseSettings(BaseSettings):
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="PostgreSQL to use; unset: an embedded one in CHAT_DATA_DIR, started by `serve`",
+    )
+    database_pool_size: int = Field(
+        default=10, ge=1, le=500, description="connections per process; a turn holds none while a model talks"
+    )
+    data_dir: Path = Field(
+        default=Path(".data"), description="the embedded cluster and the secret of development tokens"
+    )
+    postgres_bin: Path | None = Field(
+        default=None, description="directory of the PostgreSQL programs for the embedded server"
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            normalised_url(value.get_secret_value())
+        return value
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.database_url is None

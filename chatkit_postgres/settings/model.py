@@ -1,0 +1,126 @@
+"""Settings of the assistant and its models."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from chatkit_postgres.settings.lists import split
+
+if TYPE_CHECKING:
+    from chatkit_postgres.assistant.models import ModelOptions
+    from chatkit_postgres.store.history import HistoryLimits
+
+DEFAULT_ASSISTANT = "chatkit_postgres.assistant.default:build"
+
+
+class ModelSettings(BaseSettings):
+    model: str | None = Field(default=None, description="model name; unset: the Agents SDK's default")
+    model_api: Literal["responses", "chat_completions"] = Field(
+        default="responses", description="which API the model server speaks"
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="unset, and no OPENAI_BASE_URL: the built-in demo model, no network",
+    )
+    openai_base_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
+    )
+    model_timeout_seconds: float = Field(
+        default=120, gt=0, description="silence of the model server after which a call is given up"
+    )
+    model_retries: int = Field(
+        default=2, ge=0, le=10, description="how often a call is repeated that failed before its answer began"
+    )
+    allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="models that a message may choose, comma-separated"
+    )
+    allowed_tools: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="tools that a message may demand, comma-separated"
+    )
+    history_tokens: int = Field(
+        default=32_000, ge=1000, description="token budget for history, estimated; newest items first"
+    )
+    think_blocks: Literal["thought", "drop", "text"] = Field(
+        default="thought",
+        description="<think> blocks at the head of an answer: `thought` shows, `drop` removes, `text` leaves them",
+    )
+    tracing: bool = Field(
+        default=False,
+        description="let the Agents SDK send its traces, which hold the conversations, to where it sends them",
+    )
+    tracing_key: SecretStr | None = Field(
+        default=None,
+        description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",
+    )
+    mcp_file: Path | None = Field(default=None, description="a file of MCP servers, whose tools are the agent's")
+    assistant: str = Field(
+        default=DEFAULT_ASSISTANT, description="import string of the agent, the assistant or the ChatKitServer to run"
+    )
+    context_headers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="request headers that an assistant may read, comma-separated, e.g. `X-Map-Id`"
+    )
+    transcription_model: str | None = Field(
+        default=None, description="speech to text by the model server, e.g. `whisper-1`; unset: not offered"
+    )
+    max_audio_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, description="maximum size of a recording, in bytes")
+
+    @field_validator("allowed_models", "allowed_tools", "context_headers", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return split(value)
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _has_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^\s/]", value):
+            raise ValueError("use a URL like http://localhost:11434/v1")
+        return value
+
+    @field_validator("assistant")
+    @classmethod
+    def _import_string(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w.]+:[\w.]+", value):
+            raise ValueError("use package.module:attribute")
+        return value
+
+    @property
+    def uses_demo_model(self) -> bool:
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    def model_problems(self) -> list[str]:
+        if self.transcription_model is not None and self.uses_demo_model:
+            return ["CHAT_TRANSCRIPTION_MODEL: there is no server to ask; set OPENAI_API_KEY or OPENAI_BASE_URL."]
+        return []
+
+    def model_options(self, *, is_hosted: bool = False) -> "ModelOptions":
+        """``is_hosted``: the process is another application's."""
+        from chatkit_postgres.assistant.models import ModelOptions
+
+        key, tracing_key = self.openai_api_key, self.tracing_key
+        return ModelOptions(
+            model=self.model,
+            api=self.model_api,
+            api_key=key.get_secret_value() if key is not None else None,
+            base_url=self.openai_base_url,
+            allowed_models=frozenset(self.allowed_models),
+            allowed_tools=frozenset(self.allowed_tools),
+            transcription_model=self.transcription_model,
+            mcp_file=self.mcp_file,
+            is_traced=self.tracing,
+            tracing_key=tracing_key.get_secret_value() if tracing_key is not None else None,
+            timeout_seconds=self.model_timeout_seconds,
+            retries=self.model_retries,
+            think_blocks=self.think_blocks,
+            is_hosted=is_hosted,
+        )
+
+    def history_limits(self) -> "HistoryLimits":
+        from chatkit_postgres.chat.history import limits_of
+
+        return limits_of(self.history_tokens)
