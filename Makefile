@@ -6,10 +6,10 @@ TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addpr
 	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults mutants field wheel lowest canary check bench pictures format lock
+.PHONY: help setup run test test-fast faults mutants field wheel lowest canary check bench pictures format lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.ready ## Make .venv with everything needed to run, test and check
 
@@ -26,6 +26,9 @@ run: setup ## Start the server with its own PostgreSQL: http://localhost:8000
 
 test: setup ## Run the test-suite on a real PostgreSQL (make test ARGS="-k store")
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup ## Run what takes less than a minute: every room, without browser, servers, faults and random requests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 faults: setup ## Run each fault twenty times, at random moments, and three times with a ChatKitServer (three times in make test)
 	$(BIN)/python -m pytest tests/faults --fault-runs 20 --numprocesses 4 --dist worksteal $(ARGS)

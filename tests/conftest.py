@@ -27,8 +27,42 @@ TEMPLATE = "chat_template"
 MEMORY_ENOUGH = 6 * 1024**3
 _numbers = itertools.count(1)
 
+TESTS = Path(__file__).parent
 NEEDS = {"field": "--field", "wheel": "--wheel"}
 """Folders of tests that need more than `make setup` installs, and the option that says where it is."""
+
+SLOW = {
+    "acceptance": ("servers", "starts the server as users do, and restarts it"),
+    "assistant/test_careless_servers.py": ("random", "hundreds of streams with random faults"),
+    "assistant/test_differential.py": ("random", "five thousand streams, each read by two clients"),
+    "assistant/test_mcp.py": ("servers", "starts MCP servers over both transports"),
+    "assistant/test_providers.py": ("servers", "a server for each API and each kind of model server"),
+    "browser": ("browser", "opens pages in Chromium, and builds the Next.js example"),
+    "canary": ("random", "hundreds of random requests of three users"),
+    "cli": ("servers", "runs commands in processes of their own"),
+    "db/test_embedded.py": ("servers", "makes, kills and restarts PostgreSQL clusters"),
+    "db/test_fitness.py": ("servers", "starts the server on databases that do not fit"),
+    "db/test_pgbouncer.py": ("servers", "starts PgBouncer"),
+    "faults": ("servers", "kills servers, databases and connections, each three times"),
+    "field": ("servers", "answers through LiteLLM, llmock and aimock"),
+    "isolation": ("servers", "every operation and statement, with every id that is not the caller's"),
+    "mounted": ("servers", "starts an application that mounts ours"),
+    "poison": ("random", "more than a hundred bad values in every place of every request"),
+    "protocol": ("servers", "runs every operation, restarts the server, and reads everything back"),
+    "samples": ("servers", "starts a server for each sample"),
+    "test_examples.py": ("servers", "starts each example"),
+    "test_packaging.py": ("servers", "builds a wheel, installs it, and migrates a database with it"),
+    "wheel": ("servers", "uses an installed wheel as a team does"),
+}
+"""Folders and files to the mark of all their tests, and why they are slow. `make test-fast` leaves them out."""
+
+SLOW_FIXTURES = {
+    "demo": "a server with its own PostgreSQL",
+    "model_server": "a model server in another process",
+    "strict_model_server": "a model server in another process",
+    "minimal_model_server": "a model server in another process",
+}
+"""Fixtures and what they start: tests that use one are marked ``servers``. Other tests are marked by hand."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,8 +78,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    option = NEEDS.get(collection_path.name) if collection_path.parent == Path(__file__).parent else None
+    option = NEEDS.get(collection_path.name) if collection_path.parent == TESTS else None
     return True if option is not None and config.getoption(option) is None else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # First, because `-m` selects by these marks.
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        mark, _ = SLOW.get(path.parts[0]) or SLOW.get(path.as_posix()) or ("", "")
+        if not mark and not SLOW_FIXTURES.keys().isdisjoint(getattr(item, "fixturenames", ())):
+            mark = "servers"
+        if mark:
+            item.add_marker(mark)
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)

@@ -37,6 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) 
     process.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", RUNNABLE)
 def test_a_runnable_block_runs_when_pasted(server: ChatProcess, block: str, tmp_path: Path) -> None:
     output = _pasted(server, block, tmp_path)
@@ -44,6 +45,7 @@ def test_a_runnable_block_runs_when_pasted(server: ChatProcess, block: str, tmp_
     assert '"code"' not in output
 
 
+@pytest.mark.slow
 def test_the_talk_of_the_quick_start_says_what_it_promises(server: ChatProcess, tmp_path: Path) -> None:
     (block,) = [param.values[0] for param in RUNNABLE if param.id == "quick-start-1"]
     output = _pasted(server, str(block), tmp_path)
@@ -153,6 +155,7 @@ def test_settings_that_documents_name_exist(name: str) -> None:
     assert name in {variable_name(field) for field in Settings.model_fields}
 
 
+@pytest.mark.slow
 def test_the_assistant_of_the_document_works(
     tmp_path: Path, postgres_bin: Path | None, model_server: ModelServer
 ) -> None:

@@ -106,12 +106,14 @@ async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
     assert await exchanged(port) == b""
 
 
+@pytest.mark.slow
 async def test_empty_lines_keep_no_connection_open(port: int) -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = await exchanged(port, request, *[b"\r\n"] * 20, pause=0.1)
     assert answer.count(b"HTTP/1.1 200") == 1 or answer == b"hung up"
 
 
+@pytest.mark.slow
 async def test_a_connection_is_used_again_and_each_request_has_its_own_time(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(4):
@@ -136,6 +138,7 @@ async def test_the_body_of_a_request_to_upgrade_is_no_request(port: int, framing
     assert SEEN == []
 
 
+@pytest.mark.slow
 async def test_trailers_are_no_headers(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = await exchanged(port, head + b"2\r\nab\r\n0\r\nAuthorization: Bearer x\r\n\r\n")
@@ -237,6 +240,7 @@ async def test_a_client_that_reads_nothing_is_given_up(server: uvicorn.Server, p
     writer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("soon_stalled")
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
 async def test_a_client_that_reads_slowly_gets_all_of_its_answer(port: int, more: bytes) -> None:
@@ -250,6 +254,7 @@ async def test_a_client_that_reads_slowly_gets_all_of_its_answer(port: int, more
     writer.close()
 
 
+@pytest.mark.slow
 async def test_the_body_of_a_request_that_waits_has_its_own_time(port: int) -> None:
     """The one before it is answered meanwhile."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -272,6 +277,7 @@ async def test_no_request_is_run_after_an_answer_that_is_the_last(port: int) -> 
     writer.close()
 
 
+@pytest.mark.slow
 async def test_half_a_request_behind_others_cuts_no_answer(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"

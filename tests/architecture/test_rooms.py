@@ -6,6 +6,7 @@ import pytest
 
 from chatkit_postgres.db import Statement
 from chatkit_postgres.store.sql import attachments, history, items, threads, turns
+from tests import conftest
 from tests.support.processes import ROOT
 
 STATEMENTS = [
@@ -51,3 +52,18 @@ def test_files_are_short_enough_to_read_in_one_sitting() -> None:
         if (count := len(path.read_text().splitlines())) > 350
     }
     assert long == {}
+
+
+@pytest.mark.parametrize("path", conftest.SLOW)
+def test_a_folder_or_file_that_is_marked_as_slow_exists(path: str) -> None:
+    # A renamed folder would be run by `make test-fast` without anybody noticing.
+    assert (ROOT / "tests" / path).exists()
+
+
+def test_a_fixture_that_is_marked_as_slow_exists() -> None:
+    assert [name for name in conftest.SLOW_FIXTURES if not hasattr(conftest, name)] == []
+
+
+def test_every_mark_of_the_table_is_used_and_registered(pytestconfig: pytest.Config) -> None:
+    registered = {line.partition(":")[0] for line in pytestconfig.getini("markers")}
+    assert {mark for mark, _ in conftest.SLOW.values()} | {"slow"} <= registered

@@ -88,6 +88,7 @@ async def test_what_is_no_http_in_the_middle_of_an_answer_ends_it() -> None:
     assert heard == ["0 "]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sending a large body")
 async def test_a_server_that_reads_nothing_is_given_up() -> None:
     async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -289,6 +290,7 @@ async def test_what_came_before_a_connection_broke_is_not_lost() -> None:
     assert "".join(heard) == "".join(f"{number} " for number in range(400))
 
 
+@pytest.mark.slow
 async def test_silence_ends_an_answer_and_slowness_does_not() -> None:
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asked(reader)

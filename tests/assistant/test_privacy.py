@@ -114,6 +114,7 @@ for base_url in (None, "https://other.example/v1"):
 """
 
 
+@pytest.mark.slow
 def test_traces_carry_no_key_of_another_server() -> None:
     environment = clean_environment(OPENAI_API_KEY="theirs")
     done = subprocess.run(

@@ -134,6 +134,7 @@ async def test_what_came_before_an_error_was_said_before_it() -> None:
     assert heard == ["ab"]
 
 
+@pytest.mark.slow
 async def test_the_more_texts_are_streamed_the_more_of_each_is_read_at_once() -> None:
     async def pieces() -> list[str]:
         async with saying(*map(response_piece, PIECES), seconds_between=0.005) as client:

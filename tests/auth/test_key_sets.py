@@ -229,6 +229,7 @@ async def test_a_broken_key_of_another_kind_hurts_nobody(clock: Clock) -> None:
     assert (await verifier(issuer, clock, "RS256").identify(token(forge))).id == "alice"
 
 
+@pytest.mark.slow
 async def test_ten_thousand_unknown_kids_are_one_fetch_in_thirty_seconds(clock: Clock) -> None:
     forge, unknown = Ed(), Ed()
     issuer = Issuer(forge.jwk())

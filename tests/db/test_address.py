@@ -208,6 +208,7 @@ async def test_what_a_provider_reads_in_the_options_reaches_it() -> None:
     assert b"options\x00endpoint=ep-1\x00" in seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [1, 2])
 async def test_a_host_that_is_lost_without_a_word_does_not_use_up_the_time_of_the_next(
     tmp_path: Path, postgres_bin: Path | None, silent: int

@@ -54,6 +54,7 @@ async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(databas
             assert (await database.run("alice", ONE))[0]["one"] == 1
 
 
+@pytest.mark.slow
 async def test_a_restart_of_the_server_is_survived(tmp_path: Path, postgres_bin: Path | None) -> None:
     server = EmbeddedPostgres(tmp_path / "postgres", binaries=postgres_bin)
     url: URL = await asyncio.to_thread(server.start)
@@ -99,6 +100,7 @@ async def test_what_is_cancelled_leaves_no_connection_behind(database_url: URL, 
     await database.close()
 
 
+@pytest.mark.slow
 async def test_a_statement_that_takes_too_long_is_tried_three_times(
     database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +160,7 @@ def listening(tmp_path: Path, postgres_bin: Path | None) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", [1, 3, 8])
 async def test_idle_connections_that_are_lost_without_a_word_cost_one_retry(
     listening: Server, monkeypatch: pytest.MonkeyPatch, connections: int
@@ -185,6 +188,7 @@ async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_li
     assert statements.names == ["one"] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["", "?keepalives=0", "?keepalives_idle=7&keepalives_count=2", "?tcp_user_timeout=0&keepalives_idle=0"]
 )

@@ -52,6 +52,7 @@ def test_the_way_back_leaves_nothing(empty_url: URL) -> None:
     assert tables(empty_url) == {"chat_alembic_version"}
 
 
+@pytest.mark.slow
 def test_plain_alembic_upgrade_head_works(empty_url: URL) -> None:
     environment = clean_environment(DATABASE_URL=empty_url.render_as_string(hide_password=False))
     # A token secret is not needed to migrate.
@@ -60,6 +61,7 @@ def test_plain_alembic_upgrade_head_works(empty_url: URL) -> None:
     assert "chat_turns" in tables(empty_url)
 
 
+@pytest.mark.slow
 def test_alembic_without_a_database_says_what_to_set() -> None:
     alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
     done = subprocess.run(
@@ -86,6 +88,7 @@ async def test_a_migration_does_not_wait_long_for_a_lock_that_the_service_holds(
     assert limits == ["5s"]
 
 
+@pytest.mark.slow
 def test_two_migrations_at_once_wait_for_each_other(empty_url: URL) -> None:
     environment = clean_environment(DATABASE_URL=empty_url.render_as_string(hide_password=False))
 
@@ -105,6 +108,7 @@ def test_a_database_that_newer_code_has_migrated_is_still_served() -> None:
     assert told == {None: False, "0001": False, wanted: True, "9999": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", ["0003"])
 async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str) -> None:
     """There and back; each of a turn's beats reads and writes the table that is being changed."""
