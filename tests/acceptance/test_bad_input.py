@@ -16,6 +16,11 @@ def create_with(**changes: Any) -> bytes:
     return json.dumps({"type": "threads.create", "params": {"input": message("Hello") | changes}}).encode()
 
 
+def add_to(thread_id: str) -> bytes:
+    params = {"thread_id": thread_id, "input": message("Hello")}
+    return json.dumps({"type": "threads.add_user_message", "params": params}).encode()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code", "field"),
     [
@@ -40,6 +45,7 @@ def create_with(**changes: Any) -> bytes:
         (create_with(content=[]), 422, "invalid_request", "content"),
         (create_with(content=[{"type": "input_video", "text": "x"}]), 422, "invalid_request", "content.0"),
         (create_with(attachments=["atc_nowhere"]), 404, "not_found", ""),
+        (add_to("thr_nowhere"), 404, "not_found", ""),
         (b'{"type": "threads.get_by_id", "params": {"thread_id": "thr_nowhere"}}', 404, "not_found", ""),
         (b'{"type": "threads.list", "params": {"after": "thr_nowhere"}}', 404, "not_found", ""),
         (b'{"type": "items.list", "params": {"thread_id": "thr_nowhere"}}', 404, "not_found", ""),
@@ -59,11 +65,6 @@ def test_a_bad_request_is_named_and_changes_nothing(
     assert answer["request_id"] == response.headers["x-request-id"]
     assert response.headers["content-type"] == "application/json"
     assert client.call("threads.list")["data"] == []
-
-
-def test_a_message_to_an_absent_thread_is_refused_before_the_stream(demo: ChatProcess) -> None:
-    response = demo.client("lost").post("threads.add_user_message", thread_id="thr_nowhere", input=message("Hello"))
-    assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
 def test_a_body_of_undeclared_length_is_counted(demo: ChatProcess) -> None:

@@ -130,10 +130,11 @@ async def test_what_is_no_key_set_is_as_if_the_issuer_were_away(forge: Forge, cl
         await verifier(issuer, clock, forge.algorithm).identify(token(forge))
 
 
-async def test_a_weak_key_is_not_believed(clock: Clock) -> None:
-    weak = Rsa(1024, kid="weak")
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+async def test_a_weak_key_is_not_believed(clock: Clock, algorithm: str) -> None:
+    weak = Rsa(1024, algorithm, kid="weak")
     with pytest.raises(Unauthorized):
-        await verifier(Issuer(weak.jwk()), clock, "RS256").identify(token(weak))
+        await verifier(Issuer(weak.jwk()), clock, algorithm).identify(token(weak))
 
 
 async def test_two_different_keys_under_one_name_are_neither(forge: Forge, clock: Clock) -> None:

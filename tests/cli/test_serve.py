@@ -26,22 +26,6 @@ def test_nothing_is_said_of_migrations_before_the_greeting(tmp_path: Path, embed
     assert "alembic" not in server.log
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"CHAT_ASSISTANT": "nowhere.at:all"}, "CHAT_ASSISTANT: nowhere.at:all: ModuleNotFoundError"),
-        ({"CHAT_MCP_FILE": "missing.json"}, "CHAT_MCP_FILE"),
-    ],
-)
-def test_the_assistant_is_looked_at_before_a_database_is_made(
-    tmp_path: Path, settings: dict[str, str], named: str
-) -> None:
-    done = run_cli(tmp_path, "serve", **settings)
-    assert done.returncode == 2
-    assert named in done.stderr
-    assert not (tmp_path / ".data" / "postgres" / "cluster").exists()
-
-
 @pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/metrics", "/playground/page.js"])
 def test_head_is_answered_wherever_get_is(demo: ChatProcess, path: str) -> None:
     got, head = http.get(demo.base_url + path), http.head(demo.base_url + path)

@@ -3,6 +3,7 @@
 What a stranger gets is what they would get for a file that does not exist; the owner's rows and bytes stay as they are.
 """
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -110,7 +111,7 @@ async def test_a_stranger_sees_and_changes_no_file(
         tokens = [token] if path == "" else [None, token]
         for held in tokens:
             absent = ask(new_id("attachment"), own_keys[0], held)
-            assert absent[0] == 404
+            assert (absent[0], json.loads(absent[1])["code"]) == (404, "not_found")
             for attachment_id in ids:
                 for key in ["", "nonsense", *own_keys]:
                     assert ask(attachment_id, key, held) == absent, (attachment_id, key, held)
