@@ -65,27 +65,25 @@ def test_files_are_dropped_and_pasted_and_sent_without_a_word(visitor: Visitor) 
     expect(page.locator(".bubble")).to_have_count(0)
 
 
-def test_a_file_that_is_dragged_over_shows_where_to_drop_it(visitor: Visitor) -> None:
-    visitor.page.evaluate(DROP, [["dragenter", "dragover"], "a.txt", "text/plain", "x"])
-    expect(visitor.page.locator("#drop")).to_be_visible()
-    visitor.page.evaluate(DROP, [["dragleave"], "a.txt", "text/plain", "x"])
-    expect(visitor.page.locator("#drop")).to_be_hidden()
-
-
-def test_a_file_is_removed_again(visitor: Visitor) -> None:
-    visitor.page.evaluate(DROP, [DROPPED, "notes.txt", "text/plain", "dropped"])
-    expect(visitor.page.locator(".chip:not(.uploading)")).to_have_count(1)
-    with visitor.page.expect_request(lambda request: "attachments.delete" in (request.post_data or "")) as sent:
-        visitor.page.get_by_role("button", name="Remove notes.txt").click()
+def test_a_dropped_file_is_removed_again_or_refused(visitor: Visitor) -> None:
+    page = visitor.page
+    # The page shows where to drop it.
+    page.evaluate(DROP, [["dragenter", "dragover"], "a.txt", "text/plain", "x"])
+    expect(page.locator("#drop")).to_be_visible()
+    page.evaluate(DROP, [["dragleave"], "a.txt", "text/plain", "x"])
+    expect(page.locator("#drop")).to_be_hidden()
+    # It is removed, also from the server.
+    page.evaluate(DROP, [DROPPED, "notes.txt", "text/plain", "dropped"])
+    expect(page.locator(".chip:not(.uploading)")).to_have_count(1)
+    with page.expect_request(lambda request: "attachments.delete" in (request.post_data or "")) as sent:
+        page.get_by_role("button", name="Remove notes.txt").click()
     assert json.loads(sent.value.post_data or "")["params"]["attachment_id"].startswith("atc_")
-    expect(visitor.page.locator(".chip")).to_have_count(0)
-
-
-def test_a_file_that_is_not_taken_says_why(visitor: Visitor) -> None:
+    expect(page.locator(".chip")).to_have_count(0)
+    # One that is not taken says why.
     visitor.expected = ["415"]
-    visitor.page.evaluate(DROP, [DROPPED, "page.html", "text/html", "<script>1</script>"])
-    expect(visitor.page.locator(".notice.danger")).to_contain_text("page.html: ")
-    expect(visitor.page.locator(".chip")).to_have_count(0)
+    page.evaluate(DROP, [DROPPED, "page.html", "text/html", "<script>1</script>"])
+    expect(page.locator(".notice.danger")).to_contain_text("page.html: ")
+    expect(page.locator(".chip")).to_have_count(0)
 
 
 def test_a_selection_is_quoted(visitor: Visitor) -> None:

@@ -39,7 +39,7 @@ def test_enter_sends_and_shift_enter_is_a_new_line(visitor: Visitor) -> None:
     expect(field).to_have_value("")
 
 
-def test_markdown_is_drawn_and_nothing_in_it_runs(visitor: Visitor) -> None:
+def test_markdown_is_drawn_and_copied_and_nothing_in_it_runs(visitor: Visitor) -> None:
     visitor.say("markdown")
     answer = visitor.answer
     expect(answer.locator("table td").nth(1)).to_have_attribute("align", "center")
@@ -52,39 +52,36 @@ def test_markdown_is_drawn_and_nothing_in_it_runs(visitor: Visitor) -> None:
     assert answer.locator("img").count() == 0
     for link in answer.locator("a").all():
         assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener noreferrer nofollow")
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "<img src=x onerror=\"document.title='broken'\">",
-        "[link](javascript:document.title='broken')",
-        "![picture](https://evil.example/track.png)",
-        "<script>document.title='broken'</script>",
-        "<svg/onload=document.title='broken'> <style>*{display:none}</style>",
-        '```html"onmouseover="document.title=1\n<script>document.title=1</script>\n```',
-        "<https://evil.example/<script>> \ue0000\ue001 \ue00099\ue001",
-    ],
-)
-def test_hostile_text_is_only_text(visitor: Visitor, hostile: str) -> None:
-    visitor.say(hostile)
-    # The demo model repeats what it is told, as Markdown.
-    expect(visitor.answer).to_contain_text("You said:")
-    assert (
-        visitor.page.locator("#items :is(script, style, svg:not(.icon), img, iframe, [onerror], [onmouseover])").count()
-        == 0
-    )
-    assert visitor.page.locator('#items a[href^="javascript"]').count() == 0
-    assert "broken" not in visitor.page.title() or visitor.page.title().startswith(hostile[:20])
-    assert visitor.page.title() != "1"
-
-
-def test_code_and_answers_are_copied(visitor: Visitor) -> None:
-    visitor.say("markdown")
-    visitor.answer.get_by_role("button", name="Copy the code").nth(1).click()
+    # It is copied as it was written.
+    answer.get_by_role("button", name="Copy the code").nth(1).click()
     eventually(lambda: _clipboard(visitor).startswith("SELECT item_id"))
-    visitor.answer.get_by_role("button", name="Copy the answer").click()
+    answer.get_by_role("button", name="Copy the answer").click()
     eventually(lambda: _clipboard(visitor).startswith("### What Markdown can do here"))
+
+
+HOSTILE = [
+    "<img src=x onerror=\"document.title='broken'\">",
+    "[link](javascript:document.title='broken')",
+    "![picture](https://evil.example/track.png)",
+    "<script>document.title='broken'</script>",
+    "<svg/onload=document.title='broken'> <style>*{display:none}</style>",
+    '```html"onmouseover="document.title=1\n<script>document.title=1</script>\n```',
+    "<https://evil.example/<script>> \ue0000\ue001 \ue00099\ue001",
+]
+
+
+def test_hostile_text_is_only_text(visitor: Visitor) -> None:
+    page = visitor.page
+    dangerous = page.locator("#items :is(script, style, svg:not(.icon), img, iframe, [onerror], [onmouseover])")
+    for hostile in HOSTILE:
+        page.get_by_role("button", name="New conversation", exact=True).click()
+        visitor.say(hostile)
+        # The demo model repeats what it is told, as Markdown.
+        expect(visitor.answer).to_contain_text("You said:")
+        assert dangerous.count() == 0, hostile
+        assert page.locator('#items a[href^="javascript"]').count() == 0, hostile
+        assert "broken" not in page.title() or page.title().startswith(hostile[:20]), hostile
+        assert page.title() != "1", hostile
 
 
 def test_stop_keeps_what_was_read(visitor: Visitor) -> None:
@@ -126,20 +123,49 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_read(visitor: Visito
     expect(visitor.answer).to_contain_text("You said: Hello")
 
 
-@pytest.mark.parametrize(("keyword", "said"), [("slow", "Stopped."), ("error", "The demo was asked for an error.")])
-def test_how_an_answer_ended_is_still_said_after_a_reload(visitor: Visitor, keyword: str, said: str) -> None:
+def test_a_stopped_answer_says_so_after_a_reload_and_can_be_tried_again(visitor: Visitor) -> None:
     page = visitor.page
-    page.get_by_label("Message", exact=True).fill(keyword)
+    ended, stop = page.locator("#ended"), page.get_by_role("button", name="Stop")
+    page.get_by_label("Message", exact=True).fill("slow")
     page.keyboard.press("Enter")
-    if keyword == "slow":
-        expect(visitor.answer).to_contain_text("This is")
-        page.keyboard.press("Escape")
-    ended = page.locator("#ended")
-    expect(ended).to_contain_text(said)
+    expect(visitor.answer).to_contain_text("This is")
+    # Escape stops, too.
+    page.keyboard.press("Escape")
+    expect(ended).to_contain_text("Stopped.")
+    expect(stop).to_be_hidden()
     visitor.settle()
     page.reload()
-    expect(ended).to_contain_text(said)
-    # Not of what comes after it.
+    expect(ended).to_contain_text("Stopped.")
+    # Trying again answers the same message once more.
+    ended.locator("button").click()
+    expect(stop).to_be_visible()
+    expect(page.locator(".assistant_message")).to_have_count(1)
+    expect(page.locator(".user_message")).to_have_count(1)
+    expect(visitor.answer).to_contain_text("This is")
+    page.keyboard.press("Escape")
+    expect(ended).to_contain_text("Stopped.")
+    # The next message is not stopped, and a reload does not say so.
+    visitor.say("Hello")
+    expect(ended).to_be_hidden()
+    page.reload()
+    expect(visitor.answer).to_contain_text("You said: Hello")
+    expect(ended).to_be_hidden()
+
+
+def test_a_failed_answer_says_why_after_a_reload_and_can_be_tried_again(visitor: Visitor) -> None:
+    page = visitor.page
+    ended, reason = page.locator("#ended"), "The demo was asked for an error."
+    visitor.say("error")
+    expect(ended).to_contain_text(reason)
+    # Trying again answers the same message once more.
+    ended.locator("button").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    expect(ended).to_contain_text(reason)
+    expect(page.locator(".assistant_message")).to_have_count(1)
+    visitor.settle()
+    page.reload()
+    expect(ended).to_contain_text(reason)
+    # The next message has not failed, and a reload does not say so.
     visitor.say("Hello")
     expect(ended).to_be_hidden()
     page.reload()
@@ -164,49 +190,32 @@ def test_an_action_that_ended_badly_is_not_offered_again_as_a_message(visitor: V
     expect(page.locator("#ended button")).to_have_count(0)
 
 
-def test_escape_stops_too_and_trying_again_answers_once_more(visitor: Visitor) -> None:
-    visitor.page.get_by_label("Message", exact=True).fill("slow")
-    visitor.page.keyboard.press("Enter")
-    expect(visitor.answer).to_contain_text("This is")
-    visitor.page.keyboard.press("Escape")
-    expect(visitor.page.locator("#ended")).to_contain_text("Stopped.")
-    visitor.page.locator("#ended button").click()
-    expect(visitor.page.get_by_role("button", name="Stop")).to_be_visible()
-    expect(visitor.page.locator(".assistant_message")).to_have_count(1)
-    expect(visitor.page.locator(".user_message")).to_have_count(1)
-
-
-def test_retry_replaces_the_last_answer(visitor: Visitor) -> None:
+def test_an_answer_is_rated_and_replaced_by_a_retry(visitor: Visitor) -> None:
+    page = visitor.page
     visitor.say("Hello")
-    first = visitor.answer.get_attribute("data-id")
-    visitor.answer.get_by_role("button", name="Try again").click()
-    expect(visitor.page.locator(f'[data-id="{first}"]')).to_have_count(0)
-    visitor.settle()
-    expect(visitor.answer).to_contain_text("You said: Hello")
-    visitor.page.reload()
-    expect(visitor.page.locator(".item")).to_have_count(2)
-    assert visitor.answer.get_attribute("data-id") != first
-
-
-def test_only_the_last_answer_can_be_tried_again(visitor: Visitor) -> None:
-    visitor.say("one")
-    visitor.say("two")
-    buttons = visitor.page.get_by_role("button", name="Try again")
-    expect(buttons).to_have_count(1)
-
-
-def test_feedback_is_sent_and_shown(visitor: Visitor) -> None:
-    visitor.say("Hello")
+    # Feedback is sent, shown, changed, and there after a reload.
     good, bad = (visitor.answer.get_by_role("button", name=name) for name in ("Good answer", "Bad answer"))
-    with visitor.page.expect_request(lambda request: "items.feedback" in (request.post_data or "")) as sent:
+    with page.expect_request(lambda request: "items.feedback" in (request.post_data or "")) as sent:
         good.click()
     assert json.loads(sent.value.post_data or "")["params"]["kind"] == "positive"
     expect(good).to_have_attribute("aria-pressed", "true")
     bad.click()
     expect(bad).to_have_attribute("aria-pressed", "true")
     expect(good).to_have_attribute("aria-pressed", "false")
-    visitor.page.reload()
+    page.reload()
     expect(bad).to_have_attribute("aria-pressed", "true")
+    # A retry replaces the answer for good.
+    first = visitor.answer.get_attribute("data-id")
+    visitor.answer.get_by_role("button", name="Try again").click()
+    expect(page.locator(f'[data-id="{first}"]')).to_have_count(0)
+    visitor.settle()
+    expect(visitor.answer).to_contain_text("You said: Hello")
+    page.reload()
+    expect(page.locator(".item")).to_have_count(2)
+    assert visitor.answer.get_attribute("data-id") != first
+    # Only the last answer can be tried again.
+    visitor.say("two")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(1)
 
 
 def test_the_address_opens_the_conversation_and_back_goes_back(visit: Visit, visitor: Visitor) -> None:
@@ -253,15 +262,6 @@ def test_switching_users_on_one_page_leaves_nothing_behind(visitor: Visitor) -> 
     visitor.page.get_by_label("User").select_option(visitor.user)
     visitor.page.get_by_role("link", name="A secret").click()
     expect(visitor.page.locator(".bubble")).to_have_text("A secret")
-
-
-def test_an_answer_that_fails_says_so_and_can_be_tried_again(visitor: Visitor) -> None:
-    visitor.say("error")
-    expect(visitor.page.locator("#ended")).to_contain_text("The demo was asked for an error.")
-    visitor.page.locator("#ended button").click()
-    expect(visitor.page.get_by_role("button", name="Stop")).to_be_hidden()
-    expect(visitor.page.locator("#ended")).to_contain_text("The demo was asked for an error.")
-    expect(visitor.page.locator(".assistant_message")).to_have_count(1)
 
 
 def test_a_refused_message_is_in_its_field_again(visitor: Visitor) -> None:

@@ -12,13 +12,17 @@ def visitor(visit: Visit) -> Visitor:
     return visit()
 
 
-def test_a_card_is_drawn_and_its_text_copied(visitor: Visitor) -> None:
+def test_a_card_is_drawn_and_copied_and_text_grows_in_a_widget(visitor: Visitor) -> None:
     visitor.say("card")
     card = visitor.page.locator(".widget .card")
     expect(card.locator(".badge")).to_have_text("on its way")
     expect(card.locator("li")).to_have_text(["packed", "sent"])
     visitor.page.get_by_role("button", name="Copy", exact=True).click()
     eventually(lambda: visitor.page.evaluate("navigator.clipboard.readText()") == "Order 4711 is on its way.")
+    visitor.say("writing")
+    written = visitor.page.locator(".widget").last
+    expect(written.locator(".markdown")).to_have_text("This text grows inside a widget.")
+    expect(written.locator(".badge")).to_have_text("done")
 
 
 def test_choosing_in_a_list_changes_it_and_keeps_the_keyboard_there(visitor: Visitor) -> None:
@@ -70,12 +74,6 @@ def test_pictures_are_drawn(visitor: Visitor) -> None:
     eventually(lambda: drawn.evaluate("image => image.naturalWidth") == 640)
 
 
-def test_text_is_written_into_a_widget(visitor: Visitor) -> None:
-    visitor.say("writing")
-    expect(visitor.page.locator(".widget .markdown")).to_have_text("This text grows inside a widget.")
-    expect(visitor.page.locator(".widget .badge")).to_have_text("done")
-
-
 def test_a_client_tool_is_run_by_the_page_and_answered(visitor: Visitor) -> None:
     visitor.say("tool")
     expect(visitor.answer).to_contain_text("Your browser says: {'title': 'tool \u2013 chatkit-postgres'}")
@@ -123,8 +121,15 @@ def test_questions_take_words_of_ones_own_and_can_be_skipped(visitor: Visitor) -
     form.get_by_role("button", name="Answer").click()
     expect(visitor.answer).to_contain_text("Which size? XXL")
     expect(visitor.page.locator("dl.questions dd")).to_have_text(["XXL", "no answer", "no answer"])
+    # Without any answer they can only be skipped.
     visitor.say("questions")
-    visitor.page.get_by_role("button", name="Skip").click()
+    expect(form.get_by_role("button", name="Answer")).to_be_disabled()
+    form.get_by_role("textbox").last.fill("Ring twice")
+    expect(form.get_by_role("button", name="Answer")).to_be_enabled()
+    form.get_by_role("textbox").last.fill("")
+    expect(form.get_by_role("button", name="Answer")).to_be_disabled()
+    form.get_by_role("button", name="Skip").click()
+    visitor.settle()
     expect(visitor.answer).to_contain_text("You skipped the questions.")
     expect(visitor.page.locator(".structured_input").last).to_have_text("You skipped the questions.")
 
@@ -177,7 +182,7 @@ def test_a_single_step_is_named_and_not_timed(visitor: Visitor) -> None:
     ]
 
 
-def test_citations_stand_where_they_belong_and_are_listed(visitor: Visitor) -> None:
+def test_citations_stand_where_they_belong_and_an_entity_can_be_opened(visitor: Visitor) -> None:
     visitor.say("citation")
     expect(visitor.answer.locator(".block").first).to_have_text(
         "A UUID of version 5 is a hash[1]. The handbook says so too[2]."
@@ -185,9 +190,6 @@ def test_citations_stand_where_they_belong_and_are_listed(visitor: Visitor) -> N
     expect(visitor.answer.locator(".sources li")).to_have_text(["RFC 9562 IETF", "Handbook, page 12 handbook.pdf"])
     link = visitor.answer.get_by_role("link", name="RFC 9562")
     assert link.get_attribute("href") == "https://www.rfc-editor.org/rfc/rfc9562"
-
-
-def test_an_entity_can_be_opened(visitor: Visitor) -> None:
     visitor.say("entity")
     visitor.answer.get_by_role("button", name="4711").click()
     expect(visitor.page.locator(".notice")).to_contain_text('Order 4711 {"number":4711}')

@@ -18,39 +18,32 @@ def visitor(visit: Visit) -> Visitor:
     return visit()
 
 
-def two_conversations(visitor: Visitor) -> tuple[str, str]:
-    visitor.say("buttons")
-    first = visitor.thread
-    visitor.page.get_by_role("button", name="New conversation", exact=True).click()
-    visitor.say("task")
-    return first, visitor.thread
-
-
-def test_a_slow_conversation_is_not_drawn_into_the_next_one(visitor: Visitor) -> None:
-    two_conversations(visitor)
+def test_what_comes_late_is_not_drawn_into_another_conversation(visitor: Visitor) -> None:
+    page = visitor.page
+    for title in ("buttons", "task"):
+        page.get_by_role("button", name="New conversation", exact=True).click()
+        visitor.say(title)
+    # A conversation.
     held = Held(visitor, "items.list")
-    visitor.page.get_by_role("link", name="buttons").click()
+    page.get_by_role("link", name="buttons").click()
     held.wait()
     # Nothing can be sent into what is not there yet.
-    visitor.page.get_by_label("Message", exact=True).fill("too early")
-    expect(visitor.page.locator("#send")).to_be_disabled()
-    visitor.page.get_by_role("button", name="New conversation", exact=True).click()
+    page.get_by_label("Message", exact=True).fill("too early")
+    expect(page.locator("#send")).to_be_disabled()
+    page.get_by_role("button", name="New conversation", exact=True).click()
     held.release()
-    expect(visitor.page.locator("#welcome")).to_be_visible()
-    expect(visitor.page.locator(".item")).to_have_count(0)
-
-
-def test_a_slow_action_is_not_drawn_into_the_next_conversation(visitor: Visitor) -> None:
-    two_conversations(visitor)
-    visitor.page.get_by_role("link", name="buttons").click()
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.locator(".item")).to_have_count(0)
+    # What a button does.
+    page.get_by_role("link", name="buttons").click()
     held = Held(visitor, "threads.sync_custom_action")
-    visitor.page.get_by_role("button", name="Press me").click()
+    page.get_by_role("button", name="Press me").click()
     held.wait()
-    visitor.page.get_by_role("link", name="task").click()
-    expect(visitor.page.locator(".item")).to_have_count(2)
+    page.get_by_role("link", name="task").click()
+    expect(page.locator(".item")).to_have_count(2)
     held.release()
-    expect(visitor.page.locator(".item")).to_have_count(2)
-    expect(visitor.page.locator(".item.widget")).to_have_count(0)
+    expect(page.locator(".item")).to_have_count(2)
+    expect(page.locator(".item.widget")).to_have_count(0)
 
 
 def test_nothing_of_one_user_comes_late_to_another(visitor: Visitor) -> None:
@@ -75,15 +68,29 @@ def test_a_user_who_is_chosen_while_another_one_is_read_is_not_forgotten(visitor
     expect(visitor.page.get_by_label("User")).to_have_value(visitor.user)
 
 
-def test_the_link_of_what_is_open_does_not_end_its_answer(visitor: Visitor) -> None:
-    visitor.page.get_by_label("Message", exact=True).fill("slow")
-    visitor.page.keyboard.press("Enter")
+def test_nothing_but_stop_ends_an_answer(visitor: Visitor) -> None:
+    page = visitor.page
+    field = page.get_by_label("Message", exact=True)
+    field.fill("slow")
+    field.press("Enter")
     expect(visitor.answer).to_contain_text("This is a slow answer")
-    visitor.page.get_by_role("link", name="slow").click()
-    visitor.page.wait_for_timeout(300)
-    expect(visitor.page.locator("#stop")).to_be_visible()
+    # Not the link of what is open.
+    page.get_by_role("link", name="slow").click()
+    page.wait_for_timeout(300)
+    expect(page.locator("#stop")).to_be_visible()
     words = len(visitor.answer.inner_text())
     eventually(lambda: len(visitor.answer.inner_text()) > words)
+    # Not Esc in the filter.
+    page.get_by_label("Filter by title").fill("slow")
+    page.keyboard.press("Escape")
+    expect(page.locator("#stop")).to_be_visible()
+    # Not another message, which has to wait.
+    field.fill("And another thing")
+    field.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="Wait until the answer is finished")).to_be_visible()
+    expect(field).to_have_value("And another thing")
+    page.get_by_role("button", name="Stop").click()
+    visitor.settle()
 
 
 def test_a_message_that_is_stopped_before_its_first_event_is_in_its_field_again(visitor: Visitor) -> None:
@@ -131,15 +138,6 @@ def test_the_keyboard_is_where_it_is_needed_after_a_click(visitor: Visitor) -> N
     expect(visitor.page.locator("#stop")).to_be_focused()
     visitor.page.locator("#stop").click()
     expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
-
-
-def test_escape_in_the_filter_stops_no_answer(visitor: Visitor) -> None:
-    visitor.page.get_by_label("Message", exact=True).fill("slow")
-    visitor.page.keyboard.press("Enter")
-    expect(visitor.answer).to_contain_text("This is")
-    visitor.page.get_by_label("Filter by title").fill("slow")
-    visitor.page.keyboard.press("Escape")
-    expect(visitor.page.locator("#stop")).to_be_visible()
 
 
 def test_a_title_given_while_an_answer_runs_stays_and_costs_no_click(visitor: Visitor) -> None:

@@ -50,38 +50,37 @@ def test_conversations_are_listed_newest_first_in_pages(visitor: Visitor, demo: 
     expect(visitor.page.locator("#no-threads")).to_have_text("No title has “nowhere” in it.")
 
 
-def test_a_conversation_is_renamed(visitor: Visitor) -> None:
-    visitor.say("task")
-    visitor.page.get_by_role("link", name="task").hover()
-    visitor.page.get_by_role("button", name="Rename task").click()
-    visitor.page.get_by_label("Title", exact=True).fill("What I looked up")
-    visitor.page.keyboard.press("Enter")
-    link = visitor.page.get_by_role("link", name="What I looked up")
-    expect(link).to_be_focused()
-    expect(visitor.page.locator("h1")).to_have_text("What I looked up")
-    visitor.page.reload()
-    expect(link).to_be_visible()
-    visitor.page.get_by_role("button", name="Rename What I looked up").click()
-    visitor.page.get_by_label("Title", exact=True).fill("No")
-    visitor.page.keyboard.press("Escape")
-    expect(link).to_be_visible()
-
-
-def test_a_conversation_is_deleted_after_a_question(visitor: Visitor) -> None:
+def test_a_conversation_is_renamed_and_deleted_after_a_question(visitor: Visitor) -> None:
+    page = visitor.page
     visitor.say("task")
     thread = visitor.thread
-    delete = visitor.page.get_by_role("button", name="Delete task")
+    page.get_by_role("link", name="task").hover()
+    page.get_by_role("button", name="Rename task").click()
+    page.get_by_label("Title", exact=True).fill("What I looked up")
+    page.keyboard.press("Enter")
+    link = page.get_by_role("link", name="What I looked up")
+    expect(link).to_be_focused()
+    expect(page.locator("h1")).to_have_text("What I looked up")
+    page.reload()
+    expect(link).to_be_visible()
+    # Esc leaves the title as it is.
+    page.get_by_role("button", name="Rename What I looked up").click()
+    page.get_by_label("Title", exact=True).fill("No")
+    page.keyboard.press("Escape")
+    expect(link).to_be_visible()
+    # And the conversation.
+    delete = page.get_by_role("button", name="Delete What I looked up")
     delete.click()
-    dialog = visitor.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("“task” goes for good, with its files.")
-    visitor.page.keyboard.press("Escape")
-    expect(visitor.page.get_by_role("link", name="task")).to_be_visible()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("“What I looked up” goes for good, with its files.")
+    page.keyboard.press("Escape")
+    expect(link).to_be_visible()
     delete.click()
     dialog.get_by_role("button", name="Delete").click()
-    expect(visitor.page.locator("#no-threads")).to_be_visible()
-    expect(visitor.page.locator(".item")).to_have_count(0)
+    expect(page.locator("#no-threads")).to_be_visible()
+    expect(page.locator(".item")).to_have_count(0)
     assert visitor.thread == ""
     visitor.expected = ["404"]
-    visitor.page.goto("about:blank")
+    page.goto("about:blank")
     visitor.visit(thread)
-    expect(visitor.page.locator("#notices")).to_contain_text("There is no such conversation here.")
+    expect(page.locator("#notices")).to_contain_text("There is no such conversation here.")

@@ -1,10 +1,12 @@
 """What a person stumbles over when nobody has thought of it."""
 
+from collections.abc import Iterator
+
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from chatkit_postgres.db.embedded import EmbeddedPostgres
-from tests.browser.conftest import Visit, Visitor
+from tests.browser.conftest import Visit, Visitor, visits
 from tests.conftest import execute
 from tests.support.processes import ChatProcess
 
@@ -45,19 +47,6 @@ def test_the_keyboard_is_in_the_message_field_after_a_proposed_prompt(visitor: V
     visitor.page.locator("#prompts button").filter(has_text=keyword).first.press("Enter")
     visitor.settle(keyword)
     expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
-
-
-def test_who_sends_while_an_answer_is_under_way_is_told_to_wait(visitor: Visitor) -> None:
-    field = visitor.page.get_by_label("Message", exact=True)
-    field.fill("slow")
-    field.press("Enter")
-    expect(visitor.answer).to_contain_text("This is a slow answer")
-    field.fill("And another thing")
-    field.press("Enter")
-    expect(visitor.page.get_by_role("status").filter(has_text="Wait until the answer is finished")).to_be_visible()
-    expect(field).to_have_value("And another thing")
-    visitor.page.get_by_role("button", name="Stop").click()
-    visitor.settle()
 
 
 def test_the_keyboard_stays_in_the_list_while_titles_come(visitor: Visitor) -> None:
@@ -112,17 +101,11 @@ def test_a_server_that_is_away_is_told_in_our_words_and_once(visitor: Visitor) -
     expect(visitor.page.locator(".notice")).to_have_count(1)
 
 
-def test_questions_without_any_answer_are_skipped_and_not_answered(visitor: Visitor) -> None:
-    visitor.say("questions")
-    form = visitor.page.locator("form.questions")
-    expect(form.get_by_role("button", name="Answer")).to_be_disabled()
-    form.get_by_role("textbox").last.fill("Ring twice")
-    expect(form.get_by_role("button", name="Answer")).to_be_enabled()
-    form.get_by_role("textbox").last.fill("")
-    expect(form.get_by_role("button", name="Answer")).to_be_disabled()
-    form.get_by_role("button", name="Skip").click()
-    visitor.settle()
-    expect(visitor.answer).to_contain_text("You skipped the questions.")
+@pytest.fixture(scope="module")
+def page(chromium: Browser, demo: ChatProcess) -> Iterator[Page]:
+    """One for all tests that only call a function of the page."""
+    for begin in visits(chromium, demo):
+        yield begin().page
 
 
 DRAWN = """async ([text, at]) => {
@@ -146,8 +129,8 @@ DRAWN = """async ([text, at]) => {
     ],
     ids=["address", "emphasis", "fence", "last row", "row", "word"],
 )
-def test_a_citation_breaks_no_markdown(visitor: Visitor, before: str, after: str, shown: str) -> None:
-    html = visitor.page.evaluate(DRAWN, [before + after, len(before)])
+def test_a_citation_breaks_no_markdown(page: Page, before: str, after: str, shown: str) -> None:
+    html = page.evaluate(DRAWN, [before + after, len(before)])
     assert shown in html
     assert html.count("<sup>[0]</sup>") == 1
     assert "\ue000" not in html

@@ -1,13 +1,14 @@
 """What is being read, selected or pressed stays as it is while an answer grows around it."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import Visit, Visitor, until
-from tests.support.processes import eventually
+from tests.browser.conftest import Visit, Visitor, until, visits
+from tests.support.processes import ChatProcess, eventually
 
 # A view of its own, drawn twice; `look` says what is there before and after.
 TWICE = """async ([first, second]) => {
@@ -27,13 +28,20 @@ def visitor(visit: Visit) -> Visitor:
     return visit()
 
 
+@pytest.fixture(scope="module")
+def page(chromium: Browser, demo: ChatProcess) -> Iterator[Page]:
+    """One for all tests that only call a function of the page."""
+    for begin in visits(chromium, demo):
+        yield begin().page
+
+
 def twice(page: Page, first: str, second: str, prepare: str, look: str) -> Any:
     return page.evaluate(TWICE.replace("PREPARE", prepare).replace("LOOK", look), [first, second])
 
 
-def test_what_is_selected_stays_selected(visitor: Visitor) -> None:
+def test_what_is_selected_stays_selected(page: Page) -> None:
     selected = twice(
-        visitor.page,
+        page,
         "First.\n\nThe last block",
         "First.\n\nThe last block grows *and* grows",
         """const words = element.querySelector('.block:last-child p').firstChild;
@@ -44,10 +52,10 @@ def test_what_is_selected_stays_selected(visitor: Visitor) -> None:
     assert selected == ["last block", "last block", "First.\n\nThe last block grows and grows"]
 
 
-def test_code_keeps_its_button_and_its_place(visitor: Visitor) -> None:
+def test_code_keeps_its_button_and_its_place(page: Page) -> None:
     line = "x = '" + "long " * 60 + "'\n"
     kept = twice(
-        visitor.page,
+        page,
         f"```python\n{line}",
         f"```python\n{line}y = 2\n```\n\nAfter it.",
         """const pre = element.querySelector('pre'), button = element.querySelector('button');
@@ -61,9 +69,9 @@ def test_code_keeps_its_button_and_its_place(visitor: Visitor) -> None:
     assert kept == [True, 90, True, True]
 
 
-def test_what_becomes_something_else_is_drawn_anew(visitor: Visitor) -> None:
+def test_what_becomes_something_else_is_drawn_anew(page: Page) -> None:
     html = twice(
-        visitor.page,
+        page,
         "**Not yet\n\n- one",
         "**Not yet**\n\n| a | b |\n|---|---|\n| 1 | 2 |",
         "return null;",
@@ -75,8 +83,7 @@ def test_what_becomes_something_else_is_drawn_anew(visitor: Visitor) -> None:
     assert "**" not in html
 
 
-def test_a_button_copies_code_that_is_still_being_written(visitor: Visitor) -> None:
-    page = visitor.page
+def test_a_button_copies_code_that_is_still_being_written(page: Page) -> None:
     copied = page.evaluate(
         """async () => {
           const { MarkdownView } = await import("/playground/markdown.js");
@@ -186,7 +193,7 @@ def test_each_text_has_its_own_direction(visitor: Visitor) -> None:
     assert page.get_by_label("Message", exact=True).evaluate(direction) == "rtl"
 
 
-def test_much_that_was_said_is_folded(visitor: Visitor) -> None:
+def test_a_long_message_is_folded_and_whole_on_paper(visitor: Visitor) -> None:
     page = visitor.page
     visitor.say("\n".join(f"line {number}" for number in range(60)))
     bubble = page.locator(".bubble")
@@ -200,6 +207,12 @@ def test_much_that_was_said_is_folded(visitor: Visitor) -> None:
     assert bubble.evaluate("element => element.clientHeight") == folded
     page.get_by_role("button", name="Copy your message").click()
     assert page.evaluate("navigator.clipboard.readText()").endswith("line 58\nline 59")
+    # On paper there is the conversation and nothing else.
+    page.emulate_media(media="print")
+    assert bubble.evaluate("bubble => bubble.scrollHeight - bubble.clientHeight") <= 0
+    for selector in ("#sidebar", "#composer", ".tools"):
+        expect(page.locator(selector).first).to_be_hidden()
+    assert page.locator("#log").evaluate("log => log.scrollHeight - log.clientHeight") <= 0
 
 
 def test_what_was_sent_can_be_opened(visitor: Visitor) -> None:
@@ -224,13 +237,3 @@ def test_the_enter_of_a_phone_is_a_new_line(visit: Visit) -> None:
     expect(field).to_have_value("one\ntwo")
     visitor.page.locator("#send").tap()
     visitor.settle("one\ntwo")
-
-
-def test_on_paper_there_is_the_conversation_and_nothing_else(visitor: Visitor) -> None:
-    page = visitor.page
-    visitor.say("\n".join(f"line {number}" for number in range(60)))
-    page.emulate_media(media="print")
-    assert page.locator(".bubble").evaluate("bubble => bubble.scrollHeight - bubble.clientHeight") <= 0
-    for selector in ("#sidebar", "#composer", ".tools"):
-        expect(page.locator(selector).first).to_be_hidden()
-    assert page.locator("#log").evaluate("log => log.scrollHeight - log.clientHeight") <= 0
