@@ -14,7 +14,7 @@ from chatkit_postgres.settings import Settings, variable_name
 from chatkit_postgres.store import DatabaseStore
 from tests.conftest import execute, query
 from tests.isolation.matrix import TABLES
-from tests.isolation.world import World, built
+from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
 
 README = (ROOT / "README.md").read_text()
@@ -65,8 +65,8 @@ def test_the_next_example_documents_its_variables_and_its_errors() -> None:
     guide = (ROOT / "docs" / "nextjs.md").read_text()
     errors = set(re.findall(r'refusal\(\s*(\d+), "(\w+)"', code))
     assert len(errors) >= 4
-    told = (f"{status} `{name}`" for status, name in errors)
-    assert [error for error in told if error not in " ".join(guide.split())] == []
+    expected = (f"{status} `{name}`" for status, name in errors)
+    assert [error for error in expected if error not in " ".join(guide.split())] == []
 
 
 def _pasted(server: ChatProcess, block: str, directory: Path) -> str:
@@ -183,7 +183,10 @@ def test_the_assistant_of_the_document_works(
 async def test_removing_a_user_leaves_nothing_of_them(store: DatabaseStore, database_url: URL) -> None:
     commands = re.findall(r"^    ((?:DELETE|UPDATE) .*;)$", OPERATIONS, re.MULTILINE)
     assert len(commands) >= 3
-    gone, other = await built(store, World("gone", "MARK")), await built(store, World("other", "MARK"))
+    gone, other = (
+        await store_user_data(store, UserData("gone", "MARK")),
+        await store_user_data(store, UserData("other", "MARK")),
+    )
     assert rows_of(database_url, gone.user)
     before = rows_of(database_url, other.user)
     execute(database_url, *(command.replace("'...'", "'gone'") for command in commands))

@@ -75,10 +75,10 @@ def test_the_shop_shows_orders_hands_over_and_cancels(
             "threads.sync_custom_action", action={"type": "order.cancel", "payload": {"order": 8}}, **press
         )
         assert refused.status_code == 422
-        client.say(thread_id, "use the tool list_orders {}")
+        client.post_message(thread_id, "use the tool list_orders {}")
         outputs = [call for call in model_server.calls() if "7: cancelled; 8: delivered" in json.dumps(call["body"])]
         assert outputs
-        handed = client.say(thread_id, "use the tool transfer_to_returns {}")
+        handed = client.post_message(thread_id, "use the tool transfer_to_returns {}")
         assert answers(handed)[-1] == "The tool has answered."
         assert any("within 30 days" in json.dumps(call["body"]) for call in model_server.calls())
         session = f"SELECT sender_name FROM chat_messages WHERE item_id = '{done_items(handed)[-1]['id']}'"
@@ -108,12 +108,12 @@ def test_the_shop_can_be_tried_without_a_key(tmp_path: Path, shared_database: UR
         events = client.create("Show order 7")
         assert [item["type"] for item in done_items(events)] == ["user_message", "widget", "assistant_message"]
         assert answers(events) == ["The `show_order` tool says: **shown**."]
-        listed = client.say(thread_id_of(events), "Please list my orders")
+        listed = client.post_message(thread_id_of(events), "Please list my orders")
         assert answers(listed) == ["The `list_orders` tool says: **7: on its way; 8: delivered**."]
         # It names what can be said, and an order without its number is none.
-        (said,) = answers(client.say(thread_id_of(events), "Show order"))
-        assert "- Say *show order 7*, and I call a tool." in said
-        events = client.say(thread_id_of(events), "How do returns work?")
+        (reply,) = answers(client.post_message(thread_id_of(events), "Show order"))
+        assert "- Say *show order 7*, and I call a tool." in reply
+        events = client.post_message(thread_id_of(events), "How do returns work?")
         assert answers(events) == ["I have handed you over: here is **Returns**, another agent."]
 
 

@@ -34,22 +34,22 @@ def test_its_default_is_documented_as_it_is(field: str) -> None:
     line = rf"^\| `{re.escape(variable_name(field))}` \|.*\|([^|]*)\|$"
     found = re.search(line, (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert found is not None
-    told = found[1].strip()
+    documented = found[1].strip()
     match default := Settings.model_fields[field].default:
         case None:
             # What happens then is said in words.
-            assert told
-            assert not told[0].isdigit()
+            assert documented
+            assert not documented[0].isdigit()
         case ():
-            assert told == "none"
+            assert documented == "none"
         case bool():
-            assert told == str(default).lower()
+            assert documented == str(default).lower()
         case int() | float():
-            assert told == f"{default:g}" or told == str(default)
+            assert documented == f"{default:g}" or documented == str(default)
         case tuple():
-            assert field == "attachment_types" or told == f"`{','.join(default)}`"
+            assert field == "attachment_types" or documented == f"`{','.join(default)}`"
         case _:
-            assert told == f"`{default}`"
+            assert documented == f"`{default}`"
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

@@ -106,8 +106,8 @@ def test_a_new_message_makes_the_calls_that_wait_void(asking: Replica) -> None:
     events = client.create("SCRIPT " + json.dumps({"tools": TOOLS["three"], "note": new_user()}))
     thread_id = thread_id_of(events)
     assert calls_in(client.events("threads.add_client_tool_output", thread_id=thread_id, result={}))
-    assert texts(done_items(client.say(thread_id, "Never mind."))[-1:])[0].startswith("You said 'Never mind.'")
-    again = client.say(thread_id, "SCRIPT " + json.dumps({"tools": TOOLS["two"][:1], "note": new_user()}))
+    assert texts(done_items(client.post_message(thread_id, "Never mind."))[-1:])[0].startswith("You said 'Never mind.'")
+    again = client.post_message(thread_id, "SCRIPT " + json.dumps({"tools": TOOLS["two"][:1], "note": new_user()}))
     assert [call["name"] for call in calls_in(again)] == ["get_page_title"]
     done = client.events("threads.add_client_tool_output", thread_id=thread_id, result={})
     assert calls_in(done) == []

@@ -13,7 +13,7 @@ from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import NO_CHORES, SECRET, environment, new_user
 from tests.isolation.matrix import OWN, TABLES
-from tests.isolation.world import World, built
+from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
 
 READING = {"threads.get_by_id", "threads.list", "items.list"}
@@ -34,10 +34,10 @@ def server(
 
 
 @pytest.fixture
-async def world(shared_database: URL, request: pytest.FixtureRequest) -> World:
+async def user_data(shared_database: URL, request: pytest.FixtureRequest) -> UserData:
     database = Database(shared_database, pool_size=1)
     store = DatabaseStore(database)
-    made = await built(store, World(new_user(), "MARK"))
+    made = await store_user_data(store, UserData(new_user(), "MARK"))
     context = RequestContext(user_id=made.user)
     thread = await store.load_thread(made.thread, context)
     thread.status = STATUSES[request.node.callspec.params["code"]]
@@ -54,19 +54,19 @@ def rows(database: URL, user: str) -> list[str]:
 @pytest.mark.parametrize("code", STATUSES)
 @pytest.mark.parametrize("operation", sorted(set(OWN) - OF_NO_THREAD))
 def test_it_is_refused_by_every_writing_operation(
-    server: ChatProcess, world: World, shared_database: URL, operation: str, code: str
+    server: ChatProcess, user_data: UserData, shared_database: URL, operation: str, code: str
 ) -> None:
-    client = ChatClient(server.base_url, mint(SECRET, world.user, seconds=60))
-    before = rows(shared_database, world.user)
-    response = client.post(operation, **OWN[operation](world))
+    client = ChatClient(server.base_url, mint(SECRET, user_data.user, seconds=60))
+    before = rows(shared_database, user_data.user)
+    response = client.post(operation, **OWN[operation](user_data))
     if operation in READING:
         assert response.status_code == 200
     elif operation == "threads.delete":
         assert response.status_code == 200
-        assert client.post("threads.get_by_id", thread_id=world.thread).status_code == 404
+        assert client.post("threads.get_by_id", thread_id=user_data.thread).status_code == 404
         return
     else:
         assert (response.status_code, response.json()["code"]) == (409, code)
-    assert rows(shared_database, world.user) == before
-    shown = client.call("threads.get_by_id", thread_id=world.thread)
+    assert rows(shared_database, user_data.user) == before
+    shown = client.call("threads.get_by_id", thread_id=user_data.thread)
     assert shown["status"]["type"] == code.removeprefix("thread_")

@@ -38,7 +38,7 @@ def test_second_and_third_turn_see_what_was_said_before(demo: ChatProcess) -> No
     client = demo.client("ben")
     thread_id = thread_id_of(client.create("one"))
     for number, word in ((2, "two"), (3, "three")):
-        _, answer = done_items(client.say(thread_id, word))
+        _, answer = done_items(client.post_message(thread_id, word))
         assert f"message number {number} of yours" in texts([answer])[0]
     items = client.items(thread_id)
     assert [item["type"] for item in items] == ["user_message", "assistant_message"] * 3
@@ -79,7 +79,7 @@ def test_a_thread_is_renamed_and_deleted(demo: ChatProcess) -> None:
 def test_a_retry_replaces_the_answer_and_what_followed(demo: ChatProcess) -> None:
     client = demo.client("fritz")
     thread_id = thread_id_of(client.create("one"))
-    client.say(thread_id, "two")
+    client.post_message(thread_id, "two")
     before = client.items(thread_id)
     events = client.events("threads.retry_after_item", thread_id=thread_id, item_id=before[0]["id"])
     after = client.items(thread_id)

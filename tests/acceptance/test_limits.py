@@ -178,7 +178,7 @@ def test_a_user_has_so_many_answers_at_once_and_no_more(tight: ChatProcess) -> N
     assert len(client.call("threads.list")["data"]) == 2
     assert client_of(tight, "idle").stream("threads.create", input=message("Hello")).wait()[-1]["type"] != "error"
     for stream in streams:
-        stream.leave()
+        stream.disconnect()
     # Whose answers have ended may ask again.
     eventually(lambda: client.post("threads.create", input=message("Now?")).status_code == 200, 10)
 
@@ -189,8 +189,8 @@ def test_an_answer_without_end_is_ended_and_kept_up_to_the_limit(
 ) -> None:
     """A megabyte in small pieces, and fifteen in three."""
     client = client_of(tight, f"endless-{words}")
-    said = script(words=words, delay=0, size=size)
-    stream = client.stream("threads.create", input=message(said))
+    prompt = script(words=words, delay=0, size=size)
+    stream = client.stream("threads.create", input=message(prompt))
     stream.wait()
     assert [(error["message"], error["allow_retry"]) for error in stream.errors] == [
         ("The answer became too long and was ended here.", False)

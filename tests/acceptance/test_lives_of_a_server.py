@@ -45,14 +45,14 @@ def test_yesterdays_conversation_is_there_after_a_restart(
     kind = ColdProcess if end == signal.SIGTERM else ChatProcess
     first = kind(tmp_path, **embedded_settings).wait_until_ready()
     thread_id = thread_id_of(first.client("alice").create("Remember me"))
-    first.client("alice").say(thread_id, "And this")
+    first.client("alice").post_message(thread_id, "And this")
     before = first.client("alice").items(thread_id)
     first.stop(end)
     second = ChatProcess(tmp_path, **embedded_settings).wait_until_ready()
     try:
         assert second.client("alice").items(thread_id) == before
         assert second.client("bob").call("threads.list")["data"] == []
-        assert len(done_items(second.client("alice").say(thread_id, "Third"))) == 2
+        assert len(done_items(second.client("alice").post_message(thread_id, "Third"))) == 2
     finally:
         assert second.stop() == 0
 
@@ -100,7 +100,7 @@ def test_two_workers_share_the_embedded_database(tmp_path: Path, embedded_settin
         client = server.client("alice")
         thread_id = thread_id_of(client.create("Hello"))
         for number in range(6):
-            client.say(thread_id, str(number))
+            client.post_message(thread_id, str(number))
         assert len(client.items(thread_id)) == 14
     finally:
         assert server.stop() == 0
@@ -123,8 +123,8 @@ def test_both_model_apis_hold_a_conversation(
     try:
         client = _client(server, "alice")
         thread_id = thread_id_of(client.create("first"))
-        client.say(thread_id, "please use the tool")
-        client.say(thread_id, "third")
+        client.post_message(thread_id, "please use the tool")
+        client.post_message(thread_id, "third")
         items = client.items(thread_id)
         assert texts(items) == [
             "first",

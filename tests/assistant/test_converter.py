@@ -81,7 +81,7 @@ async def test_what_was_quoted_is_known_in_every_later_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "note"),
     [
         ("stopped", STOPPED),
         ("superseded", OVERTAKEN),
@@ -91,12 +91,12 @@ async def test_what_was_quoted_is_known_in_every_later_turn() -> None:
         ("a state of a newer version", BROKE_OFF),
     ],
 )
-async def test_an_answer_that_did_not_come_to_its_end_says_why(state: str, told: str) -> None:
+async def test_an_answer_that_did_not_come_to_its_end_says_why(state: str, note: str) -> None:
     converter = HistoryConverter(cut_short={"a": state})
     given: Any = await converter.to_agent_input(
         [assistant_message("t", "a", "Half of"), assistant_message("t", "b", "All of it")]
     )
-    assert [message["content"] for message in given] == [f"Half of\n{told}", "All of it"]
+    assert [message["content"] for message in given] == [f"Half of\n{note}", "All of it"]
 
 
 async def test_a_call_stands_with_its_output_or_not_at_all() -> None:

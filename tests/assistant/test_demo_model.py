@@ -8,18 +8,21 @@ from chatkit_postgres.assistant.demo.replies import answer_to, call_for
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
 
 
-def said(*parts: str) -> dict[str, Any]:
+def user_input(*parts: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "input_text", "text": text} for text in parts]}
 
 
 def answered(output: Any) -> list[dict[str, Any]]:
     call = {"type": "function_call", "call_id": "c", "name": "planets", "arguments": "{}"}
-    return [said("planets"), call, {"type": "function_call_output", "call_id": "c", "output": output}]
+    return [user_input("planets"), call, {"type": "function_call_output", "call_id": "c", "output": output}]
 
 
 def test_a_quotation_is_no_message() -> None:
     quotation = f"{NOTE_BEGINS}The user is referring to this in particular: \nFirst{NOTE_ENDS}"
-    for conversation in ([said("First"), said("Second", quotation)], [said("First"), said(quotation), said("Second")]):
+    for conversation in (
+        [user_input("First"), user_input("Second", quotation)],
+        [user_input("First"), user_input(quotation), user_input("Second")],
+    ):
         answer = answer_to(conversation, None, [])
         assert "You said: **Second**" in answer
         assert "message number 2 of yours" in answer
@@ -28,7 +31,7 @@ def test_a_quotation_is_no_message() -> None:
 def test_files_are_named() -> None:
     read = '<Attachment name="notes.txt" type="text/plain">\nHello\n</Attachment>'
     named = 'The user attached a file: "song.mp3" (audio/mpeg, 5 bytes).'
-    answer = answer_to([said("Look", read, named)], None, [])
+    answer = answer_to([user_input("Look", read, named)], None, [])
     assert "You said: **Look**" in answer
     assert "`notes.txt`" in answer
     assert "`song.mp3`" in answer
@@ -44,6 +47,6 @@ def test_what_is_proposed_calls_the_tool() -> None:
     def show_order(order: int) -> str:
         return f"order {order}"
 
-    answer = answer_to([said("Hello")], None, [show_order])
+    answer = answer_to([user_input("Hello")], None, [show_order])
     proposed = answer.partition("- Say *")[2].partition("*")[0]
-    assert call_for([said(proposed)], [show_order]) == ("show_order", '{"order": 7}')
+    assert call_for([user_input(proposed)], [show_order]) == ("show_order", '{"order": 7}')

@@ -40,7 +40,7 @@ SLICES = 12
 
 
 @dataclass
-class Said:
+class StreamOutcome:
     """What a reader took from a stream."""
 
     text: str = ""
@@ -60,9 +60,9 @@ class Reader:
         own = httpx2.AsyncClient(transport=self.network)
         self.client = kind(api_key="none", base_url="http://model.invalid/v1", http_client=own, max_retries=0)
 
-    async def heard(self, api: str, *body: bytes) -> Said:
+    async def read_stream(self, api: str, *body: bytes) -> StreamOutcome:
         self.network.body = body
-        return await heard(self.client, api)
+        return await read_stream(self.client, api)
 
 
 @pytest.fixture
@@ -79,19 +79,19 @@ async def ours() -> AsyncIterator[Reader]:
     await reader.client.close()
 
 
-async def heard(client: AsyncOpenAI, api: str) -> Said:
-    said = Said()
+async def read_stream(client: AsyncOpenAI, api: str) -> StreamOutcome:
+    outcome = StreamOutcome()
     try:
         if api == "responses":
             async for event in await client.responses.create(model="m", input="Hello", stream=True):
-                _hear_event(said, event)
+                _read_event(outcome, event)
         else:
             asked: Any = [{"role": "user", "content": "Hello"}]
             async for chunk in await client.chat.completions.create(model="m", messages=asked, stream=True):
-                _hear_chunk(said, chunk)
+                _read_chunk(outcome, chunk)
     except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
-        said.error = "APIError" if isinstance(raised, APIError) else type(raised).__name__
-    return said
+        outcome.error = "APIError" if isinstance(raised, APIError) else type(raised).__name__
+    return outcome
 
 
 def _text(value: Any) -> str:
@@ -105,45 +105,45 @@ def _number(value: Any) -> int:
     return int(value) if isinstance(value, int | float) else 0
 
 
-def _hear_event(said: Said, event: Any) -> None:
+def _read_event(outcome: StreamOutcome, event: Any) -> None:
     match event.type:
         case "response.output_text.delta":
-            said.text += _text(event.delta)
+            outcome.text += _text(event.delta)
         case "response.reasoning_summary_text.delta":
-            said.thought += _text(event.delta)
+            outcome.thought += _text(event.delta)
         case "response.refusal.delta":
-            said.refusal += _text(event.delta)
+            outcome.refusal += _text(event.delta)
         case "response.output_item.done" if getattr(event.item, "type", None) == "function_call":
             item = event.item
-            said.calls[event.output_index or 0] = [_text(item.call_id), _text(item.name), _text(item.arguments)]
+            outcome.calls[event.output_index or 0] = [_text(item.call_id), _text(item.name), _text(item.arguments)]
         case "response.completed" | "response.incomplete" | "response.failed":
-            said.ended = True
+            outcome.ended = True
             usage = getattr(event.response, "usage", None)
-            said.usage = [_number(getattr(usage, name, 0)) for name in ("input_tokens", "output_tokens")]
+            outcome.usage = [_number(getattr(usage, name, 0)) for name in ("input_tokens", "output_tokens")]
 
 
-def _hear_chunk(said: Said, chunk: Any) -> None:
+def _read_chunk(outcome: StreamOutcome, chunk: Any) -> None:
     for choice in chunk.choices if isinstance(chunk.choices, list) else ():
         delta = getattr(choice, "delta", None)
-        said.text += _text(getattr(delta, "content", None))
-        said.refusal += _text(getattr(delta, "refusal", None))
-        said.thought += _text(getattr(delta, "reasoning_content", None))
+        outcome.text += _text(getattr(delta, "content", None))
+        outcome.refusal += _text(getattr(delta, "refusal", None))
+        outcome.thought += _text(getattr(delta, "reasoning_content", None))
         for call in getattr(delta, "tool_calls", None) or ():
             function = getattr(call, "function", None)
             index = call.index if isinstance(getattr(call, "index", None), int) else 0
-            known = said.calls.setdefault(int(index), ["", "", ""])
+            known = outcome.calls.setdefault(int(index), ["", "", ""])
             known[0] = _text(getattr(call, "id", None)) or known[0]
             known[1] += _text(getattr(function, "name", None))
             known[2] += _text(getattr(function, "arguments", None))
-        said.ended = said.ended or bool(getattr(choice, "finish_reason", None))
+        outcome.ended = outcome.ended or bool(getattr(choice, "finish_reason", None))
         if getattr(choice, "finish_reason", None) in ("length", "content_filter"):
-            said.error = "cut off"
+            outcome.error = "cut off"
     usage = getattr(chunk, "usage", None)
     if isinstance(usage, BaseModel):
-        said.usage = [_number(getattr(usage, name, 0)) for name in ("prompt_tokens", "completion_tokens")]
+        outcome.usage = [_number(getattr(usage, name, 0)) for name in ("prompt_tokens", "completion_tokens")]
 
 
-def difference(variant: Variant, stock: Said, ours: Said) -> str | None:
+def difference(variant: Variant, stock: StreamOutcome, ours: StreamOutcome) -> str | None:
     """What is not as it should be, by the rules above."""
     if stock.error not in {None, "APIError", "cut off"}:
         # The second rule; nothing that was read is lost.
@@ -166,7 +166,7 @@ async def test_any_stream_says_what_the_stock_client_reads_in_it(stock: Reader, 
     wrong = []
     for variant in VARIANTS[part::SLICES]:
         body = frames(variant.events)
-        read = [await reader.heard(variant.api, body) for reader in (stock, ours)]
+        read = [await reader.read_stream(variant.api, body) for reader in (stock, ours)]
         if (found := difference(variant, *read)) is not None:
             wrong.append((variant.name, found, *read))
     assert wrong == []
@@ -182,16 +182,16 @@ async def test_it_says_so_with_any_line_ends_and_however_it_is_cut(
     stock: Reader, ours: Reader, api: str, name: str, ending: str
 ) -> None:
     events = STREAMS[api, name]
-    whole = await stock.heard(api, frames(events))
+    whole = await stock.read_stream(api, frames(events))
     cuts = [*range(20), None]
     for named, done, seed in [
         (named, done, seed) for named in (False, True) for done in (False, True) for seed in cuts
     ]:
         body = frames(events, named=named, ending=ending, done=done)
-        read = await ours.heard(api, *pieces(body, seed))
+        read = await ours.read_stream(api, *pieces(body, seed))
         assert difference(Variant(api, name, events), whole, read) is None, (named, done, seed, read)
     by_byte = [bytes([byte]) for byte in frames(events, named=True, ending=ending)]
-    assert difference(Variant(api, name, events), whole, await ours.heard(api, *by_byte)) is None
+    assert difference(Variant(api, name, events), whole, await ours.read_stream(api, *by_byte)) is None
 
 
 def piece(api: str, delta: Any) -> bytes:
@@ -225,7 +225,7 @@ BETWEEN = {
 @pytest.mark.parametrize("between", BETWEEN)
 async def test_what_says_nothing_is_passed_over(ours: Reader, api: str, between: str) -> None:
     body = b"\xef\xbb\xbf" + BETWEEN[between] + piece(api, "Hel") + BETWEEN[between] + piece(api, "lo") + end(api)
-    read = await ours.heard(api, body)
+    read = await ours.read_stream(api, body)
     assert (read.text, read.error) == ("Hello", None)
 
 
@@ -234,7 +234,7 @@ async def test_text_is_read_whatever_its_bytes(ours: Reader, api: str) -> None:
     """Broken bytes and halves of surrogate pairs cost themselves, and no word around them."""
     broken = piece(api, "by").replace(b"by", b"b\xffy")
     half = piece(api, "?").replace(b"?", b"\\ud83d")
-    read = await ours.heard(api, piece(api, "be "), broken, half, piece(api, " be"), end(api))
+    read = await ours.read_stream(api, piece(api, "be "), broken, half, piece(api, " be"), end(api))
     assert (read.text, read.error) == ("be b\ufffdy\ud83d be", None)
 
 
@@ -253,27 +253,27 @@ ENDS: dict[str, bytes] = {
 async def test_words_that_came_before_an_error_in_the_same_read_are_said_before_it(
     ours: Reader, api: str, last: str
 ) -> None:
-    read = await ours.heard(api, piece(api, "Hello") + ENDS[last])
+    read = await ours.read_stream(api, piece(api, "Hello") + ENDS[last])
     assert (read.text, read.error) == ("Hello", "APIError")
 
 
 async def test_what_comes_after_the_end_in_the_same_read_does_not_undo_it(ours: Reader) -> None:
     after = frames([{"type": "ping"}, {"type": "response.done"}], done=False)
     for last in (after, after + b"data: [DONE]\n\n", b"data: [DO", b'data: {"type": "resp'):
-        read = await ours.heard("responses", frames(STREAMS["responses", "text"], done=False) + last)
+        read = await ours.read_stream("responses", frames(STREAMS["responses", "text"], done=False) + last)
         assert (read.text, read.ended, read.error) == ("Hello, world", True, None)
 
 
 @pytest.mark.parametrize("torn", [b"data: [DO", b'data: {"id":"c","choi', b"dat", b"data: {"])
 async def test_a_torn_event_after_the_reason_to_finish_is_dropped(ours: Reader, torn: bytes) -> None:
-    read = await ours.heard("chat_completions", frames(CHUNKS["text"], done=False) + torn)
+    read = await ours.read_stream("chat_completions", frames(CHUNKS["text"], done=False) + torn)
     assert (read.text, read.error) == ("Hello, world", None)
 
 
 async def test_an_event_without_end_is_an_error(ours: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_decoder, "MAX_EVENT_BYTES", 100_000)
     begun = piece("responses", "Hello")
-    read = await ours.heard("responses", begun, *[b"data: " + b"x" * 1000 + b"\n"] * 200)
+    read = await ours.read_stream("responses", begun, *[b"data: " + b"x" * 1000 + b"\n"] * 200)
     assert (read.text, read.error) == ("Hello", "APIError")
 
 
@@ -284,10 +284,10 @@ async def test_an_event_without_end_is_an_error(ours: Reader, monkeypatch: pytes
 async def test_a_complaint_in_mid_stream_is_the_reason_only_if_the_answer_does_not_go_on(
     ours: Reader, complaint: dict[str, Any]
 ) -> None:
-    said = frames([complaint], done=False)
-    read = await ours.heard("chat_completions", piece("chat_completions", "Hello") + said)
+    outcome = frames([complaint], done=False)
+    read = await ours.read_stream("chat_completions", piece("chat_completions", "Hello") + outcome)
     assert (read.text, read.error) == ("Hello", "APIError")
-    read = await ours.heard("chat_completions", said + frames(CHUNKS["text"]))
+    read = await ours.read_stream("chat_completions", outcome + frames(CHUNKS["text"]))
     assert (read.text, read.error) == ("Hello, world", None)
 
 
@@ -297,7 +297,7 @@ FINISHES = ["stop", "eos", "end_turn", "tool_use", "abort", "STOP", "stop_sequen
 @pytest.mark.parametrize("finish", FINISHES)
 async def test_any_reason_to_finish_is_an_end(ours: Reader, finish: str) -> None:
     chunks = [*CHUNKS["text"][:3], {"choices": [{"delta": {}, "finish_reason": finish}]}]
-    read = await ours.heard("chat_completions", frames(chunks, done=not finish))
+    read = await ours.read_stream("chat_completions", frames(chunks, done=not finish))
     assert (read.text, read.error) == ("Hello, world", None)
 
 
@@ -328,20 +328,20 @@ CALLS = {
 @pytest.mark.parametrize("calls", CALLS)
 async def test_tool_calls_are_told_apart(ours: Reader, calls: str) -> None:
     chunks = [{"choices": [{"delta": {"tool_calls": [each]}}]} for each in CALLS[calls]]
-    read = await ours.heard("chat_completions", frames(chunks))
+    read = await ours.read_stream("chat_completions", frames(chunks))
     assert list(read.calls.values()) == [["a", "add", "{}"], ["b", "sub", ""]]
 
 
 async def test_a_message_in_place_of_a_delta_is_read_once(ours: Reader) -> None:
     whole = {"choices": [{"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]}
-    assert (await ours.heard("chat_completions", frames([whole]))).text == "Hello"
+    assert (await ours.read_stream("chat_completions", frames([whole]))).text == "Hello"
     begun = {"choices": [{"delta": {"content": "Hello"}}]}
-    assert (await ours.heard("chat_completions", frames([begun, whole]))).text == "Hello"
+    assert (await ours.read_stream("chat_completions", frames([begun, whole]))).text == "Hello"
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, {"prompt_tokens": 3}, None, {"prompt_tokens": "3"}])
 async def test_any_usage_ends_no_answer(ours: Reader, usage: Any) -> None:
-    read = await ours.heard("chat_completions", frames([*CHUNKS["text"][:4], {"choices": None, "usage": usage}]))
+    read = await ours.read_stream("chat_completions", frames([*CHUNKS["text"][:4], {"choices": None, "usage": usage}]))
     assert (read.text, read.error) == ("Hello, world", None)
 
 

@@ -65,13 +65,13 @@ class TestGuardrails:
         name = new_user()
         client = guarded.client(name)
         thread_id = thread_id_of(client.create("Hello"))
-        refused = client.say(thread_id, "POISON please")
+        refused = client.post_message(thread_id, "POISON please")
         (error,) = [event for event in refused if event["type"] == "error"]
         assert (error["message"], error["allow_retry"]) == ("We do not talk about poison.", False)
         # What was shown of an answer is taken back, and the message stays in the thread.
         kinds = [item["type"] for item in client.items(thread_id)]
         assert kinds == ["user_message", "assistant_message", "user_message"]
-        assert answers(client.say(thread_id, "And bread?")) == [
+        assert answers(client.post_message(thread_id, "And bread?")) == [
             "You said 'And bread?', and that is message 2 of yours."
         ]
         assert "POISON" not in json.dumps(guarded.seen("And bread?"))
@@ -86,7 +86,7 @@ class TestGuardrails:
         thread_id, asked = thread_id_of(events), done_items(events)[0]["id"]
         again = client.events("threads.retry_after_item", thread_id=thread_id, item_id=asked)
         assert [event["message"] for event in again if event["type"] == "error"] == ["We do not talk about poison."]
-        assert answers(client.say(thread_id, "Something else"))
+        assert answers(client.post_message(thread_id, "Something else"))
         assert "POISON" not in json.dumps(guarded.seen("Something else"))
 
     def test_a_retry_that_came_to_nothing_does_not_bring_a_refused_message_back(self, guarded: Guarded) -> None:
@@ -101,7 +101,7 @@ class TestGuardrails:
             " SELECT user_id, session_id, gen_random_uuid(), 'threads.retry_after_item', 'stopped', now(), 1, now()"
             f" FROM chat_sessions WHERE user_id = '{name}'",
         )
-        assert answers(client.say(thread_id, f"Now then {name}"))
+        assert answers(client.post_message(thread_id, f"Now then {name}"))
         assert "POISON" not in json.dumps(guarded.seen(f"Now then {name}"))
 
     def test_a_message_that_passes_when_it_is_tried_again_is_part_of_the_conversation(self, guarded: Guarded) -> None:
@@ -116,7 +116,7 @@ class TestGuardrails:
         )
         passed = client.events("threads.retry_after_item", thread_id=thread_id, item_id=asked)
         assert answers(passed) == ["You said 'POTION second', and that is message 1 of yours."]
-        client.say(thread_id, f"And then? {name}")
+        client.post_message(thread_id, f"And then? {name}")
         assert "POTION second" in json.dumps(guarded.seen(f"And then? {name}"))
 
     @pytest.mark.parametrize("acts", [False, True], ids=["", "with an action between"])
@@ -124,7 +124,7 @@ class TestGuardrails:
         name = new_user()
         client = guarded.client(name)
         thread_id = thread_id_of(client.create("Hello"))
-        client.say(thread_id, "POISON in time")
+        client.post_message(thread_id, "POISON in time")
         # As if it had been stopped before the guardrail came to its end.
         execute(
             guarded.database,
@@ -139,9 +139,9 @@ class TestGuardrails:
                 " SELECT user_id, session_id, gen_random_uuid(), 'threads.custom_action', 'completed', now(), now()"
                 f" FROM chat_sessions WHERE user_id = '{name}'",
             )
-        judged = client.say(thread_id, "And bread?")
+        judged = client.post_message(thread_id, "And bread?")
         assert [event["message"] for event in judged if event["type"] == "error"] == ["We do not talk about poison."]
-        assert answers(client.say(thread_id, "Or butter?")) == [
+        assert answers(client.post_message(thread_id, "Or butter?")) == [
             "You said 'Or butter?', and that is message 2 of yours."
         ]
 
@@ -164,7 +164,7 @@ class TestGuardrails:
             f"UPDATE chat_messages SET item_type = '{kind}', item = item || '{json.dumps(said)}'::jsonb"
             f" WHERE user_id = '{name}'",
         )
-        assert answers(client.say(thread_id, "And bread?")) == [
+        assert answers(client.post_message(thread_id, "And bread?")) == [
             "You said 'And bread?', and that is message 1 of yours."
         ]
         assert "POISON" not in json.dumps(guarded.seen("And bread?"))
@@ -188,8 +188,8 @@ class TestGuardrails:
         assert (error["message"], error["allow_retry"]) == ("That is not looked up.", False)
         (turn,) = query(guarded.database, f"SELECT state, error_code FROM chat_turns WHERE user_id = '{name}'")
         assert (turn["state"], turn["error_code"]) == ("failed", ToolGuardrailTripped.code)
-        assert answers(client.say(thread_id_of(events), "And bread?"))
-        assert answers(client.say(thread_id_of(events), 'use the tool look_up {"what": "bread"}'))[-1:] == [
+        assert answers(client.post_message(thread_id_of(events), "And bread?"))
+        assert answers(client.post_message(thread_id_of(events), 'use the tool look_up {"what": "bread"}'))[-1:] == [
             "The tool has answered."
         ]
 
@@ -259,7 +259,7 @@ class TestUsage:
         name = new_user()
         client, other = guarded.client(name), guarded.client()
         thread_id = thread_id_of(client.create("one"))
-        client.say(thread_id, "two")
+        client.post_message(thread_id, "two")
         client.create("three")
         execute(
             guarded.database,

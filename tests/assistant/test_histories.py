@@ -17,7 +17,7 @@ from chatkit_postgres.text import clean_text
 from tests.conftest import query
 from tests.faults.harness import Replica, new_user, replica
 from tests.support.assistants import BROKEN_TEXTS
-from tests.support.files import Uploader, picture
+from tests.support.files import Uploader, image_bytes
 from tests.support.processes import ModelServer, done_items, message, texts, thread_id_of
 from tests.support.random_threads import random_thread
 from tests.support.strict_model import FORBIDDEN
@@ -93,7 +93,7 @@ def test_any_thread_is_answered_and_the_question_is_in_every_request(strict: Rep
         question = QUESTIONS[seed // CHUNKS % len(QUESTIONS)]
         asked = note if isinstance(question, str) else "SCRIPT " + json.dumps(question | {"note": note})
         before = len(strict.model.calls())
-        assert any(answers(client.say(thread_id, asked))), seed
+        assert any(answers(client.post_message(thread_id, asked))), seed
         calls = [call for call in strict.model.calls()[before:] if user in json.dumps(call["body"])]
         assert [call["refused"] for call in calls if "refused" in call] == [], seed
         assert calls, seed
@@ -115,9 +115,9 @@ class TestRefusals:
     def test_a_message_that_is_refused_is_not_sent_again(self, strict: Replica, words: str) -> None:
         client = strict.client(new_user())
         thread_id = thread_id_of(client.create("Before."))
-        assert error_in(client.say(thread_id, words)) == ContentRefused().message
+        assert error_in(client.post_message(thread_id, words)) == ContentRefused().message
         note = new_user()
-        assert answers(client.say(thread_id, note))
+        assert answers(client.post_message(thread_id, note))
         (call,) = sent(strict, note)
         assert FORBIDDEN not in json.dumps(call["body"])
         assert "Before." in json.dumps(call["body"])
@@ -125,7 +125,7 @@ class TestRefusals:
     def test_what_is_refused_is_tried_again_by_a_retry(self, strict: Replica) -> None:
         client, note = strict.client(new_user()), new_user()
         thread_id = thread_id_of(client.create("Before."))
-        client.say(thread_id, f"{FORBIDDEN} {note}")
+        client.post_message(thread_id, f"{FORBIDDEN} {note}")
         asked = client.items(thread_id)[-1]
         before = len(sent(strict, note))
         again = client.events("threads.retry_after_item", thread_id=thread_id, item_id=asked["id"])
@@ -143,7 +143,7 @@ class TestRefusals:
             f" WHERE user_id = '{user}' AND item_type = 'user_message'",
         )
         for note in (new_user(), new_user()):
-            assert answers(client.say(thread_id, note))
+            assert answers(client.post_message(thread_id, note))
             assert ["refused" in call for call in sent(strict, note)] == [True, False]
 
     def test_a_file_that_is_refused_is_named_in_the_sentence(self, strict: Replica) -> None:
@@ -153,19 +153,19 @@ class TestRefusals:
         events = user.client.events("threads.create", input=given)
         assert error_in(events) == "The assistant may not answer this message, or what is attached to it."
         note = new_user()
-        assert answers(user.client.say(thread_id_of(events), note))
+        assert answers(user.client.post_message(thread_id_of(events), note))
         assert all(FORBIDDEN not in json.dumps(call["body"]) for call in sent(strict, note))
 
 
 class TestPictures:
     def test_a_picture_that_is_refused_is_only_named_with_the_next_message(self, small: Replica) -> None:
         user = Uploader(small.client(new_user()))
-        image = user.ready(picture(), "cat.png", "image/png")
+        image = user.ready(image_bytes(), "cat.png", "image/png")
         given = message("What do you see?") | {"attachments": [image]}
         events = user.client.events("threads.create", input=given)
         assert error_in(events) == PictureRefused().message
         thread_id, note = thread_id_of(events), new_user()
-        assert answers(user.client.say(thread_id, note))
+        assert answers(user.client.post_message(thread_id, note))
         (call,) = sent(small, note)
         body = json.dumps(call["body"])
         assert "What do you see?" in body
@@ -180,13 +180,13 @@ class TestPictures:
     ) -> None:
         name = new_user()
         user = Uploader(strict.client(name))
-        image = user.ready(picture(), "cat.png", "image/png")
+        image = user.ready(image_bytes(), "cat.png", "image/png")
         events = user.client.events("threads.create", input=message("Look.") | {"attachments": [image]})
         assert answers(events)
         client = small.client(name)
         refused = []
         for note in (new_user(), new_user()):
-            assert answers(client.say(thread_id_of(events), note))
+            assert answers(client.post_message(thread_id_of(events), note))
             refused.append(["refused" in call for call in sent(small, note)])
         # The second time it is known.
         assert refused == [[True, False], [False]]
@@ -197,25 +197,27 @@ class TestTooLong:
         client = small.client(new_user())
         thread_id = thread_id_of(client.create("The beginning."))
         for number in range(3):
-            assert answers(client.say(thread_id, f"SCRIPT {json.dumps({'words': 10, 'size': 1000, 'note': number})}"))
+            assert answers(
+                client.post_message(thread_id, f"SCRIPT {json.dumps({'words': 10, 'size': 1000, 'note': number})}")
+            )
         note = new_user()
-        assert answers(client.say(thread_id, note))
+        assert answers(client.post_message(thread_id, note))
         assert [("refused" in call) for call in sent(small, note)][-1:] == [False]
         other = new_user()
-        assert answers(client.say(thread_id, other))
+        assert answers(client.post_message(thread_id, other))
         assert [("refused" in call) for call in sent(small, other)] == [False]
 
     @pytest.mark.parametrize("size", [30_000, 31_000, 32_000])
     def test_a_message_that_is_too_long_by_itself_is_told_and_not_sent_again(self, small: Replica, size: int) -> None:
         client = small.client(new_user())
         thread_id = thread_id_of(client.create("Hello"))
-        assert error_in(client.say(thread_id, "x" * size)) == ContextTooLong().message
+        assert error_in(client.post_message(thread_id, "x" * size)) == ContextTooLong().message
         note = new_user()
-        assert answers(client.say(thread_id, note))
+        assert answers(client.post_message(thread_id, note))
         (call,) = sent(small, note)
         assert "xxxx" not in json.dumps(call["body"])
         # Nobody else has less of the model for it.
-        assert answers(client.say(thread_id, "y" * 15_000))
+        assert answers(client.post_message(thread_id, "y" * 15_000))
 
     @pytest.mark.parametrize("rounds", [1, 2, 5])
     def test_what_tools_say_is_cut_and_the_question_stays(self, small: Replica, rounds: int) -> None:
@@ -266,4 +268,4 @@ def test_what_cannot_be_encoded_reaches_the_model_as_a_replacement_and_ends_noth
     clean = clean_text(BROKEN_TEXTS[kind])
     # Each of the three places, and the instructions of all kinds.
     assert body.count(json.dumps(clean, ensure_ascii=False)[1:-1]) >= 3
-    assert answers(client.say(thread_id_of(events), "And now?"))
+    assert answers(client.post_message(thread_id_of(events), "And now?"))

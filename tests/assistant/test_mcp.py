@@ -151,10 +151,10 @@ def test_a_call_that_outlasts_its_workflow_is_not_shown_as_running_for_ever(equi
 def test_what_a_server_says_of_its_progress_is_shown_and_not_too_often(equipped: Equipped, server: str) -> None:
     events = equipped.use(f"mcp_{server}__report")
     assert "read 500 pages" in equipped.output()
-    told = [event["text"] for event in events if event["type"] == "progress_update"]
-    assert told[0] == f"{server}: report"
-    assert told[1].startswith(f"{server}: report: page ")
-    assert 2 <= len(told) <= 20
+    progress = [event["text"] for event in events if event["type"] == "progress_update"]
+    assert progress[0] == f"{server}: report"
+    assert progress[1].startswith(f"{server}: report: page ")
+    assert 2 <= len(progress) <= 20
     tasks = [event["update"]["task"] for event in events if "task" in event.get("update", {})]
     assert any(task.get("content", "").startswith("page ") for task in tasks)
     assert tasks[-1]["status_indicator"] == "complete"

@@ -139,12 +139,12 @@ SAID: dict[str, tuple[Exception, str]] = {
 }
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_an_error_is_told_as_what_it_is(said: str) -> None:
-    error, code = SAID[said]
-    told = user_facing_error(error)
-    assert isinstance(told, ChatError)
-    assert told.code == code
+@pytest.mark.parametrize("message", SAID)
+def test_an_error_is_told_as_what_it_is(message: str) -> None:
+    error, code = SAID[message]
+    shown = user_facing_error(error)
+    assert isinstance(shown, ChatError)
+    assert shown.code == code
 
 
 def test_what_is_no_trouble_of_a_models_is_left_alone() -> None:
@@ -169,9 +169,9 @@ NO_PICTURES: dict[str, Exception] = {
 
 @pytest.mark.parametrize("provider", NO_PICTURES)
 def test_a_picture_that_is_not_taken_is_said_where_one_was_sent(provider: str) -> None:
-    told = user_facing_error(NO_PICTURES[provider], has_pictures=True)
-    assert told is not None
-    assert told.code == "picture_refused"
+    shown = user_facing_error(NO_PICTURES[provider], has_pictures=True)
+    assert shown is not None
+    assert shown.code == "picture_refused"
     has_code = "invalid_image" in str(NO_PICTURES[provider].body) or "policy" in provider  # type: ignore[attr-defined]
     without: Any = user_facing_error(NO_PICTURES[provider])
     assert (without.code == "picture_refused") is has_code

@@ -66,18 +66,18 @@ def test_text_arrives_word_by_word_under_an_id_of_ours(talk: Talk) -> None:
 def test_two_users_and_three_turns_are_six_distinct_answers(talk: Talk) -> None:
     """A server that gives every message one id must not make one answer of six."""
     names = [new_user(), new_user()]
-    told: dict[str, str] = {}
+    received: dict[str, str] = {}
     for name in names:
         client = talk.client(name)
         thread_id = thread_id_of(client.create(f"one of {name}"))
         for number in ("two", "three"):
-            client.say(thread_id, f"{number} of {name}")
+            client.post_message(thread_id, f"{number} of {name}")
         items = [item for item in client.items(thread_id) if item["type"] == "assistant_message"]
-        told |= {item["id"]: texts([item])[0] for item in items}
-    assert len(told) == len(set(told.values())) == 6
+        received |= {item["id"]: texts([item])[0] for item in items}
+    assert len(received) == len(set(received.values())) == 6
     for count, word in enumerate(("one", "two", "three"), 1):
         for name in names:
-            assert f"You said '{word} of {name}', and that is message {count} of yours." in told.values()
+            assert f"You said '{word} of {name}', and that is message {count} of yours." in received.values()
 
 
 def test_tools_called_side_by_side_are_answered_together(talk: Talk) -> None:
@@ -98,7 +98,7 @@ def test_a_thought_is_shown_and_not_given_back_as_a_message(talk: Talk) -> None:
     kinds = [item["type"] for item in done_items(events)]
     assert kinds == ["user_message", "workflow", "assistant_message"]
     assert "Let me think." in json.dumps(done_items(events)[1])
-    assert answers(client.say(thread_id_of(events), "And now?")) != []
+    assert answers(client.post_message(thread_id_of(events), "And now?")) != []
 
 
 def test_what_is_said_instead_of_an_answer_is_the_answer(talk: Talk) -> None:
@@ -106,7 +106,7 @@ def test_what_is_said_instead_of_an_answer_is_the_answer(talk: Talk) -> None:
     events = client.create(script(refusal="I would rather not."))
     assert answers(events) == ["I would rather not."]
     assert [event for event in events if event["type"] == "error"] == []
-    again = client.say(thread_id_of(events), "Why?")
+    again = client.post_message(thread_id_of(events), "Why?")
     assert answers(again) == ["You said 'Why?', and that is message 2 of yours."]
 
 
@@ -184,24 +184,24 @@ def test_every_failure_is_one_truthful_sentence(talk: Talk, failure: str) -> Non
     client = talk.client(name)
     # A few words are never too long.
     events = client.create(script(**steps) + " " * 2000 if code == "context_too_long" else script(**steps))
-    told = error_of(code)
+    received = error_of(code)
     (error,) = [event for event in events if event["type"] == "error"]
-    assert (error["message"], error["allow_retry"]) == (told.message, told.allow_retry), failure
+    assert (error["message"], error["allow_retry"]) == (received.message, received.allow_retry), failure
     assert "as the script says" not in json.dumps(events)
     (turn,) = query(talk.database, f"SELECT state, error_code FROM chat_turns WHERE user_id = '{name}'")
     assert (turn["state"], turn["error_code"]) == ("failed", code)
     # The thread takes the next message, and what was refused is not sent again.
     seen = 1 if code in {"content_refused", "context_too_long"} else 2
-    said = f"You said 'Hello', and that is message {seen} of yours."
-    assert answers(client.say(thread_id_of(events), "Hello")) == [said]
+    expected = f"You said 'Hello', and that is message {seen} of yours."
+    assert answers(client.post_message(thread_id_of(events), "Hello")) == [expected]
     assert "as the script says" not in talk.process.log
 
 
 def test_the_log_says_what_a_provider_can_be_asked_about(talk: Talk) -> None:
     talk.client().create(script(status=400, code="unsupported_parameter", message="what nobody may read"))
     line = next(json.loads(line) for line in reversed(talk.process.log.splitlines()) if '"model_failed"' in line)
-    told = {name: line[name] for name in ("told", "status_code", "code", "provider_request_id")}
-    assert told == {
+    received = {name: line[name] for name in ("told", "status_code", "code", "provider_request_id")}
+    assert received == {
         "told": "model_misconfigured",
         "status_code": 400,
         "code": "unsupported_parameter",
@@ -222,7 +222,7 @@ def test_stop_ends_the_models_stream(talk: Talk) -> None:
     asked = script(words=500, delay=0.01)
     stream = client.stream("threads.create", input=message(asked))
     stream.wait_for_text(5)
-    stream.leave()
+    stream.disconnect()
     deadline = time.monotonic() + 10
     while True:
         call = next(call for call in talk.model.calls() if asked[8:-1] in json.dumps(call["body"]).replace('\\"', '"'))
@@ -236,7 +236,7 @@ def test_stop_ends_the_models_stream(talk: Talk) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize(
-    ("failure", "failures", "calls", "told"),
+    ("failure", "failures", "calls", "received"),
     [
         ({"status": 500}, 2, 3, []),
         ({"status": 500}, 3, 3, ["The assistant cannot be reached right now. Please try again."]),
@@ -254,7 +254,7 @@ def test_a_call_that_failed_before_its_answer_began_is_repeated(
     failure: dict[str, Any],
     failures: int,
     calls: int,
-    told: list[str],
+    received: list[str],
 ) -> None:
     settings = environment(shared_database, model_server, CHAT_MODEL_RETRIES="2", CHAT_MODEL_API=api)
     process = ChatProcess(tmp_path, **settings).wait_until_ready()
@@ -262,8 +262,8 @@ def test_a_call_that_failed_before_its_answer_began_is_repeated(
         client = ChatClient(process.base_url, mint(SECRET, new_user(), seconds=60))
         asked = script(**failure, failures=failures, words=1)
         events = client.create(asked)
-        assert answers(events) == ([] if told else ["w0 "])
-        assert [event["message"] for event in events if event["type"] == "error"] == told
+        assert answers(events) == ([] if received else ["w0 "])
+        assert [event["message"] for event in events if event["type"] == "error"] == received
         note = json.loads(asked[7:])["note"]
         assert len([call for call in model_server.calls() if note in json.dumps(call["body"])]) == calls
     finally:

@@ -111,9 +111,9 @@ def test_the_newest_message_is_blamed_for_what_it_is(kind: str) -> None:
             raised = last
             break
     assert raised is not None
-    told = user_facing_error(raised)
-    assert told is not None
-    assert told.code == code
+    shown = user_facing_error(raised)
+    assert shown is not None
+    assert shown.code == code
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -157,14 +157,14 @@ def test_instructions_at_the_head_stay(role: str) -> None:
 
 
 def test_items_may_be_the_clients_models() -> None:
-    said = ResponseOutputMessage(
+    reply = ResponseOutputMessage(
         id="m",
         type="message",
         role="assistant",
         status="completed",
         content=[ResponseOutputText(type="output_text", text="Hello", annotations=[])],
     )
-    attempts = Attempts([user("Hi"), said, user("now")], "m", ModelMemory())
+    attempts = Attempts([user("Hi"), reply, user("now")], "m", ModelMemory())
     assert attempts.items[1]["content"][0]["text"] == "Hello"
     attempts.passed()
     attempts.after(refused(400, "no", "content_filter"))

@@ -32,10 +32,10 @@ class Talk:
     async def ask(self, *events: Event) -> tuple[list[Event], list[Any]]:
         """The events of a turn that is answered with these, and what is stored of its thread."""
         self.network.body = [frames(events)]
-        told = await self.chat.events(create("Hello"))
+        received = await self.chat.events(create("Hello"))
         context = RequestContext(user_id="alice")
-        page = await self.chat.store.load_thread_items(thread_id_of(told), None, 10, "asc", context)
-        return told, page.data
+        page = await self.chat.store.load_thread_items(thread_id_of(received), None, 10, "asc", context)
+        return received, page.data
 
 
 @pytest.fixture(params=get_args(ModelApi))
@@ -53,8 +53,8 @@ def answer(api: str, text: str, *, thought: bool = False) -> list[Event]:
     name = "thought and text" if thought else "text"
     if api == "chat_completions":
         first, *_ = CHUNKS["text"]
-        said = [copy.deepcopy(CHUNKS[name][1])] if thought else []
-        return [first, *said, {"choices": [{"delta": {"content": text}}]}, *CHUNKS["text"][-2:]]
+        sent = [copy.deepcopy(CHUNKS[name][1])] if thought else []
+        return [first, *sent, {"choices": [{"delta": {"content": text}}]}, *CHUNKS["text"][-2:]]
     events = copy.deepcopy(RESPONSES[name])
     for event in events:
         if event["type"] == "response.output_text.delta":
@@ -72,11 +72,11 @@ def answer(api: str, text: str, *, thought: bool = False) -> list[Event]:
 @pytest.mark.parametrize("thought", [False, True], ids=["silent", "thinking"])
 @pytest.mark.parametrize("text", SILENT, ids=repr)
 async def test_silence_is_an_error_and_no_message(talk: Talk, text: str, thought: bool) -> None:
-    told, kept = await talk.ask(*answer(talk.api, text, thought=thought))
-    (error,) = [event for event in told if event["type"] == "error"]
+    received, kept = await talk.ask(*answer(talk.api, text, thought=thought))
+    (error,) = [event for event in received if event["type"] == "error"]
     assert (error["message"], error["allow_retry"]) == (ModelSilent.sentence, True)
     assert [item.type for item in kept if item.type != "workflow"] == ["user_message"]
-    assert "assistant_message" not in str([event for event in told if event["type"].startswith("thread.item")])
+    assert "assistant_message" not in str([event for event in received if event["type"].startswith("thread.item")])
     (turn,) = await stored(talk.chat.store, "SELECT state, error_code FROM chat_turns")
     assert (turn["state"], turn["error_code"]) == ("failed", "model_silent")
 
@@ -84,22 +84,22 @@ async def test_silence_is_an_error_and_no_message(talk: Talk, text: str, thought
 async def test_an_answer_of_no_items_is_silence(talk: Talk) -> None:
     ended = RESPONSES["text"][-1] | {"response": RESPONSES["text"][-1]["response"] | {"output": []}}
     events = [ended] if talk.api == "responses" else CHUNKS["text"][-2:]
-    told, _ = await talk.ask(*events)
-    assert [event["message"] for event in told if event["type"] == "error"] == [ModelSilent.sentence]
+    received, _ = await talk.ask(*events)
+    assert [event["message"] for event in received if event["type"] == "error"] == [ModelSilent.sentence]
 
 
 @pytest.mark.parametrize("text", [" a", "\n\nb", "0", "\u200b.", "  c  "], ids=repr)
 async def test_blanks_before_a_word_are_a_part_of_it(talk: Talk, text: str) -> None:
-    told, kept = await talk.ask(*answer(talk.api, text))
-    assert [event for event in told if event["type"] == "error"] == []
+    received, kept = await talk.ask(*answer(talk.api, text))
+    assert [event for event in received if event["type"] == "error"] == []
     assert kept[-1].content[0].text == text
-    deltas = [event["update"]["delta"] for event in told if "delta" in event.get("update", {})]
+    deltas = [event["update"]["delta"] for event in received if "delta" in event.get("update", {})]
     assert "".join(deltas) == text
 
 
 async def test_a_refusal_is_an_answer(talk: Talk) -> None:
-    told, _ = await talk.ask(*(RESPONSES if talk.api == "responses" else CHUNKS)["refusal"])
-    assert [event for event in told if event["type"] == "error"] == []
+    received, _ = await talk.ask(*(RESPONSES if talk.api == "responses" else CHUNKS)["refusal"])
+    assert [event for event in received if event["type"] == "error"] == []
 
 
 async def test_a_message_that_is_finished_without_its_text_keeps_what_was_streamed(talk: Talk) -> None:
@@ -112,8 +112,8 @@ async def test_a_message_that_is_finished_without_its_text_keeps_what_was_stream
         if event["type"] in {"response.output_item.done", "response.output_text.done"}:
             event.get("item", {}).pop("content", None)
             event.pop("text", None)
-    told, kept = await talk.ask(*events)
-    assert [event for event in told if event["type"] == "error"] == []
+    received, kept = await talk.ask(*events)
+    assert [event for event in received if event["type"] == "error"] == []
     assert kept[-1].content[0].text == "Hello, world"
 
 

@@ -74,10 +74,10 @@ async def test_text_that_comes_together_is_one_event() -> None:
 async def test_so_it_is_with_chat_completions() -> None:
     first = chat_piece("", delta={"role": "assistant"})
     # Servers name fields in which they say nothing.
-    said = [chat_piece(text, delta={"tool_calls": None, "reasoning_content": None}) for text in PIECES]
-    async with saying(first, *said, chat_piece(None, finish_reason="stop")) as client:
-        told = [(chunk.choices[0].delta.content, chunk.choices[0].finish_reason) async for chunk in chunks(client)]
-    assert told == [("", None), ("".join(PIECES), None), (None, "stop")]
+    sent = [chat_piece(text, delta={"tool_calls": None, "reasoning_content": None}) for text in PIECES]
+    async with saying(first, *sent, chat_piece(None, finish_reason="stop")) as client:
+        received = [(chunk.choices[0].delta.content, chunk.choices[0].finish_reason) async for chunk in chunks(client)]
+    assert received == [("", None), ("".join(PIECES), None), (None, "stop")]
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ async def test_the_more_texts_are_streamed_the_more_of_each_is_read_at_once() ->
         async with saying(*map(response_piece, PIECES), seconds_between=0.005) as client:
             return [event.delta async for event in responses(client)]
 
-    told = await asyncio.gather(*(pieces() for _ in range(60)))
-    assert {"".join(each) for each in told} == {"".join(PIECES)}
-    assert sum(len(each) for each in told) < 60 * len(PIECES) / 2
+    received = await asyncio.gather(*(pieces() for _ in range(60)))
+    assert {"".join(each) for each in received} == {"".join(PIECES)}
+    assert sum(len(each) for each in received) < 60 * len(PIECES) / 2
 
 
 def test_tokens_that_a_server_has_not_counted_are_none() -> None:

@@ -150,7 +150,7 @@ def test_the_setting_decides_what_becomes_of_a_thought(thinking: tuple[Replica, 
     assert ("Let me see." in json.dumps(done_items(events)[1])) is (setting != "drop")
     # The model is not given it as what it has said.
     note = new_user()
-    client.say(thread_id_of(events), note)
+    client.post_message(thread_id_of(events), note)
     (call,) = [call for call in replica.model.calls() if note in json.dumps(call["body"])]
     answers = [
         item for item in call["body"].get("input") or call["body"]["messages"] if item.get("role") == "assistant"
@@ -189,7 +189,7 @@ def test_reasoning_content_goes_back_while_tools_are_called(
         thought = steps.get("reasoning")
         assert sent_back == [[], [thought], [thought, thought]]
         other = new_user()
-        client.say(thread_id_of(events), other)
+        client.post_message(thread_id_of(events), other)
         (last,) = [call["body"] for call in model_server.calls() if other in json.dumps(call["body"])]
         assert "reasoning_content" not in json.dumps(last)
     assert replica.process.stop() == 0

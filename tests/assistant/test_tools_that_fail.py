@@ -52,7 +52,7 @@ def test_what_a_tool_raises_for_the_user_is_told_to_the_user(server: ChatProcess
     assert "Done." not in texts(done_items(events))
     # And the conversation goes on.
     (thread_id,) = {event["thread"]["id"] for event in events if event["type"] == "thread.created"}
-    assert len(done_items(user.say(thread_id, "Hello"))) == 2
+    assert len(done_items(user.post_message(thread_id, "Hello"))) == 2
 
 
 def test_so_is_what_a_tool_of_an_agent_raises_that_is_a_tool_itself(server: ChatProcess) -> None:

@@ -60,7 +60,7 @@ def check_nothing_is_kept(replica: Replica, client: ChatClient, thread_id: str) 
     assert kinds == ["user_message", "assistant_message", "user_message"]
     # Nor does a model see it again.
     note = new_user()
-    assert texts(done_items(client.say(thread_id, note))[-1:]) != [""]
+    assert texts(done_items(client.post_message(thread_id, note))[-1:]) != [""]
     (call,) = [call for call in replica.model.calls() if note in json.dumps(call["body"])]
     assert "w10 " not in json.dumps(call["body"])
 
@@ -72,7 +72,7 @@ def test_a_reader_that_leaves_before_the_verdict_leaves_no_answer(guarded: Repli
     thread_id = thread_id_of(client.create("Hello"))
     stream = client.stream("threads.add_user_message", thread_id=thread_id, input=message(slow()))
     stream.wait_for_text(words)
-    stream.leave()
+    stream.disconnect()
     eventually(lambda: is_over(guarded, user))
     check_nothing_is_kept(guarded, client, thread_id)
 
@@ -104,7 +104,7 @@ def test_a_newer_message_leaves_no_answer_of_the_older_one(guarded: Replica) -> 
     client = guarded.client(user)
     thread_id = thread_id_of(client.create("Hello"))
     stream = asked(client, thread_id, slow())
-    newer = client.say(thread_id, "And now?")
+    newer = client.post_message(thread_id, "And now?")
     stream.wait()
     eventually(lambda: is_over(guarded, user))
     kinds = [item["type"] for item in client.items(thread_id)]
@@ -127,7 +127,7 @@ def test_a_retry_without_a_verdict_leaves_the_old_answer(guarded: Replica, ends:
     stream = client.stream("threads.retry_after_item", thread_id=thread_id, item_id=question)
     if ends == "leaves":
         stream.wait_for_text(40)
-        stream.leave()
+        stream.disconnect()
     else:
         assert [event["message"] for event in stream.wait() if event["type"] == "error"] == [
             OutputGuardrailTripped().message
@@ -137,8 +137,8 @@ def test_a_retry_without_a_verdict_leaves_the_old_answer(guarded: Replica, ends:
 
 
 def _literal(ends: str) -> str:
-    said = slow() if ends == "leaves" else "SECRET"
-    return "'" + said.replace("'", "''") + "'"
+    answer = slow() if ends == "leaves" else "SECRET"
+    return "'" + answer.replace("'", "''") + "'"
 
 
 def test_a_retry_with_a_verdict_replaces_the_old_answer(guarded: Replica) -> None:

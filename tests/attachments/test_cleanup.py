@@ -22,8 +22,8 @@ from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import execute, query
-from tests.support.chat import Chat, create, demo_assistant, say, stored
-from tests.support.files import S3Server, objects_in, picture
+from tests.support.chat import Chat, add_message, create, demo_assistant, stored
+from tests.support.files import S3Server, image_bytes, objects_in
 from tests.support.processes import (
     ModelServer,
     done_items,
@@ -35,7 +35,7 @@ from tests.support.processes import (
 )
 from tests.support.sql import sql_connection
 
-FILE = picture()
+FILE = image_bytes()
 
 
 def state_of(place: Place, attachment_id: str) -> str | None:
@@ -137,7 +137,7 @@ async def test_a_file_that_is_sent_while_its_thread_is_deleted_goes_with_it(
         return await database.run_transaction("slowly", work)
 
     monkeypatch.setattr(Database, "run", slowly)
-    request = say(thread_id, "Look")
+    request = add_message(thread_id, "Look")
     request.params.input.attachments = ["atc_1"]
     sending = asyncio.create_task(chat.events(request))
     await written.wait()
@@ -306,7 +306,7 @@ def test_a_storage_that_is_away_is_a_clear_answer_and_comes_back(
             assert "retry-after" in answer.headers
         # The chat goes on without it; only what the message itself brings cannot be left out.
         assert user.client.create("Hello")
-        assert answers_of(user.client.say(thread_id, "And now?"))
+        assert answers_of(user.client.post_message(thread_id, "And now?"))
         with_file = user.client.events("threads.create", input=message("Look") | {"attachments": [waiting]})
         assert "error" in {event["type"] for event in with_file}
         bucket = S3Server(tmp_path / "s3", bucket.port).wait_until_ready()

@@ -27,13 +27,13 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import query
-from tests.support.chat import Chat, create, say, stored
-from tests.support.files import picture
+from tests.support.chat import Chat, add_message, create, stored
+from tests.support.files import image_bytes
 from tests.support.items import NAIVE
 from tests.support.processes import ModelServer, done_items, http, message, thread_id_of
 
-FINAL = picture(size=(200, 100))
-SKETCHES = [picture(size=(20, 10)), picture(size=(100, 50))]
+FINAL = image_bytes(size=(200, 100))
+SKETCHES = [image_bytes(size=(20, 10)), image_bytes(size=(100, 50))]
 
 
 def encoded(data: bytes) -> str:
@@ -44,7 +44,7 @@ def encoded(data: bytes) -> str:
 def drawing(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[Place]:
-    own = {"CHAT_MODEL_API": "responses", "CHAT_ASSISTANT": "tests.support.assistants:build_with_pictures"}
+    own = {"CHAT_MODEL_API": "responses", "CHAT_ASSISTANT": "tests.support.assistants:build_with_images"}
     own |= {"CHAT_MAX_MESSAGE_CHARACTERS": "100000"}
     made = started(tmp_path_factory.mktemp("drawing"), shared_database, model_server, None, **own)
     yield made
@@ -80,7 +80,7 @@ def test_a_picture_is_shown_while_it_is_made_and_kept(drawing: Place) -> None:
 
 def test_the_model_sees_what_it_drew(drawing: Place) -> None:
     user, events = draw(drawing, encoded(FINAL))
-    user.client.say(thread_id_of(events), "Make it larger")
+    user.client.post_message(thread_id_of(events), "Make it larger")
     bodies = [call["body"] for call in drawing.model.calls()]
     sent = next(body["input"] for body in bodies if "Make it larger" in json.dumps(body))
     (url,) = [part["image_url"] for given in sent for part in given["content"] if "image_url" in part]
@@ -177,7 +177,7 @@ async def test_a_picture_the_user_sent_stays_the_users_whatever_an_assistant_sho
     # Another turn shows it, and then something else in its place.
     thread_id = (await stored(store, "SELECT thread_id FROM chat_sessions"))[0]["thread_id"]
     chat = Chat(store, DataUrls(f"attachment://{mine}", data_url(FINAL)))
-    events = await chat.events(say(thread_id, "Show it"))
+    events = await chat.events(add_message(thread_id, "Show it"))
     assert [event for event in events if event["type"] == "error"] == []
     (row,) = await stored(
         store,

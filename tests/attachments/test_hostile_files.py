@@ -12,7 +12,7 @@ import pytest
 
 from tests.attachments.conftest import MAX_UNSENT, Place
 from tests.conftest import execute, query
-from tests.support.files import objects_in, pdf, picture
+from tests.support.files import image_bytes, objects_in, pdf
 from tests.support.processes import eventually, http
 
 
@@ -179,7 +179,7 @@ def test_nobodys_files_hold_up_everybody(local: Place) -> None:
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(busy.direct, heavy, "a.pdf", "application/pdf") for _ in range(2)]
         time.sleep(1)
-        assert other.direct(picture(), "a.png", "image/png").status_code == 200
+        assert other.direct(image_bytes(), "a.png", "image/png").status_code == 200
         assert other.direct(pdf("Hello"), "b.pdf", "application/pdf").status_code == 200
         assert not all(each.done() for each in slow)
         # Who waits too long for their own is told to come again.
@@ -232,7 +232,7 @@ class TestLinks:
 
     def test_a_deleted_file_is_gone_for_its_links(self, local: Place) -> None:
         user = local.user()
-        described = user.direct(picture(), "a.png", "image/png").json()
+        described = user.direct(image_bytes(), "a.png", "image/png").json()
         download = user.describe(described["id"]).json()["download_url"]
         pending = user.announce(b"abc")
         for attachment_id in (described["id"], pending["id"]):
@@ -243,7 +243,7 @@ class TestLinks:
 
     def test_a_disabled_users_links_are_refused(self, local: Place) -> None:
         user = local.user()
-        described = user.direct(picture(), "a.png", "image/png").json()
+        described = user.direct(image_bytes(), "a.png", "image/png").json()
         pending = user.announce(b"abc")
         (row,) = query(
             local.database, f"SELECT user_id FROM chat_attachments WHERE attachment_id = '{described['id']}'"

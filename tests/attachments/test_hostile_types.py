@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from tests.attachments.conftest import Place
-from tests.support.files import objects_in, pdf, peak_memory, picture
+from tests.support.files import image_bytes, objects_in, pdf, peak_memory
 from tests.support.processes import http
 
 HTML = b"<!DOCTYPE html><html><script>alert(1)</script></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-GIF_AND_SCRIPT = picture("GIF") + b"/*<script>alert(1)</script>*/"
+GIF_AND_SCRIPT = image_bytes("GIF") + b"/*<script>alert(1)</script>*/"
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -61,8 +61,8 @@ class TestTypes:
             (b"\xff\xd8\xff\xe0" + HTML, "image/jpeg"),
             (HTML, "application/pdf"),
             (b"PK\x03\x04" + HTML, "application/pdf"),
-            (picture(), "application/pdf"),
-            (picture(), "text/plain"),
+            (image_bytes(), "application/pdf"),
+            (image_bytes(), "text/plain"),
             (b"MZ\x90\0\0\0", "text/csv"),
             (b"abc\0def", "text/plain"),
             (b"\xff\xfe\xfa", "text/markdown"),
@@ -94,7 +94,7 @@ class TestTypes:
         assert "sandbox" in original.headers["content-security-policy"]
 
     def test_a_picture_is_what_its_bytes_say(self, local: Place) -> None:
-        described = local.user().direct(picture("JPEG"), "screenshot.png", "image/png").json()
+        described = local.user().direct(image_bytes("JPEG"), "screenshot.png", "image/png").json()
         assert described["mime_type"] == "image/jpeg"
 
     def test_a_type_that_the_browser_does_not_know_is_told_by_the_name(self, local: Place) -> None:
@@ -111,7 +111,7 @@ class TestTypes:
         assert time.monotonic() - started < 20
 
     def test_a_picture_at_the_limit_is_taken(self, local: Place) -> None:
-        assert local.user().direct(picture(size=(1000, 1000)), "a.png", "image/png").status_code == 200
+        assert local.user().direct(image_bytes(size=(1000, 1000)), "a.png", "image/png").status_code == 200
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGBA"])
     def test_a_picture_of_any_depth_is_taken(self, local: Place, mode: str) -> None:
@@ -128,7 +128,7 @@ class TestTypes:
         assert peak_memory(pid) - before < 4 * 1000 * 1000
 
     def test_a_broken_picture_is_refused(self, local: Place) -> None:
-        data = picture(size=(500, 500))
+        data = image_bytes(size=(500, 500))
         assert local.user().direct(data[: len(data) // 2], "a.png", "image/png").json()["code"] == "file_refused"
 
     def test_a_pdf_that_cannot_be_read_is_kept_without_its_text(self, local: Place) -> None:

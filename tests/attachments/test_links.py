@@ -44,12 +44,12 @@ def test_a_link_to_read_is_the_same_for_a_while_and_good_for_as_long_as_it_says(
         clock.now += 10
         url = made.to_read("https://chat.example", "älice@example.com", "atc_1", "preview")
         urls.add(url)
-        told, clock.now = clock.now, clock.now + 3599
+        made_at, clock.now = clock.now, clock.now + 3599
         assert made.owner_in(key_of(url), "atc_1", "preview") == "älice@example.com"
-        clock.now = told + 5400
+        clock.now = made_at + 5400
         with pytest.raises(LinkExpired):
             made.owner_in(key_of(url), "atc_1", "preview")
-        clock.now = told
+        clock.now = made_at
     assert len(urls) == 2
 
 

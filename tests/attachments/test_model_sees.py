@@ -15,7 +15,7 @@ from chatkit_postgres.assistant.attachment_input import CUT
 from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.context import Files, ImageData
 from tests.attachments.conftest import Place, started
-from tests.support.files import Uploader, docx, pdf, picture
+from tests.support.files import Uploader, docx, image_bytes, pdf
 from tests.support.processes import ModelServer, message, thread_id_of
 
 
@@ -38,7 +38,7 @@ def asked(place: Place, words: str) -> Any:
     return [given for given in bodies[-1].get("input") or bodies[-1]["messages"] if given["role"] == "user"]
 
 
-def say(user: Uploader, words: str, *attachment_ids: str, thread_id: str | None = None) -> str:
+def post_message(user: Uploader, words: str, *attachment_ids: str, thread_id: str | None = None) -> str:
     given = message(words) | {"attachments": list(attachment_ids)}
     if thread_id is None:
         return thread_id_of(user.client.events("threads.create", input=given))
@@ -67,10 +67,10 @@ def test_texts_and_pictures_are_content_and_others_are_named(talking: Place) -> 
         user.ready(b"The code is 4711.", "note.txt", "text/plain"),
         user.ready(pdf("Page of paper"), "paper.pdf", "application/pdf"),
         user.ready("Größe;1".encode("utf-16"), "a.csv", "text/csv"),
-        user.ready(picture(size=(3000, 2000)), "wide.png", "image/png"),
+        user.ready(image_bytes(size=(3000, 2000)), "wide.png", "image/png"),
         user.ready(docx("hidden"), "letter.docx", DOCX),
     ]
-    say(user, "What do you see?", *ids)
+    post_message(user, "What do you see?", *ids)
     sent = asked(talking, "letter.docx")
     words = json.dumps(sent, ensure_ascii=False)
     assert "The code is 4711." in words
@@ -85,11 +85,11 @@ def test_texts_and_pictures_are_content_and_others_are_named(talking: Place) -> 
 def test_the_newest_files_come_first_when_there_is_no_room_for_all(talking: Place) -> None:
     """Four hundred characters of text and two pictures."""
     user = talking.user()
-    old = [user.ready(b"OLDTEXT", "old.txt"), user.ready(picture(), "old.png", "image/png")]
-    thread_id = say(user, "first of room", *old)
-    newer = [user.ready(picture(), f"new{number}.png", "image/png") for number in range(2)]
+    old = [user.ready(b"OLDTEXT", "old.txt"), user.ready(image_bytes(), "old.png", "image/png")]
+    thread_id = post_message(user, "first of room", *old)
+    newer = [user.ready(image_bytes(), f"new{number}.png", "image/png") for number in range(2)]
     newer.append(user.ready(b"NEWTEXT" + b"x" * 1000, "new.txt"))
-    say(user, "second of room", *newer, thread_id=thread_id)
+    post_message(user, "second of room", *newer, thread_id=thread_id)
     sent = asked(talking, "second of room")
     words = json.dumps(sent)
     assert "NEWTEXT" in words
@@ -104,9 +104,9 @@ def test_the_newest_files_come_first_when_there_is_no_room_for_all(talking: Plac
 def test_a_file_that_was_deleted_is_only_named(talking: Place) -> None:
     user = talking.user()
     attachment_id = user.ready(b"GONETEXT", "gone.txt")
-    thread_id = say(user, "before it goes", attachment_id)
+    thread_id = post_message(user, "before it goes", attachment_id)
     user.client.call("attachments.delete", attachment_id=attachment_id)
-    say(user, "after it went", thread_id=thread_id)
+    post_message(user, "after it went", thread_id=thread_id)
     words = json.dumps(asked(talking, "after it went"))
     assert "GONETEXT" not in words
     assert "gone.txt" in words

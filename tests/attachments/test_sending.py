@@ -15,7 +15,7 @@ from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place
 from tests.conftest import execute, query
 from tests.faults.harness import new_user
-from tests.support.chat import Chat, create, demo_assistant, say, stored
+from tests.support.chat import Chat, add_message, create, demo_assistant, stored
 from tests.support.files import Uploader
 from tests.support.processes import done_items, http, message, thread_id_of
 from tests.support.sql import Statements
@@ -189,7 +189,7 @@ class TestStatements:
         chat, counts = Chat(store, demo_assistant()), []
         thread_id = thread_id_of(await chat.events(create("Hello")))
         for number in (0, 1, 5):
-            request = say(thread_id, "Look")
+            request = add_message(thread_id, "Look")
             for each in range(number):
                 attachment = await self.ready(store, f"atc_{number}_{each}")
                 request.params.input.attachments.append(attachment.id)

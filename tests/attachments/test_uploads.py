@@ -6,7 +6,7 @@ import pytest
 
 from tests.attachments.conftest import Place
 from tests.conftest import query
-from tests.support.files import docx, objects_in, pdf, picture
+from tests.support.files import docx, image_bytes, objects_in, pdf
 from tests.support.processes import http, message
 
 KINDS = {
@@ -16,10 +16,10 @@ KINDS = {
     "application/json": ("a.json", b'{"a": 1}'),
     "application/pdf": ("a.pdf", pdf("Hello")),
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ("a.docx", docx("Hello")),
-    "image/png": ("a.png", picture("PNG")),
-    "image/jpeg": ("a.jpg", picture("JPEG")),
-    "image/gif": ("a.gif", picture("GIF")),
-    "image/webp": ("a.webp", picture("WEBP")),
+    "image/png": ("a.png", image_bytes("PNG")),
+    "image/jpeg": ("a.jpg", image_bytes("JPEG")),
+    "image/gif": ("a.gif", image_bytes("GIF")),
+    "image/webp": ("a.webp", image_bytes("WEBP")),
 }
 
 
@@ -60,7 +60,7 @@ def test_every_kind_that_is_taken_comes_back_as_it_went(place: Place, kind: str)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
 def test_a_preview_is_small_and_can_be_shown_by_any_page(place: Place, kind: str) -> None:
     user = place.user()
-    described = user.direct(picture(kind, (3000, 2000)), f"a.{kind.lower()}", f"image/{kind.lower()}").json()
+    described = user.direct(image_bytes(kind, (3000, 2000)), f"a.{kind.lower()}", f"image/{kind.lower()}").json()
     got = http.get(described["preview_url"], headers={"Origin": "https://a-frame.example"})
     assert got.status_code == 200
     assert got.headers["content-type"] == "image/jpeg"
@@ -71,7 +71,7 @@ def test_a_preview_is_small_and_can_be_shown_by_any_page(place: Place, kind: str
 
 def test_a_transparent_picture_stays_transparent(place: Place) -> None:
     user = place.user()
-    described = user.direct(picture("PNG", mode="RGBA"), "a.png", "image/png").json()
+    described = user.direct(image_bytes("PNG", mode="RGBA"), "a.png", "image/png").json()
     assert http.get(described["preview_url"]).headers["content-type"] == "image/png"
 
 
@@ -110,13 +110,13 @@ def test_an_upload_that_broke_off_can_be_made_again(place: Place) -> None:
 
 def test_links_in_items_are_renewed_whenever_they_are_read(place: Place) -> None:
     user = place.user()
-    attachment_id = user.ready(picture(), "a.png", "image/png")
+    attachment_id = user.ready(image_bytes(), "a.png", "image/png")
     events = user.client.events("threads.create", input=message("Look") | {"attachments": [attachment_id]})
     thread_id = next(event["thread"]["id"] for event in events if event["type"] == "thread.created")
     stored = query(place.database, f"SELECT item FROM chat_messages WHERE item::text LIKE '%{attachment_id}%'")
     assert f'"preview_url": "attachment://{attachment_id}"' in str(stored[0]["item"])
-    told = next(event["item"] for event in events if event["type"] == "thread.item.done")
-    shown = [told, user.client.items(thread_id)[0]]
+    streamed = next(event["item"] for event in events if event["type"] == "thread.item.done")
+    shown = [streamed, user.client.items(thread_id)[0]]
     shown.append(user.client.call("threads.get_by_id", thread_id=thread_id)["items"]["data"][0])
     for item in shown:
         (attachment,) = item["attachments"]

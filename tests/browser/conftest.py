@@ -51,7 +51,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Somebody in a browser of their own, and what their browser complained about."""
+    """A user in a browser context of their own; collects console messages, errors and requests."""
 
     def __init__(self, context: BrowserContext, base_url: str, user: str) -> None:
         self.base_url = base_url
@@ -59,9 +59,9 @@ class Visitor:
         self.context = context
         self.complaints: list[str] = []
         self.expected: list[str] = []
-        """Patterns of complaints that belong to the test."""
+        """Patterns of console messages that the test expects."""
         self.answered: list[str] = []
-        """Addresses elsewhere that the test itself answers for."""
+        """URLs of other hosts that the test itself responds to."""
         self.requests: list[Request] = []
         context.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108 - as the driver wants it
         context.on("console", self._console)
@@ -74,7 +74,7 @@ class Visitor:
 
     @property
     def outside(self) -> list[str]:
-        """Requests to anybody but the server."""
+        """The URLs of requests to other hosts."""
         own = (self.base_url, "data:", "blob:", *self.answered)
         return [request.url for request in self.requests if not request.url.startswith(own)]
 
@@ -87,21 +87,21 @@ class Visitor:
         ]
         assert unexpected == []
 
-    def visit(self, thread: str = "") -> Page:
+    def open_page(self, thread: str = "") -> Page:
         self.page.goto(f"{self.base_url}/{f'#{thread}' if thread else ''}")
         expect(self.page.locator("main:not([aria-busy])")).to_be_attached()
         return self.page
 
-    def say(self, text: str) -> None:
-        """Send a message and wait until its turn is over."""
+    def send_message(self, text: str) -> None:
+        """Sends a message and waits until its turn has ended."""
         self.page.get_by_label("Message", exact=True).fill(text)
         # The Enter of a phone's own keyboard is a new line.
         self.page.locator("#send").click()
-        self.settle(text)
+        self.wait_for_turn_end(text)
 
-    def settle(self, said: str | None = None) -> None:
-        if said is not None:
-            expect(self.page.locator(".user_message").last).to_contain_text(said)
+    def wait_for_turn_end(self, text: str | None = None) -> None:
+        if text is not None:
+            expect(self.page.locator(".user_message").last).to_contain_text(text)
         expect(self.page.locator("#send")).to_be_visible()
         expect(self.page.locator("#items [aria-busy=true]")).to_have_count(0)
 
@@ -118,8 +118,8 @@ def operation(route: Route) -> str:
     return str(json.loads(route.request.post_data or "{}").get("type"))
 
 
-def until(page: Page, holds: Callable[[], bool], what: str = "it happens") -> None:
-    """Wait for a route: the driver takes them while it is asked for something."""
+def wait_until(page: Page, holds: Callable[[], bool], what: str = "it happens") -> None:
+    """Waits until a condition holds. The driver handles routes only while it waits for the page."""
     for _ in range(1500):
         if holds():
             return
@@ -127,8 +127,8 @@ def until(page: Page, holds: Callable[[], bool], what: str = "it happens") -> No
     raise AssertionError(what)
 
 
-class Held:
-    """Requests of one operation, which the server gets when it is told to."""
+class HeldRequests:
+    """Holds back the requests of one operation until ``release()``."""
 
     def __init__(self, visitor: Visitor, name: str) -> None:
         self._name = name
@@ -143,7 +143,7 @@ class Held:
             route.continue_()
 
     def wait(self) -> None:
-        until(self._visitor.page, lambda: bool(self._routes), f"somebody asks for {self._name}")
+        wait_until(self._visitor.page, lambda: bool(self._routes), f"somebody asks for {self._name}")
 
     def release(self) -> None:
         for route in self._routes:
@@ -152,11 +152,11 @@ class Held:
         self._visitor.page.wait_for_load_state("networkidle")
 
 
-Visit = Callable[..., Visitor]
+OpenPage = Callable[..., Visitor]
 
 
-def visits(chromium: Browser, server: ChatProcess, base_url: str | None = None) -> Iterator[Visit]:
-    """For a fixture: ``visit()`` is a new user with the page open; keywords are those of a browser context."""
+def page_opener(chromium: Browser, server: ChatProcess, base_url: str | None = None) -> Iterator[OpenPage]:
+    """For a fixture: ``open_page()`` opens the page as a new user; its keywords are those of a browser context."""
     made: list[Visitor] = []
     address = base_url or server.base_url
 
@@ -169,7 +169,7 @@ def visits(chromium: Browser, server: ChatProcess, base_url: str | None = None) 
         context.add_init_script(f"if (location.protocol === 'http:') localStorage.user ??= {name!r}")
         visitor = Visitor(context, address, name)
         made.append(visitor)
-        visitor.visit()
+        visitor.open_page()
         return visitor
 
     yield begin
@@ -179,8 +179,8 @@ def visits(chromium: Browser, server: ChatProcess, base_url: str | None = None) 
 
 
 @pytest.fixture
-def visit(chromium: Browser, demo: ChatProcess) -> Iterator[Visit]:
-    yield from visits(chromium, demo)
+def open_page(chromium: Browser, demo: ChatProcess) -> Iterator[OpenPage]:
+    yield from page_opener(chromium, demo)
 
 
 @pytest.fixture

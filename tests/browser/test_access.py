@@ -6,8 +6,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visit, Visitor
-from tests.support.files import picture
+from tests.browser.conftest import OpenPage, Visitor
+from tests.support.files import image_bytes
 
 # As narrow as one; as high as it takes to have all of a page in sight.
 PHONE = {"viewport": {"width": 390, "height": 2400}, "has_touch": True, "is_mobile": True}
@@ -35,19 +35,19 @@ def violations(page: Page, within: str | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_rule_of_accessibility_is_broken(visit: Visit, scheme: str) -> None:
+def test_no_rule_of_accessibility_is_broken(open_page: OpenPage, scheme: str) -> None:
     # High enough to have all of it in sight.
-    visitor = visit(color_scheme=scheme, viewport={"width": 1200, "height": 5000})
+    visitor = open_page(color_scheme=scheme, viewport={"width": 1200, "height": 5000})
     assert violations(visitor.page) == []
     for keyword in SCENES:
-        visitor.say(keyword)
+        visitor.send_message(keyword)
     visitor.page.locator(".workflow summary").click()
     assert violations(visitor.page) == []
-    visitor.say("notice")
+    visitor.send_message("notice")
     visitor.page.get_by_role("button", name="Delete markdown").click()
     assert violations(visitor.page) == []
     visitor.page.keyboard.press("Escape")
-    visitor.say("error")
+    visitor.send_message("error")
     assert violations(visitor.page) == []
     visitor.page.get_by_label("Message", exact=True).fill("slow")
     visitor.page.keyboard.press("Enter")
@@ -56,11 +56,11 @@ def test_no_rule_of_accessibility_is_broken(visit: Visit, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nor_by_what_is_being_written(visit: Visit, scheme: str, tmp_path: Path) -> None:
-    visitor = visit(color_scheme=scheme)
+def test_nor_by_what_is_being_written(open_page: OpenPage, scheme: str, tmp_path: Path) -> None:
+    visitor = open_page(color_scheme=scheme)
     page = visitor.page
-    visitor.say("Hello")
-    (tmp_path / "tree.png").write_bytes(picture())
+    visitor.send_message("Hello")
+    (tmp_path / "tree.png").write_bytes(image_bytes())
     (tmp_path / "notes.txt").write_text("some")
     page.locator("#files").set_input_files([tmp_path / "tree.png", tmp_path / "notes.txt"])
     expect(page.locator(".chip:not(.uploading)")).to_have_count(2)
@@ -83,8 +83,8 @@ def test_nor_by_what_is_being_written(visit: Visit, scheme: str, tmp_path: Path)
     assert violations(page) == []
 
 
-def test_a_broken_rule_would_be_noticed(visit: Visit) -> None:
-    visitor = visit()
+def test_a_broken_rule_would_be_noticed(open_page: OpenPage) -> None:
+    visitor = open_page()
     visitor.page.evaluate(
         """() => {
           document.querySelector("label[for=filter]").remove();
@@ -96,10 +96,10 @@ def test_a_broken_rule_would_be_noticed(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_narrow_page_has_its_list_behind_a_button(visit: Visit, scheme: str) -> None:
-    visitor = visit(color_scheme=scheme, **PHONE)
+def test_a_narrow_page_has_its_list_behind_a_button(open_page: OpenPage, scheme: str) -> None:
+    visitor = open_page(color_scheme=scheme, **PHONE)
     page = visitor.page
-    visitor.say("markdown")
+    visitor.send_message("markdown")
     expect(page.get_by_role("link", name="markdown")).to_be_hidden()
     width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1]
@@ -116,16 +116,16 @@ def test_a_narrow_page_has_its_list_behind_a_button(visit: Visit, scheme: str) -
     expect(page.get_by_role("link", name="markdown")).to_be_hidden()
 
 
-def test_nothing_is_wider_than_a_phone(visit: Visit) -> None:
-    visitor = visit(**PHONE)
+def test_nothing_is_wider_than_a_phone(open_page: OpenPage) -> None:
+    visitor = open_page(**PHONE)
     page = visitor.page
     for keyword in SCENES:
-        visitor.say(keyword)
-    visitor.say("w" * 300)
+        visitor.send_message(keyword)
+    visitor.send_message("w" * 300)
     # Its title is one line.
     page.get_by_role("button", name="Conversations").click()
     page.get_by_role("button", name="New conversation", exact=True).click()
-    visitor.say("How do I change the address of an order that is on its way to somebody else by now? markdown")
+    visitor.send_message("How do I change the address of an order that is on its way to somebody else by now? markdown")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     # Tables and code scroll in frames of their own; a list that hides what sticks out would still cut it off.
     outside = page.evaluate(
@@ -137,8 +137,8 @@ def test_nothing_is_wider_than_a_phone(visit: Visit) -> None:
     assert outside == []
 
 
-def test_light_and_dark_are_chosen_and_remembered(visit: Visit) -> None:
-    visitor = visit(color_scheme="light")
+def test_light_and_dark_are_chosen_and_remembered(open_page: OpenPage) -> None:
+    visitor = open_page(color_scheme="light")
     page = visitor.page
     background = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(background) == "rgb(255, 255, 255)"
@@ -157,14 +157,14 @@ def focused(page: Page) -> str:
     ).strip()
 
 
-def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
-    visitor = visit()
+def test_everything_is_reached_by_the_keyboard(open_page: OpenPage) -> None:
+    visitor = open_page()
     page = visitor.page
     # The field is ready when the page is.
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
     page.keyboard.type("buttons")
     page.keyboard.press("Enter")
-    visitor.settle("buttons")
+    visitor.wait_for_turn_end("buttons")
     reached: list[str] = []
     while "Press me" not in reached:
         page.keyboard.press("Shift+Tab")
@@ -189,15 +189,15 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
     assert focused(page) == "Delete buttons"
 
 
-def test_a_screen_reader_is_told_what_happens(visit: Visit) -> None:
-    visitor = visit()
+def test_a_screen_reader_is_told_what_happens(open_page: OpenPage) -> None:
+    visitor = open_page()
     status = visitor.page.get_by_role("status").first
-    visitor.say("markdown")
+    visitor.send_message("markdown")
     # As it is read, and not as it is written.
     expect(status).to_contain_text("The assistant says: ")
     assert not any(mark in status.inner_text() for mark in ("**", "```", "|"))
     visitor.page.get_by_role("button", name="New conversation", exact=True).click()
-    visitor.say("mistake")
+    visitor.send_message("mistake")
     expect(status).to_have_text("The assistant says: Two and two is four.")
     headings = visitor.page.get_by_role("heading", level=2)
     expect(headings).to_have_text(["You said:", "The assistant says:"])
@@ -206,24 +206,24 @@ def test_a_screen_reader_is_told_what_happens(visit: Visit) -> None:
     expect(visitor.page.get_by_role("status").first).to_have_text("Thank you for the feedback.")
 
 
-def test_pictures_of_the_page(visit: Visit, pictures: Path) -> None:
-    light = visit(user="alice", color_scheme="light")
+def test_pictures_of_the_page(open_page: OpenPage, pictures: Path) -> None:
+    light = open_page(user="alice", color_scheme="light")
     for message in ("What time is it?", "workflow", "markdown"):
         light.page.get_by_role("button", name="New conversation", exact=True).click()
-        light.say(message)
-    dark = visit(user="alice", color_scheme="dark")
+        light.send_message(message)
+    dark = open_page(user="alice", color_scheme="dark")
     dark.page.get_by_role("link", name="workflow").click()
     dark.page.locator(".workflow summary").click()
-    dark.say("citation")
-    dark.say("list")
+    dark.send_message("citation")
+    dark.send_message("list")
     for name, visitor in (("playground-light", light), ("playground-dark", dark)):
         visitor.page.wait_for_load_state("networkidle")
         taken = visitor.page.screenshot(path=pictures / f"{name}.png")
         assert len(taken) > 20_000
 
 
-def test_the_first_thing_a_visitor_sees_proposes_what_to_say(visit: Visit) -> None:
-    visitor: Visitor = visit()
+def test_the_first_thing_a_visitor_sees_proposes_what_to_say(open_page: OpenPage) -> None:
+    visitor: Visitor = open_page()
     prompts = visitor.page.locator("#prompts button")
     expect(prompts.first).to_contain_text("What time is it?")
     assert prompts.count() > 15

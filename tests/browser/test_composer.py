@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Visit, Visitor
-from tests.support.files import picture
+from tests.browser.conftest import OpenPage, Visitor
+from tests.support.files import image_bytes
 from tests.support.processes import eventually
 
 DROP = """([kinds, name, type, text]) => {
@@ -26,8 +26,8 @@ DROPPED = ["dragenter", "dragover", "drop"]
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def choose(visitor: Visitor, *files: Path) -> None:
@@ -38,13 +38,13 @@ def choose(visitor: Visitor, *files: Path) -> None:
 
 def test_a_picture_is_chosen_previewed_sent_and_shown_after_a_reload(visitor: Visitor, tmp_path: Path) -> None:
     file = tmp_path / "tree.png"
-    file.write_bytes(picture())
+    file.write_bytes(image_bytes())
     choose(visitor, file)
     chip = visitor.page.locator(".chip")
     expect(chip).to_contain_text("tree.png")
     expect(chip.locator("img")).to_be_visible()
     expect(chip).not_to_have_class("chip uploading")
-    visitor.say("Look at this")
+    visitor.send_message("Look at this")
     expect(chip).to_have_count(0)
     preview = visitor.page.locator(".user_message").get_by_alt_text("tree.png")
     eventually(lambda: preview.evaluate("image => image.naturalWidth") > 0)
@@ -61,7 +61,7 @@ def test_files_are_dropped_and_pasted_and_sent_without_a_word(visitor: Visitor) 
     expect(send).to_be_enabled()
     send.click()
     expect(page.locator(".user_message .file")).to_have_text(["notes.txt", "more.md"])
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(page.locator(".bubble")).to_have_count(0)
 
 
@@ -87,7 +87,7 @@ def test_a_dropped_file_is_removed_again_or_refused(visitor: Visitor) -> None:
 
 
 def test_a_selection_is_quoted(visitor: Visitor) -> None:
-    visitor.say("markdown")
+    visitor.send_message("markdown")
     visitor.page.evaluate(
         """() => {
           const range = document.createRange();
@@ -98,7 +98,7 @@ def test_a_selection_is_quoted(visitor: Visitor) -> None:
     )
     visitor.answer.get_by_role("button", name="Quote").click()
     expect(visitor.page.locator("#quote")).to_contain_text("A quotation.")
-    visitor.say("What about it?")
+    visitor.send_message("What about it?")
     expect(visitor.page.locator(".user_message .quoted")).to_have_text("A quotation.")
     expect(visitor.page.locator("#quote")).to_be_hidden()
     visitor.page.reload()
@@ -106,8 +106,8 @@ def test_a_selection_is_quoted(visitor: Visitor) -> None:
 
 
 def test_a_whole_answer_is_quoted_and_the_quotation_taken_back(visitor: Visitor) -> None:
-    visitor.say("task")
-    visitor.say("mistake")
+    visitor.send_message("task")
+    visitor.send_message("mistake")
     visitor.answer.get_by_role("button", name="Quote").click()
     expect(visitor.page.locator("#quote")).to_contain_text("Two and two is four.")
     visitor.page.get_by_role("button", name="Remove the quotation").click()

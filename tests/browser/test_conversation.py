@@ -6,24 +6,24 @@ import re
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.conftest import Visit, Visitor
+from tests.browser.conftest import OpenPage, Visitor
 from tests.support.processes import ChatProcess, eventually
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def test_a_message_is_answered_and_still_there_after_a_reload(visitor: Visitor) -> None:
-    visitor.say("Hello there")
+    visitor.send_message("Hello there")
     expect(visitor.answer).to_contain_text("You said: Hello there")
     expect(visitor.answer.locator("strong")).to_have_text("Hello there")
     expect(visitor.page.locator("h1")).to_have_text("Hello there")
     shown = visitor.page.locator("#items").inner_text()
     visitor.page.reload()
     expect(visitor.answer).to_contain_text("You said: Hello there")
-    visitor.settle()
+    visitor.wait_for_turn_end()
     assert visitor.page.locator("#items").inner_text() == shown
 
 
@@ -40,7 +40,7 @@ def test_enter_sends_and_shift_enter_is_a_new_line(visitor: Visitor) -> None:
 
 
 def test_markdown_is_drawn_and_copied_and_nothing_in_it_runs(visitor: Visitor) -> None:
-    visitor.say("markdown")
+    visitor.send_message("markdown")
     answer = visitor.answer
     expect(answer.locator("table td").nth(1)).to_have_attribute("align", "center")
     assert answer.locator("table tr").count() == 3
@@ -75,7 +75,7 @@ def test_hostile_text_is_only_text(visitor: Visitor) -> None:
     dangerous = page.locator("#items :is(script, style, svg:not(.icon), img, iframe, [onerror], [onmouseover])")
     for hostile in HOSTILE:
         page.get_by_role("button", name="New conversation", exact=True).click()
-        visitor.say(hostile)
+        visitor.send_message(hostile)
         # The demo model repeats what it is told, as Markdown.
         expect(visitor.answer).to_contain_text("You said:")
         assert dangerous.count() == 0, hostile
@@ -90,7 +90,7 @@ def test_stop_keeps_what_was_read(visitor: Visitor) -> None:
     expect(visitor.answer).to_contain_text("This is a slow answer")
     visitor.page.get_by_role("button", name="Stop").click()
     expect(visitor.page.locator("#ended")).to_contain_text("Stopped.")
-    visitor.settle()
+    visitor.wait_for_turn_end()
     seen = visitor.answer.locator(".markdown").inner_text()
     whole = " ".join(["This is a slow answer: stop it, and what you have read of it stays."] * 8)
     assert whole.startswith(seen)
@@ -119,7 +119,7 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_read(visitor: Visito
     expect(visitor.page.locator("#ended")).to_contain_text("You left before this answer was finished.")
     expect(visitor.page.locator(".item")).to_have_count(2)
     # And it can be gone on with.
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     expect(visitor.answer).to_contain_text("You said: Hello")
 
 
@@ -133,7 +133,7 @@ def test_a_stopped_answer_says_so_after_a_reload_and_can_be_tried_again(visitor:
     page.keyboard.press("Escape")
     expect(ended).to_contain_text("Stopped.")
     expect(stop).to_be_hidden()
-    visitor.settle()
+    visitor.wait_for_turn_end()
     page.reload()
     expect(ended).to_contain_text("Stopped.")
     # Trying again answers the same message once more.
@@ -145,7 +145,7 @@ def test_a_stopped_answer_says_so_after_a_reload_and_can_be_tried_again(visitor:
     page.keyboard.press("Escape")
     expect(ended).to_contain_text("Stopped.")
     # The next message is not stopped, and a reload does not say so.
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     expect(ended).to_be_hidden()
     page.reload()
     expect(visitor.answer).to_contain_text("You said: Hello")
@@ -155,18 +155,18 @@ def test_a_stopped_answer_says_so_after_a_reload_and_can_be_tried_again(visitor:
 def test_a_failed_answer_says_why_after_a_reload_and_can_be_tried_again(visitor: Visitor) -> None:
     page = visitor.page
     ended, reason = page.locator("#ended"), "The demo was asked for an error."
-    visitor.say("error")
+    visitor.send_message("error")
     expect(ended).to_contain_text(reason)
     # Trying again answers the same message once more.
     ended.locator("button").click()
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     expect(ended).to_contain_text(reason)
     expect(page.locator(".assistant_message")).to_have_count(1)
-    visitor.settle()
+    visitor.wait_for_turn_end()
     page.reload()
     expect(ended).to_contain_text(reason)
     # The next message has not failed, and a reload does not say so.
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     expect(ended).to_be_hidden()
     page.reload()
     expect(visitor.answer).to_contain_text("You said: Hello")
@@ -176,7 +176,7 @@ def test_a_failed_answer_says_why_after_a_reload_and_can_be_tried_again(visitor:
 def test_an_action_that_ended_badly_is_not_offered_again_as_a_message(visitor: Visitor) -> None:
     page = visitor.page
     visitor.expected = ["net::ERR"]
-    visitor.say("buttons")
+    visitor.send_message("buttons")
     page.route(
         "**/api/chatkit",
         lambda route: route.abort() if "custom_action" in str(route.request.post_data) else route.fallback(),
@@ -192,7 +192,7 @@ def test_an_action_that_ended_badly_is_not_offered_again_as_a_message(visitor: V
 
 def test_an_answer_is_rated_and_replaced_by_a_retry(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     # Feedback is sent, shown, changed, and there after a reload.
     good, bad = (visitor.answer.get_by_role("button", name=name) for name in ("Good answer", "Bad answer"))
     with page.expect_request(lambda request: "items.feedback" in (request.post_data or "")) as sent:
@@ -208,40 +208,40 @@ def test_an_answer_is_rated_and_replaced_by_a_retry(visitor: Visitor) -> None:
     first = visitor.answer.get_attribute("data-id")
     visitor.answer.get_by_role("button", name="Try again").click()
     expect(page.locator(f'[data-id="{first}"]')).to_have_count(0)
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(visitor.answer).to_contain_text("You said: Hello")
     page.reload()
     expect(page.locator(".item")).to_have_count(2)
     assert visitor.answer.get_attribute("data-id") != first
     # Only the last answer can be tried again.
-    visitor.say("two")
+    visitor.send_message("two")
     expect(page.get_by_role("button", name="Try again")).to_have_count(1)
 
 
-def test_the_address_opens_the_conversation_and_back_goes_back(visit: Visit, visitor: Visitor) -> None:
-    visitor.say("First of two")
+def test_the_address_opens_the_conversation_and_back_goes_back(open_page: OpenPage, visitor: Visitor) -> None:
+    visitor.send_message("First of two")
     first = visitor.thread
     visitor.page.get_by_role("button", name="New conversation", exact=True).click()
     expect(visitor.page.locator("#welcome")).to_be_visible()
-    visitor.say("Second of two")
+    visitor.send_message("Second of two")
     assert visitor.thread not in ("", first)
     visitor.page.go_back()
     visitor.page.go_back()
     expect(visitor.page.locator(".bubble")).to_have_text("First of two")
     expect(visitor.page.get_by_role("link", name="First of two")).to_have_attribute("aria-current", "page")
-    again = visit(user=visitor.user)
-    again.visit(first)
+    again = open_page(user=visitor.user)
+    again.open_page(first)
     again.page.reload()
     expect(again.page.locator(".bubble")).to_have_text("First of two")
 
 
-def test_a_second_user_sees_nothing_of_it(visit: Visit, visitor: Visitor) -> None:
-    visitor.say("A secret")
-    stranger = visit()
+def test_a_second_user_sees_nothing_of_it(open_page: OpenPage, visitor: Visitor) -> None:
+    visitor.send_message("A secret")
+    stranger = open_page()
     expect(stranger.page.locator("#no-threads")).to_have_text("No conversations yet.")
     stranger.expected = ["404"]
     stranger.page.goto("about:blank")
-    stranger.visit(visitor.thread)
+    stranger.open_page(visitor.thread)
     expect(stranger.page.locator("#notices")).to_contain_text("There is no such conversation here.")
     # And is where something can be begun.
     expect(stranger.page.locator("#welcome")).to_be_visible()
@@ -250,7 +250,7 @@ def test_a_second_user_sees_nothing_of_it(visit: Visit, visitor: Visitor) -> Non
 
 
 def test_switching_users_on_one_page_leaves_nothing_behind(visitor: Visitor) -> None:
-    visitor.say("A secret")
+    visitor.send_message("A secret")
     visitor.page.get_by_label("User").select_option("Somebody else …")
     dialog = visitor.page.get_by_role("dialog")
     dialog.get_by_label("Name").fill(f"{visitor.user}-other")
@@ -288,7 +288,7 @@ def test_a_connection_that_breaks_is_made_again_and_stores_one_message(visitor: 
         route.continue_()
 
     visitor.page.route("**/api/chatkit", once)
-    visitor.say("Only once")
+    visitor.send_message("Only once")
     expect(visitor.answer).to_contain_text("You said: Only once")
     assert len(keys) == 2
     assert keys[0] == keys[1] is not None
@@ -324,7 +324,7 @@ def test_a_long_answer_stays_smooth(visitor: Visitor) -> None:
           }))).observe(document.getElementById("items"), { childList: true, subtree: true });
         }"""
     )
-    visitor.say("long")
+    visitor.send_message("long")
     expect(visitor.answer.locator("h3").last).to_have_text("Chapter 40")
     blocks = visitor.answer.locator(".block").count()
     assert blocks == 120
@@ -340,7 +340,7 @@ def test_a_long_answer_stays_smooth(visitor: Visitor) -> None:
 
 
 def test_who_reads_further_up_is_left_there(visitor: Visitor) -> None:
-    visitor.say("long")
+    visitor.send_message("long")
     visitor.page.get_by_label("Message", exact=True).fill("slow")
     visitor.page.keyboard.press("Enter")
     expect(visitor.answer).to_contain_text("This is")
@@ -358,8 +358,8 @@ def test_older_messages_are_read_on_demand(visitor: Visitor, demo: ChatProcess) 
     client = demo.client(visitor.user)
     thread = next(event["thread"]["id"] for event in client.create("task 1") if event["type"] == "thread.created")
     for number in range(2, 26):
-        client.say(thread, f"task {number}")
-    visitor.visit(thread)
+        client.post_message(thread, f"task {number}")
+    visitor.open_page(thread)
     visitor.page.reload()
     expect(visitor.page.locator(".item")).to_have_count(40)
     expect(visitor.page.locator(".bubble").first).to_have_text("task 6")

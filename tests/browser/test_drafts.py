@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from tests.browser.conftest import Held, Visit, Visitor, operation, until
+from tests.browser.conftest import HeldRequests, OpenPage, Visitor, operation, wait_until
 from tests.support.processes import eventually
 
 CONTENT = "**/api/attachments/*/content*"
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def new_conversation(visitor: Visitor) -> None:
 
 def test_what_is_being_written_stays_with_its_conversation(visitor: Visitor, field: Locator, tmp_path: Path) -> None:
     page = visitor.page
-    visitor.say("task")
+    visitor.send_message("task")
     new_conversation(visitor)
-    visitor.say("card")
+    visitor.send_message("card")
     field.fill("about the card")
     file = tmp_path / "a.txt"
     file.write_text("Hello.")
@@ -58,7 +58,7 @@ def test_what_is_being_written_stays_with_its_conversation(visitor: Visitor, fie
     expect(field).to_have_value("about something new")
     # And nowhere else after it was sent.
     go_to(visitor, "card")
-    visitor.say("about the card")
+    visitor.send_message("about the card")
     new_conversation(visitor)
     go_to(visitor, "task")
     expect(field).to_have_value("about the task")
@@ -68,7 +68,7 @@ def test_what_is_being_written_stays_with_its_conversation(visitor: Visitor, fie
 
 
 def test_what_is_being_written_outlives_a_reload(visitor: Visitor, field: Locator) -> None:
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     visitor.answer.get_by_role("button", name="Quote").click()
     field.fill("Half a\nmessage")
     visitor.page.reload()
@@ -88,7 +88,7 @@ def test_what_is_written_while_a_first_answer_comes_belongs_to_it(visitor: Visit
     expect(visitor.answer).to_contain_text("This is")
     field.fill("the next")
     visitor.page.get_by_role("button", name="Stop").click()
-    visitor.settle()
+    visitor.wait_for_turn_end()
     new_conversation(visitor)
     expect(field).to_have_value("")
     go_to(visitor, "slow")
@@ -105,7 +105,7 @@ def test_what_one_user_writes_no_other_sees(visitor: Visitor, field: Locator) ->
 
 def test_answers_that_were_begun_are_there_again(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("questions")
+    visitor.send_message("questions")
     page.get_by_label("M", exact=True).check()
     page.locator(".questions textarea").fill("as a gift")
     new_conversation(visitor)
@@ -115,20 +115,20 @@ def test_answers_that_were_begun_are_there_again(visitor: Visitor) -> None:
     page.get_by_role("button", name="Answer").click()
     expect(page.locator(".questions")).to_contain_text("as a gift")
     # The keyboard goes on where it is of use.
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
 
 
 def test_a_message_is_seen_before_the_server_has_answered(visitor: Visitor, field: Locator) -> None:
     page = visitor.page
-    held = Held(visitor, "threads.create")
+    held = HeldRequests(visitor, "threads.create")
     field.fill("Hello there")
     page.keyboard.press("Enter")
     held.wait()
     expect(page.locator(".user_message")).to_have_text(re.compile("Hello there"))
     expect(page.locator("#welcome")).to_be_hidden()
     held.release()
-    visitor.settle("Hello there")
+    visitor.wait_for_turn_end("Hello there")
     expect(page.locator(".user_message")).to_have_count(1)
     expect(page.locator(".user_message")).to_have_attribute("data-id", re.compile("^msg_"))
 
@@ -136,7 +136,7 @@ def test_a_message_is_seen_before_the_server_has_answered(visitor: Visitor, fiel
 @pytest.mark.parametrize("leave", ["stop", "go", "reload"])
 def test_a_message_that_has_not_gone_out_is_back_in_its_field(visitor: Visitor, field: Locator, leave: str) -> None:
     page = visitor.page
-    held = Held(visitor, "threads.create")
+    held = HeldRequests(visitor, "threads.create")
     field.fill("Not yet sent")
     page.keyboard.press("Enter")
     held.wait()
@@ -154,12 +154,12 @@ def test_a_message_that_has_not_gone_out_is_back_in_its_field(visitor: Visitor, 
 
 
 @pytest.mark.parametrize(
-    ("stream", "said"),
+    ("stream", "reason"),
     [('data: {"type": "error", "message": "No.", "allow_retry": true}\n\n', "No."), ("", "The connection was lost.")],
     ids=["an error", "nothing"],
 )
 def test_a_message_is_only_stored_when_the_server_says_so(
-    visitor: Visitor, field: Locator, stream: str, said: str
+    visitor: Visitor, field: Locator, stream: str, reason: str
 ) -> None:
     page = visitor.page
     page.route(
@@ -172,13 +172,13 @@ def test_a_message_is_only_stored_when_the_server_says_so(
     )
     field.fill("Hello")
     page.keyboard.press("Enter")
-    expect(page.locator("#ended")).to_have_text(f"{said} What you wrote is in its field again.")
+    expect(page.locator("#ended")).to_have_text(f"{reason} What you wrote is in its field again.")
     expect(field).to_have_value("Hello")
     expect(page.locator(".user_message")).to_have_count(0)
     page.unroute("**/api/chatkit")
-    visitor.settle()
+    visitor.wait_for_turn_end()
     page.keyboard.press("Enter")
-    visitor.settle("Hello")
+    visitor.wait_for_turn_end("Hello")
     expect(page.locator(".user_message")).to_have_count(1)
 
 
@@ -187,7 +187,7 @@ def test_what_the_server_had_without_the_page_knowing_is_stored_once(
     visitor: Visitor, field: Locator, leave: str
 ) -> None:
     page = visitor.page
-    visitor.say("card")
+    visitor.send_message("card")
     taken: list[Route] = []
 
     def take(route: Route) -> None:
@@ -201,29 +201,29 @@ def test_what_the_server_had_without_the_page_knowing_is_stored_once(
     page.route("**/api/chatkit", take)
     field.fill("Once")
     page.keyboard.press("Enter")
-    until(page, lambda: bool(taken))
+    wait_until(page, lambda: bool(taken))
     if leave == "another":
         new_conversation(visitor)
         page.unroute("**/api/chatkit")
-        visitor.say("task")
+        visitor.send_message("task")
         page.get_by_role("link", name="card", exact=True).click()
     else:
         page.reload()
         page.unroute("**/api/chatkit")
     expect(field).to_have_value("Once")
-    visitor.settle("Once")
+    visitor.wait_for_turn_end("Once")
     page.keyboard.press("Enter")
     expect(field).to_have_value("")
-    visitor.settle("Once")
+    visitor.wait_for_turn_end("Once")
     page.reload()
-    visitor.settle("Once")
+    visitor.wait_for_turn_end("Once")
     expect(page.locator(".user_message")).to_have_count(2)
 
 
 def test_what_is_written_while_the_page_begins_belongs_where_its_address_says(visitor: Visitor, field: Locator) -> None:
     page = visitor.page
-    visitor.say("task")
-    held = Held(visitor, "threads.list")
+    visitor.send_message("task")
+    held = HeldRequests(visitor, "threads.list")
     page.reload()
     held.wait()
     field.fill("early")
@@ -237,7 +237,7 @@ def test_what_is_written_while_the_page_begins_belongs_where_its_address_says(vi
 
 
 def test_a_full_memory_of_the_tab_shows_nothing_that_is_old(visitor: Visitor, field: Locator) -> None:
-    visitor.say("task")
+    visitor.send_message("task")
     field.fill("first")
     visitor.page.evaluate("sessionStorage.setItem('much', 'x'.repeat(5 * 1024 * 1024 - 4000))")
     much = "second " + "x" * 20_000
@@ -246,25 +246,25 @@ def test_a_full_memory_of_the_tab_shows_nothing_that_is_old(visitor: Visitor, fi
     go_to(visitor, "task")
     expect(field).to_have_value(much)
     visitor.page.reload()
-    visitor.settle("task")
+    visitor.wait_for_turn_end("task")
     expect(field).to_have_value("")
 
 
 def test_who_is_too_early_is_told_so_until_it_is_no_longer_true(visitor: Visitor, field: Locator) -> None:
     page = visitor.page
-    visitor.say("task")
+    visitor.send_message("task")
     new_conversation(visitor)
-    held = Held(visitor, "items.list")
+    held = HeldRequests(visitor, "items.list")
     page.get_by_role("link", name="task", exact=True).click()
     held.wait()
     expect(page.locator("#title")).to_have_text("task")
     field.fill("early")
     page.keyboard.press("Enter")
-    told = page.locator(".notice").filter(has_text="Wait until the conversation is here.")
-    expect(told).to_be_visible()
+    notice = page.locator(".notice").filter(has_text="Wait until the conversation is here.")
+    expect(notice).to_be_visible()
     expect(page.locator("#progress")).to_have_text("Loading …")
     held.release()
-    expect(told).to_have_count(0)
+    expect(notice).to_have_count(0)
     expect(page.locator("#progress")).to_be_hidden()
     expect(field).to_have_value("early")
 
@@ -293,14 +293,14 @@ def test_many_files_are_taken_a_few_at_a_time(visitor: Visitor, tmp_path: Path) 
     page.locator("#files").set_input_files(files)
     for released in range(10):
         expected = min(10, released + 3)
-        until(page, at_least(expected))
+        wait_until(page, at_least(expected))
         page.wait_for_timeout(100)
         assert len(held) == expected
         held[released].continue_()
     expect(page.locator(".chip:not(.uploading)")).to_have_count(10)
     expect(page.locator("#notices")).to_be_empty()
     page.unroute(CONTENT)
-    visitor.say("All of them")
+    visitor.send_message("All of them")
     expect(page.locator(".user_message .file")).to_have_count(10)
 
 
@@ -326,7 +326,7 @@ def test_an_upload_that_has_to_wait_is_tried_again(visitor: Visitor, tmp_path: P
 
 def test_where_somebody_was_reading_is_kept(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("long")
+    visitor.send_message("long")
     page.locator("#log").evaluate("log => (log.scrollTop = 900)")
     expect(page.locator("#to-end")).to_be_visible()
     new_conversation(visitor)
@@ -346,21 +346,21 @@ def test_where_somebody_was_reading_is_kept(visitor: Visitor) -> None:
 def test_a_retry_that_comes_to_nothing_leaves_the_reader_where_they_are(visitor: Visitor) -> None:
     page = visitor.page
     log = page.locator("#log")
-    visitor.say("long")
-    visitor.say("citation")
+    visitor.send_message("long")
+    visitor.send_message("citation")
     log.evaluate("log => (log.scrollTop = 300)")
     page.reload()
     eventually(lambda: abs(log.evaluate("log => log.scrollTop") - 300) < 3)
-    visitor.settle("citation")
+    visitor.wait_for_turn_end("citation")
     log.evaluate("log => (log.scrollTop = log.scrollHeight)")
-    held = Held(visitor, "threads.retry_after_item")
+    held = HeldRequests(visitor, "threads.retry_after_item")
     visitor.answer.get_by_role("button", name="Try again").click()
     held.wait()
     expect(visitor.page.locator(".item")).to_have_count(3)
     page.keyboard.press("Escape")
     expect(page.locator("#ended")).to_contain_text("Stopped.")
     expect(visitor.page.locator(".item")).to_have_count(4)
-    visitor.settle("citation")
+    visitor.wait_for_turn_end("citation")
     # And stays there when all of it is drawn.
     page.wait_for_timeout(500)
     assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 100

@@ -3,30 +3,30 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Visit, Visitor
+from tests.browser.conftest import OpenPage, Visitor
 from tests.support.processes import eventually
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def test_a_card_is_drawn_and_copied_and_text_grows_in_a_widget(visitor: Visitor) -> None:
-    visitor.say("card")
+    visitor.send_message("card")
     card = visitor.page.locator(".widget .card")
     expect(card.locator(".badge")).to_have_text("on its way")
     expect(card.locator("li")).to_have_text(["packed", "sent"])
     visitor.page.get_by_role("button", name="Copy", exact=True).click()
     eventually(lambda: visitor.page.evaluate("navigator.clipboard.readText()") == "Order 4711 is on its way.")
-    visitor.say("writing")
+    visitor.send_message("writing")
     written = visitor.page.locator(".widget").last
     expect(written.locator(".markdown")).to_have_text("This text grows inside a widget.")
     expect(written.locator(".badge")).to_have_text("done")
 
 
 def test_choosing_in_a_list_changes_it_and_keeps_the_keyboard_there(visitor: Visitor) -> None:
-    visitor.say("list")
+    visitor.send_message("list")
     row = visitor.page.get_by_role("button", name="Oslo")
     row.focus()
     visitor.page.keyboard.press("Enter")
@@ -37,7 +37,7 @@ def test_choosing_in_a_list_changes_it_and_keeps_the_keyboard_there(visitor: Vis
 
 
 def test_a_form_asks_for_what_it_needs_and_is_answered(visitor: Visitor) -> None:
-    visitor.say("form")
+    visitor.send_message("form")
     form = visitor.page.locator(".widget form")
     form.get_by_role("button", name="Send").click()
     # The browser asks for the required field, and nothing is sent.
@@ -51,7 +51,7 @@ def test_a_form_asks_for_what_it_needs_and_is_answered(visitor: Visitor) -> None
 
 
 def test_buttons_count_and_are_answered(visitor: Visitor) -> None:
-    visitor.say("buttons")
+    visitor.send_message("buttons")
     press = visitor.page.get_by_role("button", name="Press me")
     press.click()
     expect(visitor.page.locator(".widget")).to_contain_text("Pressed once")
@@ -64,10 +64,10 @@ def test_buttons_count_and_are_answered(visitor: Visitor) -> None:
 
 
 def test_pictures_are_drawn(visitor: Visitor) -> None:
-    visitor.say("picture")
+    visitor.send_message("picture")
     image = visitor.page.get_by_alt_text("A yellow circle on dark blue")
     eventually(lambda: image.evaluate("image => image.naturalWidth") > 0)
-    visitor.say("draw")
+    visitor.send_message("draw")
     drawn = visitor.page.get_by_alt_text("Generated image")
     eventually(lambda: drawn.evaluate("image => image.naturalWidth") == 640)
     visitor.page.reload()
@@ -75,7 +75,7 @@ def test_pictures_are_drawn(visitor: Visitor) -> None:
 
 
 def test_a_client_tool_is_run_by_the_page_and_answered(visitor: Visitor) -> None:
-    visitor.say("tool")
+    visitor.send_message("tool")
     expect(visitor.answer).to_contain_text("Your browser says: {'title': 'tool \u2013 chatkit-postgres'}")
     expect(visitor.page.locator(".client_tool_call")).to_have_text("get page title: done")
 
@@ -90,7 +90,7 @@ def test_a_tool_call_that_waits_can_be_answered_after_a_reload(visitor: Visitor)
             route.continue_()  # type: ignore[attr-defined]
 
     visitor.page.route("**/api/chatkit", refuse)
-    visitor.say("tool")
+    visitor.send_message("tool")
     expect(visitor.page.locator("#ended")).to_contain_text("The connection was lost.")
     visitor.page.unroute("**/api/chatkit")
     visitor.page.reload()
@@ -99,7 +99,7 @@ def test_a_tool_call_that_waits_can_be_answered_after_a_reload(visitor: Visitor)
 
 
 def test_questions_are_answered(visitor: Visitor) -> None:
-    visitor.say("questions")
+    visitor.send_message("questions")
     form = visitor.page.locator("form.questions")
     form.get_by_label("L", exact=True).check()
     form.get_by_label("gift wrap").check()
@@ -113,7 +113,7 @@ def test_questions_are_answered(visitor: Visitor) -> None:
 
 
 def test_questions_take_words_of_ones_own_and_can_be_skipped(visitor: Visitor) -> None:
-    visitor.say("questions")
+    visitor.send_message("questions")
     form = visitor.page.locator("form.questions")
     form.get_by_label("S", exact=True).check()
     form.get_by_label("Which size? Something else").fill("XXL")
@@ -122,14 +122,14 @@ def test_questions_take_words_of_ones_own_and_can_be_skipped(visitor: Visitor) -
     expect(visitor.answer).to_contain_text("Which size? XXL")
     expect(visitor.page.locator("dl.questions dd")).to_have_text(["XXL", "no answer", "no answer"])
     # Without any answer they can only be skipped.
-    visitor.say("questions")
+    visitor.send_message("questions")
     expect(form.get_by_role("button", name="Answer")).to_be_disabled()
     form.get_by_role("textbox").last.fill("Ring twice")
     expect(form.get_by_role("button", name="Answer")).to_be_enabled()
     form.get_by_role("textbox").last.fill("")
     expect(form.get_by_role("button", name="Answer")).to_be_disabled()
     form.get_by_role("button", name="Skip").click()
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(visitor.answer).to_contain_text("You skipped the questions.")
     expect(visitor.page.locator(".structured_input").last).to_have_text("You skipped the questions.")
 
@@ -145,7 +145,7 @@ def test_a_workflow_shows_its_tasks_and_its_progress(visitor: Visitor) -> None:
           }).observe(document.getElementById("progress"), { childList: true });
         }"""
     )
-    visitor.say("workflow")
+    visitor.send_message("workflow")
     assert [f"Step {number} of 5" for number in range(1, 6)] == page.evaluate("window.seen")[1:]
     workflow = page.locator(".workflow details")
     expect(workflow.locator("summary")).to_have_text("All done")
@@ -183,20 +183,20 @@ def test_a_single_step_is_named_and_not_timed(visitor: Visitor) -> None:
 
 
 def test_citations_stand_where_they_belong_and_an_entity_can_be_opened(visitor: Visitor) -> None:
-    visitor.say("citation")
+    visitor.send_message("citation")
     expect(visitor.answer.locator(".block").first).to_have_text(
         "A UUID of version 5 is a hash[1]. The handbook says so too[2]."
     )
     expect(visitor.answer.locator(".sources li")).to_have_text(["RFC 9562 IETF", "Handbook, page 12 handbook.pdf"])
     link = visitor.answer.get_by_role("link", name="RFC 9562")
     assert link.get_attribute("href") == "https://www.rfc-editor.org/rfc/rfc9562"
-    visitor.say("entity")
+    visitor.send_message("entity")
     visitor.answer.get_by_role("button", name="4711").click()
     expect(visitor.page.locator(".notice")).to_contain_text('Order 4711 {"number":4711}')
 
 
 def test_notices_of_every_level_are_shown_and_dismissed(visitor: Visitor) -> None:
-    visitor.say("notice")
+    visitor.send_message("notice")
     notices = visitor.page.locator(".notice")
     expect(notices).to_have_count(3)
     expect(notices.first).to_contain_text("By the way This is only a demo.")
@@ -208,18 +208,18 @@ def test_notices_of_every_level_are_shown_and_dismissed(visitor: Visitor) -> Non
 
 
 def test_tasks_effects_and_what_is_taken_back(visitor: Visitor) -> None:
-    visitor.say("task")
+    visitor.send_message("task")
     expect(visitor.page.locator(".task").last).to_contain_text("Looked it up")
-    visitor.say("effect")
+    visitor.send_message("effect")
     expect(visitor.page.locator(".notice")).to_contain_text('Effect open_panel {"panel":"orders","id":4711}')
-    visitor.say("mistake")
+    visitor.send_message("mistake")
     expect(visitor.answer).to_contain_text("Two and two is four.")
     assert "Two and two is five." not in visitor.page.locator("#items").inner_text()
 
 
 def test_everything_looks_the_same_after_a_reload(visitor: Visitor) -> None:
     for keyword in ("card", "list", "workflow", "task", "citation", "entity", "writing"):
-        visitor.say(keyword)
+        visitor.send_message(keyword)
     shown = visitor.page.locator("#items").inner_text()
     visitor.page.reload()
     expect(visitor.page.locator(".item").last).to_be_visible()

@@ -3,15 +3,15 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visit, Visitor
+from tests.browser.conftest import OpenPage, Visitor
 
 SIDEWAYS = {"viewport": {"width": 667, "height": 320}, "has_touch": True, "is_mobile": True}
 SMALL = {"viewport": {"width": 320, "height": 560}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def is_inside(page: Page, selector: str) -> bool:
@@ -28,7 +28,7 @@ def is_inside(page: Page, selector: str) -> bool:
 
 def test_a_long_title_is_cut_and_widens_nothing(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     title = page.locator("#threads li").first
     title.hover()
     title.get_by_role("button", name="Rename").click()
@@ -40,10 +40,10 @@ def test_a_long_title_is_cut_and_widens_nothing(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("phone", [SIDEWAYS, SMALL], ids=["on its side", "small"])
-def test_a_phone_has_room_for_the_field_and_the_messages(visit: Visit, phone: dict[str, object]) -> None:
-    visitor = visit(**phone)
+def test_a_phone_has_room_for_the_field_and_the_messages(open_page: OpenPage, phone: dict[str, object]) -> None:
+    visitor = open_page(**phone)
     page = visitor.page
-    visitor.say("markdown")
+    visitor.send_message("markdown")
     visitor.answer.get_by_role("button", name="Quote").click()
     page.get_by_label("Message", exact=True).fill("\n".join(f"line {number}" for number in range(12)))
     assert is_inside(page, "#send")
@@ -62,7 +62,7 @@ def test_a_phone_has_room_for_the_field_and_the_messages(visit: Visit, phone: di
 
 
 def test_titles_have_the_room_of_buttons_that_are_not_shown(visitor: Visitor) -> None:
-    visitor.say("Hello there")
+    visitor.send_message("Hello there")
     row = visitor.page.locator("#threads li").first
     link = row.get_by_role("link")
     visitor.page.mouse.move(900, 400)

@@ -7,24 +7,24 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from chatkit_postgres.db.embedded import EmbeddedPostgres
-from tests.browser.conftest import Held, Visit, Visitor, operation, until, visits
+from tests.browser.conftest import HeldRequests, OpenPage, Visitor, operation, page_opener, wait_until
 from tests.conftest import execute
 from tests.support.nextjs import Wire
 from tests.support.processes import ChatProcess, eventually
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def test_what_comes_late_is_not_drawn_into_another_conversation(visitor: Visitor) -> None:
     page = visitor.page
     for title in ("buttons", "task"):
         page.get_by_role("button", name="New conversation", exact=True).click()
-        visitor.say(title)
+        visitor.send_message(title)
     # A conversation.
-    held = Held(visitor, "items.list")
+    held = HeldRequests(visitor, "items.list")
     page.get_by_role("link", name="buttons").click()
     held.wait()
     # Nothing can be sent into what is not there yet.
@@ -36,7 +36,7 @@ def test_what_comes_late_is_not_drawn_into_another_conversation(visitor: Visitor
     expect(page.locator(".item")).to_have_count(0)
     # What a button does.
     page.get_by_role("link", name="buttons").click()
-    held = Held(visitor, "threads.sync_custom_action")
+    held = HeldRequests(visitor, "threads.sync_custom_action")
     page.get_by_role("button", name="Press me").click()
     held.wait()
     page.get_by_role("link", name="task").click()
@@ -47,8 +47,8 @@ def test_what_comes_late_is_not_drawn_into_another_conversation(visitor: Visitor
 
 
 def test_nothing_of_one_user_comes_late_to_another(visitor: Visitor) -> None:
-    visitor.say("A secret")
-    held = Held(visitor, "items.list")
+    visitor.send_message("A secret")
+    held = HeldRequests(visitor, "items.list")
     visitor.page.reload()
     held.wait()
     visitor.page.get_by_label("User").select_option("bob")
@@ -58,8 +58,8 @@ def test_nothing_of_one_user_comes_late_to_another(visitor: Visitor) -> None:
 
 
 def test_a_user_who_is_chosen_while_another_one_is_read_is_not_forgotten(visitor: Visitor) -> None:
-    visitor.say("task")
-    held = Held(visitor, "threads.list")
+    visitor.send_message("task")
+    held = HeldRequests(visitor, "threads.list")
     visitor.page.get_by_label("User").select_option("bob")
     held.wait()
     visitor.page.get_by_label("User").select_option(visitor.user)
@@ -90,12 +90,12 @@ def test_nothing_but_stop_ends_an_answer(visitor: Visitor) -> None:
     expect(page.get_by_role("status").filter(has_text="Wait until the answer is finished")).to_be_visible()
     expect(field).to_have_value("And another thing")
     page.get_by_role("button", name="Stop").click()
-    visitor.settle()
+    visitor.wait_for_turn_end()
 
 
 def test_a_message_that_is_stopped_before_its_first_event_is_in_its_field_again(visitor: Visitor) -> None:
-    visitor.say("task")
-    held = Held(visitor, "threads.add_user_message")
+    visitor.send_message("task")
+    held = HeldRequests(visitor, "threads.add_user_message")
     field = visitor.page.get_by_label("Message", exact=True)
     field.fill("Second thoughts")
     visitor.page.keyboard.press("Enter")
@@ -111,7 +111,7 @@ def test_a_message_that_is_stopped_before_its_first_event_is_in_its_field_again(
 
 def test_a_retry_that_fails_shows_the_old_answer_and_can_be_made_again(visitor: Visitor) -> None:
     visitor.expected = ["503"]
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     old = visitor.answer.get_attribute("data-id")
     away = json.dumps({"code": "unavailable", "message": "Busy. Please try again.", "request_id": "r"})
     visitor.page.route(
@@ -128,7 +128,7 @@ def test_a_retry_that_fails_shows_the_old_answer_and_can_be_made_again(visitor: 
     visitor.page.unroute("**/api/chatkit")
     visitor.page.locator("#ended button").click()
     expect(visitor.page.locator(f'[data-id="{old}"]')).to_have_count(0)
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(visitor.page.locator(".assistant_message")).to_have_count(1)
 
 
@@ -156,13 +156,13 @@ def test_a_title_given_while_an_answer_runs_stays_and_costs_no_click(visitor: Vi
     expect(page.get_by_role("link", name="Mine")).to_be_visible()
 
 
-def test_a_phone_that_is_turned_with_its_list_open_goes_on(visit: Visit) -> None:
-    visitor = visit(viewport={"width": 390, "height": 780})
+def test_a_phone_that_is_turned_with_its_list_open_goes_on(open_page: OpenPage) -> None:
+    visitor = open_page(viewport={"width": 390, "height": 780})
     visitor.page.get_by_role("button", name="Conversations").click()
     visitor.page.set_viewport_size({"width": 900, "height": 390})
     visitor.page.get_by_label("Message", exact=True).fill("task")
     visitor.page.keyboard.press("Enter")
-    visitor.settle("task")
+    visitor.wait_for_turn_end("task")
     visitor.page.set_viewport_size({"width": 390, "height": 780})
     visitor.page.get_by_role("button", name="Conversations").click()
     visitor.page.get_by_role("button", name="Close the list").click()
@@ -187,11 +187,11 @@ def test_text_that_is_pasted_with_its_picture_is_text(visitor: Visitor) -> None:
 def test_a_conversation_that_takes_nothing_says_why(
     visitor: Visitor, demo: ChatProcess, status: str, reason: str | None
 ) -> None:
-    visitor.say("task")
+    visitor.send_message("task")
     database = EmbeddedPostgres(demo.directory / ".data" / "postgres").running_url()
     assert database is not None
-    told = json.dumps({"type": status, "reason": reason})
-    execute(database, f"UPDATE chat_sessions SET status = '{told}' WHERE thread_id = '{visitor.thread}'")
+    stored = json.dumps({"type": status, "reason": reason})
+    execute(database, f"UPDATE chat_sessions SET status = '{stored}' WHERE thread_id = '{visitor.thread}'")
     visitor.page.reload()
     expect(visitor.page.locator("#closed")).to_have_text(reason or "This conversation is locked.")
     expect(visitor.page.locator("#composer")).to_be_hidden()
@@ -223,7 +223,7 @@ class TestCuts:
         expect(page.locator("#ended")).to_contain_text("The connection was lost.")
         # Not even when it fails once more.
         again.click()
-        until(page, lambda: len(asked) == 6)
+        wait_until(page, lambda: len(asked) == 6)
         expect(again).to_be_visible()
         expect(page.locator(".user_message")).to_have_count(1)
         expect(page.get_by_label("Message", exact=True)).to_have_value("")
@@ -242,7 +242,7 @@ class TestCuts:
 
     @pytest.fixture
     def behind(self, chromium: Browser, demo: ChatProcess, wire: Wire) -> Iterator[Visitor]:
-        for begin in visits(chromium, demo, f"http://127.0.0.1:{wire.port}"):
+        for begin in page_opener(chromium, demo, f"http://127.0.0.1:{wire.port}"):
             visitor = begin()
             visitor.expected = ["net::ERR"]
             yield visitor

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from tests.browser.conftest import Visitor
 from tests.conftest import query
-from tests.support.files import picture
+from tests.support.files import image_bytes
 from tests.support.nextjs import NextApp, Wire
 from tests.support.processes import ChatProcess, eventually
 
@@ -58,7 +58,7 @@ def _forget(database: URL, table: str) -> None:
     query(database, f"DELETE FROM chat_{table} WHERE user_id IN ('ada', 'grace') RETURNING 1")
 
 
-def say(page: Page, text: str) -> None:
+def send_message(page: Page, text: str) -> None:
     page.get_by_label("Say").fill(text)
     page.get_by_role("button", name="Send").click()
 
@@ -79,7 +79,7 @@ def stored(database: URL, user: str, kind: str) -> list[str]:
 def test_a_user_signs_in_and_chats_and_a_reload_shows_the_conversation(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
     expect(ada.page.locator("header")).to_contain_text("Ada")
-    say(ada.page, "Hello there")
+    send_message(ada.page, "Hello there")
     expect(ada.page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
     assert re.search(r"\?thread=thr_\w+$", ada.page.url)
     ada.page.reload()
@@ -89,7 +89,7 @@ def test_a_user_signs_in_and_chats_and_a_reload_shows_the_conversation(sign_in: 
 
 def test_stop_reaches_the_backend_and_a_reload_shows_what_was_read(sign_in: SignIn, shared_database: URL) -> None:
     ada = sign_in("Ada")
-    say(ada.page, "slow")
+    send_message(ada.page, "slow")
     answer = ada.page.locator(".assistant_message")
     expect(answer).to_contain_text("This is a slow")
     assert turns(shared_database, "ada") == ["running"]
@@ -107,7 +107,7 @@ def test_a_reload_in_the_middle_of_an_answer_ends_it_and_keeps_what_was_read(
     sign_in: SignIn, shared_database: URL
 ) -> None:
     ada = sign_in("Ada")
-    say(ada.page, "slow")
+    send_message(ada.page, "slow")
     answer = ada.page.locator(".assistant_message")
     expect(answer).to_contain_text("This is a slow")
     seen = answer.inner_text().strip()
@@ -121,7 +121,7 @@ def test_a_reload_in_the_middle_of_an_answer_ends_it_and_keeps_what_was_read(
 
 def test_a_second_user_sees_nothing(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
-    say(ada.page, "A secret")
+    send_message(ada.page, "A secret")
     expect(ada.page.locator(".assistant_message")).to_contain_text("A secret")
     grace = sign_in("Grace")
     grace.expected = ["404", "does not exist"]
@@ -140,11 +140,11 @@ def test_a_second_user_sees_nothing(sign_in: SignIn) -> None:
 def test_a_file_is_uploaded_shown_and_sent(sign_in: SignIn, tmp_path: Path) -> None:
     ada = sign_in("Ada")
     file = tmp_path / "tree.png"
-    file.write_bytes(picture())
+    file.write_bytes(image_bytes())
     ada.page.get_by_label("File", exact=True).set_input_files(file)
     preview = ada.page.get_by_role("list", name="Files").get_by_alt_text("tree.png")
     eventually(lambda: preview.count() == 1 and preview.evaluate("image => image.naturalWidth") > 0)
-    say(ada.page, "Look")
+    send_message(ada.page, "Look")
     sent = ada.page.locator(".user_message").get_by_alt_text("tree.png")
     eventually(lambda: sent.count() == 1 and sent.evaluate("image => image.naturalWidth") > 0)
     expect(ada.page.locator(".assistant_message")).to_contain_text("You said")
@@ -157,8 +157,8 @@ def test_a_file_is_uploaded_shown_and_sent(sign_in: SignIn, tmp_path: Path) -> N
 def test_no_token_is_ever_visible_to_the_page(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
     bodies: list[str] = []
-    ada.page.on("response", lambda response: bodies.append(_told(response)))
-    say(ada.page, "Hello")
+    ada.page.on("response", lambda response: bodies.append(_text_of(response)))
+    send_message(ada.page, "Hello")
     expect(ada.page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
     ada.page.reload()
     expect(ada.page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
@@ -173,7 +173,7 @@ def test_no_token_is_ever_visible_to_the_page(sign_in: SignIn) -> None:
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
 
 
-def _told(response: Response) -> str:
+def _text_of(response: Response) -> str:
     try:
         return json.dumps(response.headers) + response.text()
     except (Error, UnicodeDecodeError):
@@ -195,7 +195,7 @@ def test_the_cookie_is_no_token_for_the_backend(sign_in: SignIn, backend: ChatPr
 
 def test_the_stream_is_not_buffered(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
-    say(ada.page, "slow")
+    send_message(ada.page, "slow")
     eventually(lambda: ada.page.evaluate("(window.arrivals ?? []).length") >= 30, 15)
     ada.page.get_by_role("button", name="Stop").click()
     arrivals = ada.page.evaluate("window.arrivals")
@@ -221,7 +221,7 @@ def test_a_repeated_post_after_a_cut_connection_stores_one_message(
             else None
         ),
     )
-    say(ada.page, "Only once")
+    send_message(ada.page, "Only once")
     eventually(lambda: wire.cuts == 1, what="the connection is cut")
     expect(ada.page.locator(".assistant_message")).to_contain_text("built-in")
     expect(ada.page.get_by_role("alert").filter(has_text="This answer was stopped before its end.")).to_be_visible()
@@ -232,7 +232,7 @@ def test_a_repeated_post_after_a_cut_connection_stores_one_message(
     assert len(stored(shared_database, "ada", "assistant_message")) == 1
     assert len(turns(shared_database, "ada")) == 1
     # Said again on purpose, it is another message.
-    say(ada.page, "Only once")
+    send_message(ada.page, "Only once")
     expect(ada.page.locator(".assistant_message").last).to_contain_text("message number 2 of yours")
     assert stored(shared_database, "ada", "user_message") == ["Only once"] * 2
     wire.close()
@@ -240,10 +240,10 @@ def test_a_repeated_post_after_a_cut_connection_stores_one_message(
 
 def test_the_same_words_after_a_stop_are_another_message(sign_in: SignIn, shared_database: URL) -> None:
     ada = sign_in("Ada")
-    say(ada.page, "task")
+    send_message(ada.page, "task")
     expect(ada.page.locator(".user_message")).to_have_count(1)
     for count in (2, 3):
-        say(ada.page, "slow")
+        send_message(ada.page, "slow")
         expect(ada.page.locator(".assistant_message")).to_have_count(count - 1)
         expect(ada.page.locator(".assistant_message").last).to_contain_text("This is")
         ada.page.get_by_role("button", name="Stop").click()

@@ -129,8 +129,8 @@ def test_errors_come_through_as_they_are(app: NextApp) -> None:
 def test_headers_of_a_stream_keep_it_a_stream(app: NextApp) -> None:
     with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as client:
         client.post("/api/session", data={"user": "grace"})
-        said = {"content": [{"type": "input_text", "text": "task"}], "attachments": [], "inference_options": {}}
-        body = {"type": "threads.create", "params": {"input": said}}
+        user_message = {"content": [{"type": "input_text", "text": "task"}], "attachments": [], "inference_options": {}}
+        body = {"type": "threads.create", "params": {"input": user_message}}
         with client.stream("POST", "/api/chatkit", json=body, headers={"Accept-Encoding": "gzip"}) as answer:
             answer.read()
         assert answer.headers["content-type"].startswith("text/event-stream")

@@ -3,13 +3,13 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Visit, Visitor
+from tests.browser.conftest import OpenPage, Visitor
 from tests.support.processes import ChatClient, ChatProcess
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def filled(client: ChatClient, count: int) -> None:
@@ -52,7 +52,7 @@ def test_conversations_are_listed_newest_first_in_pages(visitor: Visitor, demo: 
 
 def test_a_conversation_is_renamed_and_deleted_after_a_question(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("task")
+    visitor.send_message("task")
     thread = visitor.thread
     page.get_by_role("link", name="task").hover()
     page.get_by_role("button", name="Rename task").click()
@@ -82,5 +82,5 @@ def test_a_conversation_is_renamed_and_deleted_after_a_question(visitor: Visitor
     assert visitor.thread == ""
     visitor.expected = ["404"]
     page.goto("about:blank")
-    visitor.visit(thread)
+    visitor.open_page(thread)
     expect(page.locator("#notices")).to_contain_text("There is no such conversation here.")

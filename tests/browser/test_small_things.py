@@ -6,14 +6,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from chatkit_postgres.db.embedded import EmbeddedPostgres
-from tests.browser.conftest import Visit, Visitor, visits
+from tests.browser.conftest import OpenPage, Visitor, page_opener
 from tests.conftest import execute
 from tests.support.processes import ChatProcess
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 def test_enter_in_a_dialog_types_nothing_elsewhere(visitor: Visitor) -> None:
@@ -27,7 +27,7 @@ def test_enter_in_a_dialog_types_nothing_elsewhere(visitor: Visitor) -> None:
 
 
 def test_a_new_conversation_is_seen_from_its_beginning(visitor: Visitor) -> None:
-    visitor.say("long")
+    visitor.send_message("long")
     visitor.page.get_by_role("button", name="New conversation").click()
     expect(visitor.page.get_by_role("heading", name="What would you like to try?")).to_be_in_viewport()
 
@@ -45,13 +45,13 @@ def test_an_error_is_seen_where_nothing_has_been_said_yet(visitor: Visitor) -> N
 @pytest.mark.parametrize("keyword", ["card", "What time is it?"])
 def test_the_keyboard_is_in_the_message_field_after_a_proposed_prompt(visitor: Visitor, keyword: str) -> None:
     visitor.page.locator("#prompts button").filter(has_text=keyword).first.press("Enter")
-    visitor.settle(keyword)
+    visitor.wait_for_turn_end(keyword)
     expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
 
 
 def test_the_keyboard_stays_in_the_list_while_titles_come(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     old = page.locator(f'#threads a[data-thread="{visitor.thread}"]')
     page.get_by_role("button", name="New conversation").click()
     field = page.get_by_label("Message", exact=True)
@@ -60,7 +60,7 @@ def test_the_keyboard_stays_in_the_list_while_titles_come(visitor: Visitor) -> N
     expect(visitor.answer).to_be_visible()
     old.focus()
     before = old.element_handle()
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(page.locator("#threads li").first).to_contain_text("long")
     expect(old).to_be_focused()
     assert page.evaluate("([a, b]) => a === b", [before, old.element_handle()])
@@ -77,14 +77,14 @@ def test_each_page_keeps_its_own_user(visitor: Visitor) -> None:
 
 
 def test_a_message_without_an_answer_can_be_tried_again_later(visitor: Visitor, demo: ChatProcess) -> None:
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     database = EmbeddedPostgres(demo.directory / ".data" / "postgres").running_url()
     assert database is not None
     execute(database, f"DELETE FROM chat_messages WHERE user_id = '{visitor.user}' AND item_type = 'assistant_message'")
     visitor.page.reload()
     expect(visitor.page.locator("#ended")).to_contain_text("There is no answer to this.")
     visitor.page.locator("#ended button").click()
-    visitor.settle()
+    visitor.wait_for_turn_end()
     expect(visitor.page.locator(".assistant_message")).to_have_count(1)
     visitor.page.reload()
     expect(visitor.page.locator(".assistant_message")).to_have_count(1)
@@ -93,7 +93,7 @@ def test_a_message_without_an_answer_can_be_tried_again_later(visitor: Visitor, 
 
 def test_a_server_that_is_away_is_told_in_our_words_and_once(visitor: Visitor) -> None:
     visitor.expected += ["Failed to load resource"]
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     visitor.page.route("**/api/chatkit", lambda route: route.abort())
     for _ in range(2):
         visitor.answer.get_by_role("button", name="Good answer").click()
@@ -104,7 +104,7 @@ def test_a_server_that_is_away_is_told_in_our_words_and_once(visitor: Visitor) -
 @pytest.fixture(scope="module")
 def page(chromium: Browser, demo: ChatProcess) -> Iterator[Page]:
     """One for all tests that only call a function of the page."""
-    for begin in visits(chromium, demo):
+    for begin in page_opener(chromium, demo):
         yield begin().page
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import Visit, Visitor, until, visits
+from tests.browser.conftest import OpenPage, Visitor, page_opener, wait_until
 from tests.support.processes import ChatProcess, eventually
 
 # A view of its own, drawn twice; `look` says what is there before and after.
@@ -24,14 +24,14 @@ ARABIC = "كيف يمكنني استخدام FastAPI مع PostgreSQL؟"
 
 
 @pytest.fixture
-def visitor(visit: Visit) -> Visitor:
-    return visit()
+def visitor(open_page: OpenPage) -> Visitor:
+    return open_page()
 
 
 @pytest.fixture(scope="module")
 def page(chromium: Browser, demo: ChatProcess) -> Iterator[Page]:
     """One for all tests that only call a function of the page."""
-    for begin in visits(chromium, demo):
+    for begin in page_opener(chromium, demo):
         yield begin().page
 
 
@@ -114,7 +114,7 @@ def test_a_picture_never_gives_way_while_it_is_made(visitor: Visitor) -> None:
           look();
         }"""
     )
-    visitor.say("draw")
+    visitor.send_message("draw")
     expect(page.locator(".generated_image progress")).to_have_count(0)
     eventually(lambda: page.locator(".generated_image img").evaluate("image => image.naturalWidth") > 0)
     heights = page.evaluate("window.heights")
@@ -123,7 +123,7 @@ def test_a_picture_never_gives_way_while_it_is_made(visitor: Visitor) -> None:
 
 
 def test_nothing_is_asked_of_the_server_for_an_empty_text(visitor: Visitor) -> None:
-    visitor.say("Hello")
+    visitor.send_message("Hello")
     texts = [
         json.loads(request.post_data or "{}")["text"]
         for request in visitor.requests
@@ -139,7 +139,7 @@ def test_it_is_seen_that_an_answer_comes_until_its_first_word_is_there(visitor: 
     page.route("**/playground/markdown", lambda route: held.append(route))  # noqa: PLW0108 - as the driver wants it
     page.get_by_label("Message", exact=True).fill("slow")
     page.keyboard.press("Enter")
-    until(page, lambda: bool(held))
+    wait_until(page, lambda: bool(held))
     expect(page.locator(".typing")).to_be_visible()
     for route in held:
         route.continue_()
@@ -156,7 +156,7 @@ def in_sight(page: Page, element: Locator) -> bool:
 def test_what_the_page_has_to_say_is_seen_wherever_somebody_reads(visitor: Visitor) -> None:
     page = visitor.page
     visitor.expected = ["415"]
-    visitor.say("long")
+    visitor.send_message("long")
     page.locator("#log").evaluate("log => (log.scrollTop = 500)")
     page.locator("#files").set_input_files({"name": "a.zip", "mimeType": "application/zip", "buffer": b"PK"})
     refused = page.get_by_role("alert").filter(has_text="a.zip")
@@ -181,7 +181,7 @@ def test_what_the_page_has_to_say_is_seen_wherever_somebody_reads(visitor: Visit
 
 def test_each_text_has_its_own_direction(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say(ARABIC)
+    visitor.send_message(ARABIC)
     direction = "element => getComputedStyle(element).direction"
     for selector in (".user_message .bubble", "#title", "#threads a"):
         assert page.locator(selector).evaluate(direction) == "rtl", selector
@@ -195,7 +195,7 @@ def test_each_text_has_its_own_direction(visitor: Visitor) -> None:
 
 def test_a_long_message_is_folded_and_whole_on_paper(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.say("\n".join(f"line {number}" for number in range(60)))
+    visitor.send_message("\n".join(f"line {number}" for number in range(60)))
     bubble = page.locator(".bubble")
     folded = bubble.evaluate("element => element.clientHeight")
     top = bubble.evaluate("element => element.getBoundingClientRect().top")
@@ -219,15 +219,15 @@ def test_what_was_sent_can_be_opened(visitor: Visitor) -> None:
     page = visitor.page
     page.locator("#files").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"Hello."})
     expect(page.locator(".chip:not(.uploading)")).to_have_count(1)
-    visitor.say("Look")
+    visitor.send_message("Look")
     with page.expect_download() as download:
         page.get_by_role("button", name="a.txt").click()
     assert download.value.suggested_filename == "a.txt"
     assert download.value.path().read_text() == "Hello."
 
 
-def test_the_enter_of_a_phone_is_a_new_line(visit: Visit) -> None:
-    visitor = visit(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+def test_the_enter_of_a_phone_is_a_new_line(open_page: OpenPage) -> None:
+    visitor = open_page(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
     field = visitor.page.get_by_label("Message", exact=True)
     # Nobody asked for the keyboard.
     expect(field).not_to_be_focused()
@@ -236,4 +236,4 @@ def test_the_enter_of_a_phone_is_a_new_line(visit: Visit) -> None:
     visitor.page.keyboard.type("two")
     expect(field).to_have_value("one\ntwo")
     visitor.page.locator("#send").tap()
-    visitor.settle("one\ntwo")
+    visitor.wait_for_turn_end("one\ntwo")

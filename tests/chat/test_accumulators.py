@@ -25,7 +25,7 @@ from chatkit_postgres.chat.turns.accumulators import accumulator_for
 from chatkit_postgres.chat.turns.running_turn import RunningTurn, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from tests.support.chat import Chat, Scripted, create, message, said
+from tests.support.chat import Chat, Scripted, create, message, wait_for_text
 from tests.support.items import NAIVE
 
 
@@ -119,7 +119,7 @@ async def test_a_stopped_turn_keeps_what_was_shown(
             Scripted(ThreadItemAddedEvent(item=item), ThreadItemUpdatedEvent(item_id=item.id, update=update), silence),
         )
         turn = await chat.start(create("Hello"))
-        await said(turn, kept.encode())
+        await wait_for_text(turn, kept.encode())
         if is_checkpointed:
             await checkpointed(store, turn, kept)
         turn.stop(no_readers())

@@ -16,7 +16,7 @@ from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-from tests.support.chat import Chat, demo_assistant, say
+from tests.support.chat import Chat, add_message, demo_assistant
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 from tests.support.sql import Statements, sql_connection
 
@@ -162,7 +162,7 @@ async def test_a_thread_of_ten_thousand_items_costs_what_one_of_a_hundred_does(
         statements = Statements(store.database)
         with monkeypatch.context() as patch:
             traffic = Traffic(store, patch)
-            assert (await chat.events(say(thread_id, "And now?")))[-1]["type"] == "thread.item.done"
+            assert (await chat.events(add_message(thread_id, "And now?")))[-1]["type"] == "thread.item.done"
         names = [name for name in statements.names if name not in DEPEND_ON_TIME]
         costs.append((names, traffic.rows, traffic.bytes))
     assert costs[0] == costs[1]

@@ -28,14 +28,14 @@ from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import (
     Chat,
     Scripted,
+    add_message,
     create,
     delta,
     demo_assistant,
     message,
-    rest_of,
-    said,
-    say,
+    remaining_events,
     stored,
+    wait_for_text,
 )
 from tests.support.items import NAIVE
 from tests.support.sql import Statements
@@ -57,7 +57,7 @@ class TestStatements:
     async def test_an_ordinary_turn_is_six_statements(self, demo: Chat) -> None:
         thread_id = (await demo.events(create("Hello")))[0]["thread"]["id"]
         seen = Statements(demo.store.database)
-        await demo.events(say(thread_id, "Hello again"))
+        await demo.events(add_message(thread_id, "Hello again"))
         assert seen.names == [
             "load_thread",
             "append_item",  # the user's message, which opens the turn
@@ -84,7 +84,7 @@ class TestStatements:
         for number in range(150):
             await demo.store.add_thread_item(thread_id, message(f"m{number}", "x"), session)
         seen = Statements(demo.store.database)
-        await demo.events(say(thread_id, "Hello again"))
+        await demo.events(add_message(thread_id, "Hello again"))
         assert len(seen.names) == 6
 
     async def test_one_row_for_each_item_and_one_turn(self, demo: Chat) -> None:
@@ -145,7 +145,7 @@ class TestEnds:
         never = asyncio.Event()
         assistant = Scripted(ThreadItemAddedEvent(item=message("m")), delta("m", "Once upon"), never)
         turn = await Chat(store, assistant).start(create("Hello"))
-        await said(turn, b"Once upon")
+        await wait_for_text(turn, b"Once upon")
         turn.stop(no_readers())
         turn.stop(no_readers())
         await turn.task
@@ -176,7 +176,7 @@ class TestEnds:
 
     async def test_what_fails_before_the_first_event_is_raised_and_leaves_nothing(self, store: DatabaseStore) -> None:
         with pytest.raises(NotFound):
-            await Chat(store, Scripted()).events(say("thr_nowhere", "Hello"))
+            await Chat(store, Scripted()).events(add_message("thr_nowhere", "Hello"))
         for table in ("chat_sessions", "chat_messages", "chat_turns", "chat_users"):
             assert await stored(store, f"SELECT * FROM {table}") == []
 
@@ -185,10 +185,10 @@ class TestEnds:
         slow = Chat(store, Scripted(gate, ThreadItemDoneEvent(item=message("m", "too late"))))
         quick = Chat(store, Scripted(ThreadItemDoneEvent(item=message("m", "in time"))))
         thread_id = (await quick.events(create("Hello")))[0]["thread"]["id"]
-        older = await slow.start(say(thread_id, "first"))
-        await quick.events(say(thread_id, "second"))
+        older = await slow.start(add_message(thread_id, "first"))
+        await quick.events(add_message(thread_id, "second"))
         gate.set()
-        errors = [e for e in await rest_of(older) if e["type"] == "error"]
+        errors = [e for e in await remaining_events(older) if e["type"] == "error"]
         assert [(e["code"], e["allow_retry"]) for e in errors] == [("custom", False)]
         turns = await stored(store, "SELECT state, error_code FROM chat_turns ORDER BY started_at")
         ends = [(turn["state"], turn["error_code"]) for turn in turns]
@@ -201,7 +201,7 @@ class TestEnds:
     async def test_closing_the_runner_saves_what_was_running(self, store: DatabaseStore) -> None:
         chat = Chat(store, Scripted(ThreadItemAddedEvent(item=message("m")), delta("m", "half"), asyncio.Event()))
         turn = await chat.start(create("Hello"))
-        await said(turn, b"half")
+        await wait_for_text(turn, b"half")
         await chat.runner.drain(0)
         (row,) = await stored(store, "SELECT content FROM chat_messages WHERE sender_type = 'assistant'")
         assert row["content"] == "half"
@@ -213,7 +213,7 @@ class TestTelling:
         """Seen from another connection, at the moment the event is in the reader's hands."""
         chat = Chat(store, Scripted(ThreadItemDoneEvent(item=message("m", "told")), asyncio.Event()))
         turn = await chat.start(create("Hello"))
-        await said(turn, b"told")
+        await wait_for_text(turn, b"told")
         rows = await stored(store, "SELECT content, is_partial FROM chat_messages ORDER BY position")
         committed = [(row["content"], row["is_partial"]) for row in rows]
         assert committed == [("Hello", False), ("told", False)], "INVARIANT: what was acknowledged is stored"
@@ -313,7 +313,7 @@ class TestTelling:
         locked.status = LockedStatus()
         await store.save_thread(locked, context)
         retry = ThreadsRetryAfterItemReq(params=ThreadRetryAfterItemParams(thread_id=thread_id, item_id=question))
-        for request in (say(thread_id, "more"), retry):
+        for request in (add_message(thread_id, "more"), retry):
             with pytest.raises(ThreadNotActive):
                 await chat.start(request)
         assert len(await stored(store, "SELECT * FROM chat_messages")) == 2

@@ -37,7 +37,7 @@ def test_head_is_answered_wherever_get_is(demo: ChatProcess, path: str) -> None:
 
 def test_no_message_names_a_package_that_is_not_published() -> None:
     """Anybody could register it."""
-    told = [
+    found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for folder in ("chatkit_postgres", "docs", "app", "examples")
         for path in (ROOT / folder).rglob("*")
@@ -45,4 +45,4 @@ def test_no_message_names_a_package_that_is_not_published() -> None:
         for line in path.read_text().splitlines()
         if "pip install" in line and "chatkit-postgres" in line.partition("pip install")[2]
     ]
-    assert told == []
+    assert found == []

@@ -138,7 +138,7 @@ def test_nobody_there_is_a_sentence(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("differs", "said"),
+    ("differs", "expected"),
     [
         ({"major": OLDEST_VERSION - 1, "version": "14.2"}, "PostgreSQL 14.2 is too old: 15 or newer is needed."),
         ({"schema": None}, "may use no schema of its search_path"),
@@ -146,9 +146,9 @@ def test_nobody_there_is_a_sentence(tmp_path: Path, command: str) -> None:
         ({"denied": ["chat_turns: UPDATE"]}, "lacks rights on our tables (chat_turns: UPDATE)"),
     ],
 )
-def test_each_is_one_sentence(differs: dict[str, object], said: str) -> None:
+def test_each_is_one_sentence(differs: dict[str, object], expected: str) -> None:
     (sentence,) = misfits_of(FITS | differs)
-    assert said in sentence
+    assert expected in sentence
 
 
 @pytest.mark.parametrize("differs", [{"is_read_only": True}, {"owns_tables": False}, {"may_create": False}])

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.store.ids import session_uuid
 from tests.conftest import query
-from tests.support.model_script import said
+from tests.support.model_script import user_texts
 from tests.support.processes import ChatClient, ChatProcess, Event, ModelServer, done_items, eventually, http, texts
 
 Report = Callable[[str, object], None]
@@ -91,7 +91,7 @@ def sent_by_model(model: ModelServer, user_text: str, *, before: float | None = 
 
 def call_of(model: ModelServer, user_text: str) -> dict[str, Any]:
     """The log of the one call whose last message is this text."""
-    (call,) = [call for call in model.calls() if said(call["body"].get("messages", []))[-1:] == [user_text]]
+    (call,) = [call for call in model.calls() if user_texts(call["body"].get("messages", []))[-1:] == [user_text]]
     return call
 
 
@@ -103,18 +103,18 @@ def model_stopped(model: ModelServer, user_text: str, *, within: float) -> None:
 
 @dataclass
 class Witness:
-    """What one user was told, connection by connection, in one thread."""
+    """Records the ids of the items that one user's connections received as done, in one thread."""
 
     user: str
     thread_id: str
-    told: list[list[str]] = field(default_factory=list)
+    acknowledged_ids: list[list[str]] = field(default_factory=list)
 
-    def saw(self, events: Iterable[Event]) -> None:
-        self.told.append([item["id"] for item in done_items(list(events))])
+    def record(self, events: Iterable[Event]) -> None:
+        self.acknowledged_ids.append([item["id"] for item in done_items(list(events))])
 
     @property
     def acknowledged(self) -> int:
-        return sum(map(len, self.told))
+        return sum(map(len, self.acknowledged_ids))
 
 
 def check_invariants(database: URL, witness: Witness, client: ChatClient, *, replaced: Iterable[str] = ()) -> None:
@@ -135,8 +135,8 @@ def check_invariants(database: URL, witness: Witness, client: ChatClient, *, rep
     assert len(set(positions.values())) == len(rows), "INVARIANT: positions are unique"
     assert not any(row["is_draft"] for row in rows), "INVARIANT: no draft is left over"
     gone = set(replaced)
-    for told in witness.told:
-        kept = [item_id for item_id in told if item_id not in gone]
+    for acknowledged_ids in witness.acknowledged_ids:
+        kept = [item_id for item_id in acknowledged_ids if item_id not in gone]
         missing = [item_id for item_id in kept if item_id not in positions]
         assert not missing, f"INVARIANT: what was acknowledged is stored: {missing}"
         order = [positions[item_id] for item_id in kept]
@@ -163,7 +163,7 @@ def check_usable(witness: Witness, client: ChatClient) -> None:
     events = response.wait()
     assert response.status == 200, f"INVARIANT: no thread is stuck: {response.status}"
     assert len(done_items(events)) == 2, "INVARIANT: no thread is stuck"
-    witness.saw(events)
+    witness.record(events)
 
 
 def all_items(client: ChatClient, thread_id: str) -> list[dict[str, Any]]:

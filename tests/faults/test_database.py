@@ -51,8 +51,8 @@ def test_an_immediate_restart_loses_nothing_that_was_acknowledged(
     user = new_user()
     client = beside.client(user)
     witness = Witness(user, client.stream("threads.create", input=message("Hello")).wait()[0]["thread"]["id"])
-    said = script(words=moment.randrange(50, 300), delay=0.01)
-    stream = client.stream("threads.add_user_message", thread_id=witness.thread_id, input=message(said))
+    prompt = script(words=moment.randrange(50, 300), delay=0.01)
+    stream = client.stream("threads.add_user_message", thread_id=witness.thread_id, input=message(prompt))
     stream.wait_for_text()
     time.sleep(moment.random() * 2)
     pid_file = own_postgres.cluster / "postmaster.pid"
@@ -62,10 +62,10 @@ def test_an_immediate_restart_loses_nothing_that_was_acknowledged(
     # Or the one that is about to go would be found to be ready.
     eventually(lambda: pid_file.exists() and pid_file.read_text().splitlines()[:1] not in ([], [postmaster]))
     assert len(stream.errors) <= 1
-    witness.saw(stream.events)
+    witness.record(stream.events)
     beside.process.wait_until_ready()
     if stream.errors:
-        assert sent_by_model(beside.model, said).startswith(last_text(client, witness.thread_id))
+        assert sent_by_model(beside.model, prompt).startswith(last_text(client, witness.thread_id))
     else:
         assert len(done_items(stream.events)) == 2
     check_usable(witness, client)
@@ -110,5 +110,5 @@ def test_no_connection_is_held_while_models_talk_and_clients_read(beside: Replic
     eventually(lambda: beside.metric("chatkit_database_connections_in_use") == 0)
     assert beside.metric("chatkit_running_turns") == 12
     for stream in streams:
-        stream.leave()
+        stream.disconnect()
     eventually(lambda: beside.metric("chatkit_running_turns") == 0)

@@ -41,7 +41,7 @@ def test_what_the_model_said_before_it_failed_is_kept(
     assert [error["allow_retry"] for error in stream.errors] == [True], "INVARIANT: exactly one truthful error"
     assert state_of(impatient.database, user) == ["failed"]
     witness = Witness(user, stream.thread_id)
-    witness.saw(stream.events)
+    witness.record(stream.events)
     assert last_text(client, witness.thread_id) == stream.seen
     # When the model's stream breaks, the Agents SDK drops what it has not handed on yet.
     assert stream.seen.count(" ") == words or fault in {"cut", "fail"}

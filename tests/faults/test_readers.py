@@ -28,18 +28,18 @@ def test_a_reader_that_hangs_up_loses_nothing_it_has_read(
 ) -> None:
     user = new_user()
     client = first.client(user)
-    said = script(words=2000, delay=0.004, size=moment.randrange(200))
-    stream = client.stream("threads.create", input=message(said))
+    prompt = script(words=2000, delay=0.004, size=moment.randrange(200))
+    stream = client.stream("threads.create", input=message(prompt))
     stream.wait_for_text(moment.randrange(1, 120))
-    stream.leave()
+    stream.disconnect()
     seen = stream.seen
     witness = Witness(user, stream.thread_id)
-    witness.saw(stream.events)
+    witness.record(stream.events)
     eventually(lambda: state_of(first.database, user) == ["stopped"], 5, "INVARIANT: a turn ends with its last reader")
-    model_stopped(first.model, said, within=3)
+    model_stopped(first.model, prompt, within=3)
     kept = last_text(client, witness.thread_id)
     assert kept.startswith(seen), "INVARIANT: what was read is kept"
-    assert sent_by_model(first.model, said).startswith(kept)
+    assert sent_by_model(first.model, prompt).startswith(kept)
     check_usable(witness, client)
     check_invariants(first.database, witness, client)
     record_property("acknowledged", witness.acknowledged)
@@ -51,8 +51,8 @@ def test_a_reader_that_is_gone_before_the_first_event_leaves_a_thread_in_order(
     user = new_user()
     client = first.client(user)
     witness = Witness(user, thread_id_of(client.create("Hello")))
-    said = script(words=2000, delay=0.01)
-    connection = raw_post(client, "threads.add_user_message", thread_id=witness.thread_id, input=message(said))
+    prompt = script(words=2000, delay=0.01)
+    connection = raw_post(client, "threads.add_user_message", thread_id=witness.thread_id, input=message(prompt))
     time.sleep(moment.choice([0, 0, 0.001, 0.005, 0.02]))
     connection.close()
     eventually(lambda: "running" not in state_of(first.database, user))
@@ -66,8 +66,8 @@ def test_a_reader_that_stalls_and_hangs_up_while_the_server_is_blocked_in_send(
 ) -> None:
     user = new_user()
     client = first.client(user)
-    said = script(words=1500, delay=0.003, size=10_000)
-    connection = raw_post(client, "threads.create", receive_buffer=4096, input=message(said))
+    prompt = script(words=1500, delay=0.003, size=10_000)
+    connection = raw_post(client, "threads.create", receive_buffer=4096, input=message(prompt))
     received = b""
     while received.count(b"text_delta") < 2:
         received += connection.recv(4096)
@@ -75,12 +75,12 @@ def test_a_reader_that_stalls_and_hangs_up_while_the_server_is_blocked_in_send(
     time.sleep(0.3 + moment.random() / 2)
     connection.close()
     eventually(lambda: state_of(first.database, user) == ["stopped"])
-    model_stopped(first.model, said, within=3)
+    model_stopped(first.model, prompt, within=3)
     (thread,) = client.call("threads.list")["data"]
     witness = Witness(user, thread["id"])
     kept = last_text(client, witness.thread_id)
     assert kept.startswith("w0x"), "INVARIANT: what was read is kept"
-    assert sent_by_model(first.model, said).startswith(kept)
+    assert sent_by_model(first.model, prompt).startswith(kept)
     check_usable(witness, client)
     check_invariants(first.database, witness, client)
     record_property("acknowledged", witness.acknowledged)
@@ -92,8 +92,8 @@ def test_a_reader_that_falls_behind_gets_all_of_a_long_answer_in_fewer_pieces(
     user = new_user()
     client = first.client(user)
     words, size = 700, 10_000
-    said = script(words=words, delay=0, size=size)
-    connection = raw_post(client, "threads.create", receive_buffer=4096, input=message(said))
+    prompt = script(words=words, delay=0, size=size)
+    connection = raw_post(client, "threads.create", receive_buffer=4096, input=message(prompt))
     received = connection.recv(4096)
     # Seven megabytes: what does not fit into the sockets' buffers waits in the server, where it is merged.
     eventually(lambda: "running" not in state_of(first.database, user), 50)
@@ -109,7 +109,7 @@ def test_a_reader_that_falls_behind_gets_all_of_a_long_answer_in_fewer_pieces(
     assert len(answer) > words * size
     assert len(deltas) < words * 0.9
     witness = Witness(user, thread_id_of(events))
-    witness.saw(events)
+    witness.record(events)
     check_invariants(first.database, witness, client)
     record_property("acknowledged", witness.acknowledged)
 

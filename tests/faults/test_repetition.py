@@ -27,26 +27,26 @@ def test_equal_requests_under_one_key_are_one_turn(
 ) -> None:
     user, key = new_user(), new_user()
     clients = cycle([first.client(user), second.client(user)])
-    said = script(words=30, delay=0.02, size=run)
+    prompt = script(words=30, delay=0.02, size=run)
     with ThreadPoolExecutor(10) as pool:
         streams = list(
-            pool.map(lambda _: next(clients).stream("threads.create", key=key, input=message(said)), range(10))
+            pool.map(lambda _: next(clients).stream("threads.create", key=key, input=message(prompt)), range(10))
         )
     for stream in streams:
         stream.wait()
-    told = {tuple(item["id"] for item in done_items(stream.events)) for stream in streams}
-    assert len(told) == 1, "INVARIANT: the same request is the same turn"
+    acknowledged_ids = {tuple(item["id"] for item in done_items(stream.events)) for stream in streams}
+    assert len(acknowledged_ids) == 1, "INVARIANT: the same request is the same turn"
     assert [stream.errors for stream in streams] == [[]] * 10
     assert all(stream.events[0]["type"] == "thread.created" for stream in streams)
-    call_of(first.model, said)
+    call_of(first.model, prompt)
     assert len(next(clients).call("threads.list")["data"]) == 1
     witness = Witness(user, streams[0].thread_id)
-    witness.saw(streams[0].events)
+    witness.record(streams[0].events)
     # Another request under the same key is a mistake, and the same one much later still the same turn.
     reused = next(clients).stream("threads.create", key=key, input=message("Something else"))
     reused.wait()
     assert reused.status == 422
-    later = next(clients).stream("threads.create", key=key, input=message(said))
+    later = next(clients).stream("threads.create", key=key, input=message(prompt))
     assert done_items(later.wait()) == done_items(streams[0].events)
     check_invariants(first.database, witness, next(clients))
     record_property("acknowledged", witness.acknowledged)
@@ -56,20 +56,20 @@ def test_a_repeated_request_is_told_that_its_answer_was_stopped(
     first: Replica, second: Replica, run: int, record_property: Report
 ) -> None:
     user, key = new_user(), new_user()
-    said = script(words=2000, delay=0.004, size=run)
-    stream = first.client(user).stream("threads.create", key=key, input=message(said))
+    prompt = script(words=2000, delay=0.004, size=run)
+    stream = first.client(user).stream("threads.create", key=key, input=message(prompt))
     stream.wait_for_text(20)
-    stream.leave()
+    stream.disconnect()
     eventually(lambda: state_of(first.database, user) == ["stopped"])
     for client in (first.client(user), second.client(user)):
-        again = client.stream("threads.create", key=key, input=message(said))
+        again = client.stream("threads.create", key=key, input=message(prompt))
         again.wait()
         assert [(error["message"], error["allow_retry"]) for error in again.errors] == [
             ("This answer was stopped before its end.", True)
         ]
         assert texts(done_items(again.events))[1].startswith(stream.seen), "INVARIANT: what was read is kept"
     witness = Witness(user, again.thread_id)
-    witness.saw(again.events)
+    witness.record(again.events)
     check_invariants(first.database, witness, first.client(user))
     record_property("acknowledged", witness.acknowledged)
 
@@ -93,7 +93,7 @@ def test_of_four_outputs_at_once_one_is_taken_and_answered(
     clients = [each.client(user) for each in asking]
     created = clients[0].stream("threads.create", input=message("Ask me")).wait()
     witness = Witness(user, created[0]["thread"]["id"])
-    witness.saw(created)
+    witness.record(created)
     streams = [
         clients[n % 2].stream("threads.add_client_tool_output", thread_id=witness.thread_id, result=f"output {n}")
         for n in range(4)
@@ -103,7 +103,7 @@ def test_of_four_outputs_at_once_one_is_taken_and_answered(
     assert sorted(stream.status or 0 for stream in streams) == [200, 409, 409, 409]
     winner = next(n for n, stream in enumerate(streams) if stream.status == 200)
     assert texts(done_items(streams[winner].events)) == [f"Got output {winner}."]
-    witness.saw(streams[winner].events)
+    witness.record(streams[winner].events)
     call = next(item for item in all_items(clients[0], witness.thread_id) if item["type"] == "client_tool_call")
     assert (call["status"], call["output"]) == ("completed", f"output {winner}")
     # Four answers to the question, likewise.

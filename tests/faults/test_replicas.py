@@ -30,23 +30,23 @@ def test_a_newer_message_on_another_replica_ends_the_older_answer(
     older, newer = second.client(user), moment.choice([first, second]).client(user)
     witness = Witness(user, older.stream("threads.create", input=message("Hello")).wait()[0]["thread"]["id"])
     silent = moment.random() < 0.3
-    said = script(words=3, then="hang") if silent else script(words=5000, delay=0.01)
-    old = older.stream("threads.add_user_message", thread_id=witness.thread_id, input=message(said))
+    prompt = script(words=3, then="hang") if silent else script(words=5000, delay=0.01)
+    old = older.stream("threads.add_user_message", thread_id=witness.thread_id, input=message(prompt))
     old.wait_for_text(2)
     # Text that is younger than the first checkpoint is not kept once the thread is taken over.
     time.sleep(0.4 + moment.random())
     new = newer.stream("threads.add_user_message", thread_id=witness.thread_id, input=message("The newer one"))
     new.wait()
-    model_stopped(first.model, said, within=15 if silent else 5)
+    model_stopped(first.model, prompt, within=15 if silent else 5)
     old.wait()
     assert [error["allow_retry"] for error in old.errors] == [False], "INVARIANT: the loser gets one error"
     assert new.errors == []
     for stream in (old, new):
-        witness.saw(stream.events)
+        witness.record(stream.events)
     kept = [item for item in all_items(newer, witness.thread_id) if item["type"] == "assistant_message"]
     partial = next(text for text in texts(kept) if text.startswith("w0 "))
     assert partial.startswith(old.seen), "INVARIANT: what was read is kept"
-    assert sent_by_model(first.model, said).startswith(partial)
+    assert sent_by_model(first.model, prompt).startswith(partial)
     check_usable(witness, newer)
     check_invariants(first.database, witness, newer)
     record_property("acknowledged", witness.acknowledged)
@@ -67,7 +67,7 @@ def test_fifty_writers_on_one_thread_are_all_kept_and_one_is_answered(
         for n in range(50)
     ]
     for stream in streams:
-        witness.saw(stream.wait())
+        witness.record(stream.wait())
         assert stream.status == 200
         assert [error["allow_retry"] for error in stream.errors] in ([], [False])
     users = [item for item in all_items(next(clients), witness.thread_id) if item["type"] == "user_message"]
@@ -100,11 +100,11 @@ def test_retry_message_rename_and_delete_interleaved_leave_a_thread_in_order(
         if what == "retry":
             stream = client.stream("threads.retry_after_item", thread_id=thread_id, item_id=question)
         else:
-            said = script(words=moment.randrange(1, 30), delay=0.005)
-            stream = client.stream("threads.add_user_message", thread_id=thread_id, input=message(said))
+            prompt = script(words=moment.randrange(1, 30), delay=0.005)
+            stream = client.stream("threads.add_user_message", thread_id=thread_id, input=message(prompt))
         if moment.random() < 0.3:
             time.sleep(moment.random() / 10)
-            stream.leave()
+            stream.disconnect()
         else:
             stream.wait()
         return stream.status

@@ -61,7 +61,7 @@ def test_sigterm_lets_answers_end_and_saves_the_rest(
     for user, stream in zip(users, (quick, slow), strict=True):
         client = first.client(user)
         witness = Witness(user, stream.thread_id)
-        witness.saw(stream.events)
+        witness.record(stream.events)
         assert last_text(client, stream.thread_id).startswith(stream.seen), "INVARIANT: what was read is kept"
         check_usable(witness, client)
         check_invariants(shared_database, witness, client)

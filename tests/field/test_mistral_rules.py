@@ -31,9 +31,9 @@ def complaints(installed: Path, directory: Path, bodies: list[dict[str, Any]]) -
     file.write_text(json.dumps(bodies))
     command = [installed / "mistral/bin/python", HERE / "mistral_rules.py", file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    *said, read = done.stdout.splitlines()
+    *findings, read = done.stdout.splitlines()
     assert int(read) == len(bodies)
-    return said
+    return findings
 
 
 def test_no_request_is_refused_for_its_form(
@@ -54,10 +54,10 @@ def test_no_request_is_refused_for_its_form(
 
     for number, thread_id in enumerate(asyncio.run(made())):
         question = QUESTIONS[number % len(QUESTIONS)] | {"note": user}
-        assert client.say(thread_id, "SCRIPT " + json.dumps(question))
+        assert client.post_message(thread_id, "SCRIPT " + json.dumps(question))
     asked = client.create("SCRIPT " + json.dumps({"tools": [("ask_title", "{}")], "note": user}))
     client.events("threads.add_client_tool_output", thread_id=thread_id_of(asked), result={"title": "A page"})
-    client.say(thread_id_of(asked), f"And now, {user}?")
+    client.post_message(thread_id_of(asked), f"And now, {user}?")
     bodies = [call["body"] for call in strict_model_server.calls() if user in json.dumps(call["body"])]
     assert len(bodies) > THREADS
     assert complaints(installed, tmp_path, bodies) == []

@@ -90,10 +90,13 @@ def test_three_turns_are_answered_and_counted(talk: Talk) -> None:
     client = talk.client(user)
     events = client.create("Hello there")
     thread_id = thread_id_of(events)
-    told = [answers(events), *(answers(client.say(thread_id, words)) for words in ("And now?", "And then?"))]
-    assert all(answer and answer[-1].strip() for answer in told), told
+    replies = [
+        answers(events),
+        *(answers(client.post_message(thread_id, words)) for words in ("And now?", "And then?")),
+    ]
+    assert all(answer and answer[-1].strip() for answer in replies), replies
     kept = texts([item for item in client.items(thread_id) if item["type"] == "assistant_message"])
-    assert kept == [text for answer in told for text in answer]
+    assert kept == [text for answer in replies for text in answer]
     assert talk.states(user) == ["completed"] * 3
     if talk.route.counts:
         for usage in talk.usage(user):
@@ -117,17 +120,17 @@ def test_a_tool_is_called_and_its_output_answered(talk: Talk) -> None:
     if talk.route.server == "litellm":
         asked = "SCRIPT " + json.dumps({"words": 2, "tools": [["current_time", "{}"]], "note": user})
     events = client.create(asked)
-    told = answers(events)
+    replies = answers(events)
     if talk.route.server == "litellm":
-        assert told == ["w0 w1 ", "Done."]
+        assert replies == ["w0 w1 ", "Done."]
     elif talk.route.server == "aimock":
-        assert told[-1] == "The tool has answered."
+        assert replies[-1] == "The tool has answered."
     else:
         # It lists what it was asked, and so what the tool said: a time, which no description has.
         asked_for = http.get(f"{talk.server.url.removesuffix('/v1')}/_llmock/requests").text
         assert re.search(r"\d{4}, \d\d:\d\d UTC", asked_for)
     # The history with a call in it is taken, too.
-    assert answers(client.say(thread_id_of(events), "Thank you"))
+    assert answers(client.post_message(thread_id_of(events), "Thank you"))
 
 
 REFUSALS = {

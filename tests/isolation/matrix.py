@@ -19,7 +19,7 @@ from sqlalchemy import URL
 
 from chatkit_postgres.auth.tokens import TokenRules, mint
 from chatkit_postgres.store.ids import new_id
-from tests.isolation.world import World
+from tests.isolation.user_data import UserData
 from tests.support.processes import message
 
 SECRET = "i" * 48
@@ -28,7 +28,7 @@ RULES = TokenRules(issuer="https://issuer.example")
 Params = dict[str, Any]
 Path = tuple[str | int, ...]
 
-OWN: dict[str, Callable[[World], Params]] = {
+OWN: dict[str, Callable[[UserData], Params]] = {
     "threads.get_by_id": lambda w: {"thread_id": w.thread},
     "threads.list": lambda w: {"after": w.other_thread, "limit": 5},
     "threads.create": lambda w: {"input": message("Hello") | {"attachments": [w.attachment]}},
@@ -142,8 +142,8 @@ class Matrix:
         self,
         client: httpx2.AsyncClient,
         database: asyncpg.Connection,
-        own: World,
-        victim: World,
+        own: UserData,
+        victim: UserData,
         calls: Callable[[], Awaitable[int]],
     ) -> None:
         self.client = client
@@ -167,8 +167,8 @@ class Matrix:
         return str(await self.database.fetchval(self.everything, self.victim.user))
 
     @staticmethod
-    def token_of(world: World) -> str:
-        return mint(SECRET, world.user, seconds=600, rules=RULES)
+    def token_of(user_data: UserData) -> str:
+        return mint(SECRET, user_data.user, seconds=600, rules=RULES)
 
     async def check(self, operation: str) -> None:
         """Raises AssertionError that says what a stranger could see or do."""
@@ -204,11 +204,13 @@ class Matrix:
         for slot in slots:
             kind, absent = str(at(own, slot)).partition("_")[0], {slot: self._absent(at(own, slot))}
             where = ".".join(map(str, slot))
-            for name, world in (("own", self.own), ("foreign", self.victim)):
-                deleted = {"thr": world.deleted_thread, "atc": world.deleted_attachment}.get(kind, world.deleted_item)
+            for name, user_data in (("own", self.own), ("foreign", self.victim)):
+                deleted = {"thr": user_data.deleted_thread, "atc": user_data.deleted_attachment}.get(
+                    kind, user_data.deleted_item
+                )
                 yield f"{name} deleted {where}", {slot: deleted}, absent
                 if kind not in {"thr", "atc"}:
-                    yield f"{name} {where} under own other thread", {slot: world.other_message}, absent
+                    yield f"{name} {where} under own other thread", {slot: user_data.other_message}, absent
             # An empty cursor is no cursor.
             for wrong in MALFORMED[slot[-1] == "after" :]:
                 yield f"malformed {where} {wrong[:10]!r}", {slot: wrong}, None

@@ -39,7 +39,7 @@ from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import attachments, items, threads, turns
 from chatkit_postgres.store.sql import history as history_sql
 from tests.isolation.matrix import Matrix, Params
-from tests.isolation.world import World
+from tests.isolation.user_data import UserData
 from tests.support.assistants import press
 from tests.support.items import assistant_message
 from tests.support.processes import message, parse_events
@@ -174,20 +174,20 @@ def _absent(name: str, value: Any) -> Any:
     return uuid.uuid4().hex if is_id else value
 
 
-async def _answer_that_is_judged(world: World, store: DatabaseStore) -> None:
+async def _answer_that_is_judged(user_data: UserData, store: DatabaseStore) -> None:
     session = WriteSession("threads.retry_after_item", awaits_verdict=True)
-    context = RequestContext(user_id=world.user, session=session)
-    await store.turns.open_retry(world.other_thread, world.other_message, context)
-    draft = assistant_message(world.other_thread, new_id("message"), "judged")
-    await store.add_thread_item(world.other_thread, draft, context)
-    await store.writer.publish_answer(world.other_thread, context)
+    context = RequestContext(user_id=user_data.user, session=session)
+    await store.turns.open_retry(user_data.other_thread, user_data.other_message, context)
+    draft = assistant_message(user_data.other_thread, new_id("message"), "judged")
+    await store.add_thread_item(user_data.other_thread, draft, context)
+    await store.writer.publish_answer(user_data.other_thread, context)
     await store.turns.finish(context, Outcome("completed"))
 
 
 async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers) -> None:
     """The owner uses everything there is, so that every statement of the store runs. Ends at the first finding."""
-    world = matrix.victim
-    token = matrix.token_of(world)
+    user_data = matrix.victim
+    token = matrix.token_of(user_data)
 
     async def ask(operation: str, params: Params, key: str | None = None) -> list[dict[str, Any]]:
         headers = {"Authorization": f"Bearer {token}"} | ({"Idempotency-Key": key} if key else {})
@@ -196,43 +196,43 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
         assert response.status_code == 200, response.text
         return parse_events(response.text)
 
-    def say(words: str) -> Params:
+    def message_input(words: str) -> Params:
         return {"input": message(words)}
 
-    created = await ask("threads.create", say("slowly"), key="first")
+    created = await ask("threads.create", message_input("slowly"), key="first")
     thread_id = created[0]["thread"]["id"]
-    assert await ask("threads.create", say("slowly"), key="first")
+    assert await ask("threads.create", message_input("slowly"), key="first")
     first = next(event["item"]["id"] for event in created if event["type"] == "thread.item.done")
     # A newer message takes the thread from an older one.
-    older = asyncio.create_task(ask("threads.add_user_message", {"thread_id": thread_id, **say("slowly")}))
+    older = asyncio.create_task(ask("threads.add_user_message", {"thread_id": thread_id, **message_input("slowly")}))
     await asyncio.sleep(0.2)
-    await ask("threads.add_user_message", {"thread_id": thread_id, **say("now")})
+    await ask("threads.add_user_message", {"thread_id": thread_id, **message_input("now")})
     await older
     await ask("threads.retry_after_item", {"thread_id": thread_id, "item_id": first})
-    await ask("threads.add_user_message", {"thread_id": thread_id, **say("ask")})
+    await ask("threads.add_user_message", {"thread_id": thread_id, **message_input("ask")})
     await ask("threads.add_client_tool_output", {"thread_id": thread_id, "result": 1})
-    press_it = {"thread_id": world.thread, "item_id": world.widget, "action": {"type": "press"}}
+    press_it = {"thread_id": user_data.thread, "item_id": user_data.widget, "action": {"type": "press"}}
     for operation, params in (
-        ("threads.list", {"limit": 2, "order": "asc", "after": world.thread}),
+        ("threads.list", {"limit": 2, "order": "asc", "after": user_data.thread}),
         ("threads.list", {"limit": 2}),
-        ("items.list", {"thread_id": world.thread, "order": "asc", "after": world.message}),
-        ("items.feedback", {"thread_id": world.thread, "item_ids": [world.answer], "kind": "negative"}),
-        ("threads.get_by_id", {"thread_id": world.thread}),
-        ("items.list", {"thread_id": world.thread}),
+        ("items.list", {"thread_id": user_data.thread, "order": "asc", "after": user_data.message}),
+        ("items.feedback", {"thread_id": user_data.thread, "item_ids": [user_data.answer], "kind": "negative"}),
+        ("threads.get_by_id", {"thread_id": user_data.thread}),
+        ("items.list", {"thread_id": user_data.thread}),
         ("threads.sync_custom_action", press_it),
         ("threads.custom_action", press_it),
-        ("threads.update", {"thread_id": world.thread, "title": "Another"}),
+        ("threads.update", {"thread_id": user_data.thread, "title": "Another"}),
     ):
         await ask(operation, params)
     # A turn of this thread lost its process an hour ago.
     await matrix.database.execute(
         "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, heartbeat_at)"
         " VALUES ($1, $2, $3, 'threads.create', now() - interval '1 hour')",
-        *(world.user, session_uuid(world.thread), uuid.uuid4()),
+        *(user_data.user, session_uuid(user_data.thread), uuid.uuid4()),
     )
-    await store.turns.close_stale(world.thread, world.context, stale_seconds=60)
-    await store.load_item(world.thread, world.answer, world.context)
-    await _answer_that_is_judged(world, store)
+    await store.turns.close_stale(user_data.thread, user_data.context, stale_seconds=60)
+    await store.load_item(user_data.thread, user_data.answer, user_data.context)
+    await _answer_that_is_judged(user_data, store)
     # What others use is not counted.
     await matrix.database.execute(
         "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"
@@ -240,7 +240,7 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
         *(matrix.own.user, uuid.uuid4()),
     )
     usage = await matrix.client.get("/api/usage", headers={"Authorization": f"Bearer {token}"})
-    turns = await matrix.database.fetchval("SELECT count(*) FROM chat_turns WHERE user_id = $1", world.user)
+    turns = await matrix.database.fetchval("SELECT count(*) FROM chat_turns WHERE user_id = $1", user_data.user)
     assert usage.json()["total"]["turns"] == turns
     # How many files others have not sent is nothing to the owner.
     await matrix.database.execute(
@@ -260,9 +260,9 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     assert (await matrix.client.put(url, content=b"abc")).status_code == 200
     sent = {"input": message("look") | {"attachments": [response.json()["id"]]}}
     await ask("threads.create", sent)
-    brought = {"input": message("look") | {"attachments": [world.attachment]}}
+    brought = {"input": message("look") | {"attachments": [user_data.attachment]}}
     await ask("threads.add_user_message", {"thread_id": thread_id, **brought})
-    mine = FileAttachment(id=world.attachment, name=f"{world.mark}.md", mime_type="text/plain")
-    await store.save_attachment(mine, world.context)
-    await store.delete_attachment(world.attachment, world.context)
+    mine = FileAttachment(id=user_data.attachment, name=f"{user_data.mark}.md", mime_type="text/plain")
+    await store.save_attachment(mine, user_data.context)
+    await store.delete_attachment(user_data.attachment, user_data.context)
     await ask("threads.delete", {"thread_id": thread_id})

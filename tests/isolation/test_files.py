@@ -15,8 +15,8 @@ from sqlalchemy import URL
 from chatkit_postgres.store.ids import new_id
 from tests.faults.harness import NO_CHORES, environment, new_user
 from tests.isolation.matrix import MALFORMED, RULES, SECRET, TABLES, Matrix, connected
-from tests.isolation.world import World
-from tests.support.files import Uploader, objects_in, picture
+from tests.isolation.user_data import UserData
+from tests.support.files import Uploader, image_bytes, objects_in
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, message
 
 ROUTES = [
@@ -57,9 +57,9 @@ class Owner:
 
 def owner(server: ChatProcess, mark: bytes) -> Owner:
     name = new_user()
-    client = ChatClient(server.base_url, Matrix.token_of(World(name, "")))
+    client = ChatClient(server.base_url, Matrix.token_of(UserData(name, "")))
     uploader = Uploader(client)
-    image = picture() + mark
+    image = image_bytes() + mark
     pending = uploader.announce(image, "pending.png", "image/png")
     links = {pending["id"]: [_key(pending["upload_descriptor"]["url"]), _key(pending["preview_url"])]}
     for sends in (False, True):
@@ -107,7 +107,7 @@ async def test_a_stranger_sees_and_changes_no_file(
             answer = client.request(method, url, params={"key": key}, headers=headers, content=body)
             return answer.status_code, answer.content.replace(answer.headers["x-request-id"].encode(), b"")
 
-        token = Matrix.token_of(World(stranger.user, ""))
+        token = Matrix.token_of(UserData(stranger.user, ""))
         tokens = [token] if path == "" else [None, token]
         for held in tokens:
             absent = ask(new_id("attachment"), own_keys[0], held)

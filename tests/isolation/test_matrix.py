@@ -10,7 +10,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 from tests.faults.harness import NO_CHORES, environment, new_user
 from tests.isolation.matrix import OWN, RULES, SECRET, Matrix, connected, id_fields, id_slots, operations
-from tests.isolation.world import World, built
+from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ChatProcess, ModelServer
 
 
@@ -28,7 +28,10 @@ def server(
 async def matrix(server: ChatProcess, shared_database: URL, model_server: ModelServer) -> AsyncIterator[Matrix]:
     pool = Database(shared_database, pool_size=1)
     store = DatabaseStore(pool)
-    own, victim = await built(store, World(new_user(), "MINE")), await built(store, World(new_user(), "SECRET"))
+    own, victim = (
+        await store_user_data(store, UserData(new_user(), "MINE")),
+        await store_user_data(store, UserData(new_user(), "SECRET")),
+    )
     await pool.close()
 
     async def calls() -> int:
@@ -43,13 +46,13 @@ async def matrix(server: ChatProcess, shared_database: URL, model_server: ModelS
 
 def test_every_operation_and_every_id_in_it_has_a_row() -> None:
     assert set(OWN) == set(operations()), "an operation of the protocol has no row in the isolation matrix"
-    world = World("somebody", "MARK")
+    user_data = UserData("somebody", "MARK")
     for name, model in operations().items():
         params = model.model_fields["params"].annotation
         assert isinstance(params, type)
-        named = {tuple(step for step in path if isinstance(step, str)) for path in id_slots(OWN[name](world))}
+        named = {tuple(step for step in path if isinstance(step, str)) for path in id_slots(OWN[name](user_data))}
         assert named == id_fields(params), f"{name}: an id of the request is missing in its row"
-        model.model_validate({"type": name, "params": OWN[name](world)})
+        model.model_validate({"type": name, "params": OWN[name](user_data)})
 
 
 @pytest.mark.parametrize("operation", OWN)

@@ -15,7 +15,7 @@ from chatkit_postgres.settings import load_settings
 from chatkit_postgres.store import DatabaseStore
 from tests.isolation.matrix import OWN, RULES, SECRET, TABLES, Matrix, connected
 from tests.isolation.strangers import STATEMENTS, Strangers, Talkative, owner_lives
-from tests.isolation.world import World, built
+from tests.isolation.user_data import UserData, store_user_data
 
 _COMPARED = re.compile(r"(\w+\.)?user_id = :owner")
 _INSERTED = re.compile(r"(VALUES \(|SELECT ):owner")
@@ -38,7 +38,10 @@ def settings(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def matrix(settings: None, database_url: URL, store: DatabaseStore) -> AsyncIterator[Matrix]:
     """Against the application in this process, so that its statements can be changed."""
-    own, victim = await built(store, World("mallory", "MINE")), await built(store, World("alice", "SECRET"))
+    own, victim = (
+        await store_user_data(store, UserData("mallory", "MINE")),
+        await store_user_data(store, UserData("alice", "SECRET")),
+    )
 
     async def calls() -> int:
         return Talkative.calls
@@ -67,7 +70,7 @@ async def look_everywhere(matrix: Matrix, store: DatabaseStore, database_url: UR
         assert {row["user_id"] for row in owners} <= {"alice", "mallory"}, f"chat_{table} holds rows of nobody"
     for operation in OWN:
         await matrix.check(operation)
-        matrix.own = await built(store, World("mallory", "MINE"))
+        matrix.own = await store_user_data(store, UserData("mallory", "MINE"))
     return strangers.tried
 
 

@@ -104,8 +104,8 @@ def test_two_migrations_at_once_wait_for_each_other(empty_url: URL) -> None:
 def test_a_database_that_newer_code_has_migrated_is_still_served() -> None:
     """Yesterday's replicas serve until the last of them is replaced."""
     wanted = migrations.head_revision()
-    told = {seen: migrations.is_served_by_this_code(seen) for seen in (None, "0001", wanted, "9999")}
-    assert told == {None: False, "0001": False, wanted: True, "9999": True}
+    served = {seen: migrations.is_served_by_this_code(seen) for seen in (None, "0001", wanted, "9999")}
+    assert served == {None: False, "0001": False, wanted: True, "9999": True}
 
 
 @pytest.mark.slow

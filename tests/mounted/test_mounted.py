@@ -20,7 +20,7 @@ from tests.conftest import execute, query
 from tests.faults.harness import environment, script
 from tests.mounted.host import COOKIE, user_of
 from tests.samples.transit import TransitServer
-from tests.support.files import picture
+from tests.support.files import image_bytes
 from tests.support.processes import (
     ROOT,
     ChatProcess,
@@ -90,7 +90,7 @@ def call(client: httpx2.Client, operation: str, **params: Any) -> httpx2.Respons
     return client.post("/chat/api/chatkit", json={"type": operation, "params": params})
 
 
-def say(client: httpx2.Client, text: str, **more: Any) -> list[dict[str, Any]]:
+def post_message(client: httpx2.Client, text: str, **more: Any) -> list[dict[str, Any]]:
     answered = call(client, "threads.create", input=message(text) | more)
     assert answered.status_code == 200, answered.text
     return parse_events(answered.text)
@@ -98,7 +98,7 @@ def say(client: httpx2.Client, text: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_two_users_of_the_host_have_their_own_conversations(host: HostProcess, shared_database: URL) -> None:
     with signed_in(host, "ann") as ann, signed_in(host, "bob") as bob:
-        events = say(ann, "Hello")
+        events = post_message(ann, "Hello")
         assert [item["type"] for item in done_items(events)] == ["user_message", "assistant_message"]
         thread_id = thread_id_of(events)
         assert call(bob, "threads.get_by_id", thread_id=thread_id).status_code == 404
@@ -127,12 +127,12 @@ def test_a_page_of_another_origin_cannot_use_the_hosts_cookie(host: HostProcess)
 
 def test_files_go_through_links_that_know_where_it_is_mounted(host: HostProcess) -> None:
     with signed_in(host, "dora") as dora:
-        data = picture()
+        data = image_bytes()
         made = call(dora, "attachments.create", name="a.png", size=len(data), mime_type="image/png").json()
         upload = made["upload_descriptor"]
         assert upload["url"].startswith(f"{host.chat_url}/api/attachments/")
         assert http.request(upload["method"], upload["url"], content=data).status_code == 200
-        say(dora, "Look", attachments=[made["id"]])
+        post_message(dora, "Look", attachments=[made["id"]])
         described = dora.get(f"/chat/api/attachments/{made['id']}").json()
         links = [value for value in described.values() if isinstance(value, str) and value.startswith("http")]
         assert links
@@ -144,7 +144,7 @@ def test_files_go_through_links_that_know_where_it_is_mounted(host: HostProcess)
 def test_tools_of_mcp_servers_are_there(host: HostProcess, model_server: ModelServer) -> None:
     def names() -> set[str]:
         with signed_in(host, "eve") as eve:
-            say(eve, "Which tools?")
+            post_message(eve, "Which tools?")
         return {tool["function"]["name"] for tool in model_server.calls()[-1]["body"].get("tools", [])}
 
     eventually(lambda: any("sums" in name and "add" in name for name in names()))
@@ -161,7 +161,7 @@ def test_the_clean_up_runs(host: HostProcess, shared_database: URL) -> None:
 
 def test_the_process_is_the_hosts(host: HostProcess) -> None:
     with signed_in(host, "max") as max_:
-        say(max_, "A secret sentence")
+        post_message(max_, "A secret sentence")
     seen = http.get(f"{host.base_url}/process").json()
     assert seen["logging"]
     assert seen["collector"]
@@ -306,4 +306,4 @@ def test_one_server_object_serves_one_application(monkeypatch: pytest.MonkeyPatc
 
 def test_texts_are_whole(host: HostProcess) -> None:
     with signed_in(host, "hal") as hal:
-        assert texts(done_items(say(hal, script(words=4))))[-1].split() == ["w0", "w1", "w2", "w3"]
+        assert texts(done_items(post_message(hal, script(words=4))))[-1].split() == ["w0", "w1", "w2", "w3"]

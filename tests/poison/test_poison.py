@@ -24,7 +24,7 @@ from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
 from tests.isolation.matrix import OWN, Params, Path, at, operations, replaced
-from tests.isolation.world import World, built
+from tests.isolation.user_data import UserData, store_user_data
 from tests.poison.kinds import KINDS, decoded
 from tests.support.items import NAIVE, thread
 from tests.support.processes import ChatProcess, ModelServer, parse_events
@@ -32,7 +32,7 @@ from tests.support.processes import ChatProcess, ModelServer, parse_events
 ITEMS: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 
 SLOT = "@@SLOT@@"
-WORLD = World("nobody", "MARK")
+USER_DATA = UserData("nobody", "MARK")
 
 FULL_MESSAGE: Params = {
     "content": [
@@ -61,10 +61,10 @@ FULL: dict[str, dict[str, Any]] = {
 }
 
 
-def requests_of(world: World) -> dict[str, Params]:
+def requests_of(user_data: UserData) -> dict[str, Params]:
     """Whole bodies, with every optional field there is."""
     return {
-        name: {"type": name, "params": copy.deepcopy(OWN[name](world) | FULL.get(name, {})), "metadata": {"a": "x"}}
+        name: {"type": name, "params": copy.deepcopy(OWN[name](user_data) | FULL.get(name, {})), "metadata": {"a": "x"}}
         for name in operations()
     }
 
@@ -81,7 +81,7 @@ def slots(value: Any, path: Path = ()) -> Iterator[Path]:
         yield path
 
 
-PLACES = [(name, path) for name, body in requests_of(WORLD).items() for path in slots(body)]
+PLACES = [(name, path) for name, body in requests_of(USER_DATA).items() for path in slots(body)]
 
 
 def poisoned(body: Params, path: Path, raw: bytes) -> bytes:
@@ -106,12 +106,12 @@ def client(server: ChatProcess) -> Iterator[httpx2.Client]:
 
 
 class Poisoner:
-    def __init__(self, client: httpx2.Client, database: URL, world: World) -> None:
+    def __init__(self, client: httpx2.Client, database: URL, user_data: UserData) -> None:
         self.client = client
         self.database = database
-        self.world = world
+        self.user_data = user_data
         self.headers = {
-            "Authorization": f"Bearer {mint(SECRET, world.user, seconds=600)}",
+            "Authorization": f"Bearer {mint(SECRET, user_data.user, seconds=600)}",
             "Content-Type": "application/json",
         }
         self.accepted = 0
@@ -143,7 +143,7 @@ class Poisoner:
             self.call("items.list", thread_id=found["id"], limit=100)
             self.call("threads.get_by_id", thread_id=found["id"])
         for row in query(
-            self.database, f"SELECT item::text AS item FROM chat_messages WHERE user_id = '{self.world.user}'"
+            self.database, f"SELECT item::text AS item FROM chat_messages WHERE user_id = '{self.user_data.user}'"
         ):
             ITEMS.validate_json(row["item"])
 
@@ -151,9 +151,9 @@ class Poisoner:
 @pytest.fixture
 async def poisoner(client: httpx2.Client, shared_database: URL) -> Poisoner:
     database = Database(shared_database, pool_size=1)
-    world = await built(DatabaseStore(database), World(new_user(), "MARK"))
+    user_data = await store_user_data(DatabaseStore(database), UserData(new_user(), "MARK"))
     await database.close()
-    return Poisoner(client, shared_database, world)
+    return Poisoner(client, shared_database, user_data)
 
 
 def test_the_table_is_long_enough() -> None:
@@ -165,7 +165,7 @@ def test_the_table_is_long_enough() -> None:
     ("operation", "path"), PLACES, ids=lambda part: part if isinstance(part, str) else ".".join(map(str, part))
 )
 def test_poison_is_refused_or_harmless(poisoner: Poisoner, operation: str, path: Path) -> None:
-    body = requests_of(poisoner.world)[operation]
+    body = requests_of(poisoner.user_data)[operation]
     for name, raw in KINDS.items():
         poisoner.send(poisoned(body, path, raw), f"{operation} {path} {name}")
     poisoner.check_all_is_readable()
@@ -197,7 +197,7 @@ def is_equal(read: Any, sent: Any) -> bool:
     ids=lambda path: ".".join(map(str, path)),
 )
 def test_what_is_accepted_is_read_back_equal(poisoner: Poisoner, path: Path) -> None:
-    body = requests_of(poisoner.world)["threads.create"]
+    body = requests_of(poisoner.user_data)["threads.create"]
     equal = 0
     for name, raw in KINDS.items():
         response = poisoner.send(poisoned(body, path, raw), name)
@@ -258,14 +258,14 @@ JSON = st.recursive(
 def test_whatever_else_is_refused_or_harmless(poisoner: Poisoner, data: st.DataObject) -> None:
     operation, path = data.draw(st.sampled_from(PLACES))
     raw = json.dumps(data.draw(JSON)).encode()
-    poisoner.send(poisoned(requests_of(poisoner.world)[operation], path, raw), f"{operation} {path} {raw!r}")
+    poisoner.send(poisoned(requests_of(poisoner.user_data)[operation], path, raw), f"{operation} {path} {raw!r}")
 
 
 def test_all_is_readable_after_random_requests(poisoner: Poisoner) -> None:
     @settings(max_examples=60, deadline=None)
     @given(JSON)
     def send(value: Any) -> None:
-        body = requests_of(poisoner.world)["threads.add_user_message"]
+        body = requests_of(poisoner.user_data)["threads.add_user_message"]
         raw = json.dumps(value).encode()
         poisoner.send(poisoned(body, ("params", "input", "content", 1, "data", "name"), raw), repr(raw))
 

@@ -34,7 +34,7 @@ class Recorded:
         self.settings = settings
         self.server = ChatProcess(directory, **settings).wait_until_ready()
         self.threads: dict[str, tuple[str, str]] = {}
-        self.told: dict[str, list[Event]] = {}
+        self.received: dict[str, list[Event]] = {}
         self.used: set[str] = set()
 
     def client(self, user: str) -> ChatClient:
@@ -47,7 +47,7 @@ class Recorded:
     def stream(self, client: ChatClient, operation: str, key: str, **params: Any) -> list[Event]:
         self.used.add(operation)
         events = client.stream(operation, **params).wait()
-        self.told.setdefault(key, []).extend(events)
+        self.received.setdefault(key, []).extend(events)
         return events
 
     def call(self, client: ChatClient, operation: str, **params: Any) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def types_of(union: Any) -> set[str]:
     return found
 
 
-def shown(told: list[Event]) -> dict[str, dict[str, Any]]:
+def shown(received: list[Event]) -> dict[str, dict[str, Any]]:
     """Items as a front end has them at the end, by id."""
     items: dict[str, dict[str, Any]] = {}
-    for event in without_keys(told):
+    for event in without_keys(received):
         if event["type"] in {"thread.item.done", "thread.item.replaced"}:
             items[event["item"]["id"]] = event["item"]
         elif event["type"] == "thread.item.removed":
@@ -77,9 +77,9 @@ def shown(told: list[Event]) -> dict[str, dict[str, Any]]:
     return items
 
 
-def without_keys(told: Any) -> Any:
+def without_keys(received: Any) -> Any:
     """Addresses of files are renewed now and then."""
-    return json.loads(re.sub(r"\?key=[\w-]+", "", json.dumps(told)))
+    return json.loads(re.sub(r"\?key=[\w-]+", "", json.dumps(received)))
 
 
 def newest(recorded: Recorded, client: ChatClient, thread_id: str, kind: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def act(made: Recorded, client: ChatClient) -> None:
         if operation == "threads.custom_action":
             return made.stream(client, operation, keyword, thread_id=thread(keyword), **sent)
         answer = made.call(client, operation, thread_id=thread(keyword), **sent)
-        made.told[keyword].append({"type": "thread.item.replaced", "item": answer["updated_item"]})
+        made.received[keyword].append({"type": "thread.item.replaced", "item": answer["updated_item"]})
         return answer
 
     assert "Pressed once" in str(press("threads.sync_custom_action", "buttons", "demo.press", {"count": 0}))
@@ -170,24 +170,24 @@ def restarted(recorded: Recorded) -> Recorded:
 def test_what_was_streamed_is_there_after_a_restart(restarted: Recorded, keyword: str) -> None:
     user, thread_id = restarted.threads[keyword]
     items = restarted.client(user).items(thread_id)
-    told = shown(restarted.told[keyword])
+    received = shown(restarted.received[keyword])
     if keyword in NO_ITEMS:
         # What was read of the answer that failed is there as well.
         *items, partial = items
         assert texts([partial])[0].startswith("This answer will not get")
     if keyword == "tool":
         # The front end knows what it has sent; nothing tells it.
-        call = next(item for item in told.values() if item["type"] == "client_tool_call")
-        told[call["id"]] = call | {"status": "completed", "output": {"title": "A page"}}
-    assert without_keys(items) == list(told.values())
+        call = next(item for item in received.values() if item["type"] == "client_tool_call")
+        received[call["id"]] = call | {"status": "completed", "output": {"title": "A page"}}
+    assert without_keys(items) == list(received.values())
 
 
 def test_a_retried_thread_has_the_new_answer_instead_of_the_old(restarted: Recorded) -> None:
     _, thread_id = restarted.threads["card"]
     question, answer = restarted.client("ada").items(thread_id)
     assert question["type"] == "user_message"
-    assert [without_keys(answer)] == list(shown(restarted.told["again"]).values())
-    assert answer["id"] not in shown(restarted.told["card"])
+    assert [without_keys(answer)] == list(shown(restarted.received["again"]).values())
+    assert answer["id"] not in shown(restarted.received["card"])
 
 
 def test_what_was_renamed_and_deleted_stays_so(restarted: Recorded) -> None:
@@ -203,12 +203,12 @@ def test_what_was_renamed_and_deleted_stays_so(restarted: Recorded) -> None:
 
 def test_a_title_appears_while_the_first_answer_streams(recorded: Recorded) -> None:
     for keyword in ("slow", "citation"):
-        kinds = [event["type"] for event in recorded.told[keyword]]
+        kinds = [event["type"] for event in recorded.received[keyword]]
         assert kinds.index("thread.updated") < kinds.index("thread.item.updated")
 
 
 def test_a_workflow_shows_progress_and_every_kind_of_task(recorded: Recorded) -> None:
-    events = recorded.told["workflow"]
+    events = recorded.received["workflow"]
     assert next(event["text"] for event in events if event["type"] == "progress_update") == "Step 1 of 5"
     done = next(item for item in shown(events).values() if item["type"] == "workflow")
     assert {task["type"] for task in done["workflow"]["tasks"]} == types_of(types.Task)
@@ -218,7 +218,7 @@ def test_sources_come_with_their_answer(recorded: Recorded) -> None:
     found = {
         note["source"]["type"]
         for keyword in ("citation", "entity")
-        for item in shown(recorded.told[keyword]).values()
+        for item in shown(recorded.received[keyword]).values()
         if item["type"] == "assistant_message"
         for part in item["content"]
         for note in part["annotations"]
@@ -228,12 +228,12 @@ def test_sources_come_with_their_answer(recorded: Recorded) -> None:
 
 def test_every_operation_event_and_item_was_seen(recorded: Recorded) -> None:
     """A new one in the SDK fails here until the demo shows it."""
-    events = [event for told in recorded.told.values() for event in told]
+    events = [event for received in recorded.received.values() for event in received]
     assert recorded.used | {"threads.list", "threads.get_by_id"} == set(operations())
     assert {event["type"] for event in events} == types_of(types.ThreadStreamEvent)
     updates = {event["update"]["type"] for event in events if event["type"] == "thread.item.updated"}
     assert updates == types_of(types.ThreadItemUpdate)
-    seen = {item["type"] for told in recorded.told.values() for item in shown(told).values()}
+    seen = {item["type"] for received in recorded.received.values() for item in shown(received).values()}
     never_shown = {"hidden_context_item", "sdk_hidden_context", "end_of_turn"}
     assert seen == {kind.model_fields["type"].default for kind in item_types()} - never_shown
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from tests.attachments.conftest import Place, started
 from tests.conftest import query
-from tests.support.files import picture
+from tests.support.files import image_bytes
 from tests.support.processes import (
     ChatClient,
     ModelServer,
@@ -82,7 +82,7 @@ class TestTransit:
             if part["role"] == "tool"
         ]
         assert "Ash, Birch" in outputs
-        second = client.say(thread_id, use("add_station", line="blue", name="Dogwood"))
+        second = client.post_message(thread_id, use("add_station", line="blue", name="Dogwood"))
         (effect,) = of_type(second, "client_effect")
         assert (effect["name"], effect["data"]) == ("station_added", {"name": "Dogwood"})
         assert len(client.items(thread_id)) == 6
@@ -127,7 +127,7 @@ class TestLounge:
         assert effect["data"] == {"name": "Pixel"}
         # Hidden from the client, and known to the model with the next message.
         assert "<CHOSEN>" not in json.dumps([after, client.items(thread_id)])
-        client.say(thread_id, f"In a box, {thread_id}.")
+        client.post_message(thread_id, f"In a box, {thread_id}.")
         asked = [json.dumps(call["body"]) for call in lounge.model.calls()]
         assert any("<CHOSEN>Pixel</CHOSEN>" in body and thread_id in body for body in asked)
         assert "Pixel (chosen)" in json.dumps(client.items(thread_id))
@@ -217,10 +217,10 @@ class TestNewsroom:
 class TestStudio:
     def test_an_image_is_drawn_and_stored_as_a_file(self, studio: Place) -> None:
         client = studio.user().client
-        final = picture(size=(200, 100))
+        final = image_bytes(size=(200, 100))
         order = {
             "image": base64.b64encode(final).decode(),
-            "partials": [base64.b64encode(picture(size=(20, 10))).decode()],
+            "partials": [base64.b64encode(image_bytes(size=(20, 10))).decode()],
         }
         events = client.events("threads.create", input=message(f"DRAW {json.dumps(order)}"))
         (drawn,) = [item for item in done_items(events) if item["type"] == "generated_image"]
@@ -230,7 +230,7 @@ class TestStudio:
 
     def test_attachments_reach_the_model(self, studio: Place) -> None:
         user = studio.user()
-        image = user.ready(picture(), "a.png", "image/png")
+        image = user.ready(image_bytes(), "a.png", "image/png")
         note = user.ready(b"Words in a file.", "a.txt", "text/plain")
         given = message("What is this?") | {"attachments": [image, note]}
         user.client.events("threads.create", input=given)

@@ -41,7 +41,7 @@ from chatkit.types import (
 from chatkit_postgres.assistant.models import DemoModels
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from tests.support.chat import create, delta, message, say
+from tests.support.chat import add_message, create, delta, message
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 
 
@@ -177,7 +177,7 @@ class TestStreams:
     async def test_what_is_raised_before_the_answer_breaks_the_stream(self, store: DatabaseStore) -> None:
         """Why the first event is pulled before the headers are sent."""
         with pytest.raises(NotFoundError):
-            await streamed(Plain(store), say("thr_nowhere", "Hello"))
+            await streamed(Plain(store), add_message("thr_nowhere", "Hello"))
 
     async def test_a_cancelled_stream_leaves_hidden_context_behind(self, store: DatabaseStore) -> None:
         """Which after a client tool call blocks its output; we override it."""

@@ -83,8 +83,8 @@ async def served(store: DatabaseStore, model: ModelServer) -> AsyncIterator[http
             await client.close()
 
 
-async def events_of(client: httpx2.AsyncClient, thread_id: str | None, words: str) -> AsyncIterator[dict[str, Any]]:
-    params: dict[str, Any] = {"input": message(words)}
+async def events_of(client: httpx2.AsyncClient, thread_id: str | None, text: str) -> AsyncIterator[dict[str, Any]]:
+    params: dict[str, Any] = {"input": message(text)}
     if thread_id is not None:
         params["thread_id"] = thread_id
     asked = {"type": "threads.add_user_message" if thread_id else "threads.create", "params": params}
@@ -94,14 +94,14 @@ async def events_of(client: httpx2.AsyncClient, thread_id: str | None, words: st
                 yield json.loads(line[6:])
 
 
-async def say(client: httpx2.AsyncClient, thread_id: str | None, words: str) -> str:
-    events = [event async for event in events_of(client, thread_id, words)]
+async def post_message(client: httpx2.AsyncClient, thread_id: str | None, text: str) -> str:
+    events = [event async for event in events_of(client, thread_id, text)]
     assert [event for event in events if event["type"] == "error"] == []
     return thread_id or str(next(event["thread"]["id"] for event in events if event["type"] == "thread.created"))
 
 
-async def hang_up(client: httpx2.AsyncClient, thread_id: str, words: str, after: str) -> None:
-    async for event in events_of(client, thread_id, words):
+async def hang_up(client: httpx2.AsyncClient, thread_id: str, text: str, after: str) -> None:
+    async for event in events_of(client, thread_id, text):
         if after in json.dumps(event):
             return
 
@@ -132,9 +132,9 @@ async def until(client: httpx2.AsyncClient, thread_id: str, count: int) -> list[
 
 async def test_three_turns_are_three_answers(store: DatabaseStore, model_server: ModelServer) -> None:
     async with served(store, model_server) as client:
-        thread_id = await say(client, None, "one")
-        await say(client, thread_id, "two")
-        await say(client, thread_id, script(words=1, tools=[["current_time", "{}"]]))
+        thread_id = await post_message(client, None, "one")
+        await post_message(client, thread_id, "two")
+        await post_message(client, thread_id, script(words=1, tools=[["current_time", "{}"]]))
         kept = await items(client, thread_id)
     assert [item["type"].removesuffix("_message") for item in kept] == [
         "user",
@@ -145,10 +145,10 @@ async def test_three_turns_are_three_answers(store: DatabaseStore, model_server:
         "assistant",
         "assistant",
     ]
-    said = texts([item for item in kept if item["type"] == "assistant_message"])
-    assert said[2:] == ["w0 ", "Done."]
-    assert "'one'" in said[0]
-    assert "'two'" in said[1]
+    answer_texts = texts([item for item in kept if item["type"] == "assistant_message"])
+    assert answer_texts[2:] == ["w0 ", "Done."]
+    assert "'one'" in answer_texts[0]
+    assert "'two'" in answer_texts[1]
     assert len({item["id"] for item in kept}) == len(kept)
 
 
@@ -158,14 +158,14 @@ async def test_the_partial_answer_of_a_cancelled_stream_is_kept(
 ) -> None:
     """However often; and the conversation goes on."""
     async with served(store, model_server) as client:
-        thread_id = await say(client, None, "one")
+        thread_id = await post_message(client, None, "one")
         for number in range(count):
             await hang_up(client, thread_id, script(words=200, delay=0.01), "w5 ")
             await until(client, thread_id, number + 2)
-        await say(client, thread_id, "two")
-        said = await answers(client, thread_id)
-    assert len(said) == count + 2
-    for partial in said[1:-1]:
+        await post_message(client, thread_id, "two")
+        answer_texts = await answers(client, thread_id)
+    assert len(answer_texts) == count + 2
+    for partial in answer_texts[1:-1]:
         assert partial.startswith("w0 w1 w2 w3 w4 w5 ")
         assert "w199" not in partial
 
@@ -176,7 +176,7 @@ async def test_a_hang_up_at_any_moment_keeps_an_answer_at_most_once(
     """Also where it was being saved just then. (None is kept where the SDK is not told of the hang-up: it is then not
     reading, but waiting to be read.)"""
     async with served(store, model_server) as client:
-        thread_id = await say(client, None, "one")
+        thread_id = await post_message(client, None, "one")
         for number in range(12):
             await hang_up(client, thread_id, script(words=3, note=f"{number}"), ("w2 ", "thread.item.done")[number % 2])
         await store.writer.detached.wait()

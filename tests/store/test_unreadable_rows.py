@@ -24,7 +24,7 @@ from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.unreadable import LOCKED, SENTENCE
-from tests.support.chat import Chat, demo_assistant, rest_of, say
+from tests.support.chat import Chat, add_message, demo_assistant, remaining_events
 from tests.support.items import assistant_message, thread, user_message
 from tests.support.sql import sql_connection
 
@@ -95,7 +95,7 @@ async def test_an_item(store: DatabaseStore, kind: str) -> None:
     assert [item.id for item in history] == ["first", "u", "a", "last"]
     # And a turn goes on, without changing the row.
     before = await stored(store, item_id)
-    events = await Chat(store, demo_assistant()).events(say("t", "Hello"))
+    events = await Chat(store, demo_assistant()).events(add_message("t", "Hello"))
     assert [event for event in events if event["type"] == "error"] == []
     assert await stored(store, item_id) == before
 
@@ -154,7 +154,7 @@ async def test_a_threads_status_is_locked(store: DatabaseStore, status: str) -> 
     assert listed.status == LockedStatus(reason=LOCKED)
     chat = Chat(store, demo_assistant())
     with pytest.raises(ThreadLocked):
-        await rest_of(await chat.start(say("t", "Hello")))
+        await remaining_events(await chat.start(add_message("t", "Hello")))
     answer = await chat.server.answer(ThreadsGetByIdReq(params=ThreadGetByIdParams(thread_id="t")), alice())
     assert [item["id"] for item in json.loads(answer)["items"]["data"]] == ["u"]
 

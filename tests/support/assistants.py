@@ -56,7 +56,7 @@ async def press(_payload: object, _sender: WidgetItem | None, _context: AgentCon
 
 
 def build() -> AgentAssistant:
-    """What the model server says, and a button."""
+    """Streams the model server's response; has an action that replaces a widget."""
     return AgentAssistant(Agent(name="Scripted", instructions="Answer."), actions=[press])
 
 
@@ -86,7 +86,7 @@ async def ask_selection(ctx: RunContextWrapper[AgentContext[RequestContext]], of
 
 
 def build_with_client_tools() -> Agent[AgentContext[RequestContext]]:
-    """Two that may be called at once, tools of its own, and an agent that it hands over to."""
+    """An agent with two client tools that one response may call, two server tools, and a handoff."""
     clerk: Agent[AgentContext[RequestContext]] = Agent(name="Clerk", instructions="Answer.", tools=[echo])
     return Agent(
         name="Asking",
@@ -141,7 +141,7 @@ def build_with_client_tool() -> Agent[AgentContext[RequestContext]]:
     return Agent(name="Looking", instructions="Look.", tools=[look_at_page], tool_use_behavior=stop)
 
 
-def build_with_pictures() -> Agent[AgentContext[RequestContext]]:
+def build_with_images() -> Agent[AgentContext[RequestContext]]:
     tool = ImageGenerationTool(tool_config={"type": "image_generation", "partial_images": 2})
     return Agent(name="Drawing", instructions="Draw.", tools=[tool])
 
@@ -150,7 +150,7 @@ def build_with_pictures() -> Agent[AgentContext[RequestContext]]:
 async def no_poison(
     _context: RunContextWrapper[Any], _agent: Agent[Any], given: str | list[Any]
 ) -> GuardrailFunctionOutput:
-    """Looks at all that the model is given, as guardrails do."""
+    """Checks the whole input of the model, as guardrails do."""
     is_poisoned = "POISON" in json.dumps(given)
     return GuardrailFunctionOutput(Refusal("We do not talk about poison."), tripwire_triggered=is_poisoned)
 
@@ -221,7 +221,7 @@ def build_guarded() -> AgentAssistant:
 async def judged(
     _context: RunContextWrapper[Any], _agent: Agent[Any], given: str | list[Any]
 ) -> GuardrailFunctionOutput:
-    """Asks a model, as guardrails do."""
+    """Runs another agent to judge the input, as guardrails do."""
     verdict = await _run_of_its_own(f"Is this fine? {json.dumps(given)}")
     return GuardrailFunctionOutput(None, tripwire_triggered="You said" not in verdict)
 
@@ -243,7 +243,7 @@ def build_with_runs_of_its_own() -> AgentAssistant:
 
 
 class Brief(Assistant):
-    """Answers every message with one word, at once."""
+    """Responds to every message with one word, without deltas."""
 
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
@@ -256,36 +256,36 @@ class Brief(Assistant):
 
 
 class Echo(Assistant):
-    """Says back what it is told, in pieces; with a question or a call for the client now and then."""
+    """Streams the text of the user's messages back in deltas; some responses add a question or a client tool call."""
 
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         common = {"thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
-        told = " ".join(item.content[0].text for item in history if isinstance(item, UserMessageItem))[-400:]
-        yield ProgressUpdateEvent(text=told[-100:])
+        text = " ".join(item.content[0].text for item in history if isinstance(item, UserMessageItem))[-400:]
+        yield ProgressUpdateEvent(text=text[-100:])
         answer = AssistantMessageItem(id="answer", content=[AssistantMessageContent(text="")], **common)
         yield ThreadItemAddedEvent(item=answer)
-        for start in range(0, len(told), 40):
-            update = AssistantMessageContentPartTextDelta(content_index=0, delta=told[start : start + 40])
+        for start in range(0, len(text), 40):
+            update = AssistantMessageContentPartTextDelta(content_index=0, delta=text[start : start + 40])
             yield ThreadItemUpdatedEvent(item_id=answer.id, update=update)
             await asyncio.sleep(0.002)
-        yield ThreadItemDoneEvent(item=answer.model_copy(update={"content": [AssistantMessageContent(text=told)]}))
-        hidden = HiddenContextItem(id="hidden", content=f"HIDDEN {told}", **common)
+        yield ThreadItemDoneEvent(item=answer.model_copy(update={"content": [AssistantMessageContent(text=text)]}))
+        hidden = HiddenContextItem(id="hidden", content=f"HIDDEN {text}", **common)
         yield ThreadItemDoneEvent(item=hidden)
-        match len(told) % 4:
+        match len(text) % 4:
             case 1:
-                question = StructuredInputFreeform(id="why", question=told)
+                question = StructuredInputFreeform(id="why", question=text)
                 yield ThreadItemDoneEvent(item=StructuredInputItem(id="question", inputs=[question], **common))
             case 2:
-                call = {"id": "call", "call_id": "call", "name": "look", "arguments": {"told": told}}
+                call = {"id": "call", "call_id": "call", "name": "look", "arguments": {"told": text}}
                 yield ThreadItemDoneEvent(item=ClientToolCallItem(**call, **common))
-            case 3 if "fail" in told:
-                raise RuntimeError(told)
+            case 3 if "fail" in text:
+                raise RuntimeError(text)
 
 
 class AsksTheClient(Assistant):
-    """A message is answered with a client tool call and a question; their answers with what they were.
+    """Responds to a message with a question and a client tool call, and to each of their results with its text.
 
     An output of ``"fail"`` fails the turn after half an answer.
     """
@@ -305,11 +305,11 @@ class AsksTheClient(Assistant):
                 )
                 yield ThreadItemDoneEvent(item=call)
             case _:
-                told = last.output if isinstance(last, ClientToolCallItem) else "an answer"
+                text = last.output if isinstance(last, ClientToolCallItem) else "an answer"
                 answer = AssistantMessageItem(
-                    id=context.generate_id("message"), content=[AssistantMessageContent(text=f"Got {told}.")], **common
+                    id=context.generate_id("message"), content=[AssistantMessageContent(text=f"Got {text}.")], **common
                 )
-                if told == "fail":
+                if text == "fail":
                     yield ThreadItemAddedEvent(item=answer)
                     raise RuntimeError("as the output says")
                 yield ThreadItemDoneEvent(item=answer)

@@ -1,4 +1,4 @@
-"""A chat in one process: the parts as ``main`` joins them, without HTTP, and an assistant that follows a script."""
+"""Runs turns in the test's own process, wired as in ``main`` but without HTTP, with a scripted assistant."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -46,12 +46,12 @@ SILENCE = 10
 
 
 def file_store(store: DatabaseStore) -> Attachments:
-    """Files in memory."""
+    """Attachments whose object storage is in memory."""
     return Attachments(store, ObjectStorage(MemoryStore()), Links("s" * 32, seconds=3600, upload_seconds=900))
 
 
 class Chat:
-    """The parts as ``main`` joins them, without HTTP."""
+    """The store, server and turn runner, wired as in ``main``."""
 
     def __init__(
         self,
@@ -71,57 +71,57 @@ class Chat:
         return await self.runner.start(self.server.stream(request, context, draft), context, draft)
 
     async def events(self, request: StreamingReq) -> list[dict[str, Any]]:
-        return await rest_of(await self.start(request))
+        return await remaining_events(await self.start(request))
 
 
 def demo_assistant() -> AgentAssistant:
-    """The default agent on the demo model, without its pauses."""
+    """The default agent on the demo model, without pauses between deltas."""
     assistant = AgentAssistant(build())
     assistant.prepare(DemoModels(seconds_per_word=0), Choices())
     return assistant
 
 
-async def rest_of(turn: RunningTurn) -> list[dict[str, Any]]:
-    """All events of a turn, once it is over."""
+async def remaining_events(turn: RunningTurn) -> list[dict[str, Any]]:
+    """Waits until the turn ends; returns all of its events."""
     reader, received = turn.buffer.read_from_start(), b""
     while frames := await reader.read(SILENCE):
         received += frames
     return parse_events(received.decode())
 
 
-async def said(turn: RunningTurn, words: bytes) -> None:
+async def wait_for_text(turn: RunningTurn, text: bytes) -> None:
     reader, received = turn.buffer.read_from_start(), b""
-    while words not in received:
+    while text not in received:
         received += await reader.read(SILENCE) or b""
 
 
-def create(words: str) -> ThreadsCreateReq:
-    return ThreadsCreateReq(params=ThreadCreateParams(input=_input(words)))
+def create(text: str) -> ThreadsCreateReq:
+    return ThreadsCreateReq(params=ThreadCreateParams(input=_input(text)))
 
 
-def say(thread_id: str, words: str) -> ThreadsAddUserMessageReq:
-    return ThreadsAddUserMessageReq(params=ThreadAddUserMessageParams(input=_input(words), thread_id=thread_id))
+def add_message(thread_id: str, text: str) -> ThreadsAddUserMessageReq:
+    return ThreadsAddUserMessageReq(params=ThreadAddUserMessageParams(input=_input(text), thread_id=thread_id))
 
 
-def _input(words: str) -> UserMessageInput:
+def _input(text: str) -> UserMessageInput:
     return UserMessageInput(
-        content=[UserMessageTextContent(text=words)], attachments=[], inference_options=InferenceOptions()
+        content=[UserMessageTextContent(text=text)], attachments=[], inference_options=InferenceOptions()
     )
 
 
-def message(item_id: str, words: str = "") -> AssistantMessageItem:
+def message(item_id: str, text: str = "") -> AssistantMessageItem:
     return AssistantMessageItem(
-        id=item_id, thread_id="?", created_at=NAIVE, content=[AssistantMessageContent(text=words)]
+        id=item_id, thread_id="?", created_at=NAIVE, content=[AssistantMessageContent(text=text)]
     )
 
 
-def delta(item_id: str, words: str) -> ThreadItemUpdatedEvent:
-    update = AssistantMessageContentPartTextDelta(content_index=0, delta=words)
+def delta(item_id: str, text: str) -> ThreadItemUpdatedEvent:
+    update = AssistantMessageContentPartTextDelta(content_index=0, delta=text)
     return ThreadItemUpdatedEvent(item_id=item_id, update=update)
 
 
 class Scripted(Assistant):
-    """Yields the given events; an exception is raised, an asyncio.Event waited for."""
+    """Yields the given events; raises a given exception; waits for a given ``asyncio.Event``."""
 
     def __init__(self, *script: ThreadStreamEvent | Exception | asyncio.Event) -> None:
         self.script = script

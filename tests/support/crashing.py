@@ -1,7 +1,7 @@
-"""An assistant whose server kills itself at one step of a file's life, named in ``CRASH``.
+"""Kills the server at one step of an upload or a removal; the variable ``CRASH`` names the step.
 
-Everything else is as in production: the step is found by watching what the application asks its storage and its
-database for.
+Everything else is as in production: the step is recognised by the calls of the object storage and the statements of the
+database.
 """
 
 import os
@@ -18,7 +18,7 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-# After which statement, or after which call of the storage.
+# The server dies after this statement, or after this call of the object storage.
 STATEMENTS = {
     "ready": "finish_upload",
     "marked": "delete_attachment",

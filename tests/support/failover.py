@@ -1,4 +1,4 @@
-"""Two real PostgreSQL servers, of which the second follows the first; and an address that can be moved between them."""
+"""Starts a PostgreSQL primary with a standby, and a TCP proxy that can be moved from one to the other."""
 
 import asyncio
 import shutil
@@ -21,7 +21,7 @@ START_SECONDS = 30
 
 
 class Server:
-    """On a port of 127.0.0.1, and on a socket for the tests."""
+    """A PostgreSQL server on a port of 127.0.0.1, and on a Unix socket for the tests."""
 
     def __init__(self, directory: Path, binaries: Path | None) -> None:
         found = find_binaries(binaries)
@@ -47,8 +47,8 @@ class Server:
         self._user.run([*command, "-E", "UTF8", "--locale=C", "--no-instructions"], check=True)
 
     def copy_of(self, other: "Server") -> None:
-        """A standby of the other, which must not be running."""
-        # By the account that is to own it.
+        """Copies the cluster of the other server, which must not be running, and makes this one its standby."""
+        # The account that copies the cluster owns the copy.
         self._user.run(["cp", "-a", str(other.cluster), str(self.cluster)], check=True)
         self.stand_by()
 
@@ -58,7 +58,7 @@ class Server:
     def start(self, **settings: str) -> None:
         settings |= {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.directory)}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        # The socket's name has a port in it, which must be the same for both.
+        # The name of the socket contains the port; the link gives both servers the same name.
         command = [str(self._programs / "postgres"), "-D", str(self.cluster), "-p", str(self.port), *flags]
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
             self._process = process = self._user.popen(command, log)
@@ -81,9 +81,9 @@ class Server:
         execute(self.url(), "SELECT pg_promote()")
 
     def kill(self) -> None:
-        """As when its machine dies."""
+        """Ends the server as if its machine had died."""
         self._signal(signal.SIGKILL)
-        # Its children notice by themselves, and hold the port until then.
+        # The child processes end by themselves a moment later, and hold the port until then.
         eventually(lambda: not (self.cluster / "postmaster.pid").exists() or not self._children(), START_SECONDS)
 
     def stop(self) -> None:
@@ -110,7 +110,7 @@ class Pair:
         self.first, self.second = Server(directory / "first", binaries), Server(directory / "second", binaries)
         self.first.make()
         self.second.copy_of(self.first)
-        # What is acknowledged is on both.
+        # A commit is acknowledged once both servers have it.
         self.first.start(synchronous_standby_names="*")
         follow = f"host=127.0.0.1 port={self.first.port} user=postgres"
         self.second.start(primary_conninfo=follow, hot_standby="on")
@@ -124,12 +124,12 @@ class Pair:
 
 
 class Address:
-    """A port whose connections go to one server, until it is moved."""
+    """A TCP proxy: its connections go to one server until it is moved to another."""
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.is_frozen = False
-        """Whether what is connected now is lost without a word; new connections are not."""
+        """Whether the open connections pass no more data; new connections are not affected."""
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._frozen: set[asyncio.StreamWriter] = set()

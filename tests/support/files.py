@@ -1,4 +1,4 @@
-"""A real S3 server, files of every kind, and a client that uploads them."""
+"""Starts an S3 server, makes files of every type, and uploads them."""
 
 import io
 import os
@@ -17,7 +17,7 @@ START_SECONDS = 20
 
 
 class S3Server:
-    """rclone, which checks signatures; its buckets are directories."""
+    """Runs ``rclone serve s3``, which verifies signatures; a bucket is a directory."""
 
     key = "test-key"
     secret = "test-secret-of-some-length"
@@ -66,12 +66,12 @@ class S3Server:
 
 
 def objects_in(place: Path) -> set[str]:
-    """What lies in a storage, whichever it is."""
-    # Directories come and go meanwhile, which this way of walking does not mind.
+    """The names of all files in a directory, which may be that of a bucket."""
+    # The server makes and removes directories at the same time; os.walk ignores those that are gone.
     return {str((Path(way) / name).relative_to(place)) for way, _, names in os.walk(place) for name in names}
 
 
-def picture(kind: str = "PNG", size: tuple[int, int] = (60, 40), *, mode: str = "RGB") -> bytes:
+def image_bytes(kind: str = "PNG", size: tuple[int, int] = (60, 40), *, mode: str = "RGB") -> bytes:
     made = io.BytesIO()
     color = (200, 30, 30) if mode == "RGB" else (200, 30, 30, 128)
     Image.new(mode, size, color).save(made, kind)
@@ -79,7 +79,7 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (60, 40), *, mode: str = 
 
 
 def pdf(text: str) -> bytes:
-    """One page that says something."""
+    """A PDF of one page with the text."""
     stream = f"BT /F1 24 Tf 20 100 Td ({text}) Tj ET".encode()
     parts = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -101,7 +101,7 @@ def pdf(text: str) -> bytes:
 
 
 def docx(text: str) -> bytes:
-    """What the first bytes of a Word document look like."""
+    """A ZIP archive that begins like a Word document."""
     import zipfile  # noqa: PLC0415 - used here alone
 
     made = io.BytesIO()
@@ -112,7 +112,7 @@ def docx(text: str) -> bytes:
 
 
 class Uploader:
-    """One user's way of bringing files."""
+    """Uploads files as one user."""
 
     def __init__(self, client: ChatClient) -> None:
         self.client = client
@@ -123,7 +123,7 @@ class Uploader:
         return self.client.post("attachments.create", name=name, size=size, mime_type=kind).json()
 
     def send(self, described: dict[str, Any], data: bytes, how: str = "PUT") -> httpx2.Response:
-        """Without a cookie or a header of ours."""
+        """Uploads to the signed URL, without a cookie or a token."""
         url = described["upload_descriptor"]["url"]
         if how == "form":
             return http.post(url, files={"file": ("ignored.exe", data, "application/x-ignored")})
@@ -134,7 +134,7 @@ class Uploader:
         return http.post(url, files={"file": (name, data, kind)}, headers=self.client.headers)
 
     def ready(self, data: bytes = b"Hello.", name: str = "a.txt", kind: str = "text/plain") -> str:
-        """The id of a file that was uploaded."""
+        """Uploads a file; returns its id."""
         described = self.announce(data, name, kind)
         response = self.send(described, data)
         assert response.status_code == 200, response.text
@@ -148,6 +148,6 @@ class Uploader:
 
 
 def peak_memory(pid: int) -> int:
-    """Bytes, as Linux counts them."""
+    """The peak resident memory of a process in bytes, as Linux counts it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""Signs whatever it is told to, as an issuer or an attacker would; nothing of it goes through the code under test."""
+"""Signs any header and claims, as an issuer or an attacker would, without the code under test."""
 
 import base64
 import hashlib
@@ -28,12 +28,12 @@ def document(value: Any) -> bytes:
 
 
 def changed(made: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """With the changes; a member that is given as ``...`` is left out."""
+    """Applies the changes; a member whose value is ``...`` is removed."""
     return {name: value for name, value in (made | changes).items() if value is not ...}
 
 
 class Forge(Protocol):
-    """One key pair of an issuer."""
+    """A key pair that signs tokens."""
 
     algorithm: str
     kid: str
@@ -43,7 +43,7 @@ class Forge(Protocol):
     def jwk(self, **changes: Any) -> dict[str, Any]: ...
 
     def other(self, kid: str) -> "Forge":
-        """A key pair of somebody else, for the same algorithm."""
+        """Another key pair for the same algorithm."""
         ...
 
 
@@ -66,7 +66,7 @@ def token(forge: Forge, head: Any = None, body: Any = None) -> str:
 
 
 def signed_as_is(forge: Forge, first: str, second: str) -> str:
-    """Over parts that are not canonical."""
+    """Signs parts that are not in canonical base64url."""
     return f"{first}.{second}.{b64(forge.raw(f'{first}.{second}'.encode()))}"
 
 

@@ -1,4 +1,4 @@
-"""Examples of every thread item, generated from the SDK's own models: a new type or variant joins by itself."""
+"""Generates examples of every thread item from the SDK's own models, so that a new type or variant is included."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from chatkit.types import (
 )
 from polyfactory.factories.pydantic_factory import ModelFactory
 
-# Naive as the SDK's own, and an hour that does not exist in Berlin.
+# Naive, as the SDK's times are; this hour does not exist in Berlin.
 NAIVE = datetime.fromisoformat("2026-03-29T02:30:00.123456")
 
 
@@ -29,7 +29,7 @@ def item_types() -> Sequence[type[types.ThreadItemBase]]:
 
 
 def examples_of(item_type: type[types.ThreadItemBase], thread_id: str) -> list[ThreadItem]:
-    """One item for each variant of the type's fields."""
+    """Returns one item for each variant of the type's fields."""
     if item_type is WidgetItem:
         return [*_widget_items(thread_id)]
     factory = ModelFactory.create_factory(item_type, __random_seed__=7, __min_collection_length__=1)
@@ -38,7 +38,7 @@ def examples_of(item_type: type[types.ThreadItemBase], thread_id: str) -> list[T
 
 def _widget_items(thread_id: str) -> list[WidgetItem]:
     with warnings.catch_warnings():
-        # The SDK would rather have widgets built from templates; what is stored is the same.
+        # The SDK deprecates its widget classes in favour of templates; both are stored in the same form.
         warnings.simplefilter("ignore", DeprecationWarning)
         union, *_ = get_args(widgets.StrictWidgetComponent)
         components = [_component(component) for component in get_args(union)]
@@ -64,7 +64,7 @@ def _widget_items(thread_id: str) -> list[WidgetItem]:
 def _component(component: type[widgets.WidgetComponentBase]) -> widgets.WidgetComponentBase:
     own: dict[str, Any] = {}
     if "children" in component.model_fields:
-        # A widget tree has no bottom of its own.
+        # Generated children would have children without end.
         own["children"] = None if component is widgets.Transition else []
     return ModelFactory.create_factory(component, __random_seed__=7, __min_collection_length__=1).build(**own)
 

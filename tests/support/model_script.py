@@ -1,4 +1,4 @@
-"""What the model of the tests says: decided by the user's last message, a few words or ``SCRIPT {json}``."""
+"""Decides from the user's last message how the scripted model responds: to plain text, or by ``SCRIPT {json}``."""
 
 import json
 import re
@@ -8,10 +8,10 @@ from typing import Any
 USE_THE_TOOL = re.compile(r"use the tool(?: (\w+) (\{.*\}))?")
 TOOL = ("current_time", "{}")
 BETWEEN = "\n\n"
-"""Stands between what was joined."""
+"""Separates user messages that the converter has joined into one."""
 
 Tool = tuple[str, str]
-"""Its name and its arguments."""
+"""The name of a tool and its arguments."""
 
 
 @dataclass
@@ -19,37 +19,37 @@ class Script:
     words: int = 0
     """How many words to stream: ``w0 w1 w2 ...``."""
     delay: float = 0.0
-    """Seconds between them."""
+    """Seconds between two words."""
     size: int = 0
-    """Letters in each."""
+    """Letters added to each word."""
     then: str = "stop"
     """``stop``, ``cut`` (the connection breaks), ``hang`` (for ever), ``fail`` (an error event), ``filter`` (cut off by
-    a content filter), ``length`` (cut off), ``close`` (no end is said), ``500`` (at once)."""
+    a content filter), ``length`` (cut off), ``close`` (no final event), ``500`` (an error instead of a stream)."""
     status: int = 0
-    """Of an error answer, at once."""
+    """Status of an error that is sent instead of a stream."""
     failures: int = 0
-    """How many calls get it, before one is answered; 0 for all of them. They are told apart by their note."""
+    """How many calls get that error before one succeeds; 0 for all. Calls with one ``note`` are counted together."""
     retry_after: str = ""
-    """Seconds, in its ``Retry-After``."""
+    """Value of the error's ``Retry-After`` header, in seconds."""
     code: str = "server_error"
     message: str = "as the script says"
-    """Of an error, at once or in the stream."""
+    """Message of an error, instead of a stream or in it."""
     shape: str = "openai"
-    """Of an error at once: ``openai``, ``list`` (Gemini), ``detail`` (FastAPI's), ``text``."""
+    """JSON shape of an error instead of a stream: ``openai``, ``list`` (Gemini), ``detail`` (FastAPI), ``text``."""
     reasoning: str = ""
-    """Thought aloud before the answer."""
+    """Reasoning text that is streamed before the response."""
     refusal: str = ""
-    """Said instead of an answer."""
+    """Refusal that is sent instead of a response."""
     tools: list[Tool] = field(default_factory=list)
-    """Called at once, side by side, after the words; their outputs are answered with ``Done.``"""
+    """Tools that are called in parallel after the words; the response to their outputs is ``Done.``"""
     rounds: int = 1
-    """How often they are called before that."""
+    """How many times the tools are called before ``Done.``"""
     call_ids: list[str] = field(default_factory=list)
-    """Of the tools in each round; without them ``call_0`` and so on, the same in every round."""
+    """Call ids of the tools in each round; by default ``call_0`` and so on, the same in every round."""
     think: str = ""
-    """Said at the head of the text, between the marks of a thought."""
+    """Reasoning that is sent at the beginning of the text, in ``<think>`` tags."""
     note: str = ""
-    """Tells one script from another that says the same."""
+    """Makes a script different from others with the same fields."""
 
     def word(self, number: int) -> str:
         thought = f"<think>{self.think}</think>\n\n" if self.think and number == 0 else ""
@@ -64,8 +64,8 @@ class Script:
 
 
 def script_of(messages: list[dict[str, Any]]) -> Script:
-    """What is asked for; a plain message is answered with a sentence about it, and a tool if it says so."""
-    last = said(messages)[-1]
+    """The script of the last user message; plain text gets a sentence about it, and a tool call if it asks for one."""
+    last = user_texts(messages)[-1]
     if not last.startswith("SCRIPT "):
         text, tool = _reply(messages)
         return _Sentence(text, [tool] if tool is not None else [])
@@ -75,18 +75,19 @@ def script_of(messages: list[dict[str, Any]]) -> Script:
 
 
 class _Sentence(Script):
-    """A script that says given words."""
+    """A script that streams the given text."""
 
     def __init__(self, text: str, tools: list[Tool]) -> None:
-        self._pieces = words(text)
+        self._pieces = split_words(text)
         super().__init__(words=len(self._pieces), delay=0.002, tools=tools)
 
     def word(self, number: int) -> str:
         return self._pieces[number]
 
 
-def said(messages: list[dict[str, Any]]) -> list[str]:
-    """What the user has said, message by message: those that no answer parts come as one, with notes behind them."""
+def user_texts(messages: list[dict[str, Any]]) -> list[str]:
+    """The texts of the user's messages. Messages without a response between them are joined in the request; the context
+    notes at its end are left out."""
     texts = []
     for message in messages:
         if message.get("role") == "user":
@@ -97,7 +98,7 @@ def said(messages: list[dict[str, Any]]) -> list[str]:
 
 
 def last_question(messages: list[dict[str, Any]]) -> int:
-    """The place of the user's last message."""
+    """The index of the last user message."""
     return max((place for place, message in enumerate(messages) if message.get("role") == "user"), default=0)
 
 
@@ -105,12 +106,12 @@ def is_tool_output(message: dict[str, Any]) -> bool:
     return message.get("role") == "tool" or message.get("type") == "function_call_output"
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     return [word + " " for word in text.split(" ")[:-1]] + text.split(" ")[-1:]
 
 
 def _reply(messages: list[dict[str, Any]]) -> tuple[str, Tool | None]:
-    texts = said(messages)
+    texts = user_texts(messages)
     if is_tool_output(messages[-1]):
         return "The tool has answered.", None
     if (asked := USE_THE_TOOL.search(texts[-1])) is not None:

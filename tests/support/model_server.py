@@ -1,13 +1,14 @@
 """A scripted, OpenAI-compatible model server, run in a process of its own: ``python -m tests.support.model_server``.
 
-It prints its port on the first line. What it answers is decided by the last message of the user (``model_script.py``).
-``DRAW {"image": base64, "partials": [base64, ...]}`` draws a picture, by the responses API. Recordings are heard at
-``/v1/audio/transcriptions``: one that begins with ``fail`` and a status is answered with it, any other with its length.
+It prints its port on the first line. The last user message decides the response (``model_script.py``).
+``DRAW {"image": base64, "partials": [base64, ...]}`` generates an image, by the responses API. A transcription at
+``/v1/audio/transcriptions`` contains the size of the recording; one that begins with ``fail`` and a status gets that
+status.
 
-With ``--minimal`` it sends no field that a client can do without, and no ``event:`` line, as careless servers do. With
+With ``--minimal`` it omits every optional field and the ``event:`` lines, as careless servers do. With
 ``--strict`` it refuses what real APIs are known to refuse (``strict_model.py``).
 
-What it was asked, and what it sent when, is kept and handed out at ``GET /calls``.
+``GET /calls`` returns every request, and every piece of text with the time at which it was sent.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.support.model_script import Script, said, script_of
+from tests.support.model_script import Script, script_of, user_texts
 from tests.support.strict_model import refusal_of
 
 IS_MINIMAL = "--minimal" in sys.argv
@@ -38,7 +39,7 @@ DISPENSABLE |= {"output_index", "content_index", "summary_index", "cache_write_t
 calls: list[dict[str, Any]] = []
 _failed: Counter[str] = Counter()
 
-# Of every answer, by both APIs.
+# Token usage of every response, by both APIs.
 USED = {"input": 70, "cached": 20, "output": 50, "reasoning": 5}
 BASE: dict[str, Any] = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": [], "output": []}
 BASE |= {"parallel_tool_calls": True, "tool_choice": "auto", "status": "in_progress"}
@@ -50,8 +51,8 @@ CHAT_USAGE |= {"prompt_tokens_details": {"cached_tokens": 20}, "completion_token
 
 
 class Call:
-    """The log of one request: by which connection it came, when each piece of text left, and whether the client stayed
-    to the end."""
+    """The log of one request: the port of its connection, the time of each piece of text, and whether the client
+    read the stream to its end."""
 
     def __init__(self, api: str, request: Request, body: dict[str, Any]) -> None:
         self.log: dict[str, Any] = {"api": api, "body": body, "sent": [], "ended": None, "finished": False}
@@ -74,7 +75,7 @@ class Call:
 
 
 def _refused(call: Call, script: Script) -> Response | None:
-    """An error at once."""
+    """An error response instead of a stream, if the script or the strict mode wants one."""
     if IS_STRICT and (error := refusal_of(call.log["api"], call.log["body"])) is not None:
         call.log["refused"] = error["message"]
         return JSONResponse({"error": error}, status_code=400)
@@ -140,7 +141,7 @@ async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
         yield chunk(
             {"tool_calls": [{"index": number, "id": script.call_id(number), "type": "function", "function": function}]}
         )
-        # In pieces, as most servers send them.
+        # Most servers send the arguments in several deltas.
         yield chunk({"tool_calls": [{"index": number, "function": {"arguments": arguments[1:]}}]})
     usual = "tool_calls" if script.tools else "stop"
     yield chunk({}, {"filter": "content_filter", "length": "length"}.get(script.then, usual))
@@ -152,7 +153,7 @@ async def _chat_chunks(call: Call, script: Script) -> AsyncIterator[bytes]:
 
 async def responses(request: Request) -> Response:
     body = await request.json()
-    call, last = Call("responses", request, body), said(body["input"])[-1]
+    call, last = Call("responses", request, body), user_texts(body["input"])[-1]
     if last.startswith("DRAW "):
         drawn = _drawing_events(call, **json.loads(last.removeprefix("DRAW ")))
         return StreamingResponse(_framed(drawn), media_type="text/event-stream")
@@ -270,7 +271,7 @@ def _sse(event: dict[str, Any]) -> bytes:
 
 
 def _least(value: Any) -> Any:
-    """Without what can be done without, and without nulls."""
+    """Removes optional fields and nulls."""
     if isinstance(value, dict):
         return {
             name: _least(field) for name, field in value.items() if name not in DISPENSABLE and field not in (None, "")
@@ -290,8 +291,8 @@ app = Starlette(
 
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
-    # uvicorn takes a socket that it is given for a Unix one, and would leave out what it does for TCP: a small write
-    # would wait for the one before it to be acknowledged, some 40 ms.
+    # uvicorn treats a given socket as a Unix socket and does not set TCP_NODELAY: each small write would wait about
+    # 40 ms until the previous one is acknowledged.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     print(listener.getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
     uvicorn.run(app, fd=listener.fileno(), log_level="warning")

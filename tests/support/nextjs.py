@@ -1,4 +1,4 @@
-"""The Next.js example as its users run it: installed, built, started; and a connection that can be cut."""
+"""Installs, builds and starts the Next.js example; and a TCP proxy that can cut a connection."""
 
 import fcntl
 import shutil
@@ -21,11 +21,11 @@ START_SECONDS = 90
 
 
 def build() -> None:
-    """Skips where there is no npm; fails where the app cannot be built."""
+    """Builds the example; skips the test if npm is missing, and fails if the build fails."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed: the Next.js example needs Node 20.11 or newer")
     with (APP / "package.json").open() as alone:
-        # One of the test processes does it.
+        # Only one of the test processes builds it.
         fcntl.flock(alone, fcntl.LOCK_EX)
         _install_and_build()
 
@@ -100,7 +100,7 @@ class NextApp:
 
 
 class Wire:
-    """Passes bytes on to a server on this machine, and cuts the connection in the middle of an answer when told to."""
+    """A TCP proxy for a server on this machine that cuts a connection in the middle of a response on request."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -111,7 +111,7 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_once_at(self, text: bytes) -> None:
-        """The next connection that answers with this is cut there."""
+        """Cuts the next connection whose response contains the text, before that text."""
         self._cut_at = text
 
     def close(self) -> None:
@@ -140,5 +140,5 @@ class Wire:
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        # Each of the two ends is read by one of the two threads, and closed by it.
+        # Each of the two threads closes the socket from which it reads.
         source.close()

@@ -1,4 +1,4 @@
-"""The server and the model server as real processes, and a client that speaks to them over a socket."""
+"""Starts the server and the model server as processes, and talks to them over sockets."""
 
 import atexit
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 import httpx2
 
-from tests.support.warm_processes import Nursery, WarmProcess
+from tests.support.warm_processes import ForkServer, WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
@@ -27,8 +27,8 @@ CAN_BE_WARM = sys.platform == "linux"
 
 Event = dict[str, Any]
 
-# Shared, because every client of its own reads all certificates of the machine first.
-# A connection is given up before the server does so after five seconds, and not at the same moment.
+# Shared, because each new client loads all certificates of the machine.
+# The client closes an idle connection after two seconds; the server would do so after five, perhaps during a request.
 http = httpx2.Client(timeout=60, limits=httpx2.Limits(keepalive_expiry=2))
 
 
@@ -38,19 +38,18 @@ def free_port() -> int:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The caller's environment without settings of a server of theirs."""
+    """The caller's environment without the settings of the caller's own server."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("CHAT_", "OPENAI_", "AWS_")) and name != "DATABASE_URL"
     }
-    # A coverage tool or a shell may have set what a fresh process should not inherit; the rest is ours.
+    # A coverage tool or a shell may have set PYTHONPATH, which a new process must not inherit.
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | variables
 
 
 class ModelServer:
-    """The scripted one. A minimal one sends no field that a client can do without; a strict one refuses what real APIs
-    refuse."""
+    """The scripted model server: a minimal one omits optional fields, a strict one refuses what real APIs refuse."""
 
     def __init__(self, *, is_minimal: bool = False, is_strict: bool = False) -> None:
         flags = [*(["--minimal"] if is_minimal else []), *(["--strict"] if is_strict else [])]
@@ -76,20 +75,20 @@ class ModelServer:
 
 
 @cache
-def nursery() -> Nursery:
-    """One for each process of the test run."""
-    made = Nursery(clean_environment())
+def fork_server() -> ForkServer:
+    """The fork server of this test process."""
+    made = ForkServer(clean_environment())
     atexit.register(made.close)
     return made
 
 
 class ChatProcess:
-    """``serve`` in a directory of its own."""
+    """A server, ``chatkit-postgres serve``, in its own working directory."""
 
     is_warm: ClassVar[bool] = CAN_BE_WARM
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
-        # Plain uvicorn is told apart by its arguments, because keywords are the environment.
+        # Plain uvicorn is chosen by the first argument, because keyword arguments are the environment.
         is_uvicorn = arguments[:1] == ("uvicorn",)
         command = () if is_uvicorn else ("chatkit_postgres", "serve")
         self.directory = directory
@@ -99,10 +98,12 @@ class ChatProcess:
         self._log = self.log_path.open("ab")
         settings = clean_environment(CHAT_LOG_FORMAT="json", **environment)
         self.process: subprocess.Popen[bytes] | WarmProcess
-        # Workers are started from nothing by uvicorn in any case.
+        # uvicorn starts worker processes by itself, never from the fork server.
         if self.is_warm and not is_uvicorn and "--workers" not in arguments:
             ordered = ["serve", *arguments, "--port", str(self.port)]
-            self.process = nursery().start(ordered, cwd=directory, env=settings, out=self.log_path, err=self.log_path)
+            self.process = fork_server().start(
+                ordered, cwd=directory, env=settings, out=self.log_path, err=self.log_path
+            )
             return
         self.process = self._started((*command, *arguments), settings)
 
@@ -129,7 +130,7 @@ class ChatProcess:
                     return self
             time.sleep(0.05)
         log = self.log
-        # Nobody else knows of it yet.
+        # The caller has no reference to this process yet and could not stop it.
         with contextlib.suppress(AssertionError):
             self.stop()
         raise AssertionError(f"the server did not become ready:\n{log}")
@@ -153,13 +154,13 @@ class ChatProcess:
 
 
 class ColdProcess(ChatProcess):
-    """``python -m chatkit_postgres serve``, started from nothing."""
+    """``python -m chatkit_postgres serve``, started without the fork server."""
 
     is_warm = False
 
 
 class Stream:
-    """One connection's view of a turn: what it has read, how it ended."""
+    """Reads one turn's events in a thread; records the events and how the connection ended."""
 
     def __init__(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
         self.events: list[Event] = []
@@ -188,7 +189,7 @@ class Stream:
 
     @property
     def seen(self) -> str:
-        """The text read so far."""
+        """The text of all deltas received so far."""
         return "".join(event["update"].get("delta", "") for event in self.events if "update" in event)
 
     @property
@@ -202,8 +203,8 @@ class Stream:
     def wait_for_text(self, words: int = 1) -> None:
         eventually(lambda: self.seen.count(" ") >= words or not self._thread.is_alive())
 
-    def leave(self) -> None:
-        """Hang up."""
+    def disconnect(self) -> None:
+        """Closes the connection."""
         self._leaving.set()
         self._thread.join(10)
 
@@ -222,7 +223,7 @@ class ChatClient:
         return http.post(self.url, json={"type": operation, "params": params}, headers=self.headers, timeout=30)
 
     def stream(self, operation: str, *, key: str | None = None, **params: Any) -> Stream:
-        """A turn read by a thread, event by event."""
+        """Starts a turn; a thread reads its events."""
         headers = self.headers | ({"Idempotency-Key": key} if key else {})
         return Stream(self.url, {"type": operation, "params": params}, headers)
 
@@ -237,7 +238,7 @@ class ChatClient:
         return http.post(self.url, content=body, headers=self.headers | kind | headers, timeout=30)
 
     def events(self, operation: str, **params: Any) -> list[Event]:
-        """All events of a turn."""
+        """Runs a turn to its end; returns all of its events."""
         response = self.post(operation, **params)
         assert response.status_code == 200, response.text
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -246,7 +247,7 @@ class ChatClient:
     def create(self, text: str) -> list[Event]:
         return self.events("threads.create", input=message(text))
 
-    def say(self, thread_id: str, text: str) -> list[Event]:
+    def post_message(self, thread_id: str, text: str) -> list[Event]:
         return self.events("threads.add_user_message", thread_id=thread_id, input=message(text))
 
     def items(self, thread_id: str) -> list[dict[str, Any]]:
@@ -254,7 +255,7 @@ class ChatClient:
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30, what: str = "it happens") -> None:
-    """Wait for something another process does."""
+    """Waits until a condition holds that another process brings about."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"{what}, within {seconds} s"
@@ -266,9 +267,9 @@ def message(text: str) -> dict[str, Any]:
 
 
 def parse_events(stream: str) -> list[Event]:
-    # Not splitlines(): JSON may hold U+2028, which ends no line of an event stream.
+    # Not splitlines(): JSON may contain U+2028, which does not end a line of an event stream.
     lines = stream.split("\n")
-    # Lines that begin with a colon are heartbeats.
+    # Lines that start with a colon are heartbeats.
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 
 
@@ -285,12 +286,12 @@ def done_items(events: list[Event]) -> list[dict[str, Any]]:
 
 
 def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, to its end."""
+    """Runs a command of the CLI to its end."""
     if not CAN_BE_WARM:
         return run_cold_cli(directory, *arguments, **environment)
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place, "out"), Path(place, "err")
-        process = nursery().start(
+        process = fork_server().start(
             list(arguments), cwd=directory, env=clean_environment(**environment), out=out, err=err
         )
         try:
@@ -303,7 +304,7 @@ def run_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.
 
 
 def run_cold_cli(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The same, started from nothing."""
+    """Runs a command of the CLI without the fork server."""
     return subprocess.run(
         [sys.executable, "-m", "chatkit_postgres", *arguments],
         cwd=directory,

@@ -1,4 +1,4 @@
-"""Threads of every kind of item, with turns that ended in every way, as a store holds them after months."""
+"""Stores random threads with every type of item, and with turns that ended in every state."""
 
 import random
 from typing import Any
@@ -39,7 +39,7 @@ EXAMPLES = [item for kind in item_types() for item in examples_of(kind, "?")]
 
 
 async def random_thread(store: DatabaseStore, user: str, rng: random.Random) -> str:
-    """Returns its id."""
+    """Stores a random thread; returns its id."""
     thread_id = new_id("thread")
     context = RequestContext(user_id=user)
     await store.save_thread(thread(thread_id), context)
@@ -67,7 +67,7 @@ async def _retried(store: DatabaseStore, thread_id: str, item_id: str, user: str
     try:
         await store.turns.open_retry(thread_id, item_id, context)
     except NotFound:
-        # It was part of an answer that was replaced.
+        # An earlier retry has replaced the response that contained the message.
         return
     await _answered(store, thread_id, context, rng)
 
@@ -75,7 +75,7 @@ async def _retried(store: DatabaseStore, thread_id: str, item_id: str, user: str
 async def _answered(store: DatabaseStore, thread_id: str, context: RequestContext, rng: random.Random) -> None:
     for _ in range(rng.randint(0, 4)):
         item = _some_item(thread_id, rng)
-        # Within a turn, what a message brings must have been uploaded.
+        # In a turn, the attachments of a message must have been uploaded.
         own = RequestContext(user_id=context.user_id) if isinstance(item, UserMessageItem) else context
         await store.add_thread_item(thread_id, item, own)
     state, error_code = rng.choice(ENDS)

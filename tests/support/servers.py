@@ -1,4 +1,4 @@
-"""ChatKit servers as people have them, for tests that run with any assistant."""
+"""A ``ChatKitServer`` as teams write one, for tests that run with any assistant."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,7 +18,7 @@ MAX_ITEMS = 100
 
 
 class ScriptedServer(ChatKitServer[Any]):
-    """What the model server says, and a button: as ``tests.support.assistants:build``."""
+    """Does the same as ``tests.support.assistants:build``: streams the model server's response, and has an action."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore())

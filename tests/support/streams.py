@@ -1,4 +1,4 @@
-"""Streams as model servers send them, and what may be wrong with each of them: for tests that read them twice."""
+"""Event streams of model servers, and faulty variants of each, for tests that compare two clients."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ def _responses(*middle: Event, output: Sequence[Event], end: str = "response.com
 
 
 def _message(*parts: Event) -> list[Event]:
-    """A message as the API streams it: announced, part by part in two deltas each, done."""
+    """The events of a message: added, two deltas for each part, done."""
     whole = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": list(parts)}
     events: list[Event] = [
         {
@@ -143,16 +143,16 @@ class Variant:
 
     api: str
     name: str
-    """Says what was changed."""
+    """Describes the change."""
     events: list[Event]
 
 
 OTHERS: tuple[Any, ...] = (None, 7, "unheard_of", [], {}, True, 1.5, 10**12)
-"""In place of a value: null, and one of each type of JSON. For an enum, the text is an unknown value."""
+"""Replacements for a value: null, and a value of each JSON type. For an enum, the string is an unknown value."""
 
 
 def variants() -> Iterator[Variant]:
-    """Each stream with one field of one event removed, retyped, or given an unknown sibling."""
+    """Yields each stream with one field of one event removed, of another type, or with an unknown field beside it."""
     seen: set[tuple[str, str, str]] = set()
     for (api, name), events in STREAMS.items():
         for number, event in enumerate(events):
@@ -193,7 +193,7 @@ def _changed(event: Event, path: tuple[Any, ...], change: Any) -> Event:
 
 
 def frames(events: Sequence[Event], *, named: bool = False, ending: str = "\n", done: bool = True) -> bytes:
-    """As bytes, with or without ``event:`` lines."""
+    """Encodes events as an event stream, with or without ``event:`` lines."""
     lines: list[str] = []
     for event in events:
         if named and event.get("type"):
@@ -205,7 +205,7 @@ def frames(events: Sequence[Event], *, named: bool = False, ending: str = "\n", 
 
 
 def pieces(data: bytes, seed: int | None) -> list[bytes]:
-    """In one piece, or cut at random places."""
+    """The data in one piece, or split at random positions."""
     if seed is None:
         return [data]
     places = random.Random(seed)
@@ -214,7 +214,7 @@ def pieces(data: bytes, seed: int | None) -> list[bytes]:
 
 
 class Served(httpx2.AsyncBaseTransport):
-    """A network on which every request is answered with the same pieces of an event stream."""
+    """An HTTP transport that responds to every request with the same event stream."""
 
     def __init__(self, *body: bytes) -> None:
         self.body: Sequence[bytes] = body

@@ -1,4 +1,4 @@
-"""What real APIs are known to refuse, as rules of the model server's strict mode.
+"""The rules of the model server's strict mode: requests that real APIs are known to refuse.
 
 ``Mistral`` and the chat templates of Llama 2, Gemma and others want roles that alternate; OpenAI wants each call to
 have its output, and ids that are its own and have at most 64 characters; DeepSeek, Groq and older servers want text as
@@ -14,13 +14,13 @@ from typing import Any
 
 MAX_CALL_ID = 64
 FORBIDDEN = "UNSPEAKABLE"
-"""The word that the content filter knows."""
+"""The content filter refuses requests that contain this word."""
 
 Refusal = dict[str, Any]
 
 
 def refusal_of(api: str, body: dict[str, Any]) -> Refusal | None:
-    """The error of the answer, if the request is refused."""
+    """The error with which the request is refused, or ``None``."""
     items = body["messages"] if api == "chat_completions" else body["input"]
     items = [{"role": "user", "content": items}] if isinstance(items, str) else items
     whole = json.dumps(items, ensure_ascii=False)
@@ -61,7 +61,7 @@ def _contents(items: list[dict[str, Any]]) -> Iterator[str]:
     for item in items:
         content = item.get("content")
         if isinstance(content, list) and any(part.get("type") == "output_text" for part in content):
-            # As the responses API itself has sent it.
+            # An item that the responses API itself has sent.
             continue
         if content == "":
             yield f"{item['role']}: content is empty"
@@ -87,7 +87,7 @@ def _chat(messages: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _pairs(messages: list[dict[str, Any]]) -> Iterator[str]:
-    """Each assistant's message with calls is followed by their outputs, in any order."""
+    """Tool calls of an assistant message must be followed by their outputs, in any order."""
     seen: list[str] = []
     waiting: Counter[str] = Counter()
     for message in messages:

@@ -1,10 +1,10 @@
-"""Processes of ours that start at once: forked from one that has imported everything.
+"""Starts servers and commands quickly, by forking a process that has imported everything.
 
-Importing the SDKs takes two seconds of CPU, and the tests start servers and commands by the hundred. One that is
-forked is a process like any other from then on: its own pid, loop, sockets and database connections, killed and waited
-for like any. How they start from nothing is what tests/acceptance/test_lives_of_a_server.py is for.
+Importing the SDKs takes two seconds of CPU, and the tests start hundreds of servers and commands. A forked process is
+like any other: it has its own pid, event loop, sockets and database connections, and is killed and waited for in the
+same way. tests/acceptance/test_lives_of_a_server.py tests a start without the fork server.
 
-``python -m tests.support.warm_processes FD`` is the process that forks; it ends when its socket is closed.
+``python -m tests.support.warm_processes FD`` is the fork server; it ends when its socket is closed.
 """
 
 import gc
@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class WarmProcess:
-    """As much of ``subprocess.Popen`` as the tests use."""
+    """The part of ``subprocess.Popen`` that the tests use."""
 
-    def __init__(self, pid: int, nursery: "Nursery") -> None:
+    def __init__(self, pid: int, fork_server: "ForkServer") -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._ended = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
@@ -41,7 +41,7 @@ class WarmProcess:
         return code
 
     def send_signal(self, number: int) -> None:
-        # Nobody else can have this pid before it was waited for.
+        # The pid cannot be reused before the process has been waited for.
         if self.returncode is None:
             os.kill(self.pid, number)
 
@@ -50,13 +50,13 @@ class WarmProcess:
 
     def _wait(self, seconds: float | None) -> int | None:
         if self.returncode is None and select.select([self._ended], [], [], seconds)[0]:
-            self.returncode = self._nursery.ask({"wait": self.pid})["code"]
+            self.returncode = self._fork_server.ask({"wait": self.pid})["code"]
             os.close(self._ended)
         return self.returncode
 
 
-class Nursery:
-    """The process that forks, seen from a test."""
+class ForkServer:
+    """The test's connection to the fork server."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
@@ -97,7 +97,7 @@ def main() -> None:
 
     _ = (chatkit_postgres, tests.support.assistants, uvloop)
     assert threading.active_count() == 1, "a thread does not come along when its process is forked"
-    # What is there already is not looked through again by each child.
+    # The children's garbage collector need not traverse the imported modules.
     gc.freeze()
     control = socket.socket(fileno=int(sys.argv[1]))
     for line in control.makefile("rb"):

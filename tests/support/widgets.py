@@ -1,4 +1,4 @@
-"""An assistant whose widgets have what the demo's have not; its answers say what came of them."""
+"""An assistant with the widgets that the demo does not have; its responses contain the payloads of their actions."""
 
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -105,12 +105,12 @@ class Shop(Assistant):
 
     @action("order", Anything)
     async def order(self, payload: Anything, _sender: WidgetItem | None, context: Context) -> Events:
-        async for event in says(context, f"order `{_told(payload)}`"):
+        async for event in says(context, f"order `{_as_json(payload)}`"):
             yield event
 
     @action("draft", Anything)
     async def draft(self, payload: Anything, _sender: WidgetItem | None, context: Context) -> Events:
-        async for event in says(context, f"draft `{_told(payload)}`"):
+        async for event in says(context, f"draft `{_as_json(payload)}`"):
             yield event
 
     @action("forget", Anything)
@@ -120,11 +120,11 @@ class Shop(Assistant):
 
     @action("picked", Anything)
     async def picked(self, payload: Anything, _sender: WidgetItem | None, context: Context) -> Events:
-        async for event in says(context, f"picked `{_told(payload)}`"):
+        async for event in says(context, f"picked `{_as_json(payload)}`"):
             yield event
 
 
-def _told(payload: Anything) -> str:
+def _as_json(payload: Anything) -> str:
     return json.dumps(payload.model_dump(), sort_keys=True)
 
 

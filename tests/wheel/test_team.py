@@ -45,7 +45,10 @@ def test_three_turns_and_a_second_user(team: Team, database_url: URL, model_serv
             {"allow_cancel": False}
         ]
         for number, words in enumerate(("two", "three"), start=2):
-            assert answer(client.say(thread_id, words)) == f"You said '{words}', and that is message {number} of yours."
+            assert (
+                answer(client.post_message(thread_id, words))
+                == f"You said '{words}', and that is message {number} of yours."
+            )
         roles = [part["role"] for part in model_server.calls()[-1]["body"]["messages"]]
         assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
         assert len({item["id"] for item in client.items(thread_id)}) == 6
@@ -89,9 +92,9 @@ def test_an_action_and_feedback(team: Team) -> None:
         undeclared = {"type": "counter.reset", "payload": {}}
         refused = client.post("threads.custom_action", thread_id=thread_id, item_id=widget["id"], action=undeclared)
         assert refused.status_code == 422
-        said = done_items(after)[-1]["id"]
-        client.call("items.feedback", thread_id=thread_id, item_ids=[said], kind="negative")
-        assert (team.directory / "feedback.txt").read_text() == f"ada {thread_id} {said} negative\n"
+        answer_id = done_items(after)[-1]["id"]
+        client.call("items.feedback", thread_id=thread_id, item_ids=[answer_id], kind="negative")
+        assert (team.directory / "feedback.txt").read_text() == f"ada {thread_id} {answer_id} negative\n"
     finally:
         assert server.stop() == 0
 
@@ -103,12 +106,12 @@ def test_a_hang_up_keeps_what_was_read(team: Team, model_server: ModelServer, da
         stream = client.stream("threads.create", input=message(words))
         stream.wait_for_text(20)
         seen, thread_id = stream.seen, stream.thread_id
-        stream.leave()
+        stream.disconnect()
         eventually(lambda: query(database_url, "SELECT 1 FROM chat_turns WHERE state = 'running'") == [])
         kept = texts(client.items(thread_id)[1:])[0]
         assert kept.startswith(seen)
         assert sent_by_model(model_server, words).startswith(kept)
-        assert answer(client.say(thread_id, "Still there?")).startswith("You said 'Still there?'")
+        assert answer(client.post_message(thread_id, "Still there?")).startswith("You said 'Still there?'")
         retried = client.events(
             "threads.retry_after_item", thread_id=thread_id, item_id=client.items(thread_id)[2]["id"]
         )
@@ -134,7 +137,7 @@ def test_kill_9_keeps_all_but_the_last_second(team: Team, model_server: ModelSer
         kept = texts(client.items(stream.thread_id)[1:])[0]
         assert must_be_kept
         assert kept.startswith(must_be_kept)
-        assert answer(client.say(stream.thread_id, "Go on")).startswith("You said 'Go on'")
+        assert answer(client.post_message(stream.thread_id, "Go on")).startswith("You said 'Go on'")
     finally:
         assert again.stop() == 0
 
@@ -199,9 +202,9 @@ def test_what_cannot_start_ends_at_once_with_one_message(team: Team) -> None:
     for arguments in ((), WORKERS, ("--reload",)):
         done = team.run("serve", *arguments)
         assert done.returncode == 2, arguments
-        told = [line for line in done.stderr.splitlines() if "nothing_of_that_name" in line]
-        assert len(told) == 1
-        assert f"{broken}:1: ModuleNotFoundError" in told[0]
+        problems = [line for line in done.stderr.splitlines() if "nothing_of_that_name" in line]
+        assert len(problems) == 1
+        assert f"{broken}:1: ModuleNotFoundError" in problems[0]
         assert "Traceback" not in done.stderr
 
 

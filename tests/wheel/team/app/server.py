@@ -94,13 +94,13 @@ class TeamServer(ChatKitServer[dict[str, Any]]):
         count = action.payload["count"] + 1
         if sender is not None:
             yield ThreadItemReplacedEvent(item=sender.model_copy(update={"widget": counter(count)}))
-        said = AssistantMessageItem(
+        message = AssistantMessageItem(
             id=self.store.generate_item_id("message", thread, context),
             thread_id=thread.id,
             created_at=datetime.now(),  # noqa: DTZ005 - as the SDK does
             content=[AssistantMessageContent(text=f"Now it is {count}.")],
         )
-        yield ThreadItemDoneEvent(item=said)
+        yield ThreadItemDoneEvent(item=message)
 
     def get_stream_options(self, thread: ThreadMetadata, context: dict[str, Any]) -> StreamOptions:
         return StreamOptions(allow_cancel=False)

@@ -1,4 +1,4 @@
-"""What one user has: threads, items that wait for answers, attachments, and things that were deleted."""
+"""Stores one user's data: threads, items that wait for a client's result, attachments, and deleted rows of each."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,8 +24,8 @@ SENTENCE = "The launch code is {mark}."
 
 
 @dataclass
-class World:
-    """Ids of one user's things. ``mark`` is in all their texts."""
+class UserData:
+    """The ids of one user's rows. All texts in them contain ``mark``."""
 
     user: str
     mark: str
@@ -47,34 +47,34 @@ class World:
         return RequestContext(user_id=self.user)
 
 
-async def built(store: DatabaseStore, world: World) -> World:
-    says = SENTENCE.format(mark=world.mark)
-    context = world.context
-    for thread_id in (world.thread, world.other_thread, world.deleted_thread):
-        await store.save_thread(thread(thread_id, title=says, metadata={"mark": world.mark}), context)
-    common: dict[str, Any] = {"thread_id": world.thread, "created_at": datetime.fromisoformat(NAIVE.isoformat())}
+async def store_user_data(store: DatabaseStore, user_data: UserData) -> UserData:
+    says = SENTENCE.format(mark=user_data.mark)
+    context = user_data.context
+    for thread_id in (user_data.thread, user_data.other_thread, user_data.deleted_thread):
+        await store.save_thread(thread(thread_id, title=says, metadata={"mark": user_data.mark}), context)
+    common: dict[str, Any] = {"thread_id": user_data.thread, "created_at": datetime.fromisoformat(NAIVE.isoformat())}
     question = StructuredInputFreeform(id="why", question=says)
     for item in (
-        user_message(world.thread, world.message, says),
-        assistant_message(world.thread, world.answer, says),
-        user_message(world.thread, world.deleted_item, says),
-        WidgetItem(id=world.widget, widget=DynamicWidgetRoot.model_validate(BUTTON), **common),
-        StructuredInputItem(id=world.questions, inputs=[question], **common),
+        user_message(user_data.thread, user_data.message, says),
+        assistant_message(user_data.thread, user_data.answer, says),
+        user_message(user_data.thread, user_data.deleted_item, says),
+        WidgetItem(id=user_data.widget, widget=DynamicWidgetRoot.model_validate(BUTTON), **common),
+        StructuredInputItem(id=user_data.questions, inputs=[question], **common),
         HiddenContextItem(id=new_id("message"), content=says, **common),
-        ClientToolCallItem(id=world.call, call_id="call", name="look", arguments={"for": says}, **common),
+        ClientToolCallItem(id=user_data.call, call_id="call", name="look", arguments={"for": says}, **common),
     ):
-        await store.add_thread_item(world.thread, item, context)
+        await store.add_thread_item(user_data.thread, item, context)
     await store.add_thread_item(
-        world.other_thread, user_message(world.other_thread, world.other_message, says), context
+        user_data.other_thread, user_message(user_data.other_thread, user_data.other_message, says), context
     )
-    await store.items.save_feedback(world.thread, [world.answer], "positive", context)
-    for attachment_id in (world.attachment, world.deleted_attachment):
-        attachment = FileAttachment(id=attachment_id, name=f"{world.mark}.txt", mime_type="text/plain")
+    await store.items.save_feedback(user_data.thread, [user_data.answer], "positive", context)
+    for attachment_id in (user_data.attachment, user_data.deleted_attachment):
+        attachment = FileAttachment(id=attachment_id, name=f"{user_data.mark}.txt", mime_type="text/plain")
         await store.attachments.create(
             attachment, context, storage_key="00/none", declared_bytes=1, upload_seconds=900, max_unsent=100
         )
         await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
-    await store.delete_attachment(world.deleted_attachment, context)
-    await store.delete_thread_item(world.thread, world.deleted_item, context)
-    await store.delete_thread(world.deleted_thread, context)
-    return world
+    await store.delete_attachment(user_data.deleted_attachment, context)
+    await store.delete_thread_item(user_data.thread, user_data.deleted_item, context)
+    await store.delete_thread(user_data.deleted_thread, context)
+    return user_data
