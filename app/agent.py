@@ -1,6 +1,6 @@
 """The agent of this repository: edit it. ``make run``, compose and the image run it.
 
-Without a key the built-in demo model plays it, so that its tools can be tried at once.
+Without a key, the agent runs on the built-in demo model, so that its tools can be tried at once.
 """
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Ratios between things that run in turn on one machine: ``python -m benchmarks [store|servers]``."""
+"""Runs benchmarks as ratios of two sides on one machine: ``python -m benchmarks [store|servers]``."""
 
 import argparse
 import asyncio
@@ -15,7 +15,7 @@ from chatkit_postgres.db.embedded import EmbeddedPostgres
 
 
 def machine(database: URL) -> str:
-    """What the figures are of."""
+    """Describe the environment of the figures."""
     processor = (
         Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2].partition("\n")[0].strip(" :\t")
     )
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two figures of the servers only")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        # The server may run as another user, who has to walk through here.
+        # The server may run as another user, who needs access to this directory.
         Path(directory).chmod(0o755)
         postgres = EmbeddedPostgres(Path(directory) / "postgres")
         try:

@@ -1,7 +1,7 @@
 """A server as OpenAI's samples build it: FastAPI, ``ChatKitServer.process``, the Agents SDK, and a store in memory.
 
-``python -m benchmarks.sample_server PORT``, with OPENAI_BASE_URL and OPENAI_API_KEY. It saves nothing, knows no users,
-and forgets everything when it ends. Tracing, which the Agents SDK would send to OpenAI, is off.
+``python -m benchmarks.sample_server PORT``, with OPENAI_BASE_URL and OPENAI_API_KEY. The server has no database and no
+users, and loses everything when it ends. Tracing, which the Agents SDK would send to OpenAI, is off.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Our server beside one as OpenAI's samples build it, on the same scripted model, in turn.
+"""Compares our server with one as OpenAI's samples build it, in turn, on the same scripted model.
 
-What is counted is the processor time of the server's process, as Linux has it, and the tokens and turns it was for.
-The database, the model and the clients run beside it and are not counted; the sample has no database.
+The figures are the processor time of the server's process, as Linux reports it, for a number of tokens or turns. The
+database, the model and the clients run in other processes and are not counted; the sample has no database.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass
 class Side:
-    """A running server, and its clients: as many users as there are numbers."""
+    """A running server, and a client that acts as any number of users."""
 
     name: str
     pid: int
@@ -43,7 +43,7 @@ class Side:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
 
     async def say(self, user: int, words: str, thread_id: str | None = None) -> tuple[str, float, int]:
-        """The thread, the seconds to the first word, and how many words came."""
+        """The id of the thread, the seconds to the first word, and the number of received words."""
         params: dict[str, Any] = {"input": message(words)} | ({"thread_id": thread_id} if thread_id else {})
         operation = "threads.add_user_message" if thread_id else "threads.create"
         headers = {"Authorization": f"Bearer {mint(SECRET, f'user-{user}', seconds=3600)}"}
@@ -108,7 +108,7 @@ async def running(name: str, database: URL, model: ModelServer, directory: Path,
 
 
 async def tokens_per_cpu_second(side: Side, scale: float) -> float:
-    """Long answers at fifty words a second, many at once."""
+    """Tokens per processor second: many long answers at once, at fifty words a second."""
     streams, words = max(4, round(40 * scale)), 200
     before = side.processor_seconds()
     await asyncio.gather(*(side.say(user, script(words, 0.02)) for user in range(streams)))
@@ -116,7 +116,7 @@ async def tokens_per_cpu_second(side: Side, scale: float) -> float:
 
 
 async def turns_per_cpu_second(side: Side, scale: float) -> float:
-    """One word, in threads of their own."""
+    """Turns per processor second: answers of one word, each in a new thread."""
     turns = max(20, round(200 * scale))
     before = side.processor_seconds()
     await _several_at_once(turns, lambda number: side.say(number, script(1)))
@@ -124,7 +124,7 @@ async def turns_per_cpu_second(side: Side, scale: float) -> float:
 
 
 async def long_turns_per_cpu_second(side: Side, scale: float) -> float:
-    """In threads of twenty items."""
+    """Turns per processor second, in threads of twenty items."""
     threads = max(2, round(8 * scale))
     ids = []
     for number in range(threads):
@@ -140,15 +140,15 @@ async def long_turns_per_cpu_second(side: Side, scale: float) -> float:
 
 
 async def first_word(side: Side, scale: float) -> float:
-    """In milliseconds, with nothing else to do."""
+    """Time to the first word in milliseconds, on an idle server."""
     times = [(await side.say(number, script(1)))[1] for number in range(max(5, round(30 * scale)))]
     return 1000 * statistics.median(times)
 
 
 async def first_word_under_load(side: Side, scale: float) -> float:
-    """The same beside 150 streams at fifty words a second."""
+    """Time to the first word during 150 streams at fifty words a second."""
     streams = max(10, round(150 * scale))
-    # Not for longer: the sample does not hold so many for a minute.
+    # Not for longer: the sample does not sustain so many for a minute.
     load = [asyncio.create_task(side.say(user, script(400, 0.02))) for user in range(streams)]
     await asyncio.sleep(3)
     times = [(await side.say(1000 + number, script(1)))[1] for number in range(5)]
@@ -159,7 +159,7 @@ async def first_word_under_load(side: Side, scale: float) -> float:
 
 
 async def kilobytes_per_stream(side: Side, scale: float) -> float:
-    """What the process grows by for a silent one."""
+    """Memory by which the process grows for each silent stream."""
     streams = max(10, round(150 * scale))
     before = side.memory()
     load = [asyncio.create_task(side.say(user, script(2, 30))) for user in range(streams)]
@@ -178,10 +178,10 @@ class Measure:
     tools: int = 0
     is_less_better: bool = False
     is_fresh: bool = False
-    """Each figure needs a process of its own: memory that was given back is used again."""
+    """Whether the figure needs a new process, because released memory is reused."""
 
     def ratio(self, ours: float, theirs: float) -> float:
-        """How many times as good ours is."""
+        """The factor by which our figure is better."""
         return theirs / ours if self.is_less_better else ours / theirs
 
 
@@ -197,8 +197,8 @@ NAMES = ("this server", "the sample")
 
 
 async def measure(database: URL, directory: Path, measures: Sequence[Measure], *, rounds: int, scale: float) -> None:
-    """The median of each side, and how many times as good ours is: the median of the ratios between figures that were
-    taken one directly after the other."""
+    """Print the median of each side, and the factor by which ours is better: the median of the ratios of figures that
+    were measured in direct succession."""
     model = ModelServer()
     try:
         print(f"{'':38}{NAMES[0]:>14}{NAMES[1]:>14}{'ratio':>8}")
@@ -211,7 +211,7 @@ async def measure(database: URL, directory: Path, measures: Sequence[Measure], *
                         for name in NAMES
                     ]
                     for side in sides:
-                        # Whatever is imported or compiled at the first request.
+                        # Warm-up: modules are imported and code is compiled at the first request.
                         await _several_at_once(8, lambda number, side=side: side.say(number, script(3)))  # type: ignore[misc]
                     while len(pairs) < rounds:
                         pairs.append(await _pair(what, sides, scale, is_turned=len(pairs) % 2 == 1))
@@ -225,7 +225,7 @@ async def measure(database: URL, directory: Path, measures: Sequence[Measure], *
 
 
 async def _pair(what: Measure, sides: Sequence[Side], scale: float, *, is_turned: bool) -> tuple[float, float]:
-    """The machine gets slower and faster as it likes, so they take turns at being first."""
+    """Measure both sides. The machine's speed varies, so the order alternates."""
     found = {side.name: await what.of(side, scale) for side in (reversed(sides) if is_turned else sides)}
     ours, theirs = (found[name] for name in NAMES)
     return ours, theirs

@@ -1,7 +1,7 @@
-"""Store-level turns per second, as a ratio to the floor: the same statements through asyncpg alone; and beside the
-Agents SDK's own ``SQLAlchemySession``, which knows no users, no turns and no order but its own.
+"""Measures the store's turns per second against the same statements through asyncpg alone, and against the Agents SDK's
+own ``SQLAlchemySession``, which has no users, no turns and no order but its own.
 
-A turn is what the store does for one question: append the user's message, append the answer, load the thread.
+A turn is the work of the store for one message: append the user's message, append the answer, load the thread.
 Both sides run in turn on one machine and one PostgreSQL, so only the ratio means something.
 """
 
@@ -95,7 +95,7 @@ def session_turn(engine: AsyncEngine, thread_id: str) -> Turn:
 
 
 class SessionStatements:
-    """How many statements an engine sends, with those that begin and end a transaction."""
+    """Counts the statements of an engine, including begin and commit."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.count = 0
@@ -144,5 +144,5 @@ async def measure(url: URL, seconds: float) -> None:
 
 
 async def _written(connection: asyncpg.Connection) -> int:
-    """Bytes of PostgreSQL's log so far."""
+    """Bytes in PostgreSQL's write-ahead log so far."""
     return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))

@@ -1,8 +1,8 @@
 """The durable, multi-user backend for OpenAI's ChatKit.
 
-The names exported here are stable, and ``chatkit_postgres.auth.User``, ``chatkit_postgres.db.Statement`` and
+The names exported here are stable, as are ``chatkit_postgres.auth.User``, ``chatkit_postgres.db.Statement`` and
 ``chatkit_postgres.testing.demo_answer``; all others may change with each version. Names are imported on first use,
-because the SDKs behind some take seconds.
+because some of them need SDKs that take seconds to import.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ _MODULES = {
 
 try:
     __version__ = version("chatkit-postgres")
-except PackageNotFoundError:  # the source tree was put on the path without being installed
+except PackageNotFoundError:  # the source tree is on the path but not installed
     __version__ = "0+unknown"
 
 

@@ -1,4 +1,4 @@
-"""Pauses between the reads, or the writes, of concurrent streams."""
+"""Spaces out the reads, or the writes, of concurrent streams."""
 
 import asyncio
 import math
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """The more streams are open, the longer each of them pauses, so that more is read, or written, at once.
+    """Pauses each stream in proportion to the number of open streams, so that each read or write moves more data.
 
-    Streams that pause until the same tick wake up together, which costs the event loop less than each at its own time.
+    Streams that pause until the same tick wake up together, which costs the event loop less than separate wake-ups.
     """
 
     def __init__(self, seconds_per_stream: float, max_seconds: float, tick_seconds: float | None = None) -> None:
@@ -21,7 +21,7 @@ class Pace:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Around a stream, while it is open."""
+        """Count a stream as open during the block."""
         self._open_streams += 1
         try:
             yield

@@ -1,7 +1,8 @@
-"""JSON read strictly: what passes means one thing, and is small enough to be looked at.
+"""Parses JSON strictly: only unambiguous documents of limited depth and size are accepted.
 
-``json.loads`` takes what RFC 8259 leaves open or forbids: of two members with one name the last, NaN, 1e400 as
-infinity, half a surrogate pair, nesting until the interpreter gives up. Here each of them is a refusal.
+``json.loads`` accepts input that RFC 8259 leaves open or forbids: duplicate member names (the last one wins), NaN,
+1e400 as infinity, lone surrogates, and nesting up to the interpreter's recursion limit. This module rejects all of it,
+except lone surrogates, which :func:`path_to_unsafe_text` finds.
 """
 
 import json
@@ -13,19 +14,19 @@ from typing import Any, NoReturn
 
 MAX_INTEGER = 2**63 - 1
 
-# A string, or the unfinished one at the end, even if it ends within an escape. It always matches at a quote, and never
-# goes back: no input makes it look at a byte twice.
+# A string, or the unfinished one at the end, even if it ends within an escape. The pattern always matches at a quote
+# and never backtracks, so no input makes it read a byte twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?+\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class StrictJsonError(ValueError):
-    """Not JSON as we take it. The message is a sentence's end: ``it names "a" twice``."""
+    """The document is not acceptable JSON. The message is a clause about it: ``it names "a" twice``."""
 
 
 class TooComplex(StrictJsonError):
-    """JSON, but deeper or with more values than allowed."""
+    """The document exceeds the maximum depth or number of values."""
 
 
 def loads(document: bytes, *, max_depth: int, max_values: int) -> Any:
@@ -46,7 +47,7 @@ def loads(document: bytes, *, max_depth: int, max_values: int) -> Any:
 
 
 def path_to_unsafe_text(value: Any) -> tuple[str, str] | None:
-    """Where a string, or a member's name, holds what cannot be stored: its dotted path, and what it holds."""
+    """The dotted path of the first string or member name that PostgreSQL cannot store, and the offending character."""
     for path, text in _texts(value, ()):
         held = "NUL" if "\x00" in text else "half of a surrogate pair" if _SURROGATE.search(text) else None
         if held is not None:
@@ -70,7 +71,7 @@ def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _measure(document: bytes, max_depth: int, max_values: int) -> None:
-    """Before the parser recurses into it or makes an object of every value."""
+    """Check depth and size before the parser recurses into the document or makes an object of every value."""
     bare = _STRING.sub(b"", document)
     if bare.count(b",") + bare.count(b"[") + bare.count(b"{") >= max_values:
         raise TooComplex(f"it has more than {max_values} values")
@@ -95,7 +96,7 @@ def _refused_constant(name: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int:
-    # Python takes longer than a moment over thousands of digits, and refuses them itself after 4300.
+    # Python is slow for thousands of digits, and refuses more than 4300 itself.
     if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
         raise StrictJsonError("it holds an integer of more than 64 bits")
     return int(digits)

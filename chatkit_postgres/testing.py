@@ -1,4 +1,4 @@
-"""Test helpers for a team: an agent on the demo model, without a key, a network or a database."""
+"""Test helpers: run an agent on the demo model, without a key, a network or a database."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from chatkit_postgres.store import DatabaseStore
 def demo_answer(agent: Agent[Any], message: str, *, user_id: str = "user") -> str:
     """Run the agent on the demo model, and return its final output. The demo model calls a tool if the message contains
     every word of the tool's name, passes the message's numbers as arguments, and repeats the tool's output. Raises
-    RuntimeError inside of a running event loop."""
+    RuntimeError inside a running event loop."""
     context = AgentContext[Any](
         thread=ThreadMetadata.model_validate({"id": "thr_test", "created_at": "2025-01-01T00:00:00"}),
         store=DatabaseStore(Database("postgresql:///")),

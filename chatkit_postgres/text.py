@@ -5,20 +5,20 @@ from collections.abc import Iterable
 from typing import Any
 
 JOINERS = "\u200c\u200d"
-"""The zero-width non-joiner and joiner: without them Persian, Hindi and Sinhala words, and many emoji, are others."""
+"""The zero-width non-joiner and joiner: removing them changes Persian, Hindi and Sinhala words, and many emoji."""
 
 
 MAX_CUT_MARK = 64
-"""Characters; a text that was cut is longer than it should be by no more."""
+"""Characters: the maximum length of the mark in a text that was cut."""
 
 
 def is_text_character(character: str) -> bool:
-    """Whether it is shown, or joins or parts letters; not a control, a direction mark, or half of a surrogate pair."""
+    """Whether a character is visible or joins letters; controls, direction marks and surrogates are not."""
     return character in JOINERS or not unicodedata.category(character).startswith("C")
 
 
 def clean_text(text: str) -> str:
-    """Surrogate pairs joined, lone surrogates and NUL replaced; anything else as it is."""
+    """Join surrogate pairs, replace lone surrogates and NUL, and leave all other characters unchanged."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
     if text.isascii():
@@ -31,7 +31,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_json(value: Any) -> Any:
-    """A JSON value with every text in it cleaned."""
+    """Return a JSON value with every string in it cleaned."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
@@ -41,17 +41,17 @@ def clean_json(value: Any) -> Any:
     return value
 
 
-def cut_middle(text: str, most: int) -> str:
-    """The first and the last half of so many characters, with a mark between them that says how many are left out: up
-    to MAX_CUT_MARK longer than ``most``."""
-    if len(text) <= most:
+def cut_middle(text: str, max_length: int) -> str:
+    """Shorten a text to its first and last ``max_length // 2`` characters, with a mark between them that counts the
+    omitted ones. The result is up to MAX_CUT_MARK longer than ``max_length``."""
+    if len(text) <= max_length:
         return text
-    half = most // 2
+    half = max_length // 2
     return f"{text[:half]}{cut_mark(len(text) - 2 * half)}{text[len(text) - half :]}"
 
 
 def common_length(lengths: Iterable[int], room: int) -> int:
-    """The length to which the longer ones are cut, so that all of them together fit into the room."""
+    """The maximum length for each text, so that all texts together fit into ``room``."""
     ordered = sorted(lengths)
     for number, length in enumerate(ordered):
         share = room // (len(ordered) - number)

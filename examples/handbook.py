@@ -1,7 +1,7 @@
 """Answers from a folder of Markdown, with its sources. ``CHAT_ASSISTANT=examples.handbook:build make run``
 
-Retrieval is PostgreSQL's full-text search, in a table of its own beside the chats. What fits a question is put
-into the instructions, numbered; the numbers that the model cites become annotations.
+Retrieval is PostgreSQL's full-text search, in a table of its own next to those of the chats. Matching passages are
+numbered and added to the instructions; the numbers that the model cites become annotations.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ FOLDER = Path(__file__).with_name("handbook_pages")
 MAX_PASSAGES = 3
 
 LOCK = 7_305_431
-"""Any number: two processes that start at once do this one after the other."""
+"""Any number; the lock makes two processes that start at once create the table one after the other."""
 MAKE = Statement(
     "make_handbook",
     f"""
@@ -47,7 +47,7 @@ DO $$ BEGIN
 END $$
 """,
 )
-# One statement, so that nobody sees half of it.
+# One statement, so that no query sees a half-filled table.
 FILL = Statement(
     "fill_handbook",
     """
@@ -112,16 +112,16 @@ class Handbook(AgentAssistant):
             yield event
 
     async def search(self, words: str) -> list[Passage]:
-        """What fits best. The connection is given back before the model is asked."""
+        """The best matches. The connection is released before the model is called."""
         if self.database is None:
             raise RuntimeError("the server gives an assistant its database before the first request")
         async with self._filling:
             if not self._is_filled:
                 await self._fill()
                 self._is_filled = True
-        # Any of the words; the best first.
+        # Match any of the words, best matches first.
         asked = " or ".join(re.findall(r"\w+", words)[:50])
-        # The handbook is everybody's: its table has no owners.
+        # The handbook belongs to all users: its table has no owners.
         rows = await self.database.run_for_all_owners(FIND, asked=asked, page=MAX_PASSAGES)
         return [Passage(**row) for row in rows]
 
@@ -137,7 +137,7 @@ class Handbook(AgentAssistant):
 
 
 def sections(markdown: str, title: str) -> list[tuple[str, str]]:
-    """Headings and what stands under them; what stands before the first one is under the title."""
+    """Headings and the text below each; text before the first heading belongs to the title."""
     lines = markdown.splitlines()
     tokens = MarkdownIt().parse(markdown)
     heads = [(0, 0, title)] + [
@@ -151,9 +151,9 @@ def sections(markdown: str, title: str) -> list[tuple[str, str]]:
 
 
 def cited(answer: str, found: Sequence[Passage]) -> tuple[str, list[Annotation]]:
-    """The answer without the numbers of passages, and where each of them stood: whoever shows it draws a mark."""
+    """The answer without the numbers of passages, and the position of each, where a front end draws a mark."""
     text, annotations, rest = "", [], 0
-    # Not what is code, or the text of a link.
+    # Skips code, and the texts of links.
     for mark in re.finditer(r"`[^`]*`| ?\[(\d{1,2})\](?!\()", answer):
         number = int(mark[1] or 0)
         if 1 <= number <= len(found):

@@ -1,4 +1,4 @@
-"""The least there is: an agent. ``CHAT_ASSISTANT=examples.plain:build make run``"""
+"""The minimal assistant: an agent. ``CHAT_ASSISTANT=examples.plain:build make run``"""
 
 from agents import Agent
 

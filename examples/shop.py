@@ -1,7 +1,7 @@
 """Tools, a second agent, and a widget with a button. ``CHAT_ASSISTANT=examples.shop:build make run``
 
-Orders belong to users: every tool and every action looks them up as the orders of the one who asks, whom the token
-names. What the model or the browser says of it counts for nothing.
+Orders belong to users: every tool and every action looks up the orders of the user whom the token names, and never
+trusts the model or the browser about the user.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from chatkit_postgres import AgentAssistant, RequestContext, action
 
 Context = AgentContext[RequestContext]
 
-# Where your database would be: user to order to state.
+# In place of your database: states by user and order.
 _ORDERS: dict[str, dict[int, str]] = {}
 
 

@@ -1,4 +1,4 @@
-"""Run migrations: one at a time on a database, and never waiting long for a lock that the service holds."""
+"""Runs migrations, one at a time on a database, and never waits long for a lock that the service holds."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from chatkit_postgres.db.connecting import driver_arguments
 from chatkit_postgres.db.tables import VERSION_TABLE, metadata
 from chatkit_postgres.settings import load_settings
 
-# A number of our own for pg_advisory_xact_lock, so that two deployments do not migrate at once.
+# Our key for pg_advisory_xact_lock, so that two deployments do not migrate at once.
 MIGRATION_LOCK = 0x63686174
 WAIT_FOR_OTHER_MIGRATION = "120s"
 # A statement that waits for its lock makes every later query on that table wait behind it.
@@ -49,7 +49,7 @@ def run(connection: Connection) -> None:
 
 async def run_online() -> None:
     url = normalised_url(database_url())
-    # A migration takes the time it takes, so it has no time-out for a command; but a pooler is a pooler here, too.
+    # Migrations can take any time, so there is no command timeout; but a pooler needs its own arguments here, too.
     engine = create_async_engine(
         "postgresql+asyncpg://",
         poolclass=NullPool,

@@ -1,4 +1,4 @@
-"""Files over HTTP: uploaded and read by links that are their own permission, or with a bearer token."""
+"""HTTP endpoints of files: uploads and downloads by signed URL, or with a bearer token."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.types import Send
 from structlog.contextvars import bind_contextvars
 
-from chatkit_postgres.api.authentication import Authenticate, Authentication
+from chatkit_postgres.api.authentication import Authentication, Authenticator
 from chatkit_postgres.api.body import BodyLimits
 from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.public_url import PublicUrl
@@ -24,8 +24,8 @@ from chatkit_postgres.errors import ChatError, NotFound, UserDisabled
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store.attachments import NO_FILE
 
-# A page of anybody may show it, as a picture; nothing in it is ever run, whatever a browser takes it for.
-SAFE = {
+# Pages of any site may embed a file as an image, but no browser may run scripts in one.
+FILE_HEADERS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
 }
@@ -33,28 +33,28 @@ SEND_SECONDS = 30
 
 
 class FileResponse(StreamingResponse):
-    """Bytes with a known length, for a client that goes on taking them."""
+    """Streams a file of known length; a client that stops reading is disconnected."""
 
     def __init__(self, download: Download, *, seconds: int) -> None:
-        headers = SAFE | {
+        headers = FILE_HEADERS | {
             "Content-Length": str(download.size),
             "Content-Disposition": download.disposition,
-            # Half of what the link is good for: a page that is loaded again gets the same link in that time.
+            # Half the lifetime of the URL: within that time, a reloaded page gets the same URL.
             "Cache-Control": f"private, max-age={seconds // 2}, immutable",
         }
         super().__init__(download.pieces, media_type=download.content_type, headers=headers)
 
     async def stream_response(self, send: Send) -> None:
-        async def put(message: Any) -> None:
-            # A client that takes nothing for so long counts as gone.
+        async def send_in_time(message: Any) -> None:
+            # A client that reads nothing for so long counts as gone.
             async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
 
-        await super().stream_response(put)
+        await super().stream_response(send_in_time)
 
 
 class FileEndpoint:
-    """With ``from_bucket``, contents are fetched from the bucket itself, where there is one."""
+    """With ``from_bucket``, downloads are redirected to the bucket, if the storage is one."""
 
     def __init__(
         self,
@@ -79,35 +79,35 @@ class FileEndpoint:
         self._from_bucket = from_bucket
 
     async def upload_directly(self, request: Request, context: RequestContext) -> Response:
-        most = BodyLimits(max_bytes=self._limits.max_bytes, seconds=self._limits.seconds)
-        with self._counted(), self._slots.hold(context.user_id):
-            async with read_upload(request, most) as upload:
+        body_limits = BodyLimits(max_bytes=self._limits.max_bytes, seconds=self._limits.seconds)
+        with self._counting_outcome(), self._slots.hold(context.user_id):
+            async with read_upload(request, body_limits) as upload:
                 return _json(shown(await self._attachments.receive_directly(upload, context)))
 
     async def describe(self, attachment_id: str, context: RequestContext) -> Response:
         return _json(await self._attachments.described(attachment_id, context))
 
     async def upload(self, request: Request, attachment_id: str) -> Response:
-        context = await self._holder(request, attachment_id, "upload")
-        with self._counted(), self._slots.hold(context.user_id):
-            # One link can be tried again and again, until the right bytes have come.
+        context = await self._context_of_url(request, attachment_id, "upload")
+        with self._counting_outcome(), self._slots.hold(context.user_id):
+            # A URL allows any number of attempts until an upload succeeds, so each attempt counts.
             await self._rate_limit.spend(context.user_id)
             announced = await self._attachments.awaited(attachment_id, context)
             async with read_upload(request, self._limits.within(announced.declared_bytes or 0)) as upload:
                 return _json(shown(await self._attachments.receive(announced, upload, context)))
 
     async def content(self, request: Request, attachment_id: str) -> Response:
-        context = await self._holder(request, attachment_id, "content")
-        if self._from_bucket and (address := await self._attachments.address(attachment_id, context)) is not None:
-            return RedirectResponse(address, headers={"Cross-Origin-Resource-Policy": "cross-origin"})
-        return self._told(await self._attachments.opened(attachment_id, "content", context))
+        context = await self._context_of_url(request, attachment_id, "content")
+        if self._from_bucket and (url := await self._attachments.address(attachment_id, context)) is not None:
+            return RedirectResponse(url, headers={"Cross-Origin-Resource-Policy": "cross-origin"})
+        return self._file_response(await self._attachments.opened(attachment_id, "content", context))
 
     async def preview(self, request: Request, attachment_id: str) -> Response:
-        context = await self._holder(request, attachment_id, "preview")
-        return self._told(await self._attachments.opened(attachment_id, "preview", context))
+        context = await self._context_of_url(request, attachment_id, "preview")
+        return self._file_response(await self._attachments.opened(attachment_id, "preview", context))
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counting_outcome(self) -> Iterator[None]:
         try:
             yield
         except ChatError as error:
@@ -115,24 +115,24 @@ class FileEndpoint:
             raise
         self._metrics.uploads.labels("stored").inc()
 
-    async def _holder(self, request: Request, attachment_id: str, purpose: Purpose) -> RequestContext:
-        """On whose behalf a link speaks. Raises NotFound, LinkExpired, UserDisabled, NotStarted; Unauthorized for a bad
-        token."""
+    async def _context_of_url(self, request: Request, attachment_id: str, purpose: Purpose) -> RequestContext:
+        """The context of the user for whom a URL was signed. Raises NotFound, LinkExpired, UserDisabled, NotStarted;
+        Unauthorized for a bad token."""
         self._authenticate.check_started()
         owner = self._attachments.links.owner_in(request.query_params.get("key", ""), attachment_id, purpose)
         bind_contextvars(user_id=owner)
         if await self._is_disabled(owner):
             raise UserDisabled
-        # No token is needed; one that is there must be the owner's.
+        # No token is needed, but a token that is sent must be the owner's.
         if "authorization" in request.headers and (await self._authenticate(request)).user_id != owner:
             raise NotFound(NO_FILE)
         return RequestContext(owner, request_id_of(request.scope), public_url=self._public_url(request))
 
-    def _told(self, download: Download) -> Response:
+    def _file_response(self, download: Download) -> Response:
         return FileResponse(download, seconds=self._attachments.links.seconds)
 
 
-def attachments_router(endpoint: FileEndpoint, authenticate: Authenticate) -> APIRouter:
+def attachments_router(endpoint: FileEndpoint, authenticate: Authenticator) -> APIRouter:
     router = APIRouter(prefix="/api/attachments")
 
     @router.post("")

@@ -22,23 +22,24 @@ MAX_LOCALE = 35  # RFC 5646, section 4.4.1
 
 logger = get_logger(__name__)
 
-Authenticate = Callable[[Request], Awaitable[RequestContext]]
+Authenticator = Callable[[Request], Awaitable[RequestContext]]
+"""Returns the context of an authenticated request; raises for any other. ``Authentication`` is one."""
 IdentifyUser = Callable[[Request], Awaitable[User | None]]
-"""None for a request of nobody."""
+"""Returns only the user of a request; None for an anonymous one."""
 
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True)
 class CookieRules:
-    """The cookie that may hold the token, and the pages that may use it."""
+    """The cookie that may hold the token, and the origins whose pages may use that cookie."""
 
     name: str
     origins: frozenset[str]
 
 
 def user_of_token(verifier: TokenVerifier, cookie: CookieRules | None) -> IdentifyUser:
-    """Raises Unauthorized without exactly one good token, and ForeignOrigin."""
+    """Identify users by token. Raises Unauthorized without exactly one valid token, and ForeignOrigin."""
 
     async def identify(request: Request) -> User:
         return await verifier.identify(_token(request, cookie))
@@ -46,9 +47,9 @@ def user_of_token(verifier: TokenVerifier, cookie: CookieRules | None) -> Identi
     return identify
 
 
-def user_of_application(authenticate: IdentifyUser, origins: frozenset[str], public_url: PublicUrl) -> IdentifyUser:
-    """As the application says. A browser adds the application's cookie, or another proof, whichever page asks: its
-    requests that change something must come from the application's own origin, or one of ``origins``. Raises
+def user_of_application(identify_user: IdentifyUser, origins: frozenset[str], public_url: PublicUrl) -> IdentifyUser:
+    """Identify users with a function of the host. Browsers add the host's cookie, or other credentials, to requests of
+    any page, so a browser's unsafe requests must come from the host's own origin, or one of ``origins``. Raises
     ForeignOrigin."""
 
     async def identify(request: Request) -> User | None:
@@ -56,7 +57,7 @@ def user_of_application(authenticate: IdentifyUser, origins: frozenset[str], pub
         if request.method in UNSAFE_METHODS and is_browser:
             parts = urlsplit(public_url(request))
             _check_origin(request, origins | {f"{parts.scheme}://{parts.netloc}"})
-        user = await authenticate(request)
+        user = await identify_user(request)
         if user is None:
             return None
         if not isinstance(user, User) or type(user.id) is not str or not is_user_id(user.id):
@@ -70,7 +71,7 @@ def user_of_application(authenticate: IdentifyUser, origins: frozenset[str], pub
 
 @dataclass(frozen=True)
 class Authentication:
-    """From a request to its RequestContext."""
+    """Builds the RequestContext of a request: checks the user, the disabled users and the rate limit."""
 
     identify: IdentifyUser
     disabled: DisabledUsers
@@ -99,19 +100,19 @@ class Authentication:
         )
 
     def check_started(self) -> None:
-        """Raises NotStarted where an application mounts ours and does not run its lifespan."""
+        """Raises NotStarted if a host mounts our application and does not run its lifespan."""
         if not self.is_started():
             logger.error("not_started", cure="run chatkit_postgres.lifespan(chat) in the lifespan of your application")
             raise NotStarted
 
     def _headers(self, request: Request) -> Mapping[str, str]:
-        """Those that an assistant may read; several of one name as HTTP joins them (RFC 9110, 5.3)."""
+        """The headers that an assistant may read; repeated ones are joined by commas (RFC 9110, 5.3)."""
         given = {name: ", ".join(request.headers.getlist(name)) for name in self.context_headers}
         return CIMultiDictProxy(CIMultiDict({name: value for name, value in given.items() if value}))
 
 
 def _token(request: Request, cookie: CookieRules | None) -> str:
-    """From the one Authorization header, or else from the cookie. Both may be there if they say the same."""
+    """The token of the Authorization header or of the cookie. Both may be present if they are equal."""
     headers = request.headers.getlist("authorization")
     cookies = _cookies(request, cookie.name) if cookie is not None else []
     if len(headers) > 1 or len(set(cookies)) > 1:
@@ -128,24 +129,24 @@ def _token(request: Request, cookie: CookieRules | None) -> str:
 
 
 def _cookies(request: Request, name: str) -> list[str]:
-    """Every value the name has: a page on a sibling domain may have set another beside ours, and it may come first."""
+    """All values of a cookie: a page on a sibling domain may have set one of the same name, which may come first."""
     pairs = (pair.partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
     return [value.strip().strip('"') for found, _, value in pairs if found.strip() == name]
 
 
 def _check_origin(request: Request, origins: frozenset[str]) -> None:
-    """A browser adds the cookie for whichever page asks, and tells which page it was."""
+    """Check the page that sent the request, because browsers add the cookie to requests of any page."""
     given = request.headers.getlist("origin")
     if len(given) == 1 and given[0] in origins:
         return
-    # What browsers say where they send no Origin, or one that a proxy in front has another name for.
+    # Browsers send this also where they send no Origin, or one that differs from ours because of a proxy.
     if request.headers.getlist("sec-fetch-site") == ["same-origin"]:
         return
     raise ForeignOrigin
 
 
 def _locale(header: str) -> str | None:
-    """The one that is wanted most; of several, the first (RFC 9110, 12.5.4)."""
+    """The preferred language; of equally preferred ones, the first (RFC 9110, 12.5.4)."""
     wanted = [(_weight(weight), tag.strip()) for tag, _, weight in (part.partition(";") for part in header.split(","))]
     named = [(weight, tag) for weight, tag in wanted if weight > 0 and _is_locale(tag)]
     return max(named, key=lambda pair: pair[0])[1] if named else None

@@ -24,7 +24,7 @@ async def read_json_body(request: Request, limits: BodyLimits) -> bytes:
         raise PayloadTooLarge
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _counted(request, limits.max_bytes)
+            return await _read_limited(request, limits.max_bytes)
     except TimeoutError:
         raise RequestTimedOut from None
     except ClientDisconnect:
@@ -42,8 +42,8 @@ def _check_kind(request: Request) -> None:
         raise UnsupportedMediaType("Content-Encoding: send the body as it is.")
 
 
-async def _counted(request: Request, max_bytes: int) -> bytes:
-    """A declared length may lie, or be missing."""
+async def _read_limited(request: Request, max_bytes: int) -> bytes:
+    """Count the received bytes, because a declared length may be wrong or missing."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

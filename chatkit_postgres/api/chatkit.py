@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
-from chatkit_postgres.api.authentication import Authenticate
+from chatkit_postgres.api.authentication import Authenticator
 from chatkit_postgres.api.body import BodyLimits, read_json_body
 from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.event_stream import EventStream, Readable
@@ -28,7 +28,7 @@ from chatkit_postgres.store.session import WriteSession
 
 @dataclass(frozen=True)
 class EdgeLimits:
-    """What a request may cost us before it is a turn, and how its answer is sent."""
+    """Limits for receiving a request and for sending its response."""
 
     body: BodyLimits
     request: RequestLimits
@@ -49,7 +49,7 @@ class ChatEndpoint:
         is_small = declared.isdecimal() and int(declared[:20]) <= small
         if is_small or self._limits.body.max_bytes <= small:
             return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
-        # A recording, or nobody knows how much: few of them at once, and looked through where nobody waits for it.
+        # A recording, or a body of unknown size: few at once, and large ones are parsed outside of the event loop.
         with self._large.hold(context.user_id):
             body = await self._body(request)
             if len(body) > small:
@@ -89,7 +89,7 @@ class ChatEndpoint:
                 await running.primed()
             return self._follow(running)
         except KeyTaken:
-            # By a turn that was opened meanwhile: here, in another process, or before a restart.
+            # Another request has opened the turn: here, in another process, or before a restart.
             running = self._runner.find(key, digest, context)
             if running is not None and running.session.is_open:
                 return self._follow(running)
@@ -98,7 +98,7 @@ class ChatEndpoint:
     async def _replayed(self, key: str, digest: str, context: RequestContext) -> Replay:
         entry = await self._server.store.turns.find(key, context)
         if entry is None:
-            # Forgotten, or deleted with its user, between two statements.
+            # The turn expired, or was deleted with its user, between the two statements.
             raise KeyTaken
         if entry.request_hash != digest:
             raise KeyReused
@@ -125,7 +125,7 @@ class ChatEndpoint:
         )
 
 
-def chatkit_router(endpoint: ChatEndpoint, authenticate: Authenticate) -> APIRouter:
+def chatkit_router(endpoint: ChatEndpoint, authenticate: Authenticator) -> APIRouter:
     router = APIRouter()
 
     @router.post("/api/chatkit")

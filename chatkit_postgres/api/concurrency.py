@@ -8,7 +8,7 @@ from chatkit_postgres.errors import TooManyRequests, Unavailable
 
 
 class ConcurrencyLimit:
-    """For requests that hold a temporary file, or megabytes, for as long as they take."""
+    """For requests that hold a temporary file, or megabytes of memory, while they run."""
 
     def __init__(self, *, per_user: int, altogether: int) -> None:
         self._per_user = per_user

@@ -1,4 +1,4 @@
-"""Every error leaves in one JSON shape: ``{"code", "message", "request_id"}``."""
+"""Sends every error in one JSON shape: ``{"code", "message", "request_id"}``."""
 
 from chatkit.store import NotFoundError
 from fastapi import FastAPI, Request
@@ -32,14 +32,14 @@ _UNREAD = frozenset({408, 431})
 
 
 def error_response(error: ChatError, request_id: str) -> Response:
-    # For the one line that the log has of the request.
+    # For the request's line in the access log.
     bind_contextvars(code=error.code)
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if error.status in _UNREAD:
-        # What is left of the request would otherwise be taken for as long as somebody sends it. Not with 413: who is
-        # still sending would see a broken connection instead of the answer, and http_protocol.py ends it in time.
+        # Otherwise the rest of the request would be read for as long as the client sends. Not for 413: a client that is
+        # still sending would see a broken connection instead of the response, and http_protocol.py closes it in time.
         headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
@@ -53,7 +53,7 @@ def install_error_handlers(app: FastAPI) -> None:
         refusal = error if isinstance(error, ChatError) else InternalError()
         response = error_response(refusal, request_id_of(request.scope))
         if refusal.status == 413 and "expect" in request.headers:
-            # Such a body never comes, and what comes next would be taken for it.
+            # The client never sends this body, and its next request would be read as the body.
             response.headers["Connection"] = "close"
         return response
 

@@ -21,7 +21,7 @@ logger = get_logger(__name__)
 
 class Readable(Protocol):
     async def read(self, seconds: float) -> bytes | None:
-        """All that waits to be sent; None after so many seconds of silence; empty at the end."""
+        """All frames that are ready to send; None after ``seconds`` without any; empty at the end of the stream."""
         ...
 
 
@@ -60,7 +60,7 @@ class EventStream(Response):
             logger.info("reader_gone", **failure(error))
 
     def _is_stuck(self) -> bool:
-        """A client that takes nothing for so long counts as gone."""
+        """A client that reads nothing for ``send_seconds`` counts as gone."""
         return self._sending_since is not None and time.monotonic() - self._sending_since > self._send_seconds
 
     async def _send_all(self, send: Send) -> None:
@@ -72,11 +72,11 @@ class EventStream(Response):
         await put({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         while (frames := await self._events.read(self._heartbeat_seconds)) != b"":
             body = HEARTBEAT if frames is None else frames
-            # In slices: a slow client that takes some of a long answer is not gone.
+            # In slices, so that a slow client that reads part of a long answer does not count as gone.
             for start in range(0, len(body), SLICE_BYTES):
                 part = body[start : start + SLICE_BYTES]
                 await put({"type": "http.response.body", "body": part, "more_body": True})
-            # A write costs more than a word: the more streams there are, the longer words are collected for one.
+            # A write costs more than a delta: the more streams are open, the longer deltas are collected for one write.
             await PACE.pause()
         await put({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -33,22 +33,22 @@ def health_router(
 
     @router.get("/health/ready")
     async def ready() -> Response:
-        seen: str | None = None
+        current: str | None = None
         reachable = True
         try:
             async with asyncio.timeout(DATABASE_SECONDS):
-                seen = await current_revision(database)
-        except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
+                current = await current_revision(database)
+        except Exception as error:  # noqa: BLE001 - with any error, the server is not ready
             logger.warning("not_ready", **failure(error))
             reachable = False
         has_keys = keys is None or await keys.look()
-        is_ready = reachable and is_served(seen) and has_keys and is_started() and not is_draining()
+        is_ready = reachable and is_served(current) and has_keys and is_started() and not is_draining()
         body = {
             "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
             "database": "ok" if reachable else "unreachable",
             "keys": "ok" if has_keys else "unknown",
             "lifespan": "ok" if is_started() else "not_started",
-            "revision": {"seen": seen, "wanted": head_revision},
+            "revision": {"seen": current, "wanted": head_revision},
         }
         return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
 

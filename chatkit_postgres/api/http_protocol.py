@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol with bounds that an application cannot set, because it is asked too late or not at all.
+"""uvicorn's HTTP protocol with limits that an ASGI application cannot set, because it is called too late or not at all.
 
-httptools takes headers and trailers of any length at any pace, hands trailers over as if they were headers, and takes
-the body of a request with ``Upgrade`` for the next request. ``serve`` uses this class; behind plain uvicorn it is named
-with ``--http chatkit_postgres.api.http_protocol:BoundedHttpProtocol``.
+httptools accepts headers and trailers of any length and duration, reports trailers as headers, and parses the body of a
+request with ``Upgrade`` as the next request. ``serve`` uses this class; plain uvicorn needs
+``--http chatkit_postgres.api.http_protocol:BoundedHttpProtocol``.
 """
 
 import asyncio
@@ -22,20 +22,19 @@ MAX_HEADER_BYTES = 64 * 1024
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose headers grow beyond ``h11_max_incomplete_event_size`` bytes or take too long, that asks
-    for another protocol, or that goes on sending what nobody reads; gives up on clients that read nothing. A client of
-    HTTP/1.0 gets no chunks.
+    """Closes connections whose headers exceed ``h11_max_incomplete_event_size`` bytes or take too long, that request
+    an upgrade, that send a body nobody reads, or whose clients read nothing. Clients of HTTP/1.0 get no chunks.
 
-    An answer that comes before so much of its request's body says that it is the last one of its connection (RFC 9112,
-    9.3). The connection is closed when the body has come, not before: closing it while the client sends could destroy
-    the answer."""
+    A response that starts while more than ``linger_bytes`` of its request's body are missing is the last one of its
+    connection (RFC 9112, 9.3). The connection is closed once the body has been received, not before: closing it while
+    the client sends could destroy the response."""
 
     header_seconds: float = 15
     linger_seconds: float = 2
     linger_bytes = 1024 * 1024
-    """What may still come of a body after its request was answered."""
+    """Maximum size of the rest of a body that is received after the response."""
     stalled_seconds: float = 30
-    """How long a client may take nothing of what waits for it."""
+    """Maximum time in which a client reads nothing of the buffered response."""
 
     _head_bytes = 0
     _stage: Literal["between", "head", "body"] = "between"
@@ -69,10 +68,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 if self._head_bytes > self._max_header_bytes:
                     self._refuse(HeadersTooLarge())
             case "between" if self._is_answered and self._deadline is None:
-                # Whatever came has ended the keep-alive time-out, and empty lines begin nothing.
+                # The data has cancelled the keep-alive timeout, but may be empty lines, which begin no request.
                 self._set_deadline(self.header_seconds)
             case "body" if self._unread_bytes > (self.linger_bytes if self._is_answered else self._max_header_bytes):
-                # Trailers without end, or a body that nobody wanted.
+                # Endless trailers, or a body that the application does not read.
                 self.transport.abort()
             case _:
                 pass
@@ -83,7 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._set_deadline(self.header_seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers come here as well. What is in front has not looked at them, so they are no headers to us.
+        # The parser also reports trailers here. A proxy in front has not checked them, so they must not become headers.
         if self._stage == "head":
             super().on_header(name, value)
 
@@ -93,13 +92,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stage, self._unread_bytes = "body", 0
         self._forget_deadline()
         if self.parser.should_upgrade():
-            # The parser reads no body then: what follows would be the next request.
-            self._refuse(BadRequest("Upgrade: this server speaks no other protocol."))
+            # The parser reads no body of an upgrade: the bytes that follow would become the next request.
+            self._refuse(BadRequest("Upgrade: this server supports no other protocol."))
         else:
             super().on_headers_complete()
             lengths = [int(value) for name, value in self.headers if name == b"content-length"]
             self._rest_bytes = lengths[0] if lengths else float("inf")
-            self.cycle.send = partial(self._send, self.cycle)  # type: ignore[method-assign] # asked for when the task begins
+            self.cycle.send = partial(self._send, self.cycle)  # type: ignore[method-assign] # uvicorn reads it when the task starts
 
     def on_body(self, body: bytes) -> None:
         self._rest_bytes -= len(body)
@@ -119,7 +118,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         is_unread = not self.pipeline and self.cycle is not None and self.cycle.more_body
         if self._is_last:
-            # Not to be begun after an answer that says it is the last one.
+            # No pipelined request may start after a response with `Connection: close`.
             self.pipeline.clear()
         super().on_response_complete()
         self._unread_bytes = 0
@@ -140,14 +139,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             try:
                 await app(scope, receive, send)
             finally:
-                # An answer that was broken off is never complete.
+                # An aborted response never completes.
                 self._watch_reader()
 
         super()._start_asgi_task(cycle, watched)
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
-            # Not idle: its answer is being read. Closing would wait for that, however long it takes.
+            # The client is still reading its response, and closing would wait for that without a limit.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -155,7 +154,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     async def _send(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
-        # Not the parser's, which may have read the next request.
+        # Not the parser's version: the parser may have read the next request already.
         if cycle.scope["http_version"] == "1.0":
             self._leave_out_chunks(cycle, message)
         if (
@@ -167,12 +166,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._is_last = True
             message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
             await RequestResponseCycle.send(cycle, message)
-            cycle.keep_alive = True  # as far as uvicorn is to know, which would close at once
+            # uvicorn would close the connection right after the response; we close it once the body has been read.
+            cycle.keep_alive = True
         else:
             await RequestResponseCycle.send(cycle, message)
 
     def _leave_out_chunks(self, cycle: RequestResponseCycle, message: "ASGISendEvent") -> None:
-        """HTTP/1.0 knows no chunks: an answer of unknown length ends with its connection."""
+        """HTTP/1.0 has no chunks: the end of the connection ends a response of unknown length."""
         if message["type"] == "http.response.start":
             if all(name.lower() != b"content-length" for name, _ in message.get("headers", [])):
                 cycle.chunked_encoding = False
@@ -202,7 +202,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._is_answered:
-            # What comes next waits for an answer of ours.
+            # The next request waits until the current one is answered, so its deadline is extended.
             self._set_deadline(self.header_seconds)
         elif self._stage == "head":
             self._refuse(RequestTimedOut())
@@ -210,16 +210,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _hang_up(self) -> None:
-        """Whatever follows in the piece that is being read is no request any more."""
+        """Close the connection, and ignore further requests in the data that is being parsed."""
         self._refused = True
         self.transport.close()
 
     def _watch_reader(self) -> None:
-        """Hang up on a client that takes nothing for too long of what lies here for it."""
+        """Abort the connection if the client reads nothing of the write buffer for ``stalled_seconds``."""
         if self._stall is None and (waiting := self.transport.get_write_buffer_size()):
-            self._stall = self.loop.call_later(self.stalled_seconds, self._look_at_reader, waiting)
+            self._stall = self.loop.call_later(self.stalled_seconds, self._check_reader, waiting)
 
-    def _look_at_reader(self, waited: int) -> None:
+    def _check_reader(self, waited: int) -> None:
         self._stall = None
         if self.transport.get_write_buffer_size() == waited:
             self.transport.abort()
@@ -227,7 +227,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._watch_reader()
 
     def _refuse(self, error: ChatError) -> None:
-        """In the usual shape; the application never sees the request."""
+        """Send an error in the usual shape, and close the connection; the application never sees the request."""
         self._refused = True
         if self._is_answered:
             request_id = uuid4().hex
@@ -238,5 +238,5 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
-        # Otherwise the answer to the request before it is being written, and this is no place for another one.
+        # Otherwise the response to the previous request is being written, and must not be interrupted by another.
         self.transport.close()

@@ -31,7 +31,7 @@ class RequestIdMiddleware:
             await self.app(scope, receive, send)
             return
         request_id = give_request_id(scope)
-        # An application that has mounted ours may have bound some of its own.
+        # A host may have bound variables of its own.
         before = get_contextvars()
         clear_contextvars()
         bind_contextvars(request_id=request_id)
@@ -51,7 +51,7 @@ class RequestIdMiddleware:
             logger.info(
                 "request",
                 method=scope["method"],
-                path=_shown(scope["path"]),
+                path=_loggable(scope["path"]),
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
@@ -59,13 +59,13 @@ class RequestIdMiddleware:
             bind_contextvars(**before)
 
 
-def _shown(path: str) -> str:
-    """A path as a log may have it: of bounded length, and nothing in it that a terminal obeys."""
+def _loggable(path: str) -> str:
+    """A path for the log: shortened, and without characters that a terminal would interpret."""
     return "".join(character if character.isprintable() else "\ufffd" for character in path[:MAX_SHOWN_PATH])
 
 
 class SecurityHeadersMiddleware:
-    """What every answer tells browsers, unless its route knows better; and the last look at the size of headers."""
+    """Adds security headers that a response does not set itself, and limits the total size of request headers."""
 
     DEFAULTS: ClassVar[dict[str, str]] = {
         "X-Content-Type-Options": "nosniff",
@@ -102,13 +102,13 @@ class SecurityHeadersMiddleware:
 
 
 class CorsMiddleware:
-    """Pages of the configured origins may call everything; any page may use a link to a file, which is its own
-    permission: ChatKit's frame has an origin of its own."""
+    """Allows the configured origins on all paths, and any origin on signed URLs of files, because ChatKit's frame has
+    an origin of its own."""
 
-    LINKED = re.compile(r"/api/attachments/[^/]+/(content|preview)")
+    SIGNED_URLS = re.compile(r"/api/attachments/[^/]+/(content|preview)")
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str], with_cookies: bool) -> None:
-        self._own = CORSMiddleware(
+        self._configured_origins = CORSMiddleware(
             app,
             allow_origins=origins,
             allow_credentials=with_cookies,
@@ -116,17 +116,17 @@ class CorsMiddleware:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", HEADER],
             expose_headers=[HEADER, "Retry-After"],
         )
-        self._anybodys = CORSMiddleware(
+        self._any_origin = CORSMiddleware(
             app, allow_origins=["*"], allow_methods=["GET", "POST", "PUT"], allow_headers=["*"], expose_headers=[HEADER]
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_linked = scope["type"] == "http" and self.LINKED.fullmatch(scope["path"])
-        await (self._anybodys if is_linked else self._own)(scope, receive, send)
+        is_signed_url = scope["type"] == "http" and self.SIGNED_URLS.fullmatch(scope["path"])
+        await (self._any_origin if is_signed_url else self._configured_origins)(scope, receive, send)
 
 
 class UnhandledErrorMiddleware:
-    """Turns whatever nobody else caught into a 500 of the usual shape. Inside CORS, so that browsers can read it."""
+    """Turns unhandled exceptions into a 500 of the usual shape; inside CORS, so that pages can read the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -169,7 +169,7 @@ class HeadMiddleware:
 
 
 class LoopbackHostMiddleware:
-    """A page elsewhere that points its own name at 127.0.0.1 would otherwise get development tokens from us."""
+    """Refuses other host names: a foreign page whose name resolves to 127.0.0.1 could get development tokens."""
 
     HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 

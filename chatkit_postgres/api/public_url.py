@@ -1,4 +1,4 @@
-"""Determines the base URL under which a client reaches this server, for the links that it is given."""
+"""Determines the base URL under which a client reaches this server, for signed URLs."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))
 
 
 def public_url(configured: str | None) -> PublicUrl:
-    """As configured; or as each request says: what is made of that goes back to nobody else."""
+    """The configured URL, or the one in each request's headers: URLs made of that are sent to the same client only."""
 
     def of(request: Request) -> str:
         if configured is not None:
@@ -23,7 +23,7 @@ def public_url(configured: str | None) -> PublicUrl:
         host = request.headers.get("host", "localhost")
         named = _HOST.fullmatch(host)
         if named is None or int(named["port"] or 0) > LAST_PORT:
-            raise BadRequest("Host: this is not the name of a host.")
+            raise BadRequest("Host: not a valid host name.")
         return f"{request.url.scheme}://{host}{request.scope.get('root_path', '')}"
 
     return of

@@ -16,7 +16,7 @@ class RateLimit:
         self._window = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def spend(self, user_id: str) -> None:
-        """Count one request. Raises TooManyRequests with the seconds after which there is room again."""
+        """Count one request. Raises TooManyRequests with the number of seconds to wait."""
         if not await self._window.hit(self._limit, user_id):
             window = await self._window.get_window_stats(self._limit, user_id)
             raise TooManyRequests(retry_after_seconds=max(1, math.ceil(window.reset_time - time.time())))

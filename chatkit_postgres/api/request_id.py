@@ -1,4 +1,4 @@
-"""One id for a request, in its response, its errors and every log line it causes."""
+"""Assigns each request an id, which its response, its errors and its log lines contain."""
 
 import re
 from uuid import uuid4
@@ -12,7 +12,7 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def give_request_id(scope: Scope) -> str:
-    """A proxy's own id is kept if it is a harmless one."""
+    """Use the id of a proxy if it is well-formed, or else a new one."""
     given = Headers(scope=scope).get(HEADER, "")
     scope[_SCOPE_KEY] = given if _ACCEPTABLE.fullmatch(given) else uuid4().hex
     return request_id_of(scope)

@@ -1,7 +1,7 @@
-"""Starts the drain when the signal arrives.
+"""Starts the drain when a signal arrives.
 
-uvicorn waits for open streams before it runs the application's own shutdown, so that would be too late. The handler
-that is found at start-up (uvicorn's, or anybody's) is called when the drain is over; a second signal calls it at once.
+The application's own shutdown would be too late, because uvicorn waits for open streams before it. The previous signal
+handler (uvicorn's, or another) is called when the drain is over; a second signal calls that handler at once.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def draining_on_signals(drain: Drain, *, seconds: float) -> Iterator[None]:
-    """SIGTERM drains for so long; SIGINT, somebody at a keyboard, stops and saves at once."""
+    """SIGTERM drains for up to ``seconds``; SIGINT, sent from a keyboard, saves and stops the turns at once."""
     if threading.current_thread() is not threading.main_thread():
-        # No signals arrive here; whoever embeds the application runs its lifespan.
+        # Only the main thread can handle signals; the embedding program runs the lifespan.
         yield
         return
     draining = _Draining(drain, {signal.SIGTERM: seconds, signal.SIGINT: 0.0})
@@ -28,7 +28,7 @@ def draining_on_signals(drain: Drain, *, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        draining.give_back()
+        draining.restore()
 
 
 class _Draining:
@@ -36,14 +36,14 @@ class _Draining:
         self._drain = drain
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._found = {sign: signal.getsignal(sign) for sign in SIGNALS}
+        self._previous = {sign: signal.getsignal(sign) for sign in SIGNALS}
         self._task: asyncio.Task[None] | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         self._loop.call_soon_threadsafe(self._begin, signal.Signals(number), frame)
 
-    def give_back(self) -> None:
-        for sign, handler in self._found.items():
+    def restore(self) -> None:
+        for sign, handler in self._previous.items():
             if signal.getsignal(sign) == self.handle:
                 signal.signal(sign, handler)
 
@@ -60,7 +60,7 @@ class _Draining:
             self._pass_on(sign, frame)
 
     def _pass_on(self, sign: signal.Signals, frame: FrameType | None) -> None:
-        handler = self._found[sign]
+        handler = self._previous[sign]
         if callable(handler):
             handler(sign, frame)
         elif handler is signal.SIG_DFL:

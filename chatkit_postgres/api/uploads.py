@@ -27,7 +27,7 @@ logger = get_logger(__name__)
 
 IN_MEMORY_BYTES = 1024 * 1024
 FORM_BYTES = 16 * 1024
-"""What a form may have around its file."""
+"""Maximum size of a form without its file."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Up
         log_failure(logger, "no_temporary_file", error, errno=error.errno)
         raise StorageUnavailable from None
     except ClientDisconnect:
-        raise BadRequest("The file did not arrive whole.") from None
+        raise BadRequest("The file was not received completely.") from None
     with upload.file:
         if upload.size > limits.max_bytes:
             raise FileTooLarge
@@ -68,12 +68,12 @@ async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Up
 
 
 async def _from_form(request: Request, max_bytes: int) -> Upload:
-    pieces = _counted(request, max_bytes)
-    parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=10, max_part_size=FORM_BYTES)
+    chunks = _limited_chunks(request, max_bytes)
+    parser = MultiPartParser(request.headers, chunks, max_files=1, max_fields=10, max_part_size=FORM_BYTES)
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError):
-        # The second one for a charset that is none.
+        # UnicodeError: the form declares an unknown charset.
         raise BadRequest("The body must be a form with one file in the field 'file'.") from None
     file = form.get("file")
     if not isinstance(file, UploadFile):
@@ -83,12 +83,12 @@ async def _from_form(request: Request, max_bytes: int) -> Upload:
 
 
 async def _from_body(request: Request, max_bytes: int) -> Upload:
-    file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - closed by whoever reads it
+    file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - the caller closes it
     size = 0
     try:
-        async for piece in _counted(request, max_bytes):
-            size += len(piece)
-            file.write(piece)
+        async for chunk in _limited_chunks(request, max_bytes):
+            size += len(chunk)
+            file.write(chunk)
     except BaseException:
         file.close()
         raise
@@ -96,10 +96,10 @@ async def _from_body(request: Request, max_bytes: int) -> Upload:
     return Upload(cast("BinaryIO", file), size, content_type=request.headers.get("content-type", ""))
 
 
-async def _counted(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _limited_chunks(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     count = 0
-    async for piece in request.stream():
-        count += len(piece)
+    async for chunk in request.stream():
+        count += len(chunk)
         if count > max_bytes:
             raise FileTooLarge
-        yield piece
+        yield chunk

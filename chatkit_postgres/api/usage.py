@@ -1,11 +1,11 @@
-"""GET /api/usage: the tokens of the one who asks."""
+"""GET /api/usage: the token usage of the user."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from chatkit_postgres.api.authentication import Authenticate
+from chatkit_postgres.api.authentication import Authenticator
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import DatabaseStore
@@ -15,7 +15,7 @@ DEFAULT_DAYS = 30
 COUNTED = ("turns", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
-def usage_router(store: DatabaseStore, authenticate: Authenticate) -> APIRouter:
+def usage_router(store: DatabaseStore, authenticate: Authenticator) -> APIRouter:
     router = APIRouter()
 
     @router.get("/api/usage")

@@ -1,4 +1,4 @@
-"""What an assistant does when somebody presses a button of one of its widgets."""
+"""Registers the handlers of widget actions."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from chatkit_postgres.context import RequestContext
 
 Outcome = WidgetRoot | ThreadItem | None
-"""The new state of the widget that was used, or of another item; None: nothing has changed."""
+"""The new state of the widget that was used, or of another item; None if nothing has changed."""
 
 # Called with the payload, the widget that was used (None for a free action without one), and the context.
 Handler = Callable[
@@ -39,16 +39,16 @@ class RegisteredAction:
     rules: ActionRules
     handle: Handler
     handle_at_once: Handler | None = None
-    """For ``threads.sync_custom_action``, where that is another function."""
+    """The handler of ``threads.sync_custom_action``, if it is another function."""
 
 
 def action(action_type: str, payload: Any = Any, *, free: bool = False) -> Callable[[F], F]:
     """Mark a method of an Assistant, or a function given to AgentAssistant, as the handler of an action.
 
-    It is called with ``(payload, sender, context)``. As a coroutine function it returns the new state of the widget,
-    which is saved and shown; as an async generator it yields events like an answer, and can be used by streaming
-    actions only. ``payload`` is any type pydantic can validate: what comes from a client may have been changed by it.
-    An action that no widget of the thread declares is refused, unless it is ``free``.
+    The handler is called with ``(payload, sender, context)``. A coroutine function returns the new state of the widget,
+    which is saved and sent; an async generator yields events like an answer, and handles streaming actions only.
+    ``payload`` is a type that pydantic validates, because a client can send any payload. An action that no widget of
+    the thread declares is refused, unless ``free`` is true.
     """
 
     def mark(function: F) -> F:

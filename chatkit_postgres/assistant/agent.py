@@ -1,4 +1,4 @@
-"""An ``agents.Agent`` as an assistant."""
+"""Runs an ``agents.Agent`` as an assistant."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
 from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
-from chatkit_postgres.assistant.guardrails import told_as_answer
+from chatkit_postgres.assistant.guardrails import refusal_as_answer
 from chatkit_postgres.assistant.images import StoredImages, partial_images_of
 from chatkit_postgres.assistant.mcp_servers import watcher
 from chatkit_postgres.assistant.runs import FollowedRuns
@@ -50,8 +50,8 @@ logger = get_logger(__name__)
 
 
 class AgentAssistant(Assistant):
-    """``actions`` are functions marked with ``@action``. Without a converter of its own, history is converted by
-    HistoryConverter."""
+    """``actions`` are functions marked with ``@action``. Without ``converter``, a HistoryConverter converts the
+    history."""
 
     def __init__(
         self,
@@ -70,17 +70,17 @@ class AgentAssistant(Assistant):
         self.models = models
 
     async def agent(self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]) -> Agent[Any]:
-        """The agent that answers. Override it to choose one, by the message or by what the user may do."""
+        """The agent that answers. Override this method to choose one by the message or the user's permissions."""
         return self.default_agent
 
     async def agent_context(self, context: AgentContext[RequestContext]) -> AgentContext[Any]:
-        """The context that tools are given. Override it to return a subclass of AgentContext, with the ``thread``, the
-        ``store`` and the ``request_context`` of the one given."""
-        # Any, because pydantic would look into a RequestContext, which is none of its models.
+        """The context that tools receive. Override this method to return a subclass of AgentContext, with the
+        ``thread``, the ``store`` and the ``request_context`` of the given one."""
+        # Any, because pydantic would inspect a RequestContext, which is not a pydantic model.
         return AgentContext[Any](thread=context.thread, store=context.store, request_context=context.request_context)
 
     def runs_of(self, request: RequestContext) -> FollowedRuns:
-        """Of a guardrail, an action or a title: the configured models, too."""
+        """Runs of guardrails, actions and titles use the configured models, too."""
         return FollowedRuns(self.models, request, is_traced=self.services.is_traced)
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
@@ -91,24 +91,24 @@ class AgentAssistant(Assistant):
         return super().find_action(action_type)
 
     def missing_tools(self, names: Sequence[str]) -> list[str]:
-        """Those that the default agent lacks: a message demands a tool of the agent that starts. Empty where MCP
-        servers may have more, because their tools are known only while a server is connected."""
+        """The names that are no tools of the default agent, with which a run starts. Empty if there are MCP servers,
+        because their tools are known only while a server is connected."""
         if self.services.mcp is not None or self.default_agent.mcp_servers:
             return []
         known = {tool.name for tool in self.default_agent.tools} | self.own_tool_choices
         return [name for name in names if name not in known]
 
     def converter(self, context: AgentContext[RequestContext]) -> ThreadItemConverter:
-        """What turns thread items into model input."""
+        """The converter from thread items to model input."""
         if self._converter is not None:
             return self._converter
         notes = context.request_context.history_notes
         return HistoryConverter(
             resolve_tag=lambda tag: self.resolve_tag(tag, context),
             cut_short=notes.cut_short,
-            without_pictures=notes.without_images,
+            without_images=notes.without_images,
             files=context.request_context.files,
-            said=client_context_text(context.request_context),
+            client_context=client_context_text(context.request_context),
         )
 
     def respond(
@@ -119,9 +119,9 @@ class AgentAssistant(Assistant):
     def stream(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """A subclass that answers in its own way sees all that is yielded."""
-        is_own_way = getattr(self.respond, "__func__", None) is not AgentAssistant.respond
-        return self.respond(history, context) if is_own_way else self._answer(history, context, send_delta)
+        """If a subclass overrides ``respond``, all events are yielded, so that the subclass can see them."""
+        is_overridden = getattr(self.respond, "__func__", None) is not AgentAssistant.respond
+        return self.respond(history, context) if is_overridden else self._answer(history, context, send_delta)
 
     async def _answer(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta | None = None
@@ -129,15 +129,15 @@ class AgentAssistant(Assistant):
         request = context.request_context
         wanted = self._wanted(history)
         agent = await self.agent(history, context)
-        # One of its own: the SDK reads what tools stream through it, and ends workflows by it.
+        # The run has its own context, from which the SDK reads the events of tools and the open workflow.
         running = with_all_calls(await self.agent_context(context))
         hooks = TurnHooks()
         watcher.set(hooks)
         spent = Counter[str]()
         failed_usage.set(spent)
-        # Traces carry the conversation to a third party, so somebody has to ask for that.
+        # Traces send the conversation to a third party, so they are off unless configured.
         run_config = RunConfig(
-            model=wanted.model, tracing_disabled=not self.services.is_traced, tool_error_formatter=hooks.failed
+            model=wanted.model, tracing_disabled=not self.services.is_traced, tool_error_formatter=hooks.on_tool_error
         )
         if self.models is not None:
             run_config.model_provider = self.models
@@ -147,12 +147,12 @@ class AgentAssistant(Assistant):
             context=running,
             max_turns=MAX_MODEL_CALLS,
             run_config=run_config,
-            error_handlers={"model_refusal": told_as_answer},
+            error_handlers={"model_refusal": refusal_as_answer},
             hooks=hooks,
         )
         try:
-            shown: Any = _TextInterceptor(result, request.session, running, send_delta)
-            events = stream_agent_response(running, shown, converter=_images(agent, context))
+            intercepted: Any = _TextInterceptor(result, request.session, running, send_delta)
+            events = stream_agent_response(running, intercepted, converter=_images(agent, context))
             with user_facing_errors():
                 async for event in without_empty_messages(events):
                     yield await running.first_call(event)
@@ -161,12 +161,12 @@ class AgentAssistant(Assistant):
             request.outcome.usage = dict(spent)
             # After a stopped turn, a task of the SDK still waits for a tool's event; any event ends that wait.
             await running.stream(ProgressUpdateEvent(text=""))
-            # Without it the model's stream runs on after the turn was stopped.
+            # Otherwise the model's stream continues after the turn was stopped.
             result.cancel()
 
     def _wanted(self, history: Sequence[ThreadItem]) -> InferenceOptions:
-        """What the user asked for in the message that is being answered, as far as it can still be chosen. A tool is
-        demanded once: not again when a client tool, or a question, has been answered."""
+        """The model and the tool that the newest message asks for, if they are still allowed. The tool is demanded
+        once, and not again after the output of a client tool or answered questions."""
         newest = next((item for item in reversed(history) if isinstance(item, UserMessageItem)), None)
         if newest is None:
             return InferenceOptions()
@@ -177,10 +177,10 @@ class AgentAssistant(Assistant):
         )
 
     def _equipped(self, agent: Agent[Any], wanted: InferenceOptions) -> Agent[Any]:
-        """The agent with the tool that a message demands, and with the tools of MCP servers that are there."""
+        """The agent with the tool choice of the message, and with the tools of connected MCP servers."""
         changes: dict[str, Any] = {}
         if wanted.tool_choice is not None:
-            # On the agent and not for the whole run: the Agents SDK then forgets it after the first call of the tool.
+            # Set on the agent, not the run, so that the Agents SDK resets the choice after the first call of the tool.
             changes["model_settings"] = replace(_settings_for(agent, wanted.model), tool_choice=wanted.tool_choice.id)
         if self.services.mcp is not None:
             return with_servers(agent, self.services.mcp.connected, {}, **changes)
@@ -198,7 +198,7 @@ class AgentAssistant(Assistant):
 
 
 def _settings_for(agent: Agent[Any], model: str | None) -> ModelSettings:
-    """The agent's, or what fits a chosen model where the agent has none of its own."""
+    """The agent's settings, or the defaults of the chosen model if the agent has no settings of its own."""
     own = agent.model if isinstance(agent.model, str) else None
     is_implicit = model is not None and agent.model_settings == get_default_model_settings(own)
     return get_default_model_settings(model) if is_implicit else agent.model_settings
@@ -212,9 +212,9 @@ def _images(agent: Agent[Any], context: AgentContext[RequestContext]) -> Respons
 
 
 class _TextInterceptor:
-    """A run, and who speaks in it. Its pieces of text are said before the SDK sees them: it makes a task for each of a
-    run's events, and would hand these on as they are. What a tool has streamed is in the SDK's hands, and text does not
-    overtake it."""
+    """Wraps a run's event stream: sends text deltas directly, because the SDK makes a task for each event, and records
+    the current agent. While events of tools are queued in the SDK, deltas take the SDK's path, so that text cannot
+    overtake these events."""
 
     def __init__(
         self,
@@ -229,26 +229,26 @@ class _TextInterceptor:
         self._send_delta = send_delta
         self._begun: set[str] = set()
         """Ids of messages whose first visible text has taken the SDK's path."""
-        self._set_speaker(run.current_agent)
+        self._set_current_agent(run.current_agent)
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
         async for event in self._run.stream_events():
             if event.type == "agent_updated_stream_event":
-                self._set_speaker(event.new_agent)
-            piece = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
-            if self._send_delta is None or piece is None or piece.type != "response.output_text.delta":
+                self._set_current_agent(event.new_agent)
+            data = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
+            if self._send_delta is None or data is None or data.type != "response.output_text.delta":
                 yield event
-            elif piece.item_id not in self._begun:
+            elif data.item_id not in self._begun:
                 # A message's first visible text takes the SDK's path, because without_empty_messages holds the
                 # message's announcement until then.
-                if piece.delta.strip():
-                    self._begun.add(piece.item_id)
+                if data.delta.strip():
+                    self._begun.add(data.item_id)
                 yield event
             else:
-                update = AssistantMessageContentPartTextDelta(content_index=piece.content_index, delta=piece.delta)
-                await self._send_delta(ThreadItemUpdatedEvent(item_id=piece.item_id, update=update))
+                update = AssistantMessageContentPartTextDelta(content_index=data.content_index, delta=data.delta)
+                await self._send_delta(ThreadItemUpdatedEvent(item_id=data.item_id, update=update))
 
-    def _set_speaker(self, agent: Agent[Any]) -> None:
+    def _set_current_agent(self, agent: Agent[Any]) -> None:
         if self._session is not None:
             self._session.sender_name = agent.name
             # The guardrails of the agent that ends the run judge its answer.
@@ -258,10 +258,10 @@ class _TextInterceptor:
 def with_servers(
     agent: Agent[Any], servers: Sequence[MCPServer], made: dict[int, Agent[Any]], **changes: Any
 ) -> Agent[Any]:
-    """A copy of the agent that has their tools, as have those it hands over to, and so on; ``made`` are the copies so
-    far. An agent inside of a ``handoff()`` stays as it is."""
+    """Copy the agent and, recursively, its handoff targets, and add the servers to each copy; ``made`` has the copies
+    so far. An agent inside a ``handoff()`` is not copied."""
     if id(agent) not in made:
-        # Two servers may have tools of one name; and names do not change when one of them comes or goes.
+        # Two servers may have tools of the same name, and names must not change with the connected servers.
         config: Any = {**agent.mcp_config, "include_server_in_tool_names": True}
         copy = made[id(agent)] = agent.clone(mcp_servers=[*agent.mcp_servers, *servers], mcp_config=config, **changes)
         copy.handoffs = [with_servers(to, servers, made) if isinstance(to, Agent) else to for to in agent.handoffs]
@@ -269,10 +269,10 @@ def with_servers(
 
 
 def client_context_text(context: RequestContext) -> str:
-    """What a model is told of the language, the user and the page: as the user's own words, not as instructions."""
-    said = {"language": context.locale} if context.locale else {}
-    said |= context.client_context
-    if not said:
+    """The model input about the language, the user and the page, as a message of the user, not as instructions."""
+    facts = {"language": context.locale} if context.locale else {}
+    facts |= context.client_context
+    if not facts:
         return ""
-    about = json.dumps(said, ensure_ascii=False)
+    about = json.dumps(facts, ensure_ascii=False)
     return f"The user's application says this about the user and the page they look at. It is information: {about}"

@@ -54,7 +54,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         limits = [seconds.get(part) for part in ("connect", "write", "read")]
         body = await request.aread()
         request.headers.pop("transfer-encoding", None)
-        # The credentials of a URL are in its headers by now, and aiohttp would refuse to have both.
+        # The credentials of a URL are in the headers by now, and aiohttp rejects a request with both.
         url = yarl.URL(str(request.url.copy_with(username=None, password=None)), encoded=True)
         # Let the event loop notice a connection that the server has closed, before it is reused.
         await asyncio.sleep(0)
@@ -117,7 +117,7 @@ def _httpx2_errors(request: httpx2.Request) -> Iterator[None]:
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error), request=request) from error
     except aiohttp.ClientHttpProxyError as error:
-        # Its text has the password of the proxy in it.
+        # The error's own text contains the password of the proxy.
         raise httpx2.ProxyError(f"{error.status} {error.message}", request=request) from None
     except aiohttp.ClientError as error:
         raise httpx2.NetworkError(str(error), request=request) from error
@@ -126,7 +126,7 @@ def _httpx2_errors(request: httpx2.Request) -> Iterator[None]:
 
 
 def _retry_after(headers: httpx2.Headers) -> float:
-    """Seconds, as the openai client reads them; 0 where there are none."""
+    """The delay in seconds, parsed as by the openai client; 0 if there is none."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1)):
         with suppress(KeyError, ValueError):
             return float(headers[name]) * unit

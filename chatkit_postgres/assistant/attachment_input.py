@@ -1,4 +1,4 @@
-"""Attached files as model input: the newest first, until the budget is used up; the rest by name."""
+"""Converts attached files to model input, the newest first; files beyond the budget are only named."""
 
 import asyncio
 import base64
@@ -25,15 +25,15 @@ CUT = "[The file is longer; it is cut here.]"
 
 
 async def contents_of(
-    items: Sequence[ThreadItem], files: Files, *, without_pictures: AbstractSet[str] = frozenset()
+    items: Sequence[ThreadItem], files: Files, *, without_images: AbstractSet[str] = frozenset()
 ) -> dict[str, Part]:
-    """By attachment id, what a model gets to see; an attachment that is not there is to be named only, as are the
-    pictures of some messages.
+    """Model input by attachment id. An attachment without input is only named, as are the images of the messages in
+    ``without_images``.
 
-    Raises StorageUnavailable if what the newest message brings cannot be read; older files are then named.
+    Raises StorageUnavailable if the files of the newest message cannot be read; unreadable older files are only named.
     """
     newest = next((item for item in reversed(items) if isinstance(item, UserMessageItem)), None)
-    budget = _Budget(files, without_pictures)
+    budget = _Budget(files, without_images)
     try:
         if newest is not None:
             await budget.spend_on(newest)
@@ -51,27 +51,27 @@ async def contents_of(
 
 
 class _Budget:
-    """What is left of what may be shown, and what is shown."""
+    """The remaining budget of text and images, and the input made so far."""
 
-    def __init__(self, files: Files, without_pictures: AbstractSet[str]) -> None:
+    def __init__(self, files: Files, without_images: AbstractSet[str]) -> None:
         self.parts: dict[str, Part] = {}
         self.read: set[str] = set()
-        """Ids of items whose files were looked at."""
+        """Ids of items whose files have been read."""
         self._files = files
-        self._without_pictures = without_pictures
+        self._without_images = without_images
         self._characters = files.text_characters
-        self._pictures = files.max_images
+        self._images = files.max_images
 
     async def spend_on(self, item: ThreadItem) -> None:
-        for attachment_id, name, content_type in reversed(_brought(item)):
+        for attachment_id, name, content_type in reversed(_files_of(item)):
             if kinds.is_picture(content_type):
                 if (
-                    self._pictures > 0
-                    and item.id not in self._without_pictures
-                    and (picture := await self._files.image(attachment_id)) is not None
+                    self._images > 0
+                    and item.id not in self._without_images
+                    and (image := await self._files.image(attachment_id)) is not None
                 ):
-                    self._pictures -= 1
-                    self.parts[attachment_id] = _image(picture.data, picture.content_type)
+                    self._images -= 1
+                    self.parts[attachment_id] = _image(image.data, image.content_type)
             elif (
                 kinds.has_text(content_type)
                 and self._characters > 0
@@ -83,13 +83,13 @@ class _Budget:
 
 
 def named(attachment: Attachment) -> ResponseInputTextParam:
-    """What is said of a file that a model cannot read, or that there is no room for."""
+    """A note in place of a file that a model cannot read, or that exceeds the budget."""
     size = (attachment.metadata or {}).get("size")
     about = ", ".join(filter(None, (attachment.mime_type, f"{size} bytes" if size is not None else "")))
     return _text(f"The user attached a file: {json.dumps(attachment.name, ensure_ascii=False)} ({about}).")
 
 
-def _brought(item: ThreadItem) -> list[tuple[str, str, str]]:
+def _files_of(item: ThreadItem) -> list[tuple[str, str, str]]:
     match item:
         case UserMessageItem(attachments=attachments):
             return [(attachment.id, attachment.name, attachment.mime_type) for attachment in attachments]
@@ -100,7 +100,7 @@ def _brought(item: ThreadItem) -> list[tuple[str, str, str]]:
 
 
 def _quoted(name: str, content_type: str, text: str, max_characters: int) -> ResponseInputTextParam:
-    """As what it is: something the user sent, and no instruction."""
+    """Mark the text as a file of the user, so that models do not take it for instructions."""
     shown = text if len(text) <= max_characters else f"{text[:max_characters]}\n{CUT}"
     title = json.dumps(name, ensure_ascii=False)
     return _text(f"{FILE_BEGINS}name={title} type={json.dumps(content_type)}>\n{shown}\n</Attachment>")

@@ -1,4 +1,4 @@
-"""The interface of the model side. It knows nothing of HTTP or SQL."""
+"""The interface of an assistant, which is independent of HTTP and SQL."""
 
 import json
 from abc import ABC, abstractmethod
@@ -39,7 +39,7 @@ LoadHistory = Callable[[], Awaitable[Sequence[ThreadItem]]]
 
 @dataclass(frozen=True)
 class Choices:
-    """What a message may ask for in its ``inference_options``; anything else is refused."""
+    """The models and tools that a message may name in its ``inference_options``; others are refused."""
 
     models: frozenset[str] = frozenset()
     tools: frozenset[str] = frozenset()
@@ -52,7 +52,7 @@ class Choices:
 
 
 class OpenChoices(Choices):
-    """For an assistant that judges them itself: what the settings do not limit is passed on."""
+    """For an assistant that checks choices itself: all are allowed that the settings do not limit."""
 
     def allows_model(self, name: str) -> bool:
         return not self.models or name in self.models
@@ -78,33 +78,33 @@ NO_SERVICES = Services()
 
 
 class Assistant(ABC):
-    """Subclass this, or hand over an ``agents.Agent``, to decide what is answered.
+    """The source of answers. A subclass must define ``respond`` only; an ``agents.Agent`` needs no subclass.
 
-    Only ``respond`` has to be written. Methods marked with ``@action`` handle what widgets send.
+    Methods marked with ``@action`` handle the actions of widgets.
     """
 
     choices = Choices()
     own_tool_choices: frozenset[str] = frozenset()
-    """Ids of tool choices that the assistant itself acts on, by choosing an agent or another way to answer. They are
-    accepted like those of ``CHAT_ALLOWED_TOOLS``, and no model is told to call them."""
+    """Ids of tool choices that the assistant handles itself, by choosing an agent or another way to answer. These ids
+    are accepted like those of ``CHAT_ALLOWED_TOOLS``, but are not demanded of a model."""
     start_prompts: Mapping[str, str] = MappingProxyType({})
-    """What an empty conversation of the playground proposes to say: the words, and what they lead to."""
+    """Prompts that the playground proposes in an empty conversation, each with a description of its effect."""
     services = Services()
     """The server's, set by ``prepare``."""
 
     @property
     def database(self) -> Database | None:
-        """The server's, for tables of your own. Hold no connection while a model talks."""
+        """The server's database, for tables of your own. Hold no connection during a run."""
         return self.services.database
 
     def stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:
-        """What a client may do with the stream of an answer."""
+        """The options for the client of an answer's stream."""
         return StreamOptions(allow_cancel=True)
 
     async def add_feedback(  # noqa: B027 - most assistants leave it at that
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
     ) -> None:
-        """Called with each feedback after it was saved."""
+        """Called after each feedback has been saved."""
 
     @abstractmethod
     def respond(
@@ -112,18 +112,18 @@ class Assistant(ABC):
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         """Stream the events of one answer.
 
-        ``history`` is the thread, oldest first; its last item is what there is to answer. Whatever is yielded
-        as done is saved before the client sees it. When the turn is stopped, CancelledError arrives at the
-        ``await`` the assistant is in: end the model's stream in a ``finally``.
+        ``history`` has the items of the thread, oldest first; the last item is the one to answer. Items that are
+        yielded as done are committed before the client receives them. When the turn is stopped, CancelledError is
+        raised at the current ``await``: end the model's stream in a ``finally``.
         """
         ...
 
     def stream(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """Called by ``answer``: ``respond``, unless text deltas have a faster way than to be yielded.
+        """Called by ``answer``: ``respond``, unless a subclass sends text deltas directly, which is faster.
 
-        ``send_delta`` sends one after all events that were yielded or sent before it.
+        ``send_delta`` sends a delta after all events that were yielded or sent before.
         """
         return self.respond(history, context)
 
@@ -141,7 +141,7 @@ class Assistant(ABC):
                 yield event
 
     def runs_of(self, request: RequestContext) -> FollowedRuns | None:
-        """What follows the runs of the Agents SDK that begin while the request is handled; None where none do."""
+        """Follows the Agents SDK's runs that start while the request is handled; None if none can."""
         return None
 
     def prepare(self, models: ModelProvider, choices: Choices, services: Services = NO_SERVICES) -> None:
@@ -151,32 +151,32 @@ class Assistant(ABC):
         self.choices = replace(choices, tools=choices.tools | self.own_tool_choices)
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
-        """The handler of an action: the method of this object that is marked for it."""
+        """The handler of an action: the method that is marked with its type."""
         for kind in type(self).__mro__:
             for name, attribute in vars(kind).items():
                 rules = rules_of(attribute)
                 if rules is not None and rules.type == action_type:
-                    # By its name: a subclass may have its own way of doing it.
+                    # By its name, because a subclass may override the method.
                     return RegisteredAction(rules, getattr(self, name))
         return None
 
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
-        """A title for a new thread, while its first answer is written; a user's own is never overwritten."""
+        """Make a title for a new thread, during its first answer; a title set by the user is never overwritten."""
         return title_of(message)
 
     async def resolve_tag(self, tag: UserMessageTagContent, context: AgentContext[RequestContext]) -> str:
-        """What the model should know of an entity that a user mentioned. ``tag.data`` is the client's word: look the
-        entity up by ``tag.id``, with the rights of ``context.request_context.user_id``."""
+        """The model input about an entity that the user mentioned. ``tag.data`` is unverified input of the client: look
+        the entity up by ``tag.id``, with the permissions of ``context.request_context.user_id``."""
         return f"@{tag.text}: {json.dumps(tag.data, ensure_ascii=False)}"
 
     async def transcribe(self, audio: AudioInput, context: RequestContext) -> TranscriptionResult:
-        """Speech to text: by the configured model, if there is one."""
+        """Transcribe speech with the configured model, if there is one."""
         if self.services.transcriber is None:
             raise NotSupported("This server does not transcribe speech.")
         return await self.services.transcriber.transcribe(audio)
 
     async def start(self) -> None:  # noqa: B027 - most assistants begin nothing
-        """Begin what runs beside the answers; called once, when the server starts, in its event loop."""
+        """Start background tasks; called once, when the server starts, in its event loop."""
 
     async def close(self) -> None:  # noqa: B027 - most assistants hold nothing
-        """Give back what the assistant holds; called once, when the server shuts down."""
+        """Release resources; called once, when the server shuts down."""

@@ -1,7 +1,8 @@
-"""Ids of tool calls are ours, whatever the model calls them.
+"""Replaces the ids of tool calls with unique ones.
 
-Some servers give every call of every answer the id ``call_0``: the Agents SDK then takes a second call for the first.
-Others use more than the 64 characters that OpenAI takes. Ours have nine letters and digits, as Mistral wants them.
+Some servers give every call of every answer the id ``call_0``, and the Agents SDK then takes a second call for the
+first. Others use more than the 64 characters that OpenAI accepts. Our ids have nine letters and digits, as Mistral
+requires.
 """
 
 import secrets
@@ -19,7 +20,7 @@ MAX_REMEMBERED = 10_000
 
 
 def call_id_of(item_id: str) -> str:
-    """Of a client tool's call: the same whenever its item is sent."""
+    """The id of a client tool's call, which is the same whenever its item is sent."""
     number = uuid5(NAMESPACE_OID, item_id.encode(errors="replace").decode()).int
     digits = []
     for _ in range(LENGTH):
@@ -29,7 +30,7 @@ def call_id_of(item_id: str) -> str:
 
 
 class CallIds:
-    """The provider's id of each of our ids, for a provider that keeps the conversation itself."""
+    """Maps our ids to the provider's, for a provider that stores the conversation itself."""
 
     def __init__(self) -> None:
         self._theirs: OrderedDict[str, str] = OrderedDict()
@@ -42,7 +43,7 @@ class CallIds:
         return ours
 
     def restored(self, items: Sequence[Any]) -> list[Any]:
-        """Input that goes on from a conversation at the provider's: an output names its call as the provider did."""
+        """Restore the provider's ids in outputs whose calls are in a conversation that the provider stores."""
         called = {item.get("call_id") for item in items if _type_of(item) == "function_call"}
         return [
             {**item, "call_id": self._theirs[item["call_id"]]}
@@ -60,12 +61,12 @@ class CallsOfResponse:
     def __init__(self, ids: CallIds) -> None:
         self._ids = ids
         self._ours: defaultdict[str, list[str]] = defaultdict(list)
-        """The provider's id to ours, of each call that has it."""
+        """Our ids by the provider's id, one for each call that has this id."""
         self._renamed: set[str] = set()
         self._seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def rename_in(self, event: Any) -> None:
-        # The same call is announced, done, and part of the whole response.
+        # The same call occurs in the added event, in the done event, and in the whole response.
         match event.type:
             case "response.output_item.added" | "response.output_item.done":
                 self.rename([event.item], self._seen[event.type])
@@ -75,7 +76,7 @@ class CallsOfResponse:
                 pass
 
     def _is_theirs(self, call: ResponseFunctionToolCall) -> bool:
-        """Whether a call has the provider's id and may be renamed. A program at the provider's needs its own ids."""
+        """Whether a call has the provider's id and may be renamed. A program at the provider needs its own ids."""
         return call.call_id not in self._renamed and getattr(call.caller, "type", None) != "program"
 
     def rename(self, items: Iterable[Any], seen: Counter[str]) -> None:

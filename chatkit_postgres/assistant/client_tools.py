@@ -1,7 +1,7 @@
-"""Several client tools that a model calls at once: a client runs one, so they are asked for one after the other.
+"""Queues client tools that a model calls at once, because a client runs one at a time.
 
-Those that wait stand in the thread's metadata, which clients do not see, until the one before them has its output. A
-new message of the user, or a retry, makes them void.
+Waiting calls are stored in the thread's metadata, which clients do not see, until the call before has its output. A new
+message of the user, or a retry, drops the waiting calls.
 """
 
 from datetime import datetime
@@ -19,7 +19,7 @@ WAITING = "chatkit_postgres.client_tool_calls"
 
 
 class _AllCalls(AgentContext[Any]):
-    """The context of one run, in which a second client tool does not overwrite the first."""
+    """The context of a run, in which a second call of a client tool does not overwrite the first."""
 
     _calls: list[ClientToolCall] = PrivateAttr(default_factory=list)
 
@@ -30,7 +30,7 @@ class _AllCalls(AgentContext[Any]):
         super().__setattr__(name, value)
 
     async def first_call(self, event: ThreadStreamEvent) -> ThreadStreamEvent:
-        """The same event, or, where the run ended with several calls, that of the first; the others are saved."""
+        """Return the event, or that of the first call if the run ended with several, and save the others."""
         if not (isinstance(event, ThreadItemDoneEvent) and isinstance(event.item, ClientToolCallItem)):
             return event
         if event.item.status != "pending" or len(self._calls) < 2:
@@ -47,7 +47,7 @@ class _AllCalls(AgentContext[Any]):
 
 
 def with_all_calls(context: AgentContext[Any]) -> _AllCalls:
-    """The same context, of a class that extends its own: it remembers every client tool that the run calls."""
+    """Copy a context to a subclass of its class that records all calls of client tools."""
     kind = _extended(type(context))
     extended = kind.model_construct(
         context.model_fields_set,
@@ -65,7 +65,7 @@ def _extended(kind: type[AgentContext[Any]]) -> type[_AllCalls]:
 
 
 def next_call(thread: ThreadMetadata) -> ClientToolCallItem | None:
-    """Take the next one from those that wait; None if none does."""
+    """Remove the next waiting call and return it; None if there is none."""
     waiting = thread.metadata.get(WAITING)
     if not isinstance(waiting, list) or not waiting:
         return None
@@ -82,7 +82,7 @@ def next_call(thread: ThreadMetadata) -> ClientToolCallItem | None:
 
 
 def drop_calls(thread: ThreadMetadata) -> bool:
-    """Forget those that wait. Whether there were any."""
+    """Remove all waiting calls, and return whether there were any."""
     has_any = WAITING in thread.metadata
     thread.metadata = _without_waiting(thread)
     return has_any

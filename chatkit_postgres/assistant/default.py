@@ -1,4 +1,4 @@
-"""The assistant of an installation that names none."""
+"""The default assistant, for an installation that configures none."""
 
 from datetime import UTC, datetime
 

@@ -15,23 +15,23 @@ class EventDecoder:
     """Returns the data of each event; event names, ids and ``retry`` are ignored."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
         self._ending = b""
 
-    def feed(self, piece: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that this chunk completes. Raises ValueError if one exceeds MAX_EVENT_BYTES."""
-        is_split_crlf = self._ending == b"\r" and piece.startswith(b"\n")
-        before, self._ending = self._ending.replace(b"\r", b"\n"), piece[-1:] or self._ending
-        lines = piece[is_split_crlf:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        self._pieces.append(lines)
+        is_split_crlf = self._ending == b"\r" and chunk.startswith(b"\n")
+        before, self._ending = self._ending.replace(b"\r", b"\n"), chunk[-1:] or self._ending
+        lines = chunk[is_split_crlf:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._chunks.append(lines)
         self._size += len(lines)
         if b"\n\n" not in before + lines:
             if self._size > MAX_EVENT_BYTES:
                 raise ValueError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
             return []
-        *events, rest = b"".join(self._pieces).split(b"\n\n")
-        self._pieces, self._size = [rest], len(rest)
+        *events, rest = b"".join(self._chunks).split(b"\n\n")
+        self._chunks, self._size = [rest], len(rest)
         return [data for event in events if (data := _data_of(event))]
 
 
@@ -47,5 +47,5 @@ def parse_json(data: bytes) -> Any:
     try:
         return from_json(data)
     except ValueError:
-        # Bytes that are no UTF-8, or half of a surrogate pair: the text around them is good.
+        # Bytes that are not UTF-8, or a lone surrogate: only these are replaced.
         return json.loads(data.decode("utf-8", "replace"))

@@ -1,7 +1,7 @@
-"""The Agents SDK's models for OpenAI's two APIs, for servers that are not OpenAI's.
+"""Adapts the Agents SDK's models for OpenAI's two APIs to servers that are not OpenAI's.
 
-An input that is refused is tried again with less (refusals.py), ids of calls are ours (call_ids.py), thoughts are no
-part of an answer (think_blocks.py), and every failure to read an answer is an APIError.
+A refused input is shortened and retried (refusals.py), ids of tool calls are replaced (call_ids.py), thoughts are
+separated from the answer (think_blocks.py), and every failure to read a response is an APIError.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Guard:
-    """What all calls of a provider's models share."""
+    """State that all models of a provider share."""
 
     memory: ModelMemory = field(default_factory=ModelMemory)
     call_ids: CallIds = field(default_factory=CallIds)
@@ -49,7 +49,7 @@ class Guard:
 
 
 class _Guarded:
-    """Stands before one of the SDK's models."""
+    """Overrides methods of the SDK's models; must come first in the MRO."""
 
     model: Any
 
@@ -71,7 +71,7 @@ class _Guarded:
             except APIError as error:
                 attempts.after(error)
         attempts.passed()
-        if not _is_kept_by_provider(named):
+        if not _is_stored_by_provider(named):
             CallsOfResponse(self._guard.call_ids).rename(response.output, Counter())
         if self._guard.think_blocks != "text":
             strip_thoughts(response.output)
@@ -88,7 +88,7 @@ class _Guarded:
                 system_instructions, _input(attempts, input), *given, **named
             )
             try:
-                async with aclosing(self._read(events, renames=not _is_kept_by_provider(named))) as read:
+                async with aclosing(self._read(events, renames=not _is_stored_by_provider(named))) as read:
                     async for event in read:
                         if not has_begun and _is_before_the_answer(event):
                             held.append(event)
@@ -111,19 +111,21 @@ class _Guarded:
 
     def _attempts(self, given: str | list[Any], named: dict[str, Any]) -> Attempts:
         items = [] if isinstance(given, str) else with_plain_answers(given)
-        if _is_kept_by_provider(named):
+        if _is_stored_by_provider(named):
             items = self._guard.call_ids.restored(items)
         return Attempts(items, str(self.model), self._guard.memory)
 
     async def _read(self, events: Any, *, renames: bool) -> AsyncGenerator[Any, None]:
         calls = CallsOfResponse(self._guard.call_ids)
-        shown = self._guard.think_blocks
+        think_blocks = self._guard.think_blocks
         with _as_api_error():
             async with (
                 aclosing(events),
-                aclosing(events if shown == "text" else apart(events, are_shown=shown == "thought")) as told,
+                aclosing(
+                    events if think_blocks == "text" else apart(events, are_shown=think_blocks == "thought")
+                ) as separated,
             ):
-                async for event in told:
+                async for event in separated:
                     if renames and event.type != TEXT_DELTA:
                         calls.rename_in(event)
                     yield event
@@ -138,13 +140,13 @@ class GuardedChatCompletionsModel(_Guarded, OpenAIChatCompletionsModel):
 
 
 def goes_back(context: ReasoningContentReplayContext) -> bool:
-    """Whether ``reasoning_content`` is sent back while tools are called: to the model that has sent it, whatever its
+    """Whether ``reasoning_content`` is sent back while tools are called: to the model that has sent the content, of any
     name. DeepSeek and Kimi refuse a tool's output without it."""
     return context.reasoning.origin_model == context.model
 
 
-def _is_kept_by_provider(named: Mapping[str, Any]) -> bool:
-    """Whether the input goes on from a conversation that the provider keeps, with its ids of calls."""
+def _is_stored_by_provider(named: Mapping[str, Any]) -> bool:
+    """Whether the input continues a conversation that the provider stores, with the provider's ids of calls."""
     return bool(named.get("previous_response_id") or named.get("conversation_id"))
 
 
@@ -153,7 +155,7 @@ def _input(attempts: Attempts, given: str | Sequence[Any]) -> Any:
 
 
 def _is_before_the_answer(event: Any) -> bool:
-    """Whether nothing was said yet: an empty message may be all that a refused prompt gets."""
+    """Whether there is no text yet: the response to a refused prompt may be an empty message."""
     match event.type:
         case "response.output_text.delta":
             return not event.delta

@@ -1,4 +1,4 @@
-"""What ends an answer on purpose: a guardrail that tripped, with a sentence for the user, or a model's refusal."""
+"""Converts tripped guardrails to user-facing errors, and a model's refusal to an answer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ TRIPPED = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """As the ``output_info`` of a guardrail: what its user is told instead of the general sentence."""
+    """As the ``output_info`` of a guardrail: the sentence for the user, instead of the general one."""
 
     sentence: str
 
@@ -43,7 +43,7 @@ def refusal_of(
         info = tripped.output.output_info
     else:
         info = tripped.guardrail_result.output.output_info
-    # Anything else is for the developer's eyes.
+    # Other output_info is for developers, not for users.
     sentence = info.sentence if isinstance(info, Refusal) else None
     match tripped:
         case InputGuardrailTripwireTriggered():
@@ -54,7 +54,7 @@ def refusal_of(
             return ToolGuardrailTripped(sentence)
 
 
-def told_as_answer(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
-    """What a model says instead of an answer was streamed like one, and is no failure."""
+def refusal_as_answer(refused: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult:
+    """Let a run end normally with a model's refusal, which was streamed like an answer."""
     logger.info("model_refused")
     return RunErrorHandlerResult(final_output=str(refused.error), include_in_history=False)

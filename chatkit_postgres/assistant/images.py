@@ -12,7 +12,7 @@ from chatkit_postgres.errors import FileRefused
 
 
 class StoredImages(ResponseStreamConverter):
-    """Instead of data URLs, items hold references; whoever tells them makes links of these."""
+    """Puts references into items instead of data URLs; a reference becomes a signed URL when the item is sent."""
 
     def __init__(self, files: Files, *, partial_images: int | None) -> None:
         super().__init__(partial_images=partial_images)
@@ -24,7 +24,7 @@ class StoredImages(ResponseStreamConverter):
         base64_image: str,
         partial_image_index: int | None = None,
     ) -> str:
-        """Raises FileRefused if it is no image."""
+        """Raises FileRefused if the data is not an image."""
         try:
             data = await asyncio.to_thread(base64.b64decode, base64_image, validate=True)
         except (binascii.Error, ValueError):
@@ -33,6 +33,6 @@ class StoredImages(ResponseStreamConverter):
 
 
 def partial_images_of(agent: Agent) -> int | None:
-    """How many previews of an image its tool is configured to send."""
+    """The number of previews that the image tool is configured to send."""
     configs = [tool.tool_config for tool in agent.tools if isinstance(tool, ImageGenerationTool)]
     return next((config.get("partial_images") for config in configs), None)

@@ -1,7 +1,7 @@
-"""Shapes model input so that servers of OpenAI's two APIs take it.
+"""Shapes model input so that servers of OpenAI's two APIs accept it.
 
-Chat templates of open models, and some providers (Mistral, Anthropic behind gateways), want the roles to alternate, the
-user to speak first, an answer after the output of a tool, and plain text where there is nothing but text.
+Chat templates of open models, and some providers (Mistral, Anthropic behind gateways), require alternating roles, a
+first message of the user, an answer after the output of a tool, and a string for content that is only text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Given = Mapping[str, Any]
 
 NOTE_BEGINS = "<Context>\n"
 NOTE_ENDS = "\n</Context>"
-"""Around what is told in the name of the user, who did not say it."""
+"""Marks around a note: text in the role of the user that the user did not write."""
 USER_IS_SILENT = f"{NOTE_BEGINS}The user has said nothing yet.{NOTE_ENDS}"
 GO_ON = f"{NOTE_BEGINS}The assistant goes on.{NOTE_ENDS}"
 NOT_ANSWERED = "[No answer was given.]"
@@ -60,13 +60,13 @@ def shaped_items(items: Sequence[Given]) -> list[Message]:
 
 
 def with_plain_answers(items: Sequence[Any]) -> list[Any]:
-    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter makes parts of output of it,
-    which the Agents SDK takes for the responses API only."""
+    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter makes output parts, which the
+    Agents SDK accepts for the responses API only."""
     return [item | {"content": text} if (text := _answer_text(item)) is not None else item for item in items]
 
 
 def _answer_text(item: Any) -> str | None:
-    """None for what is no earlier answer of text alone, or one with the provider's id, which both APIs take."""
+    """The text of an earlier answer; None if there is more than text, or the provider's id, which both APIs accept."""
     if not isinstance(item, dict) or item.get("role") != "assistant" or "id" in item:
         return None
     content = item.get("content")
@@ -83,7 +83,7 @@ def _plain(given: Given) -> Message:
     if "role" in message and isinstance(content, list) and content and all(map(_is_text, content)):
         content = BETWEEN.join(part["text"] for part in content if part["text"])
         message["content"] = content
-    # Anthropic and Bedrock take no empty text.
+    # Anthropic and Bedrock reject empty text.
     if content in ("", []) and message.get("role") in {"user", "tool"}:
         message["content"] = EMPTY
     if content == "" and message.get("tool_calls"):

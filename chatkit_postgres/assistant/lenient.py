@@ -1,4 +1,4 @@
-"""Reads JSON as the openai client's types, whatever fields are missing, unexpected or of another type."""
+"""Reads JSON as the openai client's types, even if fields are missing, unexpected or of another type."""
 
 import math
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_as(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
-    """Validate, or else construct as the openai client does, which keeps unknown enum values. Each field then has a
-    type that it may have; it is None only where no neutral value exists."""
+    """Validate, or else construct as the openai client does, which preserves unknown enum values. Each field then has
+    an allowed type; a field is None only where no neutral value exists."""
     try:
         return kind.model_validate(data)
     except ValidationError:
@@ -56,7 +56,7 @@ def _fitted(value: Any, options: tuple[Any, ...]) -> Any:
 
 
 def _basic(value: Any, kinds: set[Any]) -> Any:
-    """A value that fits as it is, or as a number or a text; None for any other."""
+    """The value if its type is allowed, or else converted to a number or a string; None if neither is possible."""
     if isinstance(value, int | float) and kinds & {int, float, str}:
         return _number(value, kinds)
     if kinds & {Any, object, Literal, type(value)}:

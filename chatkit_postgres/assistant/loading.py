@@ -1,4 +1,4 @@
-"""From ``CHAT_ASSISTANT``, or an object in its place, to something that answers."""
+"""Loads the assistant that ``CHAT_ASSISTANT``, or an object in its place, stands for."""
 
 import importlib
 import inspect
@@ -20,12 +20,12 @@ from chatkit_postgres.store import DatabaseStore
 
 
 class AssistantError(Exception):
-    """The import string does not lead to an assistant; the message says where it stopped."""
+    """The import string does not lead to an assistant; the message names the place and the cause."""
 
 
 def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -> Assistant:
     """``named`` is an import string, ``package.module:attribute``, or the object itself: an ``agents.Agent``, an
-    Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and takes nothing, or
+    Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and has no parameter but
     ``store``. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
     models = model_provider(options)
     if not options.is_hosted:
@@ -74,7 +74,7 @@ def _made(found: Any, store: DatabaseStore) -> Any:
         raise TypeError(
             f"it requires {', '.join(unknown)}, but only `store` is passed. Name a function without required parameters"
         )
-    # A subclass that passes on whatever it is given wants what ChatKitServer wants.
+    # A subclass with *args passes these on to ChatKitServer, which requires the store.
     passes_on = is_class and issubclass(found, ChatKitServer) and any(p.kind is p.VAR_POSITIONAL for p in parameters)
     made = found(store) if wanted or passes_on else found()
     if inspect.iscoroutine(made):
@@ -90,7 +90,7 @@ def _assistant_of(found: Any, options: ModelOptions, store: DatabaseStore) -> As
         case ChatKitServer():
             return ServerAssistant(found, store)
         case Agent():
-            # Without a model, it is also shown what a front end has to deal with.
+            # Without a model, the demo also has a scene for everything that a front end must be able to show.
             return DemoAssistant(found) if options.is_demo else AgentAssistant(found)
         case _:
             return None
@@ -113,5 +113,5 @@ def _error_with_location(error: BaseException) -> str:
     ]
     libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     theirs = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
-    told = f"{type(error).__name__}: {error}"
-    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {told}" if theirs else told
+    description = f"{type(error).__name__}: {error}"
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {description}" if theirs else description

@@ -1,6 +1,6 @@
-"""Tools of MCP servers: connected once for each process, shared by all turns, connected again when they are lost.
+"""Connects to MCP servers once for each process, shares their tools among all turns, and reconnects after a failure.
 
-A server that is away takes its tools with it, and nothing else: the chat goes on without them.
+While a server is unreachable, only its tools are missing; the chat works without them.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ LIST_SECONDS = 3
 LOOK_SECONDS = 10
 HTTP_LOOK_SECONDS = 10
 STDIO_LOOK_SECONDS = CALL_SECONDS + 10
-"""A program that does one thing at a time answers when its tool has ended; one that has ended is noticed at once."""
+"""A program that runs one call at a time responds after the call; a program that has ended is noticed at once."""
 CLOSE_SECONDS = 5
 MAX_RESULT_CHARACTERS = 100_000
-"""Of what a tool answers, to be read by the model: a server says as much as it likes."""
+"""Maximum of a tool's result in the model input, because servers send any amount."""
 MAX_PICTURE_CHARACTERS = 4_000_000
 MAX_PAGES = 100
-"""Of a list of tools."""
+"""Maximum number of pages of a list of tools."""
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 60.0
 
 logger = get_logger(__name__)
@@ -44,12 +44,12 @@ class McpError(Exception):
 
 
 class McpServer(BaseModel):
-    """One of them, as the usual ``mcpServers`` file has it: a program to start, or an address."""
+    """An entry of the usual ``mcpServers`` file: a program to start, or a URL."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["stdio", "http", "streamable-http"] | None = None
-    """As other programs write it. What it is follows from the rest."""
+    """Accepted because other programs write it, but not used: ``command`` or ``url`` decides."""
     command: str | None = None
     args: list[str] = Field(default_factory=list)
     env: dict[str, str] = Field(default_factory=dict)
@@ -65,16 +65,16 @@ class McpServer(BaseModel):
             try:
                 _ = urlsplit(self.url).port
             except ValueError as error:
-                raise ValueError(f"the url is none: {error}") from None
+                raise ValueError(f"the url is not valid: {error}") from None
         return self
 
     @property
     def place(self) -> str:
-        """For a log: no arguments and no path, which may be secret."""
+        """The program or the host, for a log; without arguments and path, which may be secret."""
         if self.command is not None:
             return self.command
-        address = urlsplit(self.url or "")
-        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
+        url = urlsplit(self.url or "")
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
 
 
 class McpFile(BaseModel):
@@ -104,22 +104,22 @@ class Watcher(Protocol):
 
 
 watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
-"""Who is told how far the calls have come that a run makes: set where the run begins."""
+"""The progress listener of the current run; set where the run begins."""
 _calling: ContextVar[RunContextWrapper[Any] | None] = ContextVar("calling", default=None)
 
 
 class _Own(MCPServer):
-    """What both kinds do otherwise than the SDK's. Before them in the order of methods."""
+    """Overrides shared by both transports; must come first in the MRO."""
 
     async def call_tool(self, tool_name: str, arguments: dict[str, Any] | None, meta: Any = None) -> CallToolResult:
         return await _answer_of(self, tool_name, arguments, meta)
 
     async def list_tools(self, *given: Any, **named: Any) -> Any:
-        return await _tools_of(super().list_tools(*given, **named), self.name)  # type: ignore[safe-super] # theirs, see above
+        return await _tools_of(super().list_tools(*given, **named), self.name)  # type: ignore[safe-super] # a transport's
 
-    async def look(self) -> list[Tool]:
-        """The tools it has. Raises if it does not answer."""
-        return await super().list_tools()  # type: ignore[safe-super] # theirs, see above
+    async def fetch_tools(self) -> list[Tool]:
+        """The tools of the server. Raises if the server does not respond."""
+        return await super().list_tools()  # type: ignore[safe-super] # a transport's
 
 
 class _Stdio(_Own, MCPServerStdio):
@@ -131,11 +131,11 @@ class _Http(_Own, MCPServerStreamableHttp):
 
 
 async def _tools_of(listed: Any, name: str) -> Any:
-    """Lost between two looks, or slow: its tools are left out of this answer."""
+    """Await a list of tools; a server that is lost or slow has no tools in this answer."""
     try:
         async with asyncio.timeout(LIST_SECONDS):
             return await listed
-    except Exception as error:  # noqa: BLE001 - whatever a server or its connection does
+    except Exception as error:  # noqa: BLE001 - a server or its connection may raise anything
         logger.warning("mcp_tools_left_out", server=name, **failure(error))
         return []
 
@@ -144,29 +144,29 @@ Connection = _Stdio | _Http
 
 
 async def _answer_of(connection: Any, tool_name: str, arguments: dict[str, Any] | None, meta: Any) -> CallToolResult:
-    """What the Agents SDK does not do: it asks for no progress, and over HTTP for one thing at a time."""
+    """Call a tool directly: the Agents SDK would request no progress, and over HTTP make one call at a time."""
     if connection.session is None:
         raise ConnectionError("the session is gone")
-    told, call = watcher.get(), _calling.get()
+    listener, call = watcher.get(), _calling.get()
 
     async def progressed(progress: float, total: float | None, message: str | None) -> None:
-        if told is not None and call is not None:
-            await told.progress(call, progress, total, message)
+        if listener is not None and call is not None:
+            await listener.progress(call, progress, total, message)
 
     result = await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta)
-    if result.is_error and told is not None and call is not None:
-        told.note_failure(call)
+    if result.is_error and listener is not None and call is not None:
+        listener.note_failure(call)
     return bounded(result)
 
 
 def bounded(result: CallToolResult) -> CallToolResult:
-    """What of it goes to the model, with a word about what does not. All but pictures is text to the model."""
-    text_left, pictures_left, left_out = MAX_RESULT_CHARACTERS, MAX_PICTURE_CHARACTERS, 0
+    """Shorten a result for the model, and note how much was left out. All content but images counts as text."""
+    text_left, images_left, left_out = MAX_RESULT_CHARACTERS, MAX_PICTURE_CHARACTERS, 0
     content: list[ContentBlock] = []
     for block in result.content:
         if isinstance(block, ImageContent):
-            pictures_left -= len(block.data)
-            fits, size = pictures_left >= 0, len(block.data)
+            images_left -= len(block.data)
+            fits, size = images_left >= 0, len(block.data)
         else:
             size = len(block.text) if isinstance(block, TextContent) else len(block.model_dump_json())
             fits = size <= text_left
@@ -187,14 +187,14 @@ def bounded(result: CallToolResult) -> CallToolResult:
 
 
 def _note_call(asked: MCPToolMetaContext) -> None:
-    """The SDK asks for metadata in the task that then calls the tool, which itself is not told whose call it is."""
+    """Record the run of a call: the SDK resolves metadata in the task that then calls the tool without the run."""
     _calling.set(asked.run_context)
 
 
 def connection_to(name: str, server: McpServer) -> Connection:
     common: dict[str, Any] = {
         "name": name,
-        # Asked once for each connection, not for each turn.
+        # Fetched once for each connection, not for each turn.
         "cache_tools_list": True,
         "client_session_timeout_seconds": CALL_SECONDS,
         "tool_meta_resolver": _note_call,
@@ -205,7 +205,7 @@ def connection_to(name: str, server: McpServer) -> Connection:
     params: dict[str, Any] = {"command": server.command, "args": server.args, "env": server.env}
     if server.cwd is not None:
         params["cwd"] = server.cwd
-    return _Stdio(params, **common)  # type: ignore[arg-type] # as its type says, piece by piece
+    return _Stdio(params, **common)  # type: ignore[arg-type] # a dict, not the SDK's TypedDict
 
 
 class McpServers:
@@ -216,36 +216,36 @@ class McpServers:
 
     @property
     def connected(self) -> Sequence[MCPServer]:
-        """Those whose tools may be called now."""
+        """The servers that are connected now."""
         return list(self._connected.values())
 
     def start(self) -> None:
-        """Begin to connect; nobody waits for it."""
+        """Start to connect, in background tasks."""
         self._tasks = [
             asyncio.create_task(self._tend(name, server), name=f"mcp-{name}") for name, server in self._servers.items()
         ]
 
     async def close(self) -> None:
-        """Not longer than a few seconds: a program that never spoke cannot always be ended in an orderly way."""
+        """Disconnect, in a few seconds at most: a program that never responded cannot always be ended cleanly."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
     async def _tend(self, name: str, server: McpServer) -> None:
-        """One task for a server's whole life, because a connection has to be ended by the task that began it."""
+        """One task for each server, because a connection must be closed by the task that opened it."""
         wait = FIRST_WAIT_SECONDS
         while True:
             connection = connection_to(name, server)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await connection.connect()  # type: ignore[no-untyped-call]
-                    tools = await connection.look()
+                    tools = await connection.fetch_tools()
                 logger.info("mcp_connected", server=name, tools=len(tools))
                 self._connected[name], wait = connection, FIRST_WAIT_SECONDS
                 await _until_lost(connection, tools)
-            except Exception as error:  # noqa: BLE001 - whatever a server does
-                # The SDK's own sentences about a connection are cleared of addresses.
+            except Exception as error:  # noqa: BLE001 - a server may raise anything
+                # The SDK removes URLs from its own messages about a connection.
                 reason = str(error) if isinstance(error, UserError) else reason_of(error)
                 logger.warning("mcp_not_connected", server=name, at=server.place, reason=reason, again_in_seconds=wait)
             finally:
@@ -258,18 +258,18 @@ class McpServers:
 
 
 async def _until_lost(connection: Connection, known: list[Tool]) -> None:
-    """Raises when it no longer answers. Tools that have come or gone meanwhile are asked for anew."""
+    """Poll a server, and raise when it no longer responds. If its tools have changed, they are fetched anew."""
     seconds = STDIO_LOOK_SECONDS if isinstance(connection, _Stdio) else HTTP_LOOK_SECONDS
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         if connection.session is None:
             raise ConnectionError("the session is gone")
-        # Not a ping, which newer servers do not know.
+        # Not a ping, which newer servers do not support.
         async with asyncio.timeout(seconds):
             found = await _all_tools(connection.session)
             if found != known:
                 connection.invalidate_tools_cache()  # type: ignore[no-untyped-call]
-                await connection.look()
+                await connection.fetch_tools()
         known = found
 
 
@@ -285,7 +285,7 @@ async def _all_tools(session: ClientSession) -> list[Tool]:
 
 
 def shown_title(tool_name: str, server_name: str | None) -> str:
-    """``mcp_files__read_text``, as the Agents SDK calls it, of the server ``files`` as people read it."""
+    """A readable title for ``mcp_files__read_text``, the Agents SDK's name for a tool of the server ``files``."""
     bare = tool_name.removeprefix(f"mcp_{server_name}__") if server_name else tool_name
-    words = re.sub(r"[_-]+", " ", bare).strip()
-    return f"{server_name}: {words}" if server_name else words
+    title = re.sub(r"[_-]+", " ", bare).strip()
+    return f"{server_name}: {title}" if server_name else title

@@ -1,4 +1,4 @@
-"""Chooses the model for an agent that names none."""
+"""Configures the models of agents: providers, defaults of the Agents SDK, tracing and transcription."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ TRACE_SECONDS = 5
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """``api_key`` and ``base_url`` both None: the built-in demo model."""
+    """Without ``api_key`` and ``base_url``, the built-in demo model is used."""
 
     model: str | None = None
     api: ModelApi = "responses"
@@ -52,18 +52,18 @@ class ModelOptions:
     base_url: str | None = None
     allowed_models: frozenset[str] = frozenset()
     allowed_tools: frozenset[str] = frozenset()
-    """What a message may ask for."""
+    """The models and tools that a message may ask for."""
     transcription_model: str | None = None
     mcp_file: Path | None = None
     is_traced: bool = False
     tracing_key: str | None = None
-    """For traces, which go to OpenAI; without it ``api_key``, if that is OpenAI's."""
+    """The key for traces, which are sent to OpenAI; by default ``api_key``, if that is OpenAI's."""
     timeout_seconds: float = 120
-    """Silence after which the server is given up."""
+    """Maximum time without data from the model server."""
     retries: int = 2
     think_blocks: ThinkBlocks = "thought"
     is_hosted: bool = False
-    """Whether the process is another application's, whose own runs are none of our business."""
+    """Whether the process belongs to a host, whose own runs must not be changed."""
 
     @property
     def is_demo(self) -> bool:
@@ -99,17 +99,17 @@ class ConfiguredModels(OpenAIProvider):
         )
 
     async def aclose(self) -> None:
-        """The SDK leaves the client open, which others might use."""
+        """Close the client, too: the SDK leaves it open, because others might use it."""
         await super().aclose()
         await self.client.close()
 
 
 def configure_agents_sdk(options: ModelOptions, models: ModelProvider) -> None:
-    """Tell the SDK, before any agent is made, what holds for every run of this process: also for one that a guardrail,
-    an action or a title begins by itself, whose text would otherwise go to OpenAI, as a question and as a trace.
+    """Set the SDK's defaults for every run of this process, before any agent is made. Otherwise the text of runs that
+    guardrails, actions or titles start by themselves would be sent to OpenAI, as requests and as traces.
 
-    The default model is among it: an agent without a model takes settings (reasoning effort, verbosity) that fit the
-    default, and a server for another model may refuse them.
+    The defaults include the model: an agent without a model takes settings (reasoning effort, verbosity) that fit the
+    default model, and a server for another model may refuse these settings.
     """
     if options.model is not None:
         os.environ["OPENAI_DEFAULT_MODEL"] = options.model
@@ -118,12 +118,12 @@ def configure_agents_sdk(options: ModelOptions, models: ModelProvider) -> None:
         set_default_openai_client(models.client, use_for_tracing=options.is_traced and options.base_url is None)
         set_default_openai_api(options.api)
     if options.is_traced and (options.tracing_key or options.base_url):
-        # The exporter would take OPENAI_API_KEY, and a key is for the server that it belongs to.
+        # Otherwise the exporter would send OPENAI_API_KEY, which may be the key of another server.
         set_tracing_export_api_key(options.tracing_key or "none")
 
 
 async def send_traces() -> None:
-    """Those that wait to be sent, before the process ends."""
+    """Send the traces that are queued, before the process ends."""
     provider = get_trace_provider()
     if isinstance(provider, DefaultTraceProvider):
         await asyncio.to_thread(provider.shutdown, TRACE_SECONDS)
@@ -142,14 +142,14 @@ async def one_word(models: ModelProvider) -> str:
 
 
 def transcriber(options: ModelOptions) -> Transcriber | None:
-    """None where no model for speech is configured, or no server to ask."""
+    """None if no speech model is configured, or no model server."""
     if options.is_demo or options.transcription_model is None:
         return None
     return Transcriber(_client(options), options.transcription_model)
 
 
 def _client(options: ModelOptions) -> AsyncOpenAI:
-    # Local servers want no key, but the client insists on one.
+    # Local servers need no key, but the client requires one.
     return StreamingOpenAI(
         api_key=options.api_key or "none",
         base_url=options.base_url,

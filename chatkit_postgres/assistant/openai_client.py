@@ -42,7 +42,7 @@ class StreamingOpenAI(AsyncOpenAI):
 
 
 class _Responses(AsyncResponses):
-    # Without it the Agents SDK calls create.
+    # The Agents SDK would call this attribute; without it, the SDK calls create.
     with_streaming_response: ClassVar[Any] = None
 
     def __init__(self, client: AsyncOpenAI) -> None:

@@ -1,8 +1,8 @@
 """Classifies a provider's error: one truthful sentence for the user, and whether a retry can help.
 
-Classified by the provider's code, then by the status, then by the words of the message, for servers that have no codes.
-Two messages come before that: "request too large" before the code, and a picture that is not taken before the status.
-The message may quote a user, so words decide little, and none of them is told.
+An error is classified by the provider's code, then by the status, then by the text of the message, for servers without
+codes. Two messages take precedence: "request too large" over the code, and a refused image over the status. The message
+may quote a user, so its text decides little and is never sent to a client.
 """
 
 import json
@@ -34,7 +34,7 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "string_above_max_length": ContextTooLong,
     "exceed_context_size_error": ContextTooLong,
     "request_too_large": ContextTooLong,
-    # The reasons for which answers end early, by the two APIs.
+    # Reasons for truncated answers, in the two APIs.
     "max_output_tokens": AnswerTooLong,
     "length": AnswerTooLong,
     "invalid_prompt": ContentRefused,
@@ -52,12 +52,12 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "model_not_found": ModelMisconfigured,
     "invalid_api_key": ModelMisconfigured,
 }
-# They say that something is wrong with a request, and not what.
+# Codes that do not name the cause.
 _GENERIC = frozenset(
     {"400", "413", "415", "422", "badrequesterror", "bad_request", "bad_request_error", "error", "invalid_request"}
     | {"invalid_argument", "invalid_request_error", "server_error"}
 )
-# OpenAI's, of a response that failed.
+# OpenAI's codes of a failed response.
 _BY_CODE |= dict.fromkeys(
     (
         "empty_image_file",
@@ -77,7 +77,7 @@ _BY_CODE |= dict.fromkeys(
     PictureRefused,
 )
 ABOUT_THE_INPUT = frozenset({400, 413, 415, 422})
-"""Answers to a request in which something is not taken."""
+"""Statuses of responses to a request with unacceptable input."""
 _BY_STATUS: dict[int, type[ChatError]] = {
     401: ModelMisconfigured,
     402: ModelQuotaUsedUp,
@@ -94,38 +94,38 @@ _TOO_LONG = re.compile(
     r"|exceeds? (the )?((model's|available) )?context"
     r"|prompt is too long|input is too long|exceeds the maximum number of (input )?tokens|contextwindowexceeded"
 )
-# One request of more tokens than a minute may have: OpenAI (429) and Groq (413) give it the code of too many requests.
+# A request with more tokens than the limit per minute, for which OpenAI (429) and Groq (413) send a rate-limit code.
 _NEVER_FITS = re.compile(r"request too large")
 _QUOTA = re.compile(r"insufficient[_ ]quota|budget has been exceeded|credit balance is too low|payment required")
-# LiteLLM's and Gemini's, who give it no code.
+# Of LiteLLM and Gemini, which send no code for a refusal.
 _REFUSED = re.compile(
     r"contentpolicyviolation|blocked (due to|by|for) (the )?(safety|content)|content management policy"
 )
-# Where there is a picture in the request: OpenAI, vLLM, llama.cpp, Ollama, OpenRouter, Groq, Mistral, DeepSeek.
-_NO_PICTURES = re.compile(
+# For a request with an image: OpenAI, vLLM, llama.cpp, Ollama, OpenRouter, Groq, Mistral, DeepSeek.
+_NO_IMAGES = re.compile(
     r"\b(image|images|image_url|vision|multi-?modal|mmproj|pictures?)\b|content must be a string|expected `?text`?"
     r"|input should be a valid string"
 )
 _BUSY = re.compile(r"overloaded|at capacity|rate limit|too many requests")
-# As the Agents SDK writes what ended a stream of the responses API.
+# In the message of the Agents SDK about the end of a stream of the responses API.
 _IN_STREAM = re.compile(r"code='?(\w+)|reason='?(\w+)")
 
 
 class ModelRefusal(APIError):
-    """A refusal that was looked into. ``told`` is what its user is told."""
+    """A refusal whose cause is known; ``user_error`` is the error that the user reads."""
 
-    def __init__(self, error: APIError, told: ChatError) -> None:
+    def __init__(self, error: APIError, user_error: ChatError) -> None:
         super().__init__(error.message, error.request, body=error.body)
-        self.told = told
+        self.user_error = user_error
         self.request_id = getattr(error, "request_id", None)
         self.status_code = getattr(error, "status_code", None)
 
 
 def user_facing_error(error: Exception, *, has_pictures: bool = False) -> ChatError | None:
-    """None for what is no trouble of a model's. ``has_pictures``: whether one was sent."""
+    """None for an error that is not a model's. ``has_pictures``: whether the request had an image."""
     match error:
-        case ModelRefusal(told=told):
-            return told
+        case ModelRefusal(user_error=user_error):
+            return user_error
         case ContentFilterFinishReasonError():
             return ContentRefused()
         case MaxTurnsExceeded():
@@ -147,7 +147,7 @@ def _kind_of(error: Exception, *, has_pictures: bool) -> type[ChatError] | None:
 
 
 def _of_behaviour(message: str) -> type[ChatError]:
-    # What it quotes may be anybody's words; only a code that ended a stream counts.
+    # The message may quote anybody's text, so only a code that ended a stream counts.
     if not message.startswith("Responses stream ended"):
         return ModelMistaken
     codes = [code for pair in _IN_STREAM.findall(message) for code in pair if code]
@@ -155,50 +155,50 @@ def _of_behaviour(message: str) -> type[ChatError]:
 
 
 def _of_answer(kind: type[ChatError]) -> type[ChatError]:
-    """What ends an answer that has begun was not said of the question."""
+    """A refusal after the start of an answer is about the answer, not about the message."""
     return AnswerFiltered if kind is ContentRefused else kind
 
 
 def has_code(error: APIError) -> bool:
-    """Whether the provider has told by a code what is wrong."""
-    return any(code.lower() not in _GENERIC for code in _words_of(error)[0])
+    """Whether the provider's code names the cause."""
+    return any(code.lower() not in _GENERIC for code in _codes_and_message(error)[0])
 
 
 def _of_api(error: APIError, *, has_pictures: bool) -> type[ChatError]:
-    codes, said = _words_of(error)
+    codes, message = _codes_and_message(error)
     status = error.status_code if isinstance(error, APIStatusError) else None
-    if status in {413, 429} and _NEVER_FITS.match(said):
+    if status in {413, 429} and _NEVER_FITS.match(message):
         return ContextTooLong
     by_code = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
     if by_code is not None:
         return by_code
     # llama.cpp answers 500.
-    if has_pictures and (status in {404, 500} or status in ABOUT_THE_INPUT) and _NO_PICTURES.search(said):
-        return ContextTooLong if _TOO_LONG.search(said) else PictureRefused
+    if has_pictures and (status in {404, 500} or status in ABOUT_THE_INPUT) and _NO_IMAGES.search(message):
+        return ContextTooLong if _TOO_LONG.search(message) else PictureRefused
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 429:
-        return ModelQuotaUsedUp if _QUOTA.search(said) else ModelBusy
-    return _by_words(said, is_refusal=status is not None and 400 <= status < 500)
+        return ModelQuotaUsedUp if _QUOTA.search(message) else ModelBusy
+    return _by_message(message, is_refusal=status is not None and 400 <= status < 500)
 
 
-def _by_words(said: str, *, is_refusal: bool) -> type[ChatError]:
-    if _TOO_LONG.search(said):
+def _by_message(message: str, *, is_refusal: bool) -> type[ChatError]:
+    if _TOO_LONG.search(message):
         return ContextTooLong
-    if is_refusal and _REFUSED.search(said):
+    if is_refusal and _REFUSED.search(message):
         return ContentRefused
     if is_refusal:
-        return ModelQuotaUsedUp if _QUOTA.search(said) else ModelMisconfigured
-    # A server's own trouble, or a stream that broke off.
-    return ModelBusy if _BUSY.search(said) else ModelUnavailable
+        return ModelQuotaUsedUp if _QUOTA.search(message) else ModelMisconfigured
+    # A failure of the server, or a broken stream.
+    return ModelBusy if _BUSY.search(message) else ModelUnavailable
 
 
-def _words_of(error: APIError) -> tuple[list[str], str]:
-    """The codes and the message, in lower case, wherever a server has put them: OpenAI in ``error``, which the client
-    takes off; Gemini in a list; others in ``error`` or ``detail`` as a text, or in no JSON at all."""
+def _codes_and_message(error: APIError) -> tuple[list[str], str]:
+    """The codes and the message, in lower case, from where servers put them: OpenAI in ``error``, which the client
+    unwraps; Gemini in a list; others as a string in ``error`` or ``detail``, or without any JSON."""
     body: Any = error.body
     if isinstance(body, str):
-        # The client reads no JSON behind a byte-order mark.
+        # The client parses no JSON after a byte-order mark.
         with suppress(ValueError):
             body = json.loads(body.removeprefix("\ufeff"))
     if isinstance(body, list):
@@ -210,5 +210,6 @@ def _words_of(error: APIError) -> tuple[list[str], str]:
     if not isinstance(body, dict):
         return [], error.message.lower()
     codes = [code for code in (body.get("code"), body.get("type")) if isinstance(code, str)]
-    said = next((said for said in (body.get("message"), body.get("detail")) if isinstance(said, str)), error.message)
-    return codes, said.lower()
+    texts = (body.get("message"), body.get("detail"))
+    message = next((text for text in texts if isinstance(text, str)), error.message)
+    return codes, message.lower()

@@ -29,7 +29,7 @@ def _checked(proxy: str) -> str:
     given = proxy if "://" in proxy else f"http://{proxy}"
     kind = given.partition("://")[0]
     if kind.lower() not in DEFAULT_PORTS:
-        # aiohttp would speak plain HTTP to it and send the API key.
+        # aiohttp would send plain HTTP to such a proxy, with the API key.
         raise ProxyRefused(f"a proxy of the kind {kind}:// cannot be used for models, only http and https")
     try:
         httpx2.URL(given)

@@ -1,8 +1,8 @@
 """Retries an input that a provider refused, and chooses the error for the user when no retry is left.
 
-A conversation that was once refused must not be refused for ever. Too long: again with half of it, and again. Refused
-for something in it: again without what is older, because that may be what was refused, by this provider or for this
-model. If the user's newest message alone is refused, it is that message, and the error says so.
+A refusal must not block a conversation permanently. Input that is too long is halved and retried, several times. Other
+refused input is retried without older turns, whose content this provider or model may have refused. If the user's
+newest message alone is refused, the error is about that message.
 """
 
 import time
@@ -26,27 +26,27 @@ from chatkit_postgres.errors import (
 from chatkit_postgres.observability.logs import get_logger
 
 MAX_HALVINGS = 7
-"""The last of them leaves the newest message alone, with as little as possible of what came with it."""
+"""The last one leaves the newest message alone, and as little as possible of the rest of its turn."""
 MIN_BUDGET = 4000
-"""Bytes. Less than that is taken for a mistake and not remembered."""
+"""Bytes. A smaller budget is considered a mistake and not remembered."""
 MEMORY_SECONDS = 3600
-"""After so long a larger input, or a picture, is tried again."""
+"""How long refusals are remembered; after that, a larger input, or an image, is tried again."""
 SHORT_MESSAGE = 1000
-"""Bytes: if even this is too long, it is not for the message."""
+"""Bytes: if a shorter message is refused as too long, the message is not the cause."""
 WITH_FILES = "The assistant may not answer this message, or what is attached to it."
 
 logger = get_logger(__name__)
 
 
 class ModelMemory:
-    """What models have refused, in this process, whoever had asked; for an hour."""
+    """Remembers the refusals of models for an hour, in this process and for all users."""
 
     def __init__(self) -> None:
         self._budgets: dict[str, tuple[int, float]] = {}
         self._blind: dict[str, float] = {}
 
     def budget_of(self, model: str) -> int | None:
-        """The bytes of input that it takes, where it has refused more."""
+        """The bytes of input that the model accepts, if it has refused more."""
         budget, since = self._budgets.get(model, (None, 0.0))
         return budget if _is_recent(since) else None
 
@@ -55,7 +55,7 @@ class ModelMemory:
             self._budgets[model] = (weight, time.monotonic())
 
     def is_blind(self, model: str) -> bool:
-        """Whether it has said that it sees no pictures."""
+        """Whether the model has refused images."""
         return _is_recent(self._blind.get(model, 0.0))
 
     def remember_sight(self, model: str, *, sees: bool) -> None:
@@ -70,7 +70,7 @@ def _is_recent(since: float) -> bool:
 
 
 class Attempts:
-    """The inputs of one call of a model, one after another."""
+    """The successive inputs of one call of a model."""
 
     def __init__(self, items: Sequence[Any], model: str, memory: ModelMemory) -> None:
         self._model = model
@@ -91,41 +91,41 @@ class Attempts:
             self._memory.remember_sight(self._model, sees=has_pictures)
 
     def after(self, error: APIError) -> None:
-        """Have less in ``items``. Raises ModelRefusal, or the error itself, when there is no less."""
-        told = user_facing_error(error, has_pictures=less_input.has_pictures(self.items))
-        if isinstance(told, AnswerFiltered):
-            # There is no word of an answer: it was the question.
-            told = ContentRefused()
-        less = self._less(told, error) if told is not None else None
-        if told is None or less is None:
-            self._raise(error, told)
-        logger.warning("model_input_reduced", refused=told.code, model=self._model, items=len(less))
+        """Reduce ``items``. Raises ModelRefusal, or the error itself, if they cannot be reduced."""
+        user_error = user_facing_error(error, has_pictures=less_input.has_pictures(self.items))
+        if isinstance(user_error, AnswerFiltered):
+            # There is no answer yet, so the refusal is about the message.
+            user_error = ContentRefused()
+        less = self._less(user_error, error) if user_error is not None else None
+        if user_error is None or less is None:
+            self._raise(error, user_error)
+        logger.warning("model_input_reduced", refused=user_error.code, model=self._model, items=len(less))
         self.items = less
-        if not isinstance(told, ContextTooLong):
+        if not isinstance(user_error, ContextTooLong):
             self._whole = less
 
-    def _raise(self, error: APIError, told: ChatError | None) -> NoReturn:
-        sentence = self._sentence(told) if told is not None else None
+    def _raise(self, error: APIError, user_error: ChatError | None) -> NoReturn:
+        final = self._final_error(user_error) if user_error is not None else None
         plain = user_facing_error(error)
-        if sentence is None or (plain is not None and plain.message == sentence.message):
-            # As the provider has it, for whoever handles it in their own way.
+        if final is None or (plain is not None and plain.message == final.message):
+            # The provider's own error, for code that handles it itself.
             raise error
-        raise drained(ModelRefusal(error, sentence)) from error
+        raise drained(ModelRefusal(error, final)) from error
 
-    def _less(self, told: ChatError, error: APIError) -> list[Any] | None:
+    def _less(self, user_error: ChatError, error: APIError) -> list[Any] | None:
         is_about_input = isinstance(error, APIStatusError) and error.status_code in ABOUT_THE_INPUT
-        match told:
+        match user_error:
             case ContextTooLong():
                 return self._half(error)
             case PictureRefused():
                 less = less_input.without_older_pictures(self.items)
-                # A picture that is refused for itself says nothing of others.
+                # If a code names the cause, it is this image, and others may be accepted.
                 self._is_blind = not has_code(error)
                 return less if less != self.items else None
             case ContentRefused():
                 return self._newest_alone()
             case ModelMisconfigured() if is_about_input and not has_code(error):
-                # It says what it does not take in words that nobody knows.
+                # The provider names the cause only in text that cannot be classified.
                 return self._newest_alone()
             case _:
                 return None
@@ -133,7 +133,7 @@ class Attempts:
     def _half(self, error: APIError) -> list[Any] | None:
         weight = less_input.weight_of(self.items)
         limit = weight if self._limit is None else self._limit
-        # Gateways bound bytes, and tokens a minute are not a window.
+        # Gateways limit bytes (413), and a limit of tokens per minute (429) is not the context window.
         status = error.status_code if isinstance(error, APIStatusError) else None
         self._is_budget = status not in {413, 429} and not less_input.has_pictures(self.items)
         while self._halvings < MAX_HALVINGS:
@@ -151,14 +151,14 @@ class Attempts:
         self._is_newest_alone = True
         return newest
 
-    def _sentence(self, told: ChatError) -> ChatError:
+    def _final_error(self, user_error: ChatError) -> ChatError:
         newest = less_input.newest_turn(self.items)
-        match told:
+        match user_error:
             case ContentRefused() if less_input.has_files(newest):
                 return ContentRefused(WITH_FILES)
             case ContextTooLong() if less_input.has_pictures(newest):
                 return PictureRefused()
-            case ContextTooLong() if less_input.own_words(newest) < SHORT_MESSAGE:
+            case ContextTooLong() if less_input.weight_of_own_text(newest) < SHORT_MESSAGE:
                 return ModelMisconfigured()
             case _:
-                return told
+                return user_error

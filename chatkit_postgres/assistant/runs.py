@@ -28,7 +28,7 @@ from agents import (
 )
 from agents.run import AgentRunner, ToolErrorFormatter, get_default_agent_runner, set_default_agent_runner
 
-from chatkit_postgres.assistant.guardrails import told_as_answer
+from chatkit_postgres.assistant.guardrails import refusal_as_answer
 from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.context import RequestContext
@@ -55,20 +55,20 @@ class FollowedRuns:
         self._is_traced = is_traced
         self._has_ended = False
         self._failed: Counter[str] = Counter()
-        # By identity: an agent that is a tool counts into the usage of the run that calls it.
+        # By identity, because an agent that is a tool adds to the usage object of the run that calls the tool.
         self._usages: dict[int, Usage] = {}
         self._streams: list[RunResultStreaming] = []
         self._is_guarded: dict[int, bool] = {}
 
     def follow(self) -> None:
-        """Called in the task that starts the runs, or whose tasks do."""
+        """Called in the task that starts the runs, or in an ancestor of this task."""
         _current.set(self)
         if self._counted:
             failed_usage.set(self._failed)
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """The same for a block of a task that goes on to other things."""
+        """Follow the runs that start in the block."""
         token = _current.set(self)
         try:
             yield
@@ -89,8 +89,8 @@ class FollowedRuns:
             self._request.outcome.usage = dict(self._failed)
 
     def counts(self, options: dict[str, Any]) -> bool:
-        """Whether a run belongs to this request: not one that a worker, started by an earlier answer, begins later or
-        for somebody else."""
+        """Whether a run belongs to this request. Runs that a background task of this request starts after its end, or
+        for another request, do not."""
         request = _request_behind(options.get("context"))
         return self._counted and not self._has_ended and (request is None or request is self._request)
 
@@ -102,31 +102,31 @@ class FollowedRuns:
         self.note(stream.context_wrapper.usage)
 
     def speaks(self, run: object, agent: Agent[Any]) -> None:
-        """An agent begins, in a run that streams."""
+        """Record the agent that starts in a streamed run."""
         self._is_guarded[id(run)] = bool(agent.output_guardrails)
         session = self._request.session
         if self._counted and session is not None:
             session.sender_name = agent.name
-            # The guardrails of the agent that ends a run judge its answer; one run that is judged makes it a draft.
+            # The guardrails of the agent that ends a run judge its answer; a single guarded run makes that a draft.
             session.awaits_verdict = any(self._is_guarded.values())
 
     def options(self, given: dict[str, Any], *, is_answer: bool) -> dict[str, Any]:
-        """A run's arguments, with our models, hooks and error handlers added; its caller's are kept."""
+        """A run's arguments, with our models, hooks and error handlers added to those of the caller."""
         if not self.counts(given):
             return given | {"run_config": self._config(given.get("run_config"), None)}
         hooks = _Hooks(given.get("hooks"), self if is_answer else None)
         return given | {
             "run_config": self._config(given.get("run_config"), hooks),
             "hooks": hooks,
-            "error_handlers": {"model_refusal": told_as_answer} | dict(given.get("error_handlers") or {}),
+            "error_handlers": {"model_refusal": refusal_as_answer} | dict(given.get("error_handlers") or {}),
         }
 
     def _config(self, given: RunConfig | dict[str, Any] | None, hooks: "_Hooks | None") -> RunConfig:
         config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
         changes: dict[str, Any] = {"tracing_disabled": config.tracing_disabled or not self._is_traced}
         if hooks is not None:
-            changes["tool_error_formatter"] = _both(hooks.failed, config.tool_error_formatter)
-        # The SDK's default, and not a provider that somebody has chosen.
+            changes["tool_error_formatter"] = _both(hooks.on_tool_error, config.tool_error_formatter)
+        # Replace only the SDK's default provider, not one that the caller has chosen.
         if self._models is not None and type(config.model_provider) is MultiProvider:
             changes["model_provider"] = self._models
         return replace(config, **changes)
@@ -141,14 +141,14 @@ def _both(ours: Callable[[ToolErrorFormatterArgs[Any]], None], theirs: ToolError
 
 
 def _request_behind(context: Any) -> StoreContext | None:
-    """The request that a run's context leads to; None where it leads to none."""
+    """The request in a run's context, or None."""
     if isinstance(context, RunContextWrapper):
         context = context.context
     return request_of(getattr(context, "request_context", context))
 
 
 class _Hooks(ToolErrors):
-    """Ours, then those of the run's caller. ``runs`` is None for a run that is no answer."""
+    """Calls our hooks, then those of the run's caller. ``runs`` is None for a run that is not the answer."""
 
     def __init__(self, theirs: RunHooks[Any] | None, runs: FollowedRuns | None) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class _Hooks(ToolErrors):
 
 
 class FollowingRunner(AgentRunner):
-    """Before another runner: the Agents SDK's own, or one that the process has chosen."""
+    """Wraps another runner: the Agents SDK's own, or one that the process has set."""
 
     def __init__(self, runner: AgentRunner) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""A team's own ``ChatKitServer`` as an assistant.
+"""Runs a team's own ``ChatKitServer`` as an assistant.
 
-Its hooks are called where they are overridden; requests, storage, ids, turns and files are ours. Its ``store`` is the
-server's DatabaseStore, and the context of its hooks is the RequestContext.
+Its overridden hooks are called; requests, storage, ids, turns and files are ours. Its ``store`` is replaced with our
+DatabaseStore, and its hooks receive the RequestContext.
 """
 
 import inspect
@@ -50,17 +50,17 @@ UNCALLED = ("process", "handle_stream_cancelled")
 _any_payload: TypeAdapter[Any] = TypeAdapter(Any)
 
 _adopted: WeakKeyDictionary[ChatKitServer[Any], DatabaseStore] = WeakKeyDictionary()
-"""Servers, and the stores that they were given."""
+"""The store that each server was given."""
 
 logger = get_logger(__name__)
 
 
 class OwnAttachmentStoreError(Exception):
-    """A ChatKitServer with an attachment store. Ours has the limits, the owners and the links."""
+    """A ChatKitServer has an attachment store. Only ours enforces limits and owners, and signs URLs."""
 
 
 class AlreadyServingError(Exception):
-    """Two applications may have two databases, and one server has one store."""
+    """A ChatKitServer is used in two applications, which may have two databases; a server has one store."""
 
 
 class ServerAssistant(Assistant):
@@ -77,7 +77,7 @@ class ServerAssistant(Assistant):
         self._models = models
         self.choices = OpenChoices(choices.models, choices.tools)
 
-    # No async generator itself: whoever closes what this returns closes the team's generator as well.
+    # Not an async generator itself, so that closing the returned one closes the team's generator as well.
     def answer(
         self,
         message: UserMessageItem | None,
@@ -95,7 +95,7 @@ class ServerAssistant(Assistant):
         return _events(lambda: self.server.respond(context.thread, message, context.request_context))
 
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:  # noqa: ARG002
-        """None: the server sets ``thread.title``, or leaves it."""
+        """None, because the server sets ``thread.title`` itself, or does not."""
         return None
 
     def stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:

@@ -1,4 +1,4 @@
-"""Speech to text, by the audio endpoint of an OpenAI-compatible server."""
+"""Transcribes speech with the audio endpoint of an OpenAI-compatible server."""
 
 import re
 
@@ -21,12 +21,12 @@ class Transcriber:
         self._model = model
 
     async def transcribe(self, audio: AudioInput) -> TranscriptionResult:
-        """Raises Unprocessable for what the server cannot read, Unavailable or TranscriptionFailed."""
+        """Raises Unprocessable if the server cannot read the recording, Unavailable or TranscriptionFailed."""
         subtype = audio.media_type.partition("/")[2]
-        # The server tells the format by the name's ending.
+        # The server detects the format by the ending of the file name.
         name = f"speech.{_ENDINGS.get(subtype, re.sub('[^a-z0-9]', '', subtype) or 'webm')}"
         try:
-            heard = await self._client.audio.transcriptions.create(
+            transcription = await self._client.audio.transcriptions.create(
                 model=self._model, file=(name, audio.data, audio.media_type)
             )
         except RateLimitError:
@@ -39,7 +39,7 @@ class Transcriber:
         except APIError as error:
             logger.warning("transcription_failed", **failure(error))
             raise Unavailable from None
-        return TranscriptionResult(text=heard.text)
+        return TranscriptionResult(text=transcription.text)
 
     async def close(self) -> None:
         await self._client.close()

@@ -1,7 +1,7 @@
 """Reads a model server's event stream as the openai client's types.
 
-Deltas of one text that arrive in one read become one event, because each event costs a hundred times what appending to
-it costs. The more streams are open, the longer each of them waits before its next read, so that more arrives in it.
+Deltas of one text that arrive in one read become one event, because an event costs a hundred times as much as appending
+to one. The more streams are open, the longer each of them waits before its next read, so that a read returns more.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def _drain(bodies: AsyncIterator[bytes]) -> None:
 
 
 def drained(error: APIError) -> APIError:
-    """Mark an error: the Agents SDK would drop the text that arrived just before it."""
+    """Mark an error, so that the Agents SDK does not drop the text that arrived just before."""
     _mark_error_to_drain_stream_events(error)
     return error
 
@@ -45,7 +45,7 @@ class ModelStream:
         self._decoder = EventDecoder()
         self._events = self._read()
         self.usage: CompletionUsage | None = None
-        # Ended: the model has said that its response is complete. Done: nothing more is to be read.
+        # Ended: the model has marked its response as complete. Done: nothing more is to be read.
         self.is_ended = self.is_done = self._is_over = False
 
     def __aiter__(self) -> AsyncIterator[BaseModel]:
@@ -62,14 +62,14 @@ class ModelStream:
         await self._answer.close()
 
     def text_key(self, data: dict[str, Any]) -> object:
-        """Which text an event is a delta of, if it is that and nothing else; otherwise None."""
+        """A key of the text to which the event is a delta; None for any other event."""
         raise NotImplementedError
 
     def append(self, first: dict[str, Any], data: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def read(self, data: dict[str, Any]) -> BaseModel | None:
-        """The event as its type; None where there is nothing in it."""
+        """The event as its type; None if it is empty."""
         raise NotImplementedError
 
     def failure(self) -> APIError | None:
@@ -114,7 +114,7 @@ class ModelStream:
             if not self.is_ended:
                 kind = APITimeoutError if isinstance(error, httpx2.TimeoutException) else APIConnectionError
                 raise kind(request=self._request) from error
-        # Servers forget the empty line after their last event, or are cut off within it.
+        # Some servers omit the empty line after the last event, or break off within that event.
         self._is_over = True
         yield b"\n\n"
 

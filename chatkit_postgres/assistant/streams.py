@@ -42,7 +42,7 @@ class ResponsesStream(ModelStream):
         super().__init__(answer)
         self._citations: defaultdict[tuple[str, int], list[BaseModel]] = defaultdict(list)
         self._texts: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-        """Of each part of each message, what came in events of its own."""
+        """Texts that were streamed as deltas, by message id and index of the part."""
         self._message_id = ""
 
     def text_key(self, data: dict[str, Any]) -> object:
@@ -62,12 +62,12 @@ class ResponsesStream(ModelStream):
         if name in TERMINAL_EVENTS:
             self.is_ended = self.is_done = True
         if isinstance(event, ResponseIncompleteEvent | ResponseFailedEvent):
-            # The Agents SDK reads nothing more after it.
+            # The Agents SDK stops reading at this event.
             add_failed_usage(event.response.usage)
         if isinstance(event, ResponseOutputTextAnnotationAddedEvent):
             event.annotation = cast("Any", read_citation(data.get("annotation")))
         self._observe(event)
-        # Without these the SDKs raise.
+        # The SDKs raise if one of these fields is None.
         is_empty = any(vars(event).get(field, ...) is None for field in ("item", "part", "annotation"))
         return None if is_empty else cast("BaseModel", event)
 
@@ -102,7 +102,7 @@ class ChatCompletionsStream(ModelStream):
         super().__init__(answer)
         self._has_content = False
         self._calls: list[tuple[object, object]] = []
-        """The index and the id of each tool call, as the server gives them."""
+        """The index and the id of each tool call, as sent by the server."""
         self._truncation: str | None = None
         self._complaint: dict[str, Any] | None = None
 
@@ -119,7 +119,7 @@ class ChatCompletionsStream(ModelStream):
 
     def read(self, data: dict[str, Any]) -> BaseModel | None:
         if data.get("object") == "error" or "detail" in data:
-            # The answer may still go on.
+            # The response may still continue.
             self._complaint = data
         choices = data.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -129,7 +129,7 @@ class ChatCompletionsStream(ModelStream):
         reasons = [reason for choice in chunk.choices if isinstance(reason := choice.finish_reason, str) and reason]
         self.is_ended = self.is_ended or bool(reasons)
         self._truncation = self._truncation or next((reason for reason in reasons if reason in TRUNCATIONS), None)
-        # It follows the reason, or grows with every chunk.
+        # The usage follows the finish reason, or grows with every chunk.
         self.usage = chunk.usage or self.usage
         return chunk if chunk.choices or chunk.usage else None
 
@@ -137,7 +137,7 @@ class ChatCompletionsStream(ModelStream):
         if self._truncation is not None:
             return self.error({"message": "the answer was cut off", "code": self._truncation})
         if self.is_ended or self.is_done:
-            # Some servers give no finish reason, and send [DONE].
+            # Some servers send no finish reason, but [DONE].
             return None
         return super().failure() if self._complaint is None else self.error(self._complaint)
 

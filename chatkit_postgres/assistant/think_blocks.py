@@ -1,7 +1,8 @@
 """Separates thoughts, between ``<think>`` and ``</think>`` at the head of a text, from the answer.
 
-Servers with a parser for it send thoughts by themselves; many (llama.cpp, Ollama, vLLM without one) leave them in the
-text. Shown as thoughts, or dropped, they are neither kept in the answer nor sent back to the model.
+Servers with a parser for thoughts send them in events of their own; many (llama.cpp, Ollama, vLLM without one) leave
+them in the text. A separated thought is shown as such or dropped; it is neither part of the answer nor sent back to the
+model.
 """
 
 import re
@@ -35,7 +36,7 @@ def without_thought(text: str) -> str:
 
 
 def strip_thoughts(output: Iterable[Any], *, stripped: dict[int, Any] | None = None) -> None:
-    """Take them out of the messages of a response: of the head of each, once."""
+    """Remove the thought at the head of each message of a response, once."""
     for item in output:
         if isinstance(item, ResponseOutputMessage):
             first = next((part for part in item.content if isinstance(part, ResponseOutputText)), None)
@@ -43,18 +44,18 @@ def strip_thoughts(output: Iterable[Any], *, stripped: dict[int, Any] | None = N
 
 
 def _strip_part(part: Any, stripped: dict[int, Any]) -> None:
-    """The SDK reuses one part in several events. Those that are done are kept, so that no other one gets their id."""
+    """Strip a part once, as the SDK reuses it in several events; ``stripped`` holds it, so that its id stays unique."""
     if isinstance(part, ResponseOutputText) and id(part) not in stripped:
         stripped[id(part)] = part
         part.text = without_thought(part.text)
 
 
 async def apart(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerator[Any, None]:
-    """The events of a response with thoughts as thoughts, or without them."""
+    """The events of a response, with thoughts as reasoning events, or without thoughts."""
     messages = _Messages(are_shown=are_shown)
     async for event in events:
         if event.type == TEXT_DELTA and not messages.is_held(event.item_id):
-            # The usual event: a piece of a message whose text has begun.
+            # The usual event: a delta of a message whose text has begun.
             yield event
             continue
         for ready in messages.ready_after(event):
@@ -64,7 +65,7 @@ async def apart(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerato
 
 
 class _Messages:
-    """Those that were announced, and whose text has not begun yet."""
+    """The messages that were announced, and whose answer text has not begun yet."""
 
     def __init__(self, *, are_shown: bool) -> None:
         self._are_shown = are_shown
@@ -89,7 +90,7 @@ class _Messages:
                 if (message := self._open.get(message_id)) is not None:
                     if event.type not in ENDS_OF_TEXTS:
                         yield from message.ready_after(event)
-                        if message.is_speaking:
+                        if message.is_answering:
                             del self._open[message_id]
                         return
                     yield from self._open.pop(message_id).closed()
@@ -117,22 +118,22 @@ def _has_text(message: ResponseOutputMessage) -> bool:
 
 
 class _Message:
-    """Held back until it is known whether its text begins with a thought, and until that has ended."""
+    """Holds a message's events until its text is known to begin without a thought, or the thought has ended."""
 
     def __init__(self, announcement: ResponseOutputItemAddedEvent, *, are_shown: bool) -> None:
         self._held: list[Any] = [announcement]
         self._output_index = announcement.output_index
         self._are_shown = are_shown
-        self._state: Literal["undecided", "thinking", "after", "speaking"] = "undecided"
+        self._state: Literal["undecided", "thinking", "after", "answering"] = "undecided"
         self._text = ""
-        """Text that has come and was not told yet."""
+        """Text that was received and not passed on yet."""
         self._delta: Any = None
         self._thought = ""
         self._thought_id = f"rs_{secrets.token_hex(12)}"
 
     @property
-    def is_speaking(self) -> bool:
-        return self._state == "speaking"
+    def is_answering(self) -> bool:
+        return self._state == "answering"
 
     def ready_after(self, event: Any) -> Iterator[Any]:
         if event.type == TEXT_DELTA:
@@ -149,11 +150,11 @@ class _Message:
                 self._state, self._text = "thinking", begun.removeprefix(BEGINS)
                 yield from self._thought_begins()
             elif not BEGINS.startswith(begun):
-                yield from self._speaks(event, self._text)
+                yield from self._begin_answer(event, self._text)
         if self._state == "thinking":
             yield from self._think()
         if self._state == "after" and (text := self._text.lstrip()):
-            yield from self._speaks(event, text)
+            yield from self._begin_answer(event, text)
 
     def _think(self) -> Iterator[Any]:
         thought, end, rest = self._text.partition(ENDS)
@@ -163,29 +164,29 @@ class _Message:
             yield from self._thought_ends()
             self._state = "after"
             return
-        # What may be the beginning of the end waits.
-        kept = next((size for size in range(len(ENDS) - 1, 0, -1) if thought.endswith(ENDS[:size])), 0)
-        self._text = thought[len(thought) - kept :]
-        yield from self._thinks(thought[: len(thought) - kept])
+        # The end of the text may be the beginning of the end tag, and is held then.
+        held = next((size for size in range(len(ENDS) - 1, 0, -1) if thought.endswith(ENDS[:size])), 0)
+        self._text = thought[len(thought) - held :]
+        yield from self._thinks(thought[: len(thought) - held])
 
-    def _speaks(self, event: Any, text: str) -> Iterator[Any]:
-        self._state, self._text = "speaking", ""
+    def _begin_answer(self, event: Any, text: str) -> Iterator[Any]:
+        self._state, self._text = "answering", ""
         yield from self._held
         self._held.clear()
         event.delta = text
         yield event
 
     def closed(self) -> Iterator[Any]:
-        """What waits, when there is no more."""
+        """The events that are still held when the message ends."""
         if self._state == "thinking":
             yield from self._thinks(self._text)
             yield from self._thought_ends()
             self._text = ""
         if self._state == "undecided" and self._text and self._delta is not None:
-            yield from self._speaks(self._delta, self._text)
+            yield from self._begin_answer(self._delta, self._text)
         yield from self._held
         self._held.clear()
-        self._state = "speaking"
+        self._state = "answering"
 
     def _thought_begins(self) -> Iterator[Any]:
         if self._are_shown:

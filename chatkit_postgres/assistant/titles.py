@@ -11,7 +11,7 @@ _FENCE = re.compile(r"(```+|~~~+) ?[\w+#.-]*")
 
 
 def title_of(message: UserMessageItem) -> str | None:
-    """The first line that is no fence of code, or else the name of the first file, cut at a word; None if neither."""
+    """The first line that is not a code fence, or else the name of the first file, cut at a word; None if neither."""
     text = "".join(part.text for part in message.content)
     if not text.strip() and message.attachments:
         text = message.attachments[0].name
@@ -21,6 +21,6 @@ def title_of(message: UserMessageItem) -> str | None:
     if len(line) <= MAX_TITLE:
         return line or None
     cut = line[:MAX_TITLE].rstrip(JOINERS)
-    words, _, _ = cut.rpartition(" ")
-    # Languages without spaces, and long addresses, are cut where they are.
-    return f"{words if len(words) > MAX_TITLE // 2 else cut}…"
+    whole_words, _, _ = cut.rpartition(" ")
+    # Texts without spaces, and long URLs, are cut within a word.
+    return f"{whole_words if len(whole_words) > MAX_TITLE // 2 else cut}…"

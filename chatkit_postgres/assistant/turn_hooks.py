@@ -15,24 +15,24 @@ from chatkit_postgres.observability.logs import failure, get_logger
 
 SECONDS_BETWEEN_PROGRESS = 0.25
 MAX_PROGRESS = 200
-"""Characters: a server says what it likes, as often as it likes."""
+"""Characters: servers send progress of any length, at any rate."""
 
 
 logger = get_logger(__name__)
 
 
 class ToolErrors(RunHooks[Any]):
-    """Logs tools that fail, and ends the turn with what a tool raises for the user."""
+    """Logs tools that fail, and ends the turn with a tool's user-facing error."""
 
     def __init__(self) -> None:
         self._for_user: BaseStreamError | None = None
-        """What a tool raised, perhaps one of an agent that is a tool itself, whose run tells its failures here and its
-        ends to nobody."""
+        """The user-facing error that a tool raised: also a tool of an agent that is a tool itself, whose run reports
+        its tools' failures here, but not their ends."""
         self._failed: set[str] = set()
 
-    def failed(self, args: ToolErrorFormatterArgs[Any]) -> None:
-        """A RunConfig's ``tool_error_formatter``, which changes nothing of what the model is told. What a tool raises
-        for the user ends the turn when the tool has ended."""
+    def on_tool_error(self, args: ToolErrorFormatterArgs[Any]) -> None:
+        """A RunConfig's ``tool_error_formatter``, which does not change the message for the model. A user-facing error
+        ends the turn when the tool has ended."""
         if isinstance(args.error, BaseStreamError):
             self._for_user = self._for_user or args.error
         elif args.error is not None:
@@ -55,13 +55,13 @@ class TurnHooks(ToolErrors):
     def __init__(self) -> None:
         super().__init__()
         self._running: dict[str, tuple[str, int]] = {}
-        """Call id to the workflow and the place of its task in it."""
-        self._told_at: dict[str, float] = {}
+        """The workflow, and the index of the task in it, by call id."""
+        self._sent_at: dict[str, float] = {}
 
     async def on_tool_start(
         self, context: RunContextWrapper[AgentContext[RequestContext]], _agent: Agent[Any], tool: Tool
     ) -> None:
-        # Some servers number the calls of each answer anew.
+        # Some servers reuse ids of calls in the next response.
         self._failed.discard(_call_id(context))
         title = _title_of(tool)
         if title is None:
@@ -77,9 +77,9 @@ class TurnHooks(ToolErrors):
         self, call: RunContextWrapper[Any], progress: float, total: float | None, message: str | None
     ) -> None:
         call_id, now = _call_id(call), time.monotonic()
-        if call_id not in self._running or now - self._told_at.get(call_id, 0) < SECONDS_BETWEEN_PROGRESS:
+        if call_id not in self._running or now - self._sent_at.get(call_id, 0) < SECONDS_BETWEEN_PROGRESS:
             return
-        self._told_at[call_id] = now
+        self._sent_at[call_id] = now
         text = message or (f"{progress / total:.0%}" if total else f"{progress:g}")
         chat: AgentContext[RequestContext] = call.context
         workflow_id, place = self._running[call_id]
@@ -101,7 +101,7 @@ class TurnHooks(ToolErrors):
         if chat.workflow_item is not None and chat.workflow_item.id == workflow_id:
             await chat.update_workflow_task(task, place)
             return
-        # It was ended by something that was shown meanwhile, and says that this is still under way.
+        # Another item has ended the workflow, in which this task is still shown as loading.
         update = WorkflowTaskUpdated(task=task, task_index=place)
         await chat.stream(ThreadItemUpdatedEvent(item_id=workflow_id, update=update))
 

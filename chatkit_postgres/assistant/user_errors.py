@@ -1,4 +1,4 @@
-"""Turns the exception that ended a run into the error that its user reads."""
+"""Turns the exception that ended a run into a user-facing error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ def user_facing_errors() -> Iterator[None]:
         user_error = user_facing_error(error)
         if user_error is None:
             raise
-        # The provider's support asks for the request id first.
+        # Logged, because the provider's support asks for the request id first.
         request_id = getattr(error, "request_id", None)
         logger.warning("model_failed", told=user_error.code, provider_request_id=request_id, **failure(error))
         raise user_error from None

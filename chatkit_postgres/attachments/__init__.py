@@ -1,4 +1,4 @@
-"""Files in and out of a conversation: whose they are, what they are, where their bytes lie."""
+"""Files in conversations: ownership, type checks, renditions and storage."""
 
 from chatkit_postgres.attachments.attachment_store import Attachments
 

@@ -1,4 +1,4 @@
-"""Attachments as the protocol and the HTTP edge see them: announce, upload, read, delete."""
+"""The attachment operations of the protocol and of HTTP: announce, upload, read, delete."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -43,26 +43,26 @@ class Attachments(AttachmentStore[RequestContext]):
         self._intake = Intake(store, storage, self.limits, upload_seconds=links.upload_seconds)
 
     def link(self, context: RequestContext) -> Link:
-        """What makes links for the one who asks."""
+        """A function that makes signed URLs for the user of this request."""
         return lambda attachment_id, purpose: self.links.to_read(
             context.public_url, context.user_id, attachment_id, purpose
         )
 
     def of(self, context: RequestContext) -> OwnFiles:
-        """What an assistant may do with the files of the one who asks."""
+        """The files of this request's user, for an assistant."""
         return OwnFiles(self._store, self._storage, self._intake, self.limits, context)
 
     async def create_attachment(self, input: AttachmentCreateParams, context: RequestContext) -> Attachment:  # noqa: A002 - the SDK's signature
-        """Where to send the bytes: their row is there. Raises NotSupported, Unprocessable, FileTooLarge, FileRefused or
-        TooManyAttachments."""
+        """Insert the attachment's row, and return the URL for its upload. Raises NotSupported, Unprocessable,
+        FileTooLarge, FileRefused or TooManyAttachments."""
         attachment = self._accepted(input.name, input.mime_type, input.size)
         await self._intake.announce(attachment, context, declared_bytes=input.size)
         url = self.links.to_upload(context.public_url, context.user_id, attachment.id)
         descriptor = AttachmentUploadDescriptor(url=AnyUrl(url), method="POST")
-        return self._told(attachment, context).model_copy(update={"upload_descriptor": descriptor})
+        return self._with_link(attachment, context).model_copy(update={"upload_descriptor": descriptor})
 
     async def awaited(self, attachment_id: str, context: RequestContext) -> StoredFile:
-        """What may be uploaded now, before a byte is read. Raises NotFound, LinkExpired or AlreadyUploaded."""
+        """The announced file, before its upload is read. Raises NotFound, LinkExpired or AlreadyUploaded."""
         stored = await self._store.attachments.load_file(attachment_id, context)
         if stored.state != "pending":
             raise AlreadyUploaded
@@ -71,36 +71,36 @@ class Attachments(AttachmentStore[RequestContext]):
         return stored
 
     async def receive(self, stored: StoredFile, upload: Upload, context: RequestContext) -> Attachment:
-        """Raises Unprocessable if it has another size than was announced, FileRefused."""
+        """Store an announced file. Raises Unprocessable if its size is not the announced one, and FileRefused."""
         if upload.size != stored.declared_bytes:
-            raise Unprocessable(f"file: {stored.declared_bytes} bytes were announced, and {upload.size} came.")
-        # Many may have come while its bytes did.
+            raise Unprocessable(f"file: {stored.declared_bytes} bytes were announced, but {upload.size} were received.")
+        # Another upload of the same file may have finished while this one was received.
         stored = await self.awaited(stored.attachment.id, context)
         taken = await self._intake.take(stored.attachment, upload, context, storage_key=str(stored.storage_key))
-        return self._told(taken, context)
+        return self._with_link(taken, context)
 
     async def receive_directly(self, upload: Upload, context: RequestContext) -> Attachment:
-        """A file that was not announced. Raises like ``create_attachment``."""
+        """Store a file that was not announced. Raises like ``create_attachment``."""
         attachment = self._accepted(upload.name, upload.content_type, upload.size)
-        return self._told(await self._intake.take_new(attachment, upload, context), context)
+        return self._with_link(await self._intake.take_new(attachment, upload, context), context)
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
-        """Mark it; a job removes the bytes, then the row. Raises NotFound if there is none."""
+        """Mark the attachment as deleted: a background task removes its bytes, then its row. Raises NotFound."""
         await self._store.attachments.load_file(attachment_id, context)
         await self._store.delete_attachment(attachment_id, context)
 
     async def described(self, attachment_id: str, context: RequestContext) -> dict[str, Any]:
-        """The attachment as ChatKit knows it, with links; ``download_url`` once its bytes are there."""
+        """The attachment as ChatKit's JSON, with signed URLs; ``download_url`` only once its bytes are stored."""
         stored = await self._store.attachments.load_file(attachment_id, context)
-        told = shown(self._told(stored.attachment, context))
+        described = shown(self._with_link(stored.attachment, context))
         if stored.state == "ready":
-            told["download_url"] = self.link(context)(attachment_id, "content")
-        return told
+            described["download_url"] = self.link(context)(attachment_id, "content")
+        return described
 
     async def opened(
         self, attachment_id: str, purpose: Literal["content", "preview"], context: RequestContext
     ) -> Download:
-        """Raises NotFound, also while there are no bytes yet."""
+        """Open a file for reading. Raises NotFound, also while its bytes are not stored yet."""
         stored, key = await self._ready(attachment_id, context)
         if purpose == "preview" and not kinds.is_picture(str(stored.content_type)):
             raise NotFound(NO_FILE)
@@ -116,7 +116,7 @@ class Attachments(AttachmentStore[RequestContext]):
         return Download(kind, disposition_of(stored.attachment.name, kind), size, pieces)
 
     async def address(self, attachment_id: str, context: RequestContext) -> str | None:
-        """Where the bucket itself hands out the content; None if the storage is a directory."""
+        """The bucket's own signed URL of the content; None if the storage is a directory."""
         _, key = await self._ready(attachment_id, context)
         return await self._storage.address(key, self.links.seconds)
 
@@ -142,12 +142,12 @@ class Attachments(AttachmentStore[RequestContext]):
         self.limits.accepted.check(content_type)
         return new_attachment(name, content_type)
 
-    def _told(self, attachment: Attachment, context: RequestContext) -> Attachment:
+    def _with_link(self, attachment: Attachment, context: RequestContext) -> Attachment:
         return attachment_with_link(attachment, self.link(context))
 
 
 def shown(attachment: Attachment) -> dict[str, Any]:
-    """As JSON for its owner, without the metadata, which is ours."""
+    """The attachment as JSON for its owner, without our internal metadata."""
     return attachment.model_dump(mode="json", exclude_none=True, context={"exclude_metadata": True})
 
 

@@ -1,7 +1,7 @@
-"""Removes the bytes of deleted attachments, then their rows, and uploads that came to nothing.
+"""Removes the bytes of deleted attachments, then their rows, and abandoned uploads.
 
-In every order in which it can be killed, what is left is found again: a row goes last, and only when nothing can be on
-its way to its place any more.
+The process can be killed at any point and the next run finds the rest: a row is deleted last, and only when no upload
+can still write to its storage key.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 
 UNSENT_SECONDS = 24 * 3600
-"""A file that was uploaded and not sent with a message is kept for so long."""
+"""How long a file is stored that was uploaded and not sent with a message."""
 LATE_SECONDS = 3600
-"""Longer than any upload can take: after that nobody writes there any more."""
+"""Longer than any upload can take: after that, no upload writes to the storage key."""
 
 MAX_FAILURES = 3
 
@@ -25,7 +25,8 @@ logger = get_logger(__name__)
 
 
 async def clean_up(database: Database, storage: Storage, metrics: Metrics) -> int:
-    """Once. How many attachments lost their bytes or their rows. Raises StorageUnavailable if the storage is away."""
+    """Run the clean-up once, and return the number of attachments whose bytes or rows were removed. Raises
+    StorageUnavailable."""
     await database.run_for_all_owners(sql.MARK_ABANDONED, late_seconds=LATE_SECONDS, unsent_seconds=UNSENT_SECONDS)
     found = await database.run_for_all_owners(sql.LIST_DELETED_ATTACHMENTS, late_seconds=LATE_SECONDS)
     removed = failed = 0
@@ -34,7 +35,7 @@ async def clean_up(database: Database, storage: Storage, metrics: Metrics) -> in
             if row["storage_key"] is not None:
                 await storage.remove_all(row["storage_key"])
         except StorageUnavailable:
-            # One that cannot be removed is looked for in the log; three in a row are the storage's trouble.
+            # A single failure is logged and skipped; three in a row mean that the storage is unavailable.
             logger.warning("bytes_not_removed", attachment_id=row["attachment_id"], storage_key=row["storage_key"])
             failed += 1
             if failed >= MAX_FAILURES:
@@ -52,7 +53,7 @@ async def clean_up(database: Database, storage: Storage, metrics: Metrics) -> in
 async def run_attachment_cleanup(
     database: Database, storage: Storage, metrics: Metrics, *, every_seconds: float
 ) -> None:
-    """Again and again, until cancelled. Several replicas may do it at once."""
+    """Run the clean-up periodically until cancelled. Several replicas can run it at once."""
     while True:
         await asyncio.sleep(every_seconds * random.uniform(0.5, 1.5))  # noqa: S311 - jitter is no secret
         try:
@@ -60,5 +61,5 @@ async def run_attachment_cleanup(
                 pass
         except (DatabaseUnavailable, StorageUnavailable):
             continue
-        except Exception as error:  # noqa: BLE001 - tried again in a moment
+        except Exception as error:  # noqa: BLE001 - the next round tries again
             log_failure(logger, "clean_up_failed", error)

@@ -1,4 +1,4 @@
-"""The files of one user, as an assistant may read and store them."""
+"""Reads and stores the files of one user, for an assistant."""
 
 import io
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from chatkit_postgres.store.attachments import id_in
 logger = get_logger(__name__)
 
 MAX_PICTURES = 100
-"""Of one answer, with those that are only shown while another is made."""
+"""Images of one answer, including the previews of unfinished ones."""
 
 
 class OwnFiles(Files):
@@ -37,7 +37,7 @@ class OwnFiles(Files):
         def ending(content_type: str) -> str | None:
             return "" if kinds.is_text(content_type) else TEXT if content_type == kinds.PDF else None
 
-        # At most four bytes for a character, and a mark at the beginning.
+        # At most four bytes for each character, and a byte-order mark.
         data = await self._read(attachment_id, ending, 4 * max_characters + 4)
         if data is None:
             return None
@@ -55,7 +55,7 @@ class OwnFiles(Files):
             raise AnswerTooLong
         if len(data) > self._limits.max_bytes:
             raise FileTooLarge
-        # Whatever it is said to be: its preview knows what it is.
+        # No declared type: the intake detects the real one.
         upload = Upload(io.BytesIO(data), len(data))
         attachment = await self._intake.take_new(new_attachment(name, "image/png"), upload, self._context)
         self._made.add(attachment.id)
@@ -65,7 +65,7 @@ class OwnFiles(Files):
 
     async def delete_image(self, reference: str) -> None:
         attachment_id = id_in(reference)
-        # What the user has sent is not the assistant's to delete.
+        # An assistant may delete its own images only, not the files that the user sent.
         if attachment_id is not None and attachment_id in self._made:
             await self._store.delete_attachment(attachment_id, self._context)
 

@@ -1,4 +1,4 @@
-"""Receives a file: announced, checked, stored, then marked as ready."""
+"""Receives a file: inserts its row, checks and stores its bytes, then marks it as ready."""
 
 import asyncio
 import hashlib
@@ -31,16 +31,16 @@ class FileLimits:
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 40_000_000
     max_unsent: int = 50
-    """Files of one user that were not sent with a message."""
+    """Maximum number of a user's files that were not sent with a message yet."""
     accepted: kinds.AcceptedTypes = field(default_factory=lambda: kinds.AcceptedTypes(("*/*",)))
     text_characters: int = 64_000
     max_images: int = 8
-    """What of attached texts and images a model sees in one call."""
+    """Maximum of attached text and images in the input of one model call."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Bytes as they came, counted."""
+    """A received file and its size in bytes."""
 
     file: BinaryIO
     size: int
@@ -55,7 +55,7 @@ class Rendition:
 
 
 class Intake:
-    """The row comes first, so that no bytes lie anywhere without a row that names the place."""
+    """Inserts the row first, so that all stored bytes have a row with their storage key."""
 
     def __init__(self, store: DatabaseStore, storage: Storage, limits: FileLimits, *, upload_seconds: float) -> None:
         self._store = store
@@ -65,7 +65,7 @@ class Intake:
         self._renditions = Renditions(max_pixels=limits.max_pixels)
 
     async def announce(self, attachment: Attachment, context: RequestContext, *, declared_bytes: int) -> str:
-        """A row, and the key under which its objects will be. Raises TooManyAttachments."""
+        """Insert the attachment's row, and return the prefix of its objects' keys. Raises TooManyAttachments."""
         storage_key = f"{secrets.token_hex(1)}/{secrets.token_hex(16)}"
         await self._store.attachments.create(
             attachment,
@@ -78,7 +78,7 @@ class Intake:
         return storage_key
 
     async def take_new(self, attachment: Attachment, upload: Upload, context: RequestContext) -> Attachment:
-        """Store a file that was not announced. One that is refused, or cannot be stored, leaves nothing behind."""
+        """Store a file that was not announced; if that fails, its row is deleted."""
         storage_key = await self.announce(attachment, context, declared_bytes=upload.size)
         try:
             return await self.take(attachment, upload, context, storage_key=storage_key)
@@ -90,7 +90,7 @@ class Intake:
     async def take(
         self, attachment: Attachment, upload: Upload, context: RequestContext, *, storage_key: str
     ) -> Attachment:
-        """Store it under the key that was announced. Raises FileRefused, before anything is written."""
+        """Store a file under its announced key. Raises FileRefused before anything is written."""
         attachment, renditions = await self._examined(attachment, upload, context)
         attachment = attachment.model_copy(update={"metadata": {"size": upload.size}})
         digest = await asyncio.to_thread(_sha256, upload.file)
@@ -105,7 +105,7 @@ class Intake:
         try:
             await self._store.attachments.finish_upload(attachment, context, stored_bytes=upload.size, sha256=digest)
         except NotFound:
-            # Another upload was quicker, with other bytes, or it was deleted meanwhile.
+            # Another upload with other bytes finished first, or the attachment was deleted.
             for ending in ("", *renditions):
                 await self._storage.remove(key + ending)
             raise
@@ -114,11 +114,11 @@ class Intake:
     async def _examined(
         self, attachment: Attachment, upload: Upload, context: RequestContext
     ) -> tuple[Attachment, Mapping[str, Rendition]]:
-        """As what it really is, and what is made of it."""
+        """The attachment with its detected type, and its renditions by key suffix."""
         if isinstance(attachment, ImageAttachment):
             preview = await self._renditions.preview(upload.file, context.user_id)
-            seen = attachment.model_copy(update={"mime_type": preview.source_type})
-            return seen, {PREVIEW: Rendition(preview.data, content_type_of(preview.data))}
+            detected = attachment.model_copy(update={"mime_type": preview.source_type})
+            return detected, {PREVIEW: Rendition(preview.data, content_type_of(preview.data))}
         await asyncio.to_thread(kinds.check_content, upload.file, attachment.mime_type)
         if attachment.mime_type == kinds.PDF:
             text = await self._renditions.text_of_pdf(upload.file, context.user_id)
@@ -127,7 +127,7 @@ class Intake:
 
 
 def new_attachment(name: str, content_type: str) -> Attachment:
-    """Raises FileRefused for an image that is none of the kinds a browser only shows."""
+    """Raises FileRefused for an image type that is not one of the passive raster formats."""
     attachment_id = new_id("attachment")
     if kinds.is_picture(content_type):
         url = AnyUrl(reference_to(attachment_id))
@@ -138,7 +138,7 @@ def new_attachment(name: str, content_type: str) -> Attachment:
 
 
 def disposition_of(name: str, content_type: str) -> str:
-    """Shown only if it is an image that cannot run anything."""
+    """Inline only for images of passive formats; all other files are downloads."""
     kind = "inline" if kinds.is_picture(content_type) else "attachment"
     return f"{kind}; filename*=UTF-8''{quote(name, safe='')}"
 

@@ -1,4 +1,4 @@
-"""Determines a file's display name, and its type by its content."""
+"""Cleans a file's display name, and checks its declared type against its content."""
 
 import codecs
 import mimetypes
@@ -14,23 +14,23 @@ MAX_NAME_BYTES = 255
 UNNAMED = "file"
 ANYTHING = "application/octet-stream"
 UNKNOWN = frozenset({"", ANYTHING})
-"""What browsers say of a file they do not know."""
+"""Types that browsers send for a file they do not recognise."""
 
-PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""Raster images, which a browser shows and never runs."""
+IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""Raster formats, which a browser displays without running scripts."""
 PDF = "application/pdf"
 _TEXTS = frozenset({"application/json", "application/x-ndjson", "application/yaml", "application/xml"})
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 _HEAD_BYTES = 8192
 _SLICE_BYTES = 256 * 1024
-# Names that Python's table lacks on some systems.
+# Endings that Python's table lacks on some systems.
 _BY_ENDING = {".md": "text/markdown", ".markdown": "text/markdown", ".csv": "text/csv", ".webp": "image/webp"}
 _SPREADSHEETS_ON_WINDOWS = ("application/vnd.ms-excel", ".csv")
 _FORBIDDEN_IN_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 def is_picture(content_type: str) -> bool:
-    return content_type in PICTURES
+    return content_type in IMAGES
 
 
 def is_text(content_type: str) -> bool:
@@ -38,16 +38,16 @@ def is_text(content_type: str) -> bool:
 
 
 def has_text(content_type: str) -> bool:
-    """Whether there is text in it that we can read."""
+    """Whether we can extract text from files of this type."""
     return is_text(content_type) or content_type == PDF
 
 
 def shown_name(given: str) -> str:
-    """The last part of a path, without what a screen obeys (controls, direction marks), of at most 255 bytes of UTF-8;
-    its ending stays. Files are never stored under it."""
+    """The last part of a path, without control characters and direction marks, shortened to 255 bytes of UTF-8 with its
+    ending intact. Files are never stored under this name."""
     last = re.split(r"[/\\]", given)[-1]
-    kept = "".join(" " if c.isspace() else c for c in last if c.isspace() or is_text_character(c))
-    name = " ".join(kept.split()).strip(". " + JOINERS)
+    printable = "".join(" " if c.isspace() else c for c in last if c.isspace() or is_text_character(c))
+    name = " ".join(printable.split()).strip(". " + JOINERS)
     if not name:
         return UNNAMED
     ending = PurePosixPath(name).suffix
@@ -57,7 +57,7 @@ def shown_name(given: str) -> str:
 
 
 def declared_type(given: str, name: str) -> str:
-    """``type/subtype`` in lower case; where the client knows none, by the name's ending. Raises Unprocessable."""
+    """``type/subtype`` in lower case; if the client sent none, by the ending of the name. Raises Unprocessable."""
     essence = given.partition(";")[0].strip().lower()
     if any(unicodedata.category(character) == "Cc" for character in given):
         raise Unprocessable("mime_type: not a media type.")
@@ -70,7 +70,7 @@ def declared_type(given: str, name: str) -> str:
 
 
 class AcceptedTypes:
-    """``type/subtype`` and ``type/*``; none at all: no files are taken."""
+    """Patterns ``type/subtype`` and ``type/*``; without any, no files are accepted."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._patterns = frozenset(pattern.lower() for pattern in patterns)
@@ -85,8 +85,7 @@ class AcceptedTypes:
 
 
 def check_content(file: BinaryIO, content_type: str) -> None:
-    """Raises FileRefused if the bytes are not what they are said to be. Images are decoded elsewhere, which is the
-    better check."""
+    """Raises FileRefused if the bytes do not match the type. Not for images: decoding them is the better check."""
     if is_text(content_type):
         _check_text(file)
         return
@@ -100,24 +99,24 @@ def check_content(file: BinaryIO, content_type: str) -> None:
         found = {match.mime_type for match in puremagic.magic_string(head)}
     except (puremagic.PureError, ValueError):
         found = set()
-    # Many kinds leave no mark in their bytes; such a file is only ever handed out as a download.
-    has_mark = any(entry.mime_type == content_type for entry in puremagic.magic_header_array)
-    if content_type not in found and (found or has_mark):
-        raise FileRefused("The file is not what it is said to be.")
+    # Many types have no signature in their bytes; such a file is only ever served as a download.
+    has_signature = any(entry.mime_type == content_type for entry in puremagic.magic_header_array)
+    if content_type not in found and (found or has_signature):
+        raise FileRefused("The file's content does not match its type.")
 
 
 def _check_text(file: BinaryIO) -> None:
-    """UTF-8, or UTF-16 with a mark, without control characters."""
+    """Raises FileRefused unless it is UTF-8, or UTF-16 with a byte-order mark, without control characters."""
     file.seek(0)
     decoder = codecs.getincrementaldecoder(encoding_of(file.read(4)))()
     file.seek(0)
     try:
         while piece := file.read(_SLICE_BYTES):
             if _FORBIDDEN_IN_TEXT.search(decoder.decode(piece)):
-                raise FileRefused("The file is not a text.")
+                raise FileRefused("The file is not a text file.")
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        raise FileRefused("The file is not a text in UTF-8.") from None
+        raise FileRefused("The file is not UTF-8 text.") from None
 
 
 def encoding_of(head: bytes) -> str:

@@ -1,8 +1,7 @@
 """Signed URLs: each is valid for one file, one purpose, and a limited time.
 
-The owner and the end of the time are encrypted and authenticated in one step (AES-SIV, RFC 5297), together with the
-purpose and the file they are for. It is deterministic, so the same file read twice within a while has one address, and
-a browser that has the picture does not ask again.
+The owner and the expiry time are encrypted, and authenticated together with the purpose and the file (AES-SIV,
+RFC 5297). The encryption is deterministic, so a file has the same URL for some time, and browsers can cache it.
 """
 
 import base64
@@ -25,8 +24,8 @@ MAX_KEY = 2048
 
 
 class Links:
-    """``secret`` is shared by all replicas. A link to read is good for ``seconds`` at least, and half as long again at
-    most; a link to upload, ``upload_seconds``."""
+    """``secret`` is shared by all replicas. A URL for reading is valid for ``seconds`` to 1.5 times ``seconds``; a URL
+    for uploading, for ``upload_seconds``."""
 
     def __init__(self, secret: str, *, seconds: int, upload_seconds: int, now: Callable[[], float] = time.time) -> None:
         self.seconds = seconds
@@ -46,7 +45,8 @@ class Links:
         return f"{public_url}/api/attachments/{attachment_id}/{purpose}?key={key}"
 
     def owner_in(self, key: str, attachment_id: str, purpose: Purpose) -> str:
-        """Who made the link. Raises NotFound if it is none of ours for this, LinkExpired if its time is over."""
+        """The user for whom the URL was signed. Raises NotFound if the key is not valid for this file and purpose,
+        LinkExpired if its time is over."""
         try:
             sealed = base64.urlsafe_b64decode(key[:MAX_KEY].encode("ascii") + b"==")
             opened = self._cipher.decrypt(sealed, _context(purpose, attachment_id))

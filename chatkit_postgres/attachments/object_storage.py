@@ -1,4 +1,4 @@
-"""Bytes of files in a directory or a bucket, through the obstore library, which the extra `files` installs."""
+"""Stores files in a directory or a bucket, with the obstore library, which the extra `files` installs."""
 
 import asyncio
 import os
@@ -21,22 +21,22 @@ from chatkit_postgres.store.attachments import NO_FILE
 
 SLICE_BYTES = 64 * 1024
 REQUEST_SECONDS = 30
-"""For an answer, and for each piece of one."""
+"""The timeout for a response, and for each chunk of it."""
 UPLOAD_SECONDS = 50
-"""Below what proxies wait for an answer."""
+"""Shorter than the usual timeouts of proxies."""
 
 logger = get_logger(__name__)
 
 
 if TYPE_CHECKING:
-    # Not to be had when the program runs.
+    # Exists in the type stubs only.
     from obstore import BytesStream
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """An S3-compatible bucket. Without a key, the usual places are asked: the web identity of a pod, the role of a
-    machine."""
+    """An S3-compatible bucket. Without an access key, credentials come from the usual sources: the web identity of a
+    pod, or the role of a machine."""
 
     name: str
     prefix: str | None = None
@@ -48,8 +48,6 @@ class Bucket:
 
 
 class ObjectStorage(Storage):
-    """In a directory, or in a bucket that speaks S3."""
-
     def __init__(
         self,
         store: LocalStore | S3Store | MemoryStore,
@@ -63,7 +61,7 @@ class ObjectStorage(Storage):
 
     @classmethod
     def in_directory(cls, directory: Path, on_failure: Callable[[str], object] = lambda _: None) -> "ObjectStorage":
-        """Makes the directory, for our eyes only. Raises OSError."""
+        """Creates the directory, readable by this user only. Raises OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(LocalStore(directory, automatic_cleanup=True), on_failure, directory=directory)
 
@@ -79,11 +77,11 @@ class ObjectStorage(Storage):
         }
         store = S3Store(
             bucket.name,
-            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type] # as its types say, one by one
+            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type] # mypy checks it against every keyword
             client_options={
                 "allow_http": (bucket.endpoint or "").startswith("http://"),
                 "connect_timeout": timedelta(seconds=5),
-                # Over all of a download, and the one who reads it may be slow.
+                # For a whole download, whose reader may be slow.
                 "timeout": timedelta(hours=1),
             },
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
@@ -91,8 +89,6 @@ class ObjectStorage(Storage):
         return cls(store, on_failure)
 
     async def put(self, key: str, data: BinaryIO | bytes, *, content_type: str, disposition: str) -> None:
-        """Whole or not at all, and on the disk when this returns. The type and the disposition are for those who fetch
-        it from a bucket directly."""
         attributes = {"Content-Type": content_type, "Content-Disposition": disposition}
         with self._reached("put"):
             async with asyncio.timeout(UPLOAD_SECONDS):
@@ -103,30 +99,26 @@ class ObjectStorage(Storage):
             await asyncio.to_thread(_flush, self._directory, key)
 
     async def open(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Its length and its bytes, piece by piece. Raises NotFound."""
         with self._reached("get"):
             async with asyncio.timeout(REQUEST_SECONDS):
                 found = await obstore.get_async(self._store, key)
-                return found.meta["size"], self._pieces(found.stream(min_chunk_size=SLICE_BYTES))
+                return found.meta["size"], self._chunks(found.stream(min_chunk_size=SLICE_BYTES))
 
     async def remove(self, key: str) -> None:
-        """One object, if it is there."""
         with suppress(NotFound), self._reached("delete"):
             async with asyncio.timeout(REQUEST_SECONDS):
                 await obstore.delete_async(self._store, key)
 
     async def remove_all(self, key: str) -> int:
-        """Every object whose key begins with ``key/``; how many there were."""
         with self._reached("list"):
             async with asyncio.timeout(REQUEST_SECONDS):
                 found = [entry["path"] for entry in await obstore.list(self._store, prefix=key).collect_async()]
         for path in found:
-            # Another replica may be quicker.
+            # Another replica may have removed it already.
             await self.remove(path)
         return len(found)
 
     async def address(self, key: str, seconds: int) -> str | None:
-        """Where a browser may fetch it from the bucket itself; None for a directory."""
         if not isinstance(self._store, S3Store):
             return None
         with self._reached("sign"):
@@ -134,7 +126,7 @@ class ObjectStorage(Storage):
 
     @contextmanager
     def _reached(self, operation: str) -> Iterator[None]:
-        """Around a call of the library. Only what is read can be absent: where something is written, it is a bucket."""
+        """Map the library's errors. NotFound only for reads and deletions: a failing write lacks the bucket."""
         try:
             yield
         except (BaseError, OSError, TimeoutError) as error:
@@ -144,29 +136,29 @@ class ObjectStorage(Storage):
             self._on_failure(operation)
             raise StorageUnavailable from None
 
-    async def _pieces(self, stream: "BytesStream") -> AsyncIterator[bytes]:
-        pieces = aiter(stream)
+    async def _chunks(self, stream: "BytesStream") -> AsyncIterator[bytes]:
+        chunks = aiter(stream)
         while True:
             with self._reached("read"):
                 async with asyncio.timeout(REQUEST_SECONDS):
                     try:
-                        piece = await anext(pieces)
+                        chunk = await anext(chunks)
                     except StopAsyncIteration:
                         return
-            yield bytes(piece)
+            yield bytes(chunk)
 
 
 def _storage_reason(error: BaseException) -> str:
     """The cause in the library's message, without URLs and keys."""
-    said = str(error)
-    found = re.search(r"\(os error \d+\)|<Code>\w+</Code>|status code: \d+|error sending request|timed out", said)
+    message = str(error)
+    found = re.search(r"\(os error \d+\)|<Code>\w+</Code>|status code: \d+|error sending request|timed out", message)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return found[0] if found else type(error).__name__
 
 
 def _flush(directory: Path, key: str) -> None:
-    """The library leaves it to the operating system when a file is written; what we tell is saved, is saved."""
+    """Write a file and its directories to the disk, because the library does not, and `put` promises it."""
     if os.name == "nt":
         return
     path = directory / key

@@ -1,7 +1,7 @@
-"""The text of a PDF file, as a program: ``python pdf_text.py MAX_CHARACTERS <file >text``.
+"""Extracts the text of a PDF, as a program: ``python pdf_text.py MAX_CHARACTERS <file >text``.
 
-A PDF can ask for any amount of time and memory, so it is read in a process of its own, with limits of the system's. It
-imports nothing of ours.
+A PDF can consume any amount of time and memory, so it is parsed in its own process, with resource limits of the
+operating system. The program imports nothing of our package.
 """
 
 import contextlib

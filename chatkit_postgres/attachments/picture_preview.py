@@ -1,8 +1,8 @@
-"""A small image of an image, as a program: ``python picture_preview.py MAX_PIXELS MAX_SIDE <file >preview``.
+"""Makes a preview of an image, as a program: ``python picture_preview.py MAX_PIXELS MAX_SIDE <file >preview``.
 
-What it writes is a line with the type of what it read, and then a PNG or a JPEG, made of nothing but pixels. An image
-can ask for any amount of time and memory, whatever its size in bytes, so it is decoded in a process of its own, with
-limits of the system's. It imports nothing of ours.
+The output is a line with the detected type, and then a PNG or a JPEG that contains only the pixels. Even a small file
+can consume any amount of time and memory, so it is decoded in its own process, with resource limits of the operating
+system. The program imports nothing of our package.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ CPU_SECONDS = 10
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 TOO_MANY_PIXELS = 3
-"""The exit code for it."""
+"""The exit code for an image over MAX_PIXELS."""
 
 
 def limit_this_process() -> None:
@@ -34,7 +34,7 @@ def main() -> int:
     max_pixels, max_side = int(sys.argv[1]), int(sys.argv[2])
     made = io.BytesIO()
     with Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=list(FORMATS)) as image:
-        # Read from its header; nothing is decoded yet.
+        # The size is in the header; nothing is decoded yet.
         if image.width * image.height > max_pixels:
             return TOO_MANY_PIXELS
         image.draft("RGB", (max_side, max_side))

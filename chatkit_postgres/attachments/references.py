@@ -25,28 +25,28 @@ from chatkit_postgres.store.attachments import SCHEME, id_in
 
 M = TypeVar("M", bound=BaseModel)
 Link = Callable[[str, Literal["content", "preview"]], str]
-"""Of an attachment's id and what is wanted of it."""
+"""Makes a signed URL of an attachment's id and a purpose."""
 
 
 def reference_to(attachment_id: str) -> str:
     return f"{SCHEME}{attachment_id}"
 
 
-def with_links(told: M, link: Link) -> M:
-    """The same, or a copy with links in it: an event, a page of items, a thread, the answer to an action."""
-    if isinstance(told, ThreadItemUpdatedEvent) and not isinstance(told.update, GeneratedImageUpdated):
-        # A word of an answer, most of the time.
-        return told
-    changes = _changes(told, link)
-    return told.model_copy(update=changes) if changes else told
+def with_links(model: M, link: Link) -> M:
+    """Replace references with signed URLs in an event, a page of items, a thread or the response to an action."""
+    if isinstance(model, ThreadItemUpdatedEvent) and not isinstance(model.update, GeneratedImageUpdated):
+        # Most of these are text deltas.
+        return model
+    changes = _changes(model, link)
+    return model.model_copy(update=changes) if changes else model
 
 
-def _changes(told: Any, link: Link) -> dict[str, Any]:
-    match told:
+def _changes(model: Any, link: Link) -> dict[str, Any]:
+    match model:
         case ThreadItemAddedEvent(item=item) | ThreadItemDoneEvent(item=item) | ThreadItemReplacedEvent(item=item):
             return {"item": _item(item, link)}
         case ThreadItemUpdatedEvent(update=GeneratedImageUpdated(image=image) as update):
-            return {"update": update.model_copy(update={"image": _picture(image, link)})}
+            return {"update": update.model_copy(update={"image": _image(image, link)})}
         case Page(data=data):
             return {"data": [_item(item, link) for item in data]}
         case Thread(items=items):
@@ -69,11 +69,11 @@ def _item(item: Any, link: Link) -> ThreadItem:
             linked = [attachment_with_link(attachment, link) for attachment in attachments]
             return item.model_copy(update={"attachments": linked})
         case GeneratedImageItem(image=image) if image is not None:
-            return item.model_copy(update={"image": _picture(image, link)})
+            return item.model_copy(update={"image": _image(image, link)})
         case _:
             return item  # type: ignore[no-any-return]
 
 
-def _picture(image: GeneratedImage, link: Link) -> GeneratedImage:
+def _image(image: GeneratedImage, link: Link) -> GeneratedImage:
     attachment_id = id_in(image.url)
     return image.model_copy(update={"url": link(attachment_id, "content")}) if attachment_id else image

@@ -1,7 +1,7 @@
 """Derives a preview from an image, and the text from a PDF, when a file is uploaded.
 
-Both are made by programs of their own (``picture_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
-ask for minutes and gigabytes. Few of them run at once, and one for each user, so that nobody holds up everybody.
+Both are made in processes of their own (``picture_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
+consume minutes and gigabytes. Few of them run at once, and one for each user, so that one user cannot block all others.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from chatkit_postgres.errors import FileRefused, Unavailable
 from chatkit_postgres.observability.logs import get_logger
 
 MAX_SIDE = 1568
-"""Pixels. Enough to read a screenshot; larger ones are made smaller by the model servers themselves."""
+"""Pixels: enough to read a screenshot. Model servers scale larger images down themselves."""
 MAX_TEXT_CHARACTERS = 400_000
 PROGRAM_SECONDS = 30
 WAIT_SECONDS = 30
 AT_ONCE = 2
-"""Of each kind."""
+"""Maximum number of processes for each kind of rendition."""
 
 _HERE = Path(__file__).parent
 
@@ -34,18 +34,18 @@ logger = get_logger(__name__)
 class Preview:
     data: bytes
     source_type: str
-    """What the image really is."""
+    """The detected type of the original image."""
 
 
 class Renditions:
     def __init__(self, *, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._pictures = _Slots()
+        self._images = _Slots()
         self._documents = _Slots()
 
     async def preview(self, file: BinaryIO, user_id: str) -> Preview:
-        """The image, made anew of nothing but its pixels. Raises FileRefused; Unavailable if too many others wait."""
-        async with self._pictures.hold(user_id):
+        """A new image that contains only the pixels. Raises FileRefused; Unavailable if too many uploads wait."""
+        async with self._images.hold(user_id):
             code, made = await _run("picture_preview.py", file, self._max_pixels, MAX_SIDE)
         if code == picture_preview.TOO_MANY_PIXELS:
             raise FileRefused(f"The image has more than {self._max_pixels} pixels.")
@@ -55,7 +55,7 @@ class Renditions:
         return Preview(data, source_type.decode())
 
     async def text_of_pdf(self, file: BinaryIO, user_id: str) -> bytes | None:
-        """UTF-8; None if there is none to be had in the time and memory allowed. Raises Unavailable."""
+        """The text as UTF-8; None if there is none, or extracting it exceeds the limits. Raises Unavailable."""
         async with self._documents.hold(user_id):
             code, text = await _run("pdf_text.py", file, MAX_TEXT_CHARACTERS)
         return text if code == 0 and text.strip() else None
@@ -89,7 +89,7 @@ class _Slots:
 
 
 def content_type_of(preview: bytes) -> str:
-    """Of what ``Renditions.preview`` made, by its first bytes."""
+    """The type of a preview, by its first bytes."""
     return "image/png" if preview.startswith(b"\x89PNG") else "image/jpeg"
 
 
@@ -99,10 +99,10 @@ def _whole(file: BinaryIO) -> bytes:
 
 
 async def _run(program: str, file: BinaryIO, *arguments: int) -> tuple[int, bytes]:
-    """Its exit code and what it wrote."""
+    """The program's exit code and output."""
     given = await asyncio.to_thread(_whole, file)
     process = await asyncio.create_subprocess_exec(
-        # On its own: without our directory, and without our environment, which holds secrets.
+        # Isolated from our directory (-I) and from our environment, which holds secrets.
         *(sys.executable, "-I", str(_HERE / program), *map(str, arguments)),
         env={},
         stdin=asyncio.subprocess.PIPE,

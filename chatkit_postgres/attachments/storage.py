@@ -1,4 +1,4 @@
-"""Where the bytes of files are stored."""
+"""The interface of the file storage."""
 
 import secrets
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from chatkit_postgres.store.attachments import NO_FILE
 
 
 class Storage(ABC):
-    """Objects by keys of ours. Raises StorageUnavailable when it cannot be reached."""
+    """Stores objects under our keys. All methods raise StorageUnavailable if the storage cannot be reached."""
 
     def __init__(self, on_failure: Callable[[str], object] = lambda _: None) -> None:
         """``on_failure`` is called with the name of each operation that fails."""
@@ -18,40 +18,40 @@ class Storage(ABC):
 
     @abstractmethod
     async def put(self, key: str, data: BinaryIO | bytes, *, content_type: str, disposition: str) -> None:
-        """Whole or not at all, and on the disk when this returns. The type and the disposition are for those who fetch
-        it from a bucket directly."""
+        """Store an object atomically; it is on the disk when this returns. The type and the disposition are for clients
+        that fetch the object directly from a bucket."""
 
     @abstractmethod
     async def open(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Its length and its bytes, piece by piece. Raises NotFound."""
+        """The length of an object, and its bytes in chunks. Raises NotFound."""
         ...
 
     @abstractmethod
     async def remove_all(self, key: str) -> int:
-        """Every object whose key begins with ``key/``; how many there were."""
+        """Remove every object whose key begins with ``key/``, and return their number."""
         ...
 
     @abstractmethod
     async def remove(self, key: str) -> None:
-        """One object, if it is there."""
+        """Remove one object if it exists."""
 
     @abstractmethod
     async def address(self, key: str, seconds: int) -> str | None:
-        """Where a browser may fetch it from the bucket itself; None for a directory."""
+        """A signed URL for reading the object from the bucket; None for a directory."""
         ...
 
     async def read(self, key: str, max_bytes: int) -> bytes:
-        """The first bytes of an object. Raises NotFound."""
-        _, pieces = await self.open(key)
+        """The first ``max_bytes`` of an object. Raises NotFound."""
+        _, chunks = await self.open(key)
         data = bytearray()
-        async for piece in pieces:
-            data += piece
+        async for chunk in chunks:
+            data += chunk
             if len(data) >= max_bytes:
                 break
         return bytes(data[:max_bytes])
 
     async def look(self) -> None:
-        """Write something, read it, remove it. Raises StorageUnavailable."""
+        """Write, read and remove a test object. Raises StorageUnavailable."""
         key = f"look/{secrets.token_hex(8)}"
         await self.put(f"{key}/look", b"look", content_type="text/plain", disposition="attachment")
         await self.read(f"{key}/look", 10)
@@ -59,7 +59,7 @@ class Storage(ABC):
 
 
 class NoStorage(Storage):
-    """Where files are not set up. Raises NotSupported for what would be stored."""
+    """For a server without file storage: writing raises NotSupported, and nothing is found."""
 
     async def put(self, key: str, data: BinaryIO | bytes, *, content_type: str, disposition: str) -> None:  # noqa: ARG002
         raise NotSupported

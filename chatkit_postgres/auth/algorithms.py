@@ -2,7 +2,7 @@
 
 PSS_NAMES = ("PS256", "PS384", "PS512")
 ED25519_NAMES = ("EdDSA", "Ed25519")
-"""One algorithm by two names."""
+"""Two names of one algorithm."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "HMAC": ("HS256", "HS384", "HS512"),

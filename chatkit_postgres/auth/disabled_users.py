@@ -1,4 +1,4 @@
-"""The users who are refused although their token is valid; each process polls the list."""
+"""Polls the list of disabled users, who are refused even with a valid token."""
 
 import asyncio
 import time
@@ -9,15 +9,15 @@ from chatkit_postgres.db.users import LIST_DISABLED_USERS
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 
-SECONDS_BETWEEN_LOOKS = 3
+SECONDS_BETWEEN_POLLS = 3
 KNOWN_FOR_SECONDS = 9
 
 logger = get_logger(__name__)
 
 
 class DisabledUsers:
-    """Never older than nine seconds: without an answer of the database for so long nobody is let in, as nobody
-    could be served."""
+    """A list that is at most nine seconds old: if the database does not respond for so long, all users are refused,
+    because none could be served."""
 
     def __init__(
         self,
@@ -31,33 +31,33 @@ class DisabledUsers:
         self._clock = clock
         self._names: frozenset[str] = frozenset()
         self._known_at: float | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def includes(self, user_id: str) -> bool:
-        """Raises DatabaseUnavailable if nobody can tell."""
+        """Raises DatabaseUnavailable if the list is too old and cannot be refreshed."""
         if self._known_at is None or self._clock() - self._known_at > KNOWN_FOR_SECONDS:
-            await self.look()
+            await self.refresh()
         return user_id in self._names
 
-    async def look(self) -> None:
-        """Ask the database; callers at the same time share one question. Raises DatabaseUnavailable."""
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
-            self._looking.add_done_callback(self._looked)
-        await asyncio.shield(self._looking)
+    async def refresh(self) -> None:
+        """Query the database; concurrent callers share one query. Raises DatabaseUnavailable."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._fetch())
+            self._refreshing.add_done_callback(self._forget_refresh)
+        await asyncio.shield(self._refreshing)
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Poll until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.refresh()
             except DatabaseUnavailable:
                 pass
-            except Exception as error:  # noqa: BLE001 - asked again in a moment
+            except Exception as error:  # noqa: BLE001 - the next poll tries again
                 log_failure(logger, "disabled_users_unknown", error)
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            await asyncio.sleep(SECONDS_BETWEEN_POLLS)
 
-    async def _look(self) -> None:
+    async def _fetch(self) -> None:
         asked_at = self._clock()
         found = frozenset(row["user_id"] for row in await self._database.run_for_all_owners(LIST_DISABLED_USERS))
         new = found - self._names
@@ -65,7 +65,7 @@ class DisabledUsers:
         if new:
             self._on_disabled(set(new))
 
-    def _looked(self, task: asyncio.Task[None]) -> None:
-        self._looking = None
+    def _forget_refresh(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
         if not task.cancelled():
-            task.exception()  # Whoever waits for it is told; nobody may be waiting any more.
+            task.exception()  # Retrieved, because asyncio would log it if no caller waits any more.

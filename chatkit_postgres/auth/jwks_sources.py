@@ -12,7 +12,7 @@ FETCH_SECONDS = 5
 
 
 def from_url(url: str) -> Callable[[], Awaitable[bytes]]:
-    """No redirects: who answers for the address that was configured is the issuer, and nobody else."""
+    """Follows no redirects: only the server at the configured URL is the issuer."""
 
     async def load() -> bytes:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -34,7 +34,7 @@ def from_url(url: str) -> Callable[[], Awaitable[bytes]]:
 
 
 def from_file(path: Path) -> Callable[[], Awaitable[bytes]]:
-    """Read again like one that is fetched, so a new file is noticed."""
+    """Reads the file as often as a URL would be fetched, so that changes take effect."""
 
     def read() -> bytes:
         with path.open("rb") as file:

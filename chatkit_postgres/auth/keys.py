@@ -21,7 +21,7 @@ SECONDS_BETWEEN_FETCHES = 30
 MAX_SET_BYTES = 64 * 1024
 MIN_RSA_BITS = 2048
 
-# Algorithm by algorithm: the key type and curve it needs, and the members that make up such a key (RFC 7518, 8037).
+# For each algorithm, the type and curve of its keys, and the members that make up such a key (RFC 7518, 8037).
 _SHAPES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "RS256": ("RSA", None, ("n", "e")),
     "RS384": ("RSA", None, ("n", "e")),
@@ -41,18 +41,18 @@ logger = get_logger(__name__)
 
 class Keys(Protocol):
     async def key_for(self, algorithm: str, key_id: str | None) -> Key:
-        """Raises Unauthorized if there is no such key, KeysUnavailable while nobody knows."""
+        """Raises Unauthorized if there is no such key, KeysUnavailable while the keys are unknown."""
         ...
 
     async def look(self) -> bool:
-        """Whether keys are known, after fetching them where that is due."""
+        """Fetch the keys if that is due, and return whether any are known."""
         ...
 
     async def close(self) -> None: ...
 
 
 class SharedSecret:
-    """One secret for the HMAC algorithms. A token's ``kid`` means nothing to it."""
+    """One secret for the HMAC algorithms. A token's ``kid`` is ignored."""
 
     def __init__(self, secret: str, algorithms: Iterable[str] = ("HS256",)) -> None:
         # Key objects, not the string: python-jose would look for JSON or PEM in a string.
@@ -72,11 +72,11 @@ class SharedSecret:
 
 
 class KeySet:
-    """The keys of an issuer, fetched when they are needed and kept while it is away.
+    """The keys of an issuer, fetched on demand and cached while the issuer is unreachable.
 
-    They are fresh for ten minutes. An unknown ``kid`` fetches them at once, but there is one fetch in thirty
-    seconds whatever the reason, and one at a time. A fetch that fails changes nothing: the last good set is used for
-    ``outage_seconds`` more. Without ``algorithms`` the first set decides: all its keys must be of one family.
+    Keys are fresh for ten minutes. An unknown ``kid`` triggers a fetch, but there is at most one fetch in thirty
+    seconds, and one at a time. After a failed fetch, the last valid set is used for ``outage_seconds`` more. Without
+    ``algorithms``, the first set determines them: all its keys must be of one family.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class KeySet:
         return found
 
     async def fetch(self) -> None:
-        """Fetch now, whatever the time; failures are logged. Callers at the same time share one fetch."""
+        """Fetch now, even if no fetch is due; failures are logged. Concurrent callers share one fetch."""
         if self._flight is None:
             self._flight = asyncio.create_task(self._fetch())
-        # A caller that goes away does not take the fetch from the others.
+        # Shielded, so that a cancelled caller does not cancel the fetch for the others.
         await asyncio.shield(self._flight)
 
     async def _freshen(self) -> None:
@@ -138,7 +138,7 @@ class KeySet:
             return
         last_try_failed = self._loaded_at is not None and self._tried_at != self._loaded_at
         if last_try_failed and self._are_known:
-            # The issuer is away. Nobody waits for it; whoever's key is cached is let in.
+            # Fetch in the background, so that users with a cached key do not wait for an unreachable issuer.
             if self._may_fetch():
                 self._flight = asyncio.create_task(self._fetch())
             return
@@ -158,7 +158,7 @@ class KeySet:
             members = _members_of(await self._load())
             algorithms = self._algorithms or _algorithms_of(members)
             _check_use(members, algorithms)
-        except Exception as error:  # noqa: BLE001 - the last good set stays
+        except Exception as error:  # noqa: BLE001 - the last valid set is used
             self._report(error)
         else:
             self._algorithms = algorithms
@@ -174,7 +174,7 @@ class KeySet:
         logger.warning("jwks_not_loaded", reason=reason, keys_good_for_seconds=good_for, **failure(error))
 
     def _find(self, algorithm: str, key_id: str | None) -> Key | None:
-        """Only the key that is asked for is built: another one in the set may be broken."""
+        """Builds the requested key only, because another one in the set may be broken."""
         if not self._are_known or algorithm not in (self._algorithms or ()):
             return None
         built = self._built.get((algorithm, key_id))
@@ -185,7 +185,7 @@ class KeySet:
             for member in self._members
             if _fits(member, algorithm) and (key_id is None or member.get("kid") == key_id)
         ]
-        # The same key twice is one key; two keys under one name, or a token that names none of several, are not.
+        # Duplicates count as one key. Different keys of one id, or for a token without an id, are ambiguous.
         if not fitting or any(member != fitting[0] for member in fitting):
             return None
         key = _built(fitting[0], algorithm)
@@ -198,7 +198,7 @@ class KeySet:
 
 
 class JwksError(ValueError):
-    """Not a key set we can use. The message says why; it quotes nothing of it."""
+    """The key set cannot be used. The message says why, and quotes nothing of the set."""
 
 
 def _members_of(document: bytes) -> list[dict[str, Any]]:
@@ -207,25 +207,25 @@ def _members_of(document: bytes) -> list[dict[str, Any]]:
     try:
         read = loads(document, max_depth=8, max_values=5000)
     except StrictJsonError as error:
-        raise JwksError(f"not a JSON document as we take it: {error}") from None
+        raise JwksError(f"not an acceptable JSON document: {error}") from None
     members = read.get("keys") if isinstance(read, dict) else None
     if not isinstance(members, list):
-        raise JwksError("no list of keys")
+        raise JwksError("no member `keys` with a list")
     usable = [member for member in members if any(_fits(member, algorithm) for algorithm in _SHAPES)]
     if not usable:
-        raise JwksError("no public key for signatures in it")
+        raise JwksError("no public key for signatures")
     return usable
 
 
 def _check_use(members: list[dict[str, Any]], algorithms: tuple[str, ...]) -> None:
-    """An issuer whose keys are of another family has been misconfigured; that is not the users' fault."""
+    """Raises JwksError if no key fits an allowed algorithm: that is a misconfiguration, not an invalid token."""
     if not any(_fits(member, algorithm) for member in members for algorithm in algorithms):
-        raise JwksError(f"no key for {', '.join(algorithms)} in it")
+        raise JwksError(f"no key for {', '.join(algorithms)}")
 
 
 def _algorithms_of(members: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The algorithms that the keys are for, when nobody has configured any."""
-    # An RSA key serves six algorithms and may not say which; the usual one is meant then.
+    """The algorithms of the keys, for a configuration that names none."""
+    # An RSA key fits six algorithms; a key that names none of them is taken for RS256.
     found = {
         member.get("alg") or next(algorithm for algorithm in _SHAPES if _fits(member, algorithm)) for member in members
     }
@@ -246,7 +246,7 @@ def _fits(member: Any, algorithm: str) -> bool:
         and member.get("use", "sig") == "sig"
         and _verifies(member.get("key_ops", ["verify"]))
         and isinstance(member.get("kid", ""), str)
-        # A private key in a public set belongs to everybody.
+        # A private key in a public set is no secret: anybody can sign with it.
         and "d" not in member
         and all(_is_canonical(member.get(part)) for part in parts)
     )
@@ -262,7 +262,7 @@ def _verifies(operations: Any) -> bool:
 
 
 def _is_canonical(value: Any) -> bool:
-    """Whether this is base64url as it is written, and not merely as it can be read."""
+    """Whether this is canonical base64url, and not merely decodable."""
     if not isinstance(value, str) or not value:
         return False
     try:
@@ -278,7 +278,7 @@ def _built(member: dict[str, Any], algorithm: str) -> Key | None:
         return None
     try:
         key = jwk.construct({name: member[name] for name in ("kty", "crv", *parts) if name in member}, algorithm)
-    except Exception as error:  # noqa: BLE001 - a point off the curve, an even exponent: whatever the library minds
+    except Exception as error:  # noqa: BLE001 - a point off the curve, an even exponent, or anything else the library rejects
         logger.warning("jwks_key_unusable", key_id=str(member.get("kid"))[:100], **failure(error))
         return None
     too_small = curve is None and key.prepared_key.key_size < MIN_RSA_BITS

@@ -1,4 +1,4 @@
-"""Signatures that python-jose has no key class for: verification only, over cryptography.
+"""Key classes for signatures that python-jose does not support: verification only, with the cryptography library.
 
 RSA-PSS (RFC 7518, section 3.5), and Ed25519 under both of its names: ``EdDSA`` (RFC 8037; Better Auth's default) and
 ``Ed25519`` (RFC 9864).
@@ -56,7 +56,7 @@ class RsaPssKey(Key):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Make python-jose know both."""
+    """Register both key classes with python-jose."""
     for name in ED25519_NAMES:
         jwk.register_key(name, Ed25519Key)
     for name in PSS_HASHES:

@@ -1,7 +1,7 @@
-"""A bearer token becomes an identity, or one indistinguishable refusal.
+"""Verifies bearer tokens; every invalid token gets the same refusal.
 
-python-jose checks the signature and the time claims. What it leaves out is checked here: canonical base64, members
-named twice, critical extensions, the kind of token, types of claims, an audience that nobody asked for.
+python-jose checks the signature and the time claims. This module also checks canonical base64, duplicate members,
+critical extensions, the type of the token, the types of claims, and an audience where none is configured.
 """
 
 import base64
@@ -20,25 +20,25 @@ from chatkit_postgres.strict_json import loads
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_KEY_ID = 255
 
-# RFC 7519 and RFC 9068; issuers that name no type mean the first.
+# RFC 7519 and RFC 9068; a token without a type counts as the first.
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-# Each would change what the signature is over or what the token is; nothing of it is supported.
+# Each of them changes the signed bytes or the kind of token, and none is supported.
 _FOREIGN_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
 _LATEST_TIME = 2**53
 
 
 @dataclass(frozen=True)
 class TokenRules:
-    """What a token must say."""
+    """The requirements for a token."""
 
     algorithms: tuple[str, ...] | None = ("HS256",)
-    """None: those of the key set's keys."""
+    """None: the algorithms of the keys in the key set."""
     issuer: str | None = None
     audience: str | None = None
     user_claim: str = "sub"
     leeway_seconds: int = 30
     kept_claims: tuple[str, ...] = ()
-    """Claims that a deployment wants to know of its users: name, email, roles."""
+    """Claims to store for each user, such as name, email or roles."""
 
 
 class TokenVerifier:
@@ -47,13 +47,13 @@ class TokenVerifier:
         self._keys = keys
 
     async def identify(self, token: str) -> User:
-        """Whom a token speaks for. Anything unclean raises Unauthorized, always the same; KeysUnavailable while
-        the issuer's keys were never seen."""
+        """The user of a token. Raises the same Unauthorized for every invalid token, and KeysUnavailable while the
+        issuer's keys are unknown."""
         try:
             return await self._verified(token)
         except (Unauthorized, KeysUnavailable):
             raise
-        # A malformed claim raises whatever it likes, deep nesting RecursionError. None of it is the caller's business.
+        # Malformed claims can raise any exception, deep nesting RecursionError. Callers see one refusal for all.
         except Exception:  # noqa: BLE001
             raise Unauthorized from None
 
@@ -79,13 +79,13 @@ class TokenVerifier:
                 "require_aud": rules.audience is not None,
                 # A token that names an audience is not for us unless it names ours (RFC 7519, section 4.1.3).
                 "verify_aud": True,
-                # Speaks of an access token that we are not given.
+                # The claim hashes an access token that we do not receive.
                 "verify_at_hash": False,
                 "leeway": rules.leeway_seconds,
             },
         )
-        kept = {name: claims[name] for name in rules.kept_claims if name in claims}
-        return User(claims[rules.user_claim], storable_claims(kept))
+        stored = {name: claims[name] for name in rules.kept_claims if name in claims}
+        return User(claims[rules.user_claim], storable_claims(stored))
 
     def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:
         algorithm, kind, key_id = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
@@ -103,7 +103,7 @@ class TokenVerifier:
         return str(algorithm), key_id
 
     def _check_claims(self, claims: dict[str, Any]) -> None:
-        """The types that python-jose converts or overlooks. Nothing is believed yet."""
+        """Check types that python-jose converts or ignores. The signature is not verified yet."""
         issued, audience = claims.get("iat", 0), claims.get("aud", "")
         clean = (
             all(_is_time(claims[name]) for name in ("exp", "nbf", "iat") if name in claims)
@@ -127,7 +127,7 @@ def _read(part: str) -> dict[str, Any]:
 
 
 def _bytes_of(part: str) -> bytes:
-    """Raises ValueError for anything but the one way to write it: no padding, no spare bits, no other alphabet."""
+    """Decode canonical base64url. Raises ValueError for padding, spare bits or another alphabet."""
     decoded = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
     if not part or base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() != part:
         raise ValueError("not canonical")
@@ -139,8 +139,8 @@ def _is_time(value: Any) -> bool:
 
 
 def mint(secret: str, user_id: str, *, seconds: int, rules: TokenRules | None = None) -> str:
-    """A token for a user, for development and tests. Raises ValueError for an impossible user id, or rules that
-    want more than a shared secret."""
+    """Sign a token for a user, for development and tests. Raises ValueError for an invalid user id, and for rules that
+    require another key than a shared secret."""
     rules = rules or TokenRules()
     if not is_user_id(user_id):
         raise ValueError("a user id is 1 to 255 printable characters")

@@ -1,4 +1,4 @@
-"""Who asks: as a token says, or as an application that authenticates its users itself."""
+"""The user of a request, identified by a token or by the host."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ Claim = str | int | float | bool | list[str]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """``id``: 1 to 255 printable characters, the same for one user for ever, because everything stored belongs to it.
-    ``claims``: what an assistant may know of the user, such as a name or roles; it is stored beside the user."""
+    """``id``: 1 to 255 printable characters, which must never change for a user, because all stored data belongs to the
+    id. ``claims``: facts about the user for assistants, such as a name or roles; they are stored with the user."""
 
     id: str
     claims: Mapping[str, Claim] = field(default_factory=dict)
@@ -32,7 +32,7 @@ def is_user_id(value: Any) -> bool:
 
 
 def storable_claims(claims: Mapping[str, Any]) -> Mapping[str, Claim]:
-    """What is too long, too much or of another shape is left out: it is nice to know, and no reason to lock anybody
+    """Drop claims that are too long, too many or of another type: claims are optional, so a bad one never locks a user
     out."""
     storable = ((name, value) for name, value in claims.items() if _is_name(name) and _is_storable(value))
     return MappingProxyType(dict(islice(storable, MAX_CLAIMS)))

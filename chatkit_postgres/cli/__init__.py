@@ -1,4 +1,4 @@
-"""chatkit-postgres: init, serve, migrate, check, token, user, version."""
+"""The command line: init, serve, migrate, check, token, user, version."""
 
 import gc
 import logging
@@ -18,7 +18,7 @@ from chatkit_postgres.cli.serve import serve
 from chatkit_postgres.cli.users import users
 from chatkit_postgres.settings import ConfigurationError, Deployment, load_settings, unknown_settings
 
-# The SDKs take seconds to import. A command imports what it needs when it is known to run.
+# The SDKs take seconds to import, so each command imports its modules when it runs.
 
 CONFIGURATION_PROBLEM = 2
 SERVER_MODULES = frozenset({"fastapi", "uvicorn", "jose", "limits", "multidict", "prometheus_client", "nh3", "aiohttp"})
@@ -37,14 +37,14 @@ cli.command()(serve)
 
 def main() -> None:
     """Runs a command and ends the process."""
-    # A quarter of a start was spent looking for garbage among what the SDKs' modules define, where there is none. The
-    # server sets its own pace when it has been built.
+    # Garbage collection took a quarter of the start-up time, and the objects that the SDKs' modules define are not
+    # garbage. The server sets its own thresholds once it is built.
     gc.set_threshold(100_000, 50, 100)
-    # An assistant lives in the directory one starts from, as with uvicorn and gunicorn.
+    # Import strings are resolved in the current directory, as with uvicorn and gunicorn.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes strings
-    # A command says what went wrong in its own words; `serve` adds a handler.
+    # Commands print their own error messages instead of log lines; `serve` adds a handler.
     logging.getLogger("chatkit_postgres").addHandler(logging.NullHandler())
-    # For the assistant's own code, as compose's env_file does; the environment wins.
+    # The assistant's code reads these variables too, as with compose's env_file; the environment wins.
     _load_dotenv()
     try:
         cli()
@@ -72,7 +72,7 @@ def _load_dotenv() -> None:
         if path.is_file():
             load_dotenv(path)
     except (OSError, ValueError) as error:
-        typer.echo(f".env: it cannot be read: {type(error).__name__}.", err=True)
+        typer.echo(f".env: cannot be read: {type(error).__name__}.", err=True)
         _leave(CONFIGURATION_PROBLEM)
 
 
@@ -92,7 +92,7 @@ def options(*, version: Version = False) -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database to the revision this version wants. One that is newer stays as it is."""
+    """Upgrade the database to the revision of this version. A newer database is left unchanged."""
     from chatkit_postgres.cli.databases import explained
     from chatkit_postgres.db.fitness import misfits_at
     from chatkit_postgres.db.migrations import head_revision, is_newer_at, upgrade
@@ -138,8 +138,8 @@ def check(
 
 @cli.command()
 def token(
-    user: Annotated[str, typer.Option(help="The user the token speaks for.")],
-    minutes: Annotated[int, typer.Option(min=1, help="How long it is good for.")] = 60,
+    user: Annotated[str, typer.Option(help="The user id in the token.")],
+    minutes: Annotated[int, typer.Option(min=1, help="The lifetime of the token.")] = 60,
 ) -> None:
     """Print a bearer token, signed with the development secret or with CHAT_JWT_SECRET."""
     from chatkit_postgres.auth.tokens import mint
@@ -170,7 +170,7 @@ def _leave(code: str | int | None) -> NoReturn:
         typer.echo(code, err=True)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        # None if it was closed from the beginning; and nobody may be reading any more.
+        # A stream is None if it was closed at the start, and raises if its reader is gone.
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 MODEL_SECONDS = 30
-"""For one word. A local server may have to load its model first."""
+"""The timeout of the test request. A local server may have to load its model first."""
 
 Result = tuple[str, bool, str]
 """Name of the check, whether it passed, and a sentence about it."""
@@ -29,13 +29,14 @@ def _check_keys(deployment: Deployment) -> Result:
     if deployment.is_dev or not settings.uses_key_set:
         return "keys", True, "a shared secret"
 
-    async def look() -> bool:
-        rules = settings.token_rules(is_dev=False)
-        return await settings.verification_keys(rules, settings.data_dir, is_dev=False).look()
+    async def has_keys() -> bool:
+        return await settings.verification_keys(
+            settings.token_rules(is_dev=False), settings.data_dir, is_dev=False
+        ).look()
 
     source = settings.jwks_url or settings.jwks_file
-    works = asyncio.run(look())
-    return "keys", works, f"{source} {'has keys to verify with' if works else 'gives no key set that can be used'}"
+    works = asyncio.run(has_keys())
+    return "keys", works, f"{source} {'has verification keys' if works else 'has no usable key set'}"
 
 
 def _check_assistant(deployment: Deployment) -> Result:
@@ -46,7 +47,7 @@ def _check_assistant(deployment: Deployment) -> Result:
     from chatkit_postgres.db import Database
     from chatkit_postgres.store import DatabaseStore
 
-    # Nothing is read from it.
+    # Loading the assistant does not connect to the database.
     store = DatabaseStore(Database("postgresql:///"))
     try:
         assistant = load_assistant(settings.assistant, settings.model_options(), store)
@@ -63,13 +64,13 @@ def _check_database(deployment: Deployment) -> Result:
     from chatkit_postgres.db.fitness import misfits_of, obstacles_to_migration, read_server
     from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
 
-    async def look(url: "URL") -> tuple[bool, str]:
+    async def probe(url: "URL") -> tuple[bool, str]:
         database = Database(url, pooled=False)
         server = await read_server(database)
         if misfits := misfits_of(server):
             return False, " ".join(misfits)
-        seen, wanted = await current_revision(database), head_revision()
-        if seen is None and settings.is_embedded is False and (obstacles := obstacles_to_migration(server)):
+        current, head = await current_revision(database), head_revision()
+        if current is None and settings.is_embedded is False and (obstacles := obstacles_to_migration(server)):
             return False, " ".join(obstacles)
         if server["is_read_only"]:
             return False, f"PostgreSQL {server['version']} is read-only: a standby, or a primary that was replaced"
@@ -78,17 +79,17 @@ def _check_database(deployment: Deployment) -> Result:
                 False,
                 f"PostgreSQL {server['version']} has synchronous_commit off: a crash loses acknowledged messages",
             )
-        if not is_served_by_this_code(seen) and not settings.is_embedded:
+        if not is_served_by_this_code(current) and not settings.is_embedded:
             return (
                 False,
-                f"PostgreSQL {server['version']} at revision {seen}, {wanted} is wanted: chatkit-postgres migrate",
+                f"PostgreSQL {server['version']} is at revision {current}, not at {head}: run chatkit-postgres migrate",
             )
-        where = f" of its own in {settings.data_dir.resolve()}" if settings.is_embedded else ""
-        return True, f"PostgreSQL {server['version']}{where} at revision {seen or 'none yet; serve migrates it'}"
+        where = f", embedded in {settings.data_dir.resolve()}," if settings.is_embedded else ""
+        return True, f"PostgreSQL {server['version']}{where} at revision {current or 'none yet; serve migrates it'}"
 
     try:
         with explained(), any_database(settings) as url:
-            return ("database", *asyncio.run(look(url)))
+            return ("database", *asyncio.run(probe(url)))
     except ConfigurationError as error:
         return "database", False, str(error)
 
@@ -98,7 +99,7 @@ def _check_storage(deployment: Deployment) -> Result:
     from chatkit_postgres.attachments.storage import NoStorage
     from chatkit_postgres.errors import ChatError
 
-    place = settings.storage_url or settings.data_dir / "attachments"
+    location = settings.storage_url or settings.data_dir / "attachments"
     try:
         storage = settings.file_storage(settings.data_dir)
         if isinstance(storage, NoStorage):
@@ -107,8 +108,8 @@ def _check_storage(deployment: Deployment) -> Result:
     except ConfigurationError as error:
         return "storage", False, str(error)
     except ChatError:
-        return "storage", False, f"{place} cannot be written and read"
-    return "storage", True, f"{place}"
+        return "storage", False, f"{location}: writing and reading a test file failed"
+    return "storage", True, f"{location}"
 
 
 def _check_model(deployment: Deployment) -> Result:
@@ -120,7 +121,7 @@ def _check_model(deployment: Deployment) -> Result:
 
     options = deployment.settings.model_options()
     if options.is_demo:
-        return "model", True, "the built-in demo model, nothing to reach"
+        return "model", True, "the built-in demo model, which needs no server"
     server = options.base_url or "OpenAI"
 
     async def ask() -> str:
@@ -136,14 +137,14 @@ def _check_model(deployment: Deployment) -> Result:
     except ProxyRefused as error:
         return "model", False, str(error)
     except TimeoutError:
-        return "model", False, f"{server} has not answered within {MODEL_SECONDS} seconds"
+        return "model", False, f"{server} did not respond within {MODEL_SECONDS} seconds"
     except (OpenAIError, AgentsException) as error:
         return "model", False, f"{server}: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:
-    """The provider's own words: nothing but a question of ours was sent."""
+    """The provider's own message, which can quote nothing but our test question."""
     status, code = getattr(error, "status_code", None), getattr(error, "code", None)
-    said = " ".join(str(part) for part in (f"HTTP {status}" if status else "", code or "") if part)
+    codes = " ".join(str(part) for part in (f"HTTP {status}" if status else "", code or "") if part)
     cause = reason_of(error)
-    return f"{said or type(error).__name__}: {str(error)[:300]}" + (f" ({cause})" if not status else "")
+    return f"{codes or type(error).__name__}: {str(error)[:300]}" + (f" ({cause})" if not status else "")

@@ -1,4 +1,4 @@
-"""The database a command works on: the configured one, or the embedded one."""
+"""Opens the database of a command: the configured one, or the embedded one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """What a database says against the block, as an error of the configuration, in one line."""
+    """Turn database errors in the block into a one-line ConfigurationError."""
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,7 +27,7 @@ def explained() -> Iterator[None]:
 
 
 def check_fitness(url: "URL") -> None:
-    """Raises ConfigurationError for a database that does not fit; one that cannot be reached yet may fit later."""
+    """Raises ConfigurationError for an unsuitable database. One that cannot be reached passes: it may fit later."""
     from chatkit_postgres.db.fitness import misfits_at
 
     misfits: list[str] = []
@@ -39,8 +39,8 @@ def check_fitness(url: "URL") -> None:
 
 @contextmanager
 def reserved_database(settings: Settings) -> "Iterator[tuple[URL, Callable[[], None]]]":
-    """The configured database, or the embedded one, and the function that starts it, if it is to be started. It runs
-    no longer than the block."""
+    """The URL of the configured or the embedded database, and a function that starts the embedded one (for the
+    configured one, it does nothing). The embedded database is stopped when the block ends."""
     from chatkit_postgres.db.address import normalised_url
     from chatkit_postgres.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
@@ -67,7 +67,7 @@ def reserved_database(settings: Settings) -> "Iterator[tuple[URL, Callable[[], N
 
 @contextmanager
 def own_database(settings: Settings) -> "Iterator[URL]":
-    """The configured database, or the embedded one, started here and for as long as the block runs."""
+    """The URL of the configured database, or of the embedded one, which runs during the block."""
     with reserved_database(settings) as (url, start):
         start()
         yield url
@@ -75,7 +75,7 @@ def own_database(settings: Settings) -> "Iterator[URL]":
 
 @contextmanager
 def any_database(settings: Settings) -> "Iterator[URL]":
-    """The same, or the embedded one that a server has running already."""
+    """Like ``own_database``, but use the embedded database of a server that is already running."""
     from chatkit_postgres.db.embedded import EmbeddedPostgres
 
     if settings.is_embedded:

@@ -1,4 +1,4 @@
-"""`init`: the skeleton of a repository with an agent, its test, and what it takes to run them."""
+"""`init`: writes the skeleton of a repository with an agent, its test, and the files to run them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ DOTTED = {"env.example": ".env.example", "gitignore": ".gitignore"}
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="An empty folder, made if there is none.")] = Path(),
+    directory: Annotated[Path, typer.Argument(help="An empty folder; created if missing.")] = Path(),
 ) -> None:
     """Write the skeleton of a repository: an agent, its test, settings, Dockerfile, compose override."""
     directory = directory.absolute()
@@ -40,22 +40,22 @@ def init(
         typer.echo(path.relative_to(directory))
     if "file://" in values["dependency"]:
         typer.echo(
-            "\npyproject.toml names chatkit-postgres by a path of this machine: put it where colleagues reach it.",
+            "\npyproject.toml names chatkit-postgres by a path on this machine: put it where colleagues can reach it.",
             err=True,
         )
-    typer.echo("\nchatkit-postgres serve starts it; README.md says more.", err=True)
+    typer.echo("\nStart it with `chatkit-postgres serve`; see README.md.", err=True)
 
 
 def dependency() -> str:
-    """The requirement that installs this package from where it was installed (PEP 610). Raises ConfigurationError where
-    nothing says so: a bare name would be looked for on an index, where it may be anybody's."""
+    """The requirement that installs this package from its own source (PEP 610). Raises ConfigurationError if that
+    source is unknown: a bare name would be resolved by an index, where the package may be anybody's."""
     try:
         origin = json.loads(distribution("chatkit-postgres").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
         origin = {}
     if "url" not in origin:
         raise ConfigurationError(
-            ["init: nothing says where chatkit-postgres came from. Install its wheel, or its repository, by path."]
+            ["init: the source of this installation is unknown. Install the wheel or the repository by its path."]
         )
     name, version_control = "chatkit-postgres[server,files,embedded]", origin.get("vcs_info")
     if version_control is None:
@@ -64,7 +64,7 @@ def dependency() -> str:
 
 
 def _project_name(directory: Path) -> str:
-    """By the rules for names of distributions."""
+    """The directory's name as a valid distribution name."""
     return re.sub(r"[^a-z0-9]+", "-", directory.name.lower()).strip("-") or "my-agents"
 
 

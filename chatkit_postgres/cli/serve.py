@@ -1,4 +1,4 @@
-"""The `serve` command: one process or several, with an embedded database where none is configured."""
+"""`serve`: runs the server in one or several processes, with an embedded database if none is configured."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Config
 
-# Longer than it takes to save and close the running turns; without it uvicorn waits for open streams without a limit.
+# Longer than it takes to save and close the running turns. Without it, uvicorn waits for open streams indefinitely.
 GRACEFUL_SECONDS = 10
 HTTP_PROTOCOL = "chatkit_postgres.api.http_protocol:BoundedHttpProtocol"
 APPLICATION = "chatkit_postgres.cli.serve:create_app_of_worker"
@@ -39,7 +39,7 @@ def serve(
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
 ) -> None:
-    """Start the server. Without DATABASE_URL it brings its own PostgreSQL and migrates it."""
+    """Start the server. Without DATABASE_URL, it starts and migrates an embedded PostgreSQL."""
     settings = load_settings()
     problems = Deployment(settings, host).problems() + _port_problems(host, port)
     if problems:
@@ -54,7 +54,7 @@ def serve(
         embedded_url = url.render_as_string(hide_password=False) if settings.is_embedded else None
         os.environ[STARTED] = json.dumps({"host": host, "embedded_url": embedded_url})
         deployment = Deployment(settings, host, embedded_url)
-        # Built before the database is started, and also where workers build their own: a problem is then one message.
+        # Built before the database is created; also if each worker builds its own, so that a problem is reported once.
         app = deploy(deployment, unknown=unknown_settings())
         start_database()
         if settings.is_embedded:
@@ -89,7 +89,8 @@ def serve(
 
 
 def _run_workers(config: "Config") -> None:
-    """Uvicorn ends them all when one cannot start. Raises ConfigurationError then, with what it has reported."""
+    """Run workers until they end. Raises ConfigurationError with the reported problems if one cannot start, in which
+    case uvicorn ends all of them."""
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
@@ -105,7 +106,7 @@ def _run_workers(config: "Config") -> None:
 
 
 def create_app_of_worker() -> "FastAPI":
-    """Build the application in a process of --workers or --reload; exit if that fails."""
+    """Build the application in a process of --workers or --reload. Exits on a ConfigurationError."""
     from uvicorn.config import STARTUP_FAILURE
 
     from chatkit_postgres.main import deploy
@@ -123,14 +124,14 @@ def create_app_of_worker() -> "FastAPI":
 
 
 def _port_problems(host: str, port: int) -> list[str]:
-    """Found before anything is started; otherwise the address that is printed is somebody else's.
+    """Check for a port in use before anything is started: the printed URL would be another server's.
 
-    What else may be wrong with an address uvicorn says itself.
+    uvicorn reports all other problems of an address.
     """
     with suppress(OSError):
         for family, kind, _, _, address in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind) as probe:
-                # As uvicorn does: connections of a server that has just ended are no server.
+                # As uvicorn does, so that connections of a server that has just ended do not count.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if _is_taken(probe, address):
                     other = f"--port {port + 10}"
@@ -158,16 +159,16 @@ def _greeting(deployment: Deployment, host: str, port: int) -> str:
     shown = "localhost" if is_loopback(host) else host
     database = f"embedded PostgreSQL in {settings.data_dir.resolve()}" if settings.is_embedded else "DATABASE_URL"
     model = "the built-in demo model" if settings.uses_demo_model else settings.model or "the default model"
-    what = f"http://{shown}:{port}" if deployment.is_dev else f"http://{shown}:{port}/api/chatkit"
-    page = "" if deployment.is_dev else "\n  no playground: there is a key, so this is not development mode"
-    return f"\n  chatkit-postgres {__version__}  {what}\n  {settings.assistant} on {model}\n  {database}{page}\n"
+    url = f"http://{shown}:{port}" if deployment.is_dev else f"http://{shown}:{port}/api/chatkit"
+    page = "" if deployment.is_dev else "\n  no playground: a key is configured, so this is not development mode"
+    return f"\n  chatkit-postgres {__version__}  {url}\n  {settings.assistant} on {model}\n  {database}{page}\n"
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the process the way Ctrl-C does, so that the embedded server is stopped too.
+    """End the process on SIGTERM and SIGHUP as on Ctrl-C, so that the embedded server is stopped too.
 
-    uvicorn handles them while it runs and raises them again when it is done.
+    uvicorn handles these signals while it runs, and raises them again when it is done.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

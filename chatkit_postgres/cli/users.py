@@ -1,4 +1,4 @@
-"""`user list`, `user disable` and `user enable`: for operators, straight on the database."""
+"""`user list`, `user disable` and `user enable`: for operators, directly on the database."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from chatkit_postgres.settings import load_settings
 if TYPE_CHECKING:
     from chatkit_postgres.db import Row, Statement
 
-users = typer.Typer(help="List users, lock them out, let them in again.", no_args_is_help=True)
+users = typer.Typer(help="List, disable and enable users.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The user as tokens name them.")]
+Name = Annotated[str, typer.Argument(help="The user id, as in the user's tokens.")]
 
 
 @users.command(name="list")
 def list_users(
-    after: Annotated[str, typer.Option(help="Only names behind this one, in the order of their letters.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Only those who are disabled.")] = False,
+    after: Annotated[str, typer.Option(help="Only names that sort after this one.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of users.")] = 100,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Only disabled users.")] = False,
 ) -> None:
-    """A line for each user: name, since when, threads, whether disabled, what is kept of their token."""
+    """Print a line for each user: name, creation time, number of threads, state, and stored claims."""
     from chatkit_postgres.db.users import LIST_USERS
 
     rows = _run(LIST_USERS, after_user=after, page=limit, only_disabled=disabled)
-    # Beside what a program would read.
+    # On stderr, because programs read stdout.
     typer.echo("user\tsince\tthreads\tstate\tclaims", err=True)
     for row in rows:
         state = f"disabled {row['disabled_at']:%Y-%m-%d %H:%M}Z" if row["disabled_at"] else "enabled"
@@ -38,7 +38,7 @@ def list_users(
 
 @users.command()
 def disable(name: Name) -> None:
-    """Refuse this user within 10 seconds, on every replica, whatever their tokens say. Nothing is deleted."""
+    """Refuse this user on every replica within 10 seconds, even with a valid token. Nothing is deleted."""
     from chatkit_postgres.auth.user import is_user_id
     from chatkit_postgres.db.users import DISABLE_USER
 
@@ -51,7 +51,7 @@ def disable(name: Name) -> None:
 
 @users.command()
 def enable(name: Name) -> None:
-    """Let this user in again."""
+    """Let this user sign in again."""
     from chatkit_postgres.db.users import ENABLE_USER
 
     if not _run(ENABLE_USER, owner=name):

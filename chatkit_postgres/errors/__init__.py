@@ -1,7 +1,7 @@
-"""The error tree: each class has a status, a code, and a sentence a user may read.
+"""The error tree: each class has a status, a code, and a sentence that a user may read.
 
-Every error is one of the SDK's stream errors as well, so the same refusal is an HTTP answer before the first
-event of a stream and an ``error`` event with a truthful ``allow_retry`` after it.
+Every error is also one of the SDK's stream errors: before the first event of a stream it becomes an HTTP response,
+and after that an ``error`` event whose ``allow_retry`` says whether a retry can help.
 """
 
 from chatkit_postgres.errors.assistants import (
@@ -133,7 +133,7 @@ __all__ = [
 
 
 def error_of(code: str | None) -> ChatError:
-    """The error that a ledger remembers by its code; for an assistant's own, the general one."""
+    """The error of a stored code; InternalError for an unknown code, such as that of an assistant's own error."""
     kinds = [ChatError]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())

@@ -1,10 +1,10 @@
-"""Errors of an answer."""
+"""Errors of the assistant, its model and its tools."""
 
 from chatkit_postgres.errors.base import ChatError
 
 
 class TranscriptionFailed(ChatError):
-    """The speech model could not be reached, or could make nothing of it."""
+    """The speech model could not transcribe the recording."""
 
     status = 502
     code = "transcription_failed"
@@ -13,7 +13,7 @@ class TranscriptionFailed(ChatError):
 
 
 class AnswerStopped(ChatError):
-    """Nobody was reading any more: somebody stopped it, or the connection was lost. What was said is kept."""
+    """The last reader left: a user stopped the answer, or the connection was lost. The text sent so far is stored."""
 
     status = 409
     code = "answer_stopped"
@@ -22,7 +22,7 @@ class AnswerStopped(ChatError):
 
 
 class AssistantRefused(ChatError):
-    """An assistant's own error that does not invite another try; its sentence is not kept."""
+    """An assistant's own error without ``allow_retry``; its sentence is not stored."""
 
     status = 422
     code = "assistant_refused"
@@ -30,7 +30,7 @@ class AssistantRefused(ChatError):
 
 
 class ModelUnavailable(ChatError):
-    """The model's server did not answer, broke off, or failed."""
+    """The model server did not respond, broke off its response, or failed."""
 
     status = 502
     code = "model_unavailable"
@@ -48,7 +48,7 @@ class ModelBusy(ChatError):
 
 
 class ModelQuotaUsedUp(ChatError):
-    """What was paid for is used up; trying again does not help."""
+    """The prepaid quota is used up; a retry does not help."""
 
     status = 503
     code = "model_quota_used_up"
@@ -60,11 +60,11 @@ class ModelMisconfigured(ChatError):
 
     status = 502
     code = "model_misconfigured"
-    sentence = "The assistant is not set up correctly. Please tell those who run it."
+    sentence = "The assistant is not set up correctly. Please contact the administrator."
 
 
 class ModelMistaken(ChatError):
-    """It called a tool that is not there, or answered in a form that was not asked for."""
+    """The model called a tool that does not exist, or its response has the wrong form."""
 
     status = 502
     code = "model_mistaken"
@@ -73,16 +73,16 @@ class ModelMistaken(ChatError):
 
 
 class TooManySteps(ChatError):
-    """It went on calling tools, and came to no answer."""
+    """The model kept calling tools until the maximum number of model calls."""
 
     status = 502
     code = "too_many_steps"
-    sentence = "The assistant came to no answer in as many steps as it may take."
+    sentence = "The assistant reached its limit of steps without an answer."
     retry = True
 
 
 class ContextTooLong(ChatError):
-    """By the newest message alone: what is older is left out before."""
+    """The newest message alone is too long: older ones have already been left out."""
 
     status = 422
     code = "context_too_long"
@@ -90,7 +90,7 @@ class ContextTooLong(ChatError):
 
 
 class ModelSilent(ChatError):
-    """It said nothing, or only blanks; thoughts do not count."""
+    """The model sent no text, or only whitespace; reasoning does not count."""
 
     status = 502
     code = "model_silent"
@@ -99,7 +99,7 @@ class ModelSilent(ChatError):
 
 
 class ContentRefused(ChatError):
-    """By the provider's content filter. No model sees the message again unless it is retried and passes."""
+    """The provider's content filter refused the message. No model sees it again unless a retry passes."""
 
     status = 422
     code = "content_refused"
@@ -107,7 +107,7 @@ class ContentRefused(ChatError):
 
 
 class AnswerFiltered(ChatError):
-    """By the provider, in the middle of it. What came before is kept."""
+    """The provider's content filter ended the answer. The text received before is stored."""
 
     status = 422
     code = "answer_filtered"
@@ -115,15 +115,15 @@ class AnswerFiltered(ChatError):
 
 
 class PictureRefused(ChatError):
-    """By the provider, or by a model that sees no pictures. With the next message it is only named."""
+    """The provider refused an image, or the model reads no images. The next message only names the image."""
 
     status = 422
     code = "picture_refused"
-    sentence = "The assistant cannot take this picture. Please ask without it, or send another one."
+    sentence = "The assistant cannot accept this image. Please remove it, or send another one."
 
 
 class InputGuardrailTripped(ChatError):
-    """By a user's message, which no model sees again unless it is retried and passes."""
+    """A guardrail rejected the user's message. No model sees it again unless a retry passes."""
 
     status = 422
     code = "input_guardrail_tripped"
@@ -131,7 +131,7 @@ class InputGuardrailTripped(ChatError):
 
 
 class OutputGuardrailTripped(ChatError):
-    """By an answer, which was taken back."""
+    """A guardrail rejected the answer, which was removed."""
 
     status = 422
     code = "output_guardrail_tripped"
@@ -140,7 +140,7 @@ class OutputGuardrailTripped(ChatError):
 
 
 class ToolGuardrailTripped(ChatError):
-    """By what a tool was given, or gave. What was told before it stays."""
+    """A guardrail rejected a tool's input or output. The text sent before is stored."""
 
     status = 422
     code = "tool_guardrail_tripped"
@@ -148,7 +148,7 @@ class ToolGuardrailTripped(ChatError):
 
 
 class AnswerTooLong(ChatError):
-    """The model does not stop. What it said up to the limit is kept."""
+    """The answer exceeds the maximum length. The text up to the limit is stored."""
 
     status = 502
     code = "answer_too_long"

@@ -1,4 +1,4 @@
-"""What every error has."""
+"""The base class of all errors."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from chatkit.errors import CustomStreamError
 
 
 class ChatError(CustomStreamError):
-    """What went wrong, in words a user may read. Details belong in the log, under the request id."""
+    """An error whose message a user may read. Details belong in the log, under the request id."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"

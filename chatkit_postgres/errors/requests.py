@@ -18,7 +18,7 @@ class Unauthorized(ChatError):
 
 
 class Forbidden(ChatError):
-    """We know who asks, and refuse."""
+    """The user is known and not allowed to do this."""
 
     status = 403
     code = "forbidden"
@@ -31,14 +31,14 @@ class UserDisabled(Forbidden):
 
 
 class ForeignOrigin(Forbidden):
-    """The token came in a cookie, which a browser also sends for pages of others."""
+    """The token is in a cookie, which browsers also send with requests of other sites' pages."""
 
     code = "foreign_origin"
     sentence = "Requests from this page are not accepted."
 
 
 class NotFound(ChatError, NotFoundError):
-    """Absent, or somebody else's: the answer is the same."""
+    """The object does not exist, or belongs to another user: the response is the same."""
 
     status = 404
     code = "not_found"
@@ -48,7 +48,7 @@ class NotFound(ChatError, NotFoundError):
 class MethodNotAllowed(ChatError):
     status = 405
     code = "method_not_allowed"
-    sentence = "This address does not take that method."
+    sentence = "This URL does not support that method."
 
 
 class RequestTimedOut(ChatError):
@@ -66,12 +66,12 @@ class Conflict(ChatError):
 
 class NothingPending(Conflict):
     code = "nothing_pending"
-    sentence = "Nothing in this conversation waits for that answer."
+    sentence = "This conversation is not waiting for that answer."
 
 
 class ThreadNotActive(Conflict):
     code = "thread_not_active"
-    sentence = "This conversation takes nothing new."
+    sentence = "This conversation accepts no new messages."
 
 
 class ThreadLocked(ThreadNotActive):
@@ -92,7 +92,7 @@ class Superseded(Conflict):
 
 
 class AttachmentUnavailable(Conflict):
-    """Not uploaded yet, or sent before."""
+    """The attachment is not uploaded yet, or was sent before."""
 
     code = "attachment_unavailable"
     sentence = "An attachment of this message is not uploaded yet, or was sent before."
@@ -111,7 +111,7 @@ class KeyTaken(Conflict):
 
 
 class LinkExpired(ChatError):
-    """A link that was good once. One that never was is NotFound."""
+    """The signed URL was valid once. One that never was raises NotFound."""
 
     status = 410
     code = "link_expired"
@@ -136,7 +136,7 @@ class UnsupportedMediaType(ChatError):
 
 
 class FileRefused(UnsupportedMediaType):
-    """Its type is not taken, or it is not what it says it is."""
+    """The file's type is not accepted, or its content does not match that type."""
 
     code = "file_refused"
     sentence = "Files of this type are not accepted."
@@ -149,7 +149,7 @@ class HeadersTooLarge(ChatError):
 
 
 class Unprocessable(ChatError):
-    """JSON, but not a request we can act on. The sentence names the field."""
+    """The body is JSON but not a valid request. The sentence names the field."""
 
     status = 422
     code = "invalid_request"
@@ -181,4 +181,4 @@ class TooManyTurns(TooManyRequests):
 
 class TooManyAttachments(TooManyRequests):
     code = "too_many_attachments"
-    sentence = "Too many files wait to be sent. Please send or remove some first."
+    sentence = "Too many files are waiting to be sent. Please send or remove some first."

@@ -16,7 +16,7 @@ class Draining(Unavailable):
 
 
 class NotStarted(Unavailable):
-    """The application was mounted in another one, which does not run its lifespan."""
+    """The application is mounted in a host that does not run its lifespan."""
 
     code = "not_started"
 
@@ -29,20 +29,20 @@ class Interrupted(Unavailable):
 
 
 class KeysUnavailable(Unavailable):
-    """No key of the issuer is known yet, or the last ones are too old to be believed."""
+    """No key of the issuer is known yet, or the last known ones are too old to be trusted."""
 
     code = "keys_unavailable"
     retry_after_seconds = 10
 
 
 class StorageUnavailable(Unavailable):
-    """The storage of files could not be reached."""
+    """The file storage could not be reached."""
 
     code = "storage_unavailable"
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database could not be reached, or refused work for want of resources, after the allowed tries."""
+    """The database could not be reached, or lacked resources, after all allowed retries."""
 
     code = "database_unavailable"
 
@@ -50,4 +50,4 @@ class DatabaseUnavailable(Unavailable):
 class NotSupported(ChatError):
     status = 501
     code = "not_supported"
-    sentence = "This server does not offer that."
+    sentence = "This server does not support that."

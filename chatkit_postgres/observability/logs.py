@@ -1,6 +1,6 @@
 """Structured logs on stderr: one JSON object, or one readable line, per event.
 
-What may be logged: names, ids, counts, timings, outcomes. What may not: message text, tokens, query strings.
+Names, ids, counts, timings and outcomes may be logged; message text, tokens and query strings must not be.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ QUIET = (
     "openai",
     "openai.agents",
     "mcp",
-    # One of MCP's, too.
+    # A logger of the MCP SDK.
     "client",
 )
 
@@ -33,7 +33,7 @@ QUIET = (
 def _without_messages_of_exceptions(
     _logger: Any, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Ours and the libraries': a traceback prints messages, and a pretty one the local variables too."""
+    """Replace all exceptions, also of libraries: tracebacks print messages, and pretty ones also local variables."""
     found = event.pop("exc_info", None)
     record = event.get("_record")
     if found is None and record is not None:
@@ -48,8 +48,8 @@ def _without_messages_of_exceptions(
     return event
 
 
-# All loggers of this package share this list, and configure_logging changes it. Before that, as in an application that
-# has mounted ours, a line is a text for the handlers that the application has.
+# All loggers of this package share this list, and configure_logging changes it. Without that call, as in a host that
+# mounts our application, each line is plain text for the handlers of the host.
 _processors: list[structlog.typing.Processor] = [
     structlog.stdlib.filter_by_level,
     structlog.contextvars.merge_contextvars,
@@ -59,7 +59,7 @@ _processors: list[structlog.typing.Processor] = [
 
 
 def configure_logging(*, level: str, log_format: LogFormat) -> None:
-    """Send our own events and those of the libraries through one handler. May be called again."""
+    """Send our events and those of the libraries through one handler. Can be called repeatedly."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -95,10 +95,10 @@ def configure_logging(*, level: str, log_format: LogFormat) -> None:
         library.propagate = True
     # Each request is logged once, by our own middleware, with its outcome and without its query string.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    # The SDK logs what a client sent and whole exceptions; what matters of them is logged by us.
+    # The SDK logs client input and whole exceptions; we log the parts that matter.
     logging.getLogger("chatkit").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").addFilter(_is_worth_reading)
-    # At INFO these print every call to the model; at DEBUG its text, and what MCP servers are told.
+    # At INFO these loggers print every call of a model; at DEBUG also its text, and requests to MCP servers.
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -121,39 +121,39 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def failure(error: BaseException) -> dict[str, object]:
-    """What a log may say of an exception: its type, where it came from, a provider's or a driver's code; not its
+    """Loggable fields of an exception: its type, the lines it passed through, a provider's or a driver's code; not its
     message, which may quote a conversation."""
-    told: dict[str, object] = {"error": type(error).__name__, "at": _places(error)}
+    fields: dict[str, object] = {"error": type(error).__name__, "at": _places(error)}
     cause = _innermost(error)
     if cause is not error:
-        told |= {"cause": type(cause).__name__, "cause_at": _places(cause)}
+        fields |= {"cause": type(cause).__name__, "cause_at": _places(cause)}
     # A driver's error inside SQLAlchemy's, whose own `code` only names a page of its documentation.
     inner = getattr(error, "orig", None)
-    told |= (
+    fields |= (
         _codes(error, "status_code", "code", "type", "param", "sqlstate")
         if inner is None
         else _codes(inner, "sqlstate")
     )
-    return told
+    return fields
 
 
 def log_failure(logger: structlog.stdlib.BoundLogger, event: str, error: BaseException, **more: object) -> None:
-    """Log an error with what ``failure`` says of its exception."""
+    """Log an error with the ``failure`` fields of its exception."""
     logger.error(event, **more, **failure(error))
 
 
 def reason_of(error: BaseException) -> str:
-    """The innermost exception's type, and what the operating system says of it: an address or a program that somebody
-    has configured, and nothing that was said."""
+    """The innermost exception's type, and the operating system's message, which names a configured host or program and
+    never quotes a conversation."""
     error = _innermost(error)
-    said = error.strerror if isinstance(error, OSError) else None
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _innermost(error: BaseException) -> BaseException:
     for _ in range(MAX_CAUSE):
         inner = _inside(error)
-        # A time-out is a cancellation inside.
+        # Inside a timeout is a cancellation, which explains less.
         if inner is None or isinstance(inner, asyncio.CancelledError):
             break
         error = inner
@@ -161,7 +161,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _places(error: BaseException) -> list[str]:
-    """The last lines it passed through, and before them the last that is no library's."""
+    """The last four lines the exception passed through, preceded by the last earlier one outside of libraries."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames[:-4] if "site-packages" not in frame.filename][-1:]
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in [*ours, *frames[-4:]]]
@@ -179,5 +179,5 @@ def _codes(error: object, *names: str) -> dict[str, object]:
 
 
 def _is_short(value: object) -> bool:
-    """A code is; a text that somebody has put in its place may not be."""
+    """Codes are short; a message that a server sends in place of a code may not be."""
     return isinstance(value, str) and len(value) <= MAX_CODE

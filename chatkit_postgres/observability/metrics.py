@@ -1,4 +1,4 @@
-"""What Prometheus may ask at ``GET /metrics``. One registry for each application, so that tests share nothing."""
+"""The metrics of ``GET /metrics``. Each application has its own registry, so that tests share nothing."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class Metrics:
         )
         self.checkpoint_lag = Histogram(
             "chatkit_checkpoint_lag_seconds",
-            "How old the oldest unsaved text of an answer was, at most, when a checkpoint had saved it.",
+            "Maximum age of an answer's oldest unsaved text when a checkpoint saved it.",
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -45,11 +45,13 @@ class Metrics:
         )
         self.clean_up = Gauge(
             "chatkit_clean_up_last_success_timestamp_seconds",
-            "When the removal of deleted attachments last came to its end.",
+            "When the removal of deleted attachments last finished.",
             registry=self._registry,
         )
-        self._running = Gauge("chatkit_running_turns", "Turns under way in this process.", registry=self._registry)
-        self._pool = Gauge("chatkit_database_connections_in_use", "Of this process's pool.", registry=self._registry)
+        self._running = Gauge("chatkit_running_turns", "Turns that run in this process.", registry=self._registry)
+        self._pool = Gauge(
+            "chatkit_database_connections_in_use", "Connections in use in this process's pool.", registry=self._registry
+        )
 
     def count_retry(self, reason: str) -> None:
         self.database_retries.labels(reason).inc()

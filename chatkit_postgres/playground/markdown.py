@@ -1,4 +1,4 @@
-"""Markdown of a model as HTML that is safe to show: parsed by markdown-it-py, coloured by Pygments, cleaned by nh3."""
+"""Renders a model's Markdown as safe HTML: parsed by markdown-it-py, coloured by Pygments, sanitised by nh3."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from pygments.token import Text
 from pygments.util import ClassNotFound
 
 LIGHT, DARK = "xcode", "lightbulb"
-"""Of the styles of Pygments, those whose colours can be read on our pages: at least 4.5 to 1."""
+"""Pygments styles whose colours have a contrast of at least 4.5 to 1 on our pages."""
 COLOURING_SECONDS = 0.3
-"""For all code of one text: a lexer may be slow on what was made for it. The rest stays without colours."""
+"""Maximum time for all code of one text, because crafted code can make a lexer slow; the rest has no colours."""
 
 HIGHEST_HEADING = 3
 """A message of the page has a heading of the second level."""
@@ -42,7 +42,7 @@ _FORMATTER: Any = HtmlFormatter(nowrap=True)
 
 
 def rendered(text: str) -> list[str]:
-    """HTML of the blocks of a text, one by one, so that a page that shows a growing text changes the last ones only."""
+    """The HTML of each block of a text, so that a page with a growing text updates only the last blocks."""
     tokens = _PARSER.parse(text)
     _fit_headings(tokens)
     options: Any = {**_PARSER.options, "highlight": _Colours(time.monotonic() + COLOURING_SECONDS)}
@@ -63,7 +63,7 @@ def code_style() -> str:
 def _rules(style: str, root: str) -> Iterator[str]:
     formatter: Any = HtmlFormatter(style=style)
     for line in formatter.get_style_defs(f"{root} .markdown code").splitlines():
-        # The page has a background of its own, and rules for what stands around the code.
+        # The page has its own background, and its own rules for the element around the code.
         if line.startswith(f"{root} .markdown code ."):
             yield line
 
@@ -85,7 +85,7 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[list[Token]]:
 
 
 def _fit_headings(tokens: Sequence[Token]) -> None:
-    """Below those of the page, without a gap between two levels."""
+    """Move headings below those of the page, without a gap between two levels."""
     headings = [token for token in tokens if token.type in ("heading_open", "heading_close")]
     levels = sorted({token.tag for token in headings})
     for token in headings:
@@ -125,12 +125,12 @@ class _Colours:
         yield Text, code[seen:]
 
 
-def _picture(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
-    """A link: a picture of another host would tell it who reads."""
-    address = str(tokens[index].attrs.get("src", ""))
-    return f'<a href="{escape(address)}">{escape(tokens[index].content or address)}</a>'
+def _image_as_link(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+    """Render a link instead: loading an image would tell its host who reads the page."""
+    url = str(tokens[index].attrs.get("src", ""))
+    return f'<a href="{escape(url)}">{escape(tokens[index].content or url)}</a>'
 
 
-# Definitions of links can be repeated without end, by a text that is short itself.
+# A short text can repeat a reference definition any number of times, so that the HTML becomes huge.
 _PARSER = MarkdownIt("gfm-like", {"html": False, "linkify": True}).disable("reference")
-_PARSER.add_render_rule("image", _picture)
+_PARSER.add_render_rule("image", _image_as_link)

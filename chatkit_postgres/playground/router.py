@@ -1,4 +1,4 @@
-"""A page to try the server, and the tokens it needs. Only ever mounted in development mode."""
+"""The playground: a page to try the server, and its tokens. Mounted in development mode only."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -24,12 +24,12 @@ STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    # Text becomes markup at one place of the page, which takes it from POST /playground/markdown alone.
+    # One place of the page inserts markup, which comes from POST /playground/markdown only.
     "require-trusted-types-for 'script'; trusted-types markdown"
 )
 MAX_BODY_BYTES = 4096
 MAX_MARKDOWN_BYTES = 256 * 1024
-"""A longer text is shown as it is."""
+"""The page shows a longer text as plain text."""
 BODY_SECONDS = 10
 
 MintToken = Callable[[str], str]
@@ -44,9 +44,9 @@ class MarkdownRequest(BaseModel):
 
 
 def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIRouter:
-    """``prompts`` are what an empty conversation proposes to say: the words, and what they show."""
+    """``prompts`` are the proposals of an empty conversation, each with a description of its effect."""
     router = APIRouter()
-    # One at a time, and not with the threads of the conversations.
+    # One at a time, and in a thread that no conversation uses.
     renderer = ThreadPoolExecutor(1, thread_name_prefix="markdown")
 
     @router.get("/")
@@ -63,7 +63,7 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
 
     @router.get("/playground/{name}")
     async def asset(name: str) -> Response:
-        # Only names that are there: a path from outside never touches the file system.
+        # Only existing names: a path from outside never touches the file system.
         if name not in {path.name for path in STATIC.iterdir()}:
             raise NotFound("There is nothing at this address.")
         return _file(name)
@@ -84,7 +84,7 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
 def _add_tokens(router: APIRouter, mint_token: MintToken) -> None:
     @router.post("/dev/token")
     async def dev_token(request: Request) -> Response:
-        # Pages of other origins may use the server, with a token of their own.
+        # Pages of other origins may use the server, but only with a token that they already have.
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
             raise ForeignOrigin
@@ -100,13 +100,13 @@ def _add_tokens(router: APIRouter, mint_token: MintToken) -> None:
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cache-Control": "no-cache",
-    # Or browsers look up the hosts of links that nobody followed.
+    # Without it, browsers resolve the hosts of links that nobody has clicked.
     "X-DNS-Prefetch-Control": "off",
 }
 
 
 async def _json_body(request: Request, max_bytes: int, too_long: str) -> bytes:
-    # A form of another site can post text, but not JSON, without being asked first.
+    # A form of another site can post text without a CORS preflight, but not JSON.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise UnsupportedMediaType
     body = bytearray()

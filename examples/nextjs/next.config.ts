@@ -1,7 +1,7 @@
 import type { NextConfig } from "next";
 
 const config: NextConfig = {
-  // A server with what it needs and nothing else: .next/standalone/server.js.
+  // A server with only the files it needs: .next/standalone/server.js.
   output: "standalone",
   outputFileTracingRoot: import.meta.dirname,
   poweredByHeader: false,

@@ -1,4 +1,4 @@
-// What every page gets. The chat and its files are left out: a proxy reads bodies, and cuts those over 10 MB off.
+// Headers of every page. The chat and its files are excluded, because a proxy buffers bodies and truncates those over 10 MB.
 
 import { NextResponse } from "next/server";
 

@@ -1,7 +1,7 @@
 """The message an attachment was sent with, and short indexes for the jobs that remove bytes.
 
-Safe while yesterday's code is serving: it names the columns it writes, and the new one may be null. The indexes are
-built without a lock because that table was not written to before.
+Safe while yesterday's code is serving: that code names the columns it writes, and the new one is nullable. The indexes
+are built without a lock because that table was not written to before.
 
 Revision ID: 0002
 Revises: 0001

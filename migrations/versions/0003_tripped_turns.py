@@ -1,8 +1,8 @@
-"""A short index of the turns whose message a guardrail refused: the history of every turn looks there.
+"""A short index of the turns whose message a guardrail refused, which every turn's history queries.
 
-Safe while yesterday's code is serving: it only adds an index, and none of the rows it is about exist yet. Building it
-reads the turns once, a second for some millions, in which new ones wait; CONCURRENTLY would wait for another migration
-that waits for this one.
+Safe while yesterday's code is serving: the migration only adds an index, and no rows for it exist yet. Building the
+index reads the turns once, a second for some millions, in which new turns wait; CONCURRENTLY would wait for another
+migration that waits for this one.
 
 Revision ID: 0003
 Revises: 0002

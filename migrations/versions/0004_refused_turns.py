@@ -1,8 +1,8 @@
-"""The short index of refused turns holds what providers refused as well, not only guardrails.
+"""Extends the short index of refused turns to those that providers refused.
 
-Safe while yesterday's code is serving, whose question the new index answers as well. Building it reads the turns once,
-a second for some millions, in which new ones wait. The lock comes first: a turn that beats meanwhile would hold what
-the second step needs, and wait for what the first one has.
+Safe while yesterday's code is serving, whose query can use the new index as well. Building the index reads the turns
+once, a second for some millions, in which new turns wait. The table is locked first: otherwise a turn's heartbeat could
+hold a lock that the second step needs, and wait for a lock of the first.
 
 Revision ID: 0004
 Revises: 0003

@@ -55,8 +55,8 @@ def test_an_assistant_that_cannot_have_the_tools_is_refused(tmp_path: Path) -> N
     ("content", "reason"),
     [
         ("{", "JSON"),
-        ('{"mcpServers": {"a": {"url": "http://host:${PORT}/mcp"}}}', "the url is none"),
-        ('{"mcpServers": {"a": {"url": "http://[::1/mcp"}}}', "the url is none"),
+        ('{"mcpServers": {"a": {"url": "http://host:${PORT}/mcp"}}}', "the url is not valid"),
+        ('{"mcpServers": {"a": {"url": "http://[::1/mcp"}}}', "the url is not valid"),
         ("[]", "it: "),
         ('{"mcpServers": {"a": {}}}', "give either a command or a url"),
         ('{"mcpServers": {"a": {"command": "x", "url": "http://h"}}}', "give either a command or a url"),

@@ -85,7 +85,7 @@ class TestSizes:
         described = user.announce(b"", size=1024**2)
         refused = user.send(described, b"x" * 1000)
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
-        assert "1048576 bytes were announced, and 1000 came" in refused.json()["message"]
+        assert "1048576 bytes were announced, but 1000 were received" in refused.json()["message"]
 
     @pytest.mark.parametrize("size", [0, -1, 2**63 - 1])
     def test_impossible_sizes(self, local: Place, size: int) -> None:

@@ -26,7 +26,7 @@ from chatkit_postgres.assistant.demo.scenes import SCENES, Context, says
 from chatkit_postgres.context import RequestContext
 
 MAX_REQUEST = 40
-"""Characters. Whoever writes more is talking, and not asking for a scene."""
+"""Characters. A longer message is not a request for a scene."""
 
 
 TOOL = "a tool that the model calls"
@@ -44,7 +44,7 @@ class Submitted(BaseModel):
     name: str = Field(min_length=1, max_length=100)
 
 
-class Told(BaseModel):
+class Topic(BaseModel):
     about: str = Field(max_length=100)
 
 
@@ -57,10 +57,10 @@ class DemoAssistant(AgentAssistant):
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        async for event in self._told(history, context):
+        async for event in self._scene_or_answer(history, context):
             yield event
 
-    def _told(
+    def _scene_or_answer(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         match history[-1] if history else None:
@@ -74,7 +74,7 @@ class DemoAssistant(AgentAssistant):
                 return super().respond(history, context)
 
     def _keyword_of(self, message: UserMessageItem) -> str | None:
-        """None for a word that is in the name of one of the agent's own tools, which goes first."""
+        """The keyword in a message; None if it is in the name of one of the agent's tools, which take precedence."""
         keyword = keyword_of(message)
         names = (tool.name for tool in self.default_agent.tools)
         return None if any(keyword in name.lower().split("_") for name in names) else keyword
@@ -97,9 +97,9 @@ class DemoAssistant(AgentAssistant):
         async for event in says(context, f"Thank you, {payload.name}."):
             yield event
 
-    @action("demo.tell", Told)
-    async def tell(
-        self, payload: Told, _sender: WidgetItem | None, context: Context
+    @action("demo.tell", Topic)
+    async def tell_more(
+        self, payload: Topic, _sender: WidgetItem | None, context: Context
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         async for event in says(context, f"There is more to say about {payload.about} than fits here."):
             yield event
@@ -108,7 +108,7 @@ class DemoAssistant(AgentAssistant):
     async def ping(
         self, _payload: object, _sender: WidgetItem | None, context: Context
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        """What a button outside of the chat may send."""
+        """A free action, for a button outside of the chat."""
         async for event in says(context, "Pong."):
             yield event
 

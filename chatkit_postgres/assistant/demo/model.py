@@ -1,7 +1,7 @@
-"""A model that needs no network and no key, so that the whole path can be tried on a laptop.
+"""A demo model without network and key, so that the whole server can be tried on a laptop.
 
-It answers through the same interface as a real one: it streams Markdown word by word, sees the whole
-conversation, and calls the agent's tools when a message names them (replies.py).
+DemoModel implements the interface of a real model: it streams Markdown word by word, receives the whole conversation,
+and calls the agent's tools when a message names them (replies.py).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the demo model says, and which tools it calls: by the words of a message, which it does not understand."""
+"""Chooses the demo model's answers and tool calls, by the words in a message."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from chatkit_postgres.assistant.input_shape import NOTE_BEGINS
 
 CLOCK = "current_time"
 ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)
-# As examples/handbook.py writes them into the instructions.
+# The format of passages in the instructions of examples/handbook.py.
 PASSAGE = re.compile(r"^\[1\] (?P<heading>.+)\n(?P<body>.+(?:\n.+)*)", re.MULTILINE)
 FILE = re.compile(r'^<Attachment name="(?P<read>.+?)" type=|^The user attached a file: "(?P<named>.+?)" \(')
 HANDOFF = "transfer_to_"
 MAX_PROMPTS = 3
 
 WELCOME = """\
-You said: **{said}**
+You said: **{quoted}**
 
 I am the built-in demo model: no key, no network. The rest is real: this answer is streamed, and it was saved to \
 PostgreSQL before you saw it as done.{files}
@@ -36,7 +36,7 @@ This is message number {number} of yours."""
 
 
 def prompts_for(tools: Sequence[Any]) -> list[str]:
-    """What to say to have the first tools called."""
+    """Prompts that make the demo model call the first tools."""
     named = [tool for tool in tools if isinstance(tool, FunctionTool)][:MAX_PROMPTS]
     return ["What time is it?" if tool.name == CLOCK else _example(tool).capitalize() for tool in named]
 
@@ -44,15 +44,15 @@ def prompts_for(tools: Sequence[Any]) -> list[str]:
 def answer_to(conversation: Sequence[Any], instructions: str | None, tools: Sequence[Any]) -> str:
     last = conversation[-1] if conversation else {}
     if last.get("type") == "function_call_output":
-        return _told_by(_name_of(last.get("call_id"), conversation), last.get("output"))
+        return _tool_answer(_name_of(last.get("call_id"), conversation), last.get("output"))
     if (passage := PASSAGE.search(instructions or "")) is not None:
         return f"Under *{passage['heading']}* it says: {' '.join(passage['body'].split())} [1]"
-    said = said_in(conversation)
-    quoted = said[-1] if len(said[-1]) <= 200 else f"{said[-1][:200]}…"
+    texts = texts_of_user(conversation)
+    quoted = texts[-1] if len(texts[-1]) <= 200 else f"{texts[-1][:200]}…"
     offered = [_example(tool) for tool in tools if isinstance(tool, FunctionTool)]
-    lines = "".join(f"\n- Say *{words}*, and I call a tool." for words in offered[:5])
+    lines = "".join(f"\n- Say *{prompt}*, and I call a tool." for prompt in offered[:5])
     files = "".join(f" A real model would see `{name}`, too." for name in _files_in(last))
-    return WELCOME.format(said=quoted.replace("\n", " ") or "nothing", number=len(said), tools=lines, files=files)
+    return WELCOME.format(quoted=quoted.replace("\n", " ") or "nothing", number=len(texts), tools=lines, files=files)
 
 
 def call_for(
@@ -62,23 +62,23 @@ def call_for(
     tool has answered."""
     if conversation and conversation[-1].get("type") == "function_call_output":
         return None
-    said = said_in(conversation)[-1]
-    words = set(re.findall(r"\w+", said.lower()))
+    text = texts_of_user(conversation)[-1]
+    words = set(re.findall(r"\w+", text.lower()))
     for handoff in handoffs:
-        if set(_shown(handoff.tool_name.removeprefix(HANDOFF)).split()) <= words:
+        if set(_readable(handoff.tool_name.removeprefix(HANDOFF)).split()) <= words:
             return handoff.tool_name, "{}"
     for tool in tools:
         if not isinstance(tool, FunctionTool):
             continue
-        is_named = set(_shown(tool.name).split()) <= words
-        if not is_named and not (tool.name == CLOCK and ASKS_FOR_TIME.search(said)):
+        is_named = set(_readable(tool.name).split()) <= words
+        if not is_named and not (tool.name == CLOCK and ASKS_FOR_TIME.search(text)):
             continue
-        if (arguments := _arguments(tool, said)) is not None:
+        if (arguments := _arguments(tool, text)) is not None:
             return tool.name, json.dumps(arguments)
     return None
 
 
-def said_in(conversation: Sequence[Any]) -> list[str]:
+def texts_of_user(conversation: Sequence[Any]) -> list[str]:
     """The texts of the user's messages, oldest first, without files; never empty."""
     texts = []
     for item in conversation:
@@ -98,35 +98,35 @@ def _files_in(message: Any) -> list[str]:
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     found = (FILE.match(str(part.get("text", ""))) for part in parts)
-    pictures = ["the picture" for part in parts if part.get("type") == "input_image"]
-    return [str(file["read"] or file["named"]) for file in found if file is not None] + pictures
+    images = ["the picture" for part in parts if part.get("type") == "input_image"]
+    return [str(file["read"] or file["named"]) for file in found if file is not None] + images
 
 
-def _told_by(tool: str, output: Any) -> str:
+def _tool_answer(tool: str, output: Any) -> str:
     if tool.startswith(HANDOFF):
-        return f"I have handed you over: here is **{_shown(tool.removeprefix(HANDOFF)).title()}**, another agent."
-    # As an MCP server answers: in parts.
+        return f"I have handed you over: here is **{_readable(tool.removeprefix(HANDOFF)).title()}**, another agent."
+    # MCP servers return a list of parts.
     parts = output if isinstance(output, list) else [{"text": output}]
-    said = " ".join(str(part.get("text", part.get("type"))) for part in parts).strip()
-    return f"The `{tool}` tool says: **{said.removesuffix('.')}**."
+    result = " ".join(str(part.get("text", part.get("type"))) for part in parts).strip()
+    return f"The `{tool}` tool says: **{result.removesuffix('.')}**."
 
 
-def _shown(tool_name: str) -> str:
+def _readable(tool_name: str) -> str:
     return tool_name.replace("_", " ").lower()
 
 
 def _example(tool: FunctionTool) -> str:
-    """What to say to have it called."""
+    """A prompt that makes the demo model call the tool."""
     properties = tool.params_json_schema.get("properties", {})
     required = (properties.get(name, {}) for name in tool.params_json_schema.get("required", []))
     numbers = [one for one in required if one.get("type") in {"integer", "number"} and "default" not in one]
-    return " ".join([_shown(tool.name), *("7" for _ in numbers)])
+    return " ".join([_readable(tool.name), *("7" for _ in numbers)])
 
 
-def _arguments(tool: FunctionTool, said: str) -> dict[str, Any] | None:
-    """Defaults where there are any, numbers in the order they were said, everything that was said for a text; None if
-    something else is wanted."""
-    numbers = iter(re.findall(r"\d{1,15}", said))
+def _arguments(tool: FunctionTool, text: str) -> dict[str, Any] | None:
+    """Arguments from a message: defaults where there are any, numbers in their order, and the whole text for a string;
+    None if another type is required."""
+    numbers = iter(re.findall(r"\d{1,15}", text))
     given: dict[str, Any] = {}
     properties = tool.params_json_schema.get("properties", {})
     for name in tool.params_json_schema.get("required", []):
@@ -141,7 +141,7 @@ def _arguments(tool: FunctionTool, said: str) -> dict[str, Any] | None:
                     return None
                 given[name] = int(number)
             case "string":
-                given[name] = said
+                given[name] = text
             case "boolean":
                 given[name] = False
             case _:

@@ -1,4 +1,4 @@
-"""One scene for each thing ChatKit can show. A front end can be built against all of them without a model."""
+"""One scene for each feature of ChatKit, so that a front end can be built and tested without a model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -63,7 +63,7 @@ Scene = Callable[[Context], Events]
 PAUSE_SECONDS = 0.01
 
 SCENES: dict[str, tuple[str, Scene]] = {}
-"""Keyword to what it shows, and the scene."""
+"""Descriptions and scenes, by keyword."""
 
 
 def scene(keyword: str, shows: str) -> Callable[[Scene], Scene]:
@@ -75,14 +75,14 @@ def scene(keyword: str, shows: str) -> Callable[[Scene], Scene]:
 
 
 def new(context: Context, kind: StoreItemType = "message") -> dict[str, Any]:
-    """What every item needs."""
+    """The fields that every item requires."""
     return {"id": context.generate_id(kind), "thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
 
 
 async def says(
     context: Context, text: str, annotations: Iterable[Annotation] = (), pause: float = PAUSE_SECONDS
 ) -> Events:
-    """A message, word by word, with everything a model's stream has."""
+    """Stream a message word by word, with all events of a model's stream."""
     item = AssistantMessageItem(content=[], **new(context))
     empty, whole = AssistantMessageContent(text=""), AssistantMessageContent(text=text, annotations=[*annotations])
     yield ThreadItemAddedEvent(item=item)
@@ -102,7 +102,7 @@ def _updated(item: Any, update: Any) -> ThreadItemUpdatedEvent:
     return ThreadItemUpdatedEvent(item_id=item.id, update=update)
 
 
-async def _shown(context: Context, root: DynamicWidgetRoot, copy_text: str) -> Events:
+async def _stream_widget(context: Context, root: DynamicWidgetRoot, copy_text: str) -> Events:
     async for event in stream_widget(context.thread, root, copy_text, context.generate_id):
         yield event
 
@@ -151,31 +151,31 @@ async def long(context: Context) -> Events:
 
 @scene("card", "a card with a row, a badge and Markdown")
 async def card(context: Context) -> Events:
-    async for event in _shown(context, widgets.card(), "Order 4711 is on its way."):
+    async for event in _stream_widget(context, widgets.card(), "Order 4711 is on its way."):
         yield event
 
 
 @scene("list", "a list view; choosing a row changes it (sync action)")
 async def list_view(context: Context) -> Events:
-    async for event in _shown(context, widgets.list_view(), "Lisbon, Oslo, Porto"):
+    async for event in _stream_widget(context, widgets.list_view(), "Lisbon, Oslo, Porto"):
         yield event
 
 
 @scene("form", "a form; sending it replaces it and is answered (action)")
 async def form(context: Context) -> Events:
-    async for event in _shown(context, widgets.form(), "A form that asks for a name."):
+    async for event in _stream_widget(context, widgets.form(), "A form that asks for a name."):
         yield event
 
 
 @scene("buttons", "two buttons: one counts (sync action), one is answered (action)")
 async def buttons(context: Context) -> Events:
-    async for event in _shown(context, widgets.buttons(), "A button that counts."):
+    async for event in _stream_widget(context, widgets.buttons(), "A button that counts."):
         yield event
 
 
 @scene("picture", "a widget with an image")
 async def picture(context: Context) -> Events:
-    async for event in _shown(context, widgets.picture(), "A yellow circle."):
+    async for event in _stream_widget(context, widgets.picture(), "A yellow circle."):
         yield event
 
 
@@ -185,13 +185,13 @@ async def draw(context: Context) -> Events:
     yield ThreadItemAddedEvent(item=item)
     for progress in (0.3, 0.7):
         await asyncio.sleep(PAUSE_SECONDS)
-        sketch = GeneratedImage(id=item.id, url=await _kept_drawing(context, progress))
+        sketch = GeneratedImage(id=item.id, url=await _store_drawing(context, progress))
         yield _updated(item, GeneratedImageUpdated(image=sketch, progress=progress))
-    image = GeneratedImage(id=item.id, url=await _kept_drawing(context, 1))
+    image = GeneratedImage(id=item.id, url=await _store_drawing(context, 1))
     yield ThreadItemDoneEvent(item=item.model_copy(update={"image": image}))
 
 
-async def _kept_drawing(context: Context, progress: float) -> str:
+async def _store_drawing(context: Context, progress: float) -> str:
     files = context.request_context.files
     if files is None:
         raise RuntimeError("images are stored as files of the user who asks")
@@ -201,13 +201,13 @@ async def _kept_drawing(context: Context, progress: float) -> str:
 @scene("writing", "a widget whose text is streamed into it")
 async def writing(context: Context) -> Events:
     async def states() -> AsyncGenerator[DynamicWidgetRoot, None]:
-        told = ""
-        yield widgets.writing(told, done=False, badge="writing")
+        text = ""
+        yield widgets.writing(text, done=False, badge="writing")
         for word in ("This", "text", "grows", "inside", "a", "widget."):
             await asyncio.sleep(PAUSE_SECONDS)
-            told = f"{told} {word}".strip()
-            yield widgets.writing(told, done=False, badge="writing")
-        yield widgets.writing(told, done=True, badge="done")
+            text = f"{text} {word}".strip()
+            yield widgets.writing(text, done=False, badge="writing")
+        yield widgets.writing(text, done=True, badge="done")
 
     async for event in stream_widget(context.thread, states(), "A text in a widget.", context.generate_id):
         if isinstance(event, ThreadItemDoneEvent):

@@ -1,4 +1,4 @@
-"""The widgets of the demo. They are plain JSON, as ChatKit's widget builder writes it."""
+"""The widgets of the demo, in plain JSON, as ChatKit's widget builder writes them."""
 
 from typing import Any
 
@@ -46,10 +46,10 @@ def list_view(chosen: str | None = None) -> DynamicWidgetRoot:
     return widget({"type": "ListView", "children": [row(name) for name in ("Lisbon", "Oslo", "Porto")]})
 
 
-def form(said: str | None = None) -> DynamicWidgetRoot:
-    if said is not None:
+def form(confirmation: str | None = None) -> DynamicWidgetRoot:
+    if confirmation is not None:
         return widget(
-            {"type": "Card", "children": [text(said), {"type": "Badge", "label": "sent", "color": "success"}]}
+            {"type": "Card", "children": [text(confirmation), {"type": "Badge", "label": "sent", "color": "success"}]}
         )
     fields = [
         {"type": "Label", "value": "Your name", "fieldName": "name"},
@@ -64,8 +64,8 @@ def form(said: str | None = None) -> DynamicWidgetRoot:
 def buttons(count: int = 0) -> DynamicWidgetRoot:
     pressed = text({0: "Not pressed yet", 1: "Pressed once"}.get(count, f"Pressed {count} times"), id="count")
     more = button("Press me", action("demo.press", {"count": count}, streaming=False), style="primary")
-    tell = button("Tell me more", action("demo.tell", {"about": "buttons"}))
-    return widget({"type": "Card", "children": [pressed, {"type": "Row", "children": [more, tell]}]})
+    tell_more = button("Tell me more", action("demo.tell", {"about": "buttons"}))
+    return widget({"type": "Card", "children": [pressed, {"type": "Row", "children": [more, tell_more]}]})
 
 
 def picture() -> DynamicWidgetRoot:

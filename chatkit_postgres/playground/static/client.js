@@ -5,7 +5,7 @@ const UPLOAD_TRIES = 5;
 
 export class ChatError extends Error {
   constructor(body, status, retryAfter) {
-    // By its id a fault of ours is found in the log. Where in a request a mistake is, nobody sees who writes on this page.
+    // The request id finds a server error in the log. Users of this page cannot act on the field of an invalid request.
     super((body.message?.replace(/ \(params\.[\w.]+\)/, "") ?? `The server answered ${status}.`) + (status === 500 && body.request_id ? ` (request ${body.request_id})` : ""));
     this.code = body.code;
     this.status = status;
@@ -21,15 +21,15 @@ export class ChatClient {
     this.user = user;
   }
 
-  /** The JSON answer of an operation that does not stream. */
+  /** The JSON response of an operation that does not stream. */
   async call(type, params) {
     return reached(async () => (await this.#post({ type, params }, {})).json());
   }
 
   /**
-   * The events of an operation that streams. Aborting the signal is how a turn is stopped. A connection that breaks is
-   * made again with the same key: the server then tells the same turn once more, from its beginning, stores nothing
-   * twice, and says so if the turn was stopped meanwhile.
+   * The events of a streaming operation. Aborting the signal stops the turn. After a broken connection, the request is
+   * repeated with the same key: the server then sends the events of the same turn again, from the beginning, stores
+   * nothing twice, and sends an error if the turn was stopped.
    */
   async *stream(type, params, { signal, key }) {
     for (let attempt = 0; ; attempt++) {
@@ -45,7 +45,7 @@ export class ChatClient {
     }
   }
 
-  /** A file, in two steps: what it is, then its bytes. When others are before it, it waits as long as the server says. */
+  /** Upload a file in two steps: announce it, then send its bytes. If the server is busy, wait as long as it asks. */
   async upload(file, { signal, announced }) {
     const mime_type = file.type || "application/octet-stream";
     const create = () => this.call("attachments.create", { name: file.name, size: file.size, mime_type });
@@ -68,7 +68,7 @@ export class ChatClient {
     return this.#fetch("/api/chatkit", asked);
   }
 
-  /** With a token; a new one if the server does not like the one that is there. */
+  /** Send a request with the token, or with a new one if the server rejects it. */
   async #fetch(address, asked) {
     const send = async () => {
       this.#token ??= await mintToken(this.user);
@@ -95,7 +95,7 @@ async function inTurn(request, signal) {
   }
 }
 
-/** Each browser has its own words for it. */
+/** Replaces the message of a network error, which differs between browsers. */
 async function reached(request) {
   try {
     return await request();

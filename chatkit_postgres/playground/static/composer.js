@@ -1,4 +1,4 @@
-// What is about to be said: text, files, a quotation. Each conversation has its own.
+// The draft of a message: text, files, a quotation. Each conversation has its own.
 
 import { at, h, hasKeyboard, icon, iconButton } from "./dom.js";
 import { keepDraft, keptDraft } from "./kept.js";
@@ -17,7 +17,7 @@ export class Composer {
   #waiting = [];
   #why = WAIT;
 
-  /** `send(input)` is called with a message as the protocol wants it; `client()` is who uploads; `tell(text)` shows an error, `untell(text)` takes it back. */
+  /** `send(input)` is called with a message of the protocol; `client()` uploads; `tell(text)` shows an error, `untell(text)` removes it. */
   constructor({ client, send, tell, untell }) {
     Object.assign(this, { client, send, tell, untell });
     this.text = at("text");
@@ -26,7 +26,7 @@ export class Composer {
       this.#submit();
     });
     this.text.addEventListener("keydown", (event) => {
-      // 229: some browsers say only so that a word is being composed.
+      // 229: some browsers only send this code while an input method composes a word.
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229 && hasKeyboard()) {
         event.preventDefault();
         this.#submit();
@@ -39,7 +39,7 @@ export class Composer {
       at("files").value = "";
     });
     this.text.addEventListener("paste", (event) => {
-      // Tables and documents are copied as a picture, too; who pastes them means the text.
+      // Tables and documents are also copied as an image, but the text is meant.
       if (event.clipboardData.files.length && !event.clipboardData.getData("text/plain")) {
         event.preventDefault();
         this.#add(event.clipboardData.files);
@@ -48,7 +48,7 @@ export class Composer {
     this.#takeDrops(document);
   }
 
-  /** Not while a turn is running, or for another reason that is told to whoever tries. */
+  /** Block sending while a turn is running, or for another reason, which is shown when the user tries to send. */
   allow(isAllowed, why = WAIT) {
     this.isAllowed = isAllowed;
     if (isAllowed) this.untell(this.#why);
@@ -56,14 +56,14 @@ export class Composer {
     this.#refresh();
   }
 
-  /** In a conversation that takes nothing, for the reason given. */
+  /** Close the composer of a conversation that accepts no messages, for the given reason. */
   close(why) {
     at("composer").hidden = Boolean(why);
     at("closed").hidden = !why;
     at("closed").textContent = why ?? "";
   }
 
-  /** Go on with what was begun for a conversation; null is the new one. What is here stays with its own. */
+  /** Switch to the draft of a conversation (null: a new one). The current draft is stored for its conversation. */
   turnTo(threadId) {
     if (this.#files.size) this.#elsewhere.set(this.#draft.name, this.#files);
     this.#draft = draftOf(this.client().user, threadId);
@@ -79,7 +79,7 @@ export class Composer {
     this.#fit();
   }
 
-  /** The new conversation has got its id. */
+  /** Called when the new conversation has its id. */
   belongTo(threadId) {
     this.#keep(null);
     this.#draft = draftOf(this.#draft.user, threadId);
@@ -104,15 +104,15 @@ export class Composer {
       : []));
   }
 
-  /** Put back what could not be sent, before what was written meanwhile. */
+  /** Put a message that could not be sent back, before the text written since. */
   #restore({ text, quoted }) {
     this.text.value = [text, this.text.value].filter(Boolean).join("\n");
     this.#showQuoted(this.#quoted ?? quoted);
     this.#changed();
-    return text ? "What you wrote is in its field again." : "";
+    return text ? "Your text is back in its field." : "";
   }
 
-  /** Forget the files of everybody who was here. */
+  /** Drop the files of all users. */
   clear() {
     for (const entry of [this.#files, ...this.#elsewhere.values()].flatMap((files) => [...files])) {
       entry.aborting.abort();
@@ -137,8 +137,8 @@ export class Composer {
       inference_options: {},
     };
     const sent = { text, quoted: this.#quoted };
-    // Nobody knows whether a message that got no answer was stored; under its old key it is stored once. So the key stays
-    // with what was written, over a reload as well.
+    // A message without a response may have been stored; with the same key, it is stored once. So the key is saved with
+    // the draft, also for a reload.
     const same = JSON.stringify(input);
     const key = this.#unsent?.same === same ? this.#unsent.key : crypto.randomUUID();
     this.#unsent = { same, key };
@@ -149,13 +149,13 @@ export class Composer {
     this.send(input, {
       key,
       attachments: files.map((entry) => entry.attachment),
-      // The files wait here until the message is stored; a refused one keeps them.
+      // The files are removed when the message is stored; a refused message leaves them here.
       stored: () => {
         this.#unsent = null;
         files.forEach((entry) => this.#forget(entry));
         this.#changed();
       },
-      // Says what has become of it. After a final word the same key would get the same answer.
+      // Records the outcome. After a final error, the same key would get the same response.
       refused: (isFinal) => {
         if (isFinal) this.#unsent = null;
         return this.#restore(sent);
@@ -206,7 +206,7 @@ export class Composer {
     try {
       const announced = (attachment) => {
         entry.attachment = attachment;
-        // It was taken back before it was known.
+        // The file was removed before its announcement had a response.
         if (!entry.files.has(entry)) this.#delete(client, entry);
       };
       await this.#inTurn(() => entry.files.has(entry) && client.upload(file, { signal: aborting.signal, announced }));
@@ -217,13 +217,13 @@ export class Composer {
       if (!entry.files.has(entry)) return;
       this.#forget(entry);
       this.tell(`${file.name}: ${error.message}`);
-      // What will not come is not waited for; whatever becomes of this, a clean-up comes by.
+      // Delete the failed upload's attachment. If that fails too, the server's clean-up removes it.
       if (entry.attachment) await client.call("attachments.delete", { attachment_id: entry.attachment.id }).catch(() => {});
     }
     this.#refresh();
   }
 
-  /** A few at once: the server takes no more of one user, and each of many is seen to go on. */
+  /** A few uploads at once, which is all that the server accepts of one user. */
   async #inTurn(upload) {
     if (this.#uploads >= UPLOADS_AT_ONCE) await new Promise((resolve) => this.#waiting.push(resolve));
     else this.#uploads++;
@@ -239,7 +239,7 @@ export class Composer {
     entry.aborting.abort();
     this.#forget(entry);
     if (hasKeyboard()) this.text.focus();
-    // One that may have been stored with a message is that message's.
+    // A file that may have been stored with a message must not be deleted.
     if (entry.attachment && !entry.mayBeSent) await this.#delete(this.client(), entry);
   }
 

@@ -23,22 +23,22 @@ export class Conversation {
   #endings;
 
   /**
-   * `client()` is who speaks; `listed()` is called when the list of conversations may have changed, `asked(call)` when an
-   * answer has ended with the call of a tool that is the page's.
+   * `client()` is the current user's; `listed()` is called when the list of conversations may have changed, `asked(call)`
+   * when an answer has ended with a client tool call.
    */
   constructor({ client, log, composer, listed, asked }) {
     Object.assign(this, { client, log, composer, listed, asked });
     this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {
       this.#leave();
-      // A browser may keep the page for Back, and its turn with it: then the message would be sent and in its field.
+      // A browser may cache the page for Back with its running turn: the message would be both sent and in its field.
       if (this.#turn && !this.#turn.isStored) this.stop();
     });
   }
 
-  // Which one
+  // The open conversation
 
-  /** `title` is what is known of it already. */
+  /** `title` is the title if it is known already. */
   async open(threadId, title) {
     this.#leave();
     this.stop();
@@ -56,7 +56,7 @@ export class Conversation {
     at("older").hidden = true;
     this.#setRunning(false);
     this.#showThread(threadId && { title: title ?? LOADING });
-    // Before it is read: whoever goes elsewhere meanwhile is left there.
+    // Before loading, so that a user who opens another conversation stays there.
     if (hasKeyboard()) this.composer.text.focus();
     if (!threadId) return;
     const opened = this.#opened;
@@ -108,8 +108,8 @@ export class Conversation {
   async #read(threadId, place) {
     const opened = this.#opened;
     this.#isPlaced = false;
-    // What was said meanwhile would be drawn over.
-    this.composer.allow(false, "Wait until the conversation is here.");
+    // A message sent while the items are loading would be overwritten.
+    this.composer.allow(false, "Wait until the conversation has loaded.");
     try {
       const [thread, page] = await Promise.all([
         this.client().call("threads.get_by_id", { thread_id: threadId }),
@@ -124,7 +124,7 @@ export class Conversation {
         this.log.tell("There is no such conversation here. It may be somebody else's, or deleted.");
         return;
       }
-      // Another conversation, or another user, was chosen meanwhile; or something of this one is under way already.
+      // Another conversation, or another user, was chosen; or an operation of this one is running.
       if (opened !== this.#opened || this.#turn) return;
       this.#showThread(thread);
       const items = this.#take(page);
@@ -141,7 +141,7 @@ export class Conversation {
     }
   }
 
-  /** The last item that says something. */
+  /** The last item with content. */
   last() {
     return [...this.#items.values()].findLast((item) => item.type !== "end_of_turn" && (item.type !== "assistant_message" || textOf(item)));
   }
@@ -149,7 +149,7 @@ export class Conversation {
   #leave() {
     if (this.threadId && this.#isPlaced) keepPlace(this.client().user, this.threadId, this.log.place());
     const turn = this.#turn;
-    // Nobody knows yet whether the server has it.
+    // The server may not have stored it.
     if (turn && !turn.isStored) {
       turn.refused?.();
       turn.refused = () => "";
@@ -157,7 +157,7 @@ export class Conversation {
     if (turn) this.#endings.left(turn);
   }
 
-  /** The items of a page that begins with the newest, in the order they were said. */
+  /** The items of a page that begins with the newest, oldest first. */
   #take(page) {
     this.#older = page.has_more ? page.after : null;
     return page.data.toReversed();
@@ -174,8 +174,8 @@ export class Conversation {
   }
 
   /**
-   * Run an operation that streams, to its end. True if it ended well. `provisional` is the message as it is seen until the server
-   * has it. `stored` is called when it does; `refused` if it is not known to, and `again` is what "Try again" does after that.
+   * Run a streaming operation to its end, and return whether it succeeded. `provisional` is the message as shown until the
+   * server has stored it. `stored` is called then, or `refused` if that is not known; `again` is the action of "Try again".
    */
   async run(type, params, how = {}) {
     if (this.#turn) return false;
@@ -194,17 +194,17 @@ export class Conversation {
     try {
       for await (const event of this.client().stream(type, params, { signal: turn.controller.signal, key })) {
         if (this.#turn !== turn) return false;
-        // A message is told as soon as it is stored. An error before that says that it is not.
+        // The server sends a message as soon as it is stored, so an error before that means that it is not.
         if (provisional && !turn.isStored && event.type === "error") throw new ChatError(event);
         if (!turn.isStored) stored();
         turn.isStored = true;
         this.#handle(event, turn);
       }
-      if (!turn.isStored) throw new TypeError("There was nothing in the answer.");
+      if (!turn.isStored) throw new TypeError("The response was empty.");
     } catch (error) {
       if (this.#turn !== turn) return false;
       turn.hasFailed = true;
-      // The same request once more, under the same key: whatever became of the first one, it is one.
+      // Repeat the request with the same key: the server runs it once, whatever the result of the first attempt.
       const unstored = turn.isStored ? { provisional: undefined, refused: undefined } : {};
       this.#failed(error, turn, () => this.run(type, params, { ...how, key, ...unstored }));
     } finally {
@@ -214,8 +214,8 @@ export class Conversation {
     if (turn.hasFailed) return false;
     const last = this.last();
     if (last && last.type !== "user_message") {
-      const said = await this.log.said(last.id);
-      if (last === this.last()) announce(`The assistant says: ${said.slice(0, 400) || last.type.replaceAll("_", " ")}`);
+      const text = await this.log.visibleText(last.id);
+      if (last === this.last()) announce(`The assistant says: ${text.slice(0, 400) || last.type.replaceAll("_", " ")}`);
     }
     if (last?.type === "client_tool_call" && last.status === "pending") await this.asked(last);
     return true;
@@ -229,7 +229,7 @@ export class Conversation {
     if (turn.provisional) this.log.remove(turn.provisional.id);
     at("welcome").hidden = Boolean(this.threadId);
     if (!turn.refused) return this.#fail(message, !isFinal && repeat, !isStopped);
-    // What was written is in its field again, to be sent from there. That is no ending to be remembered.
+    // The text is back in its field, to be sent from there, so this ending is not remembered.
     const word = turn.refused(isFinal);
     turn.isRefused = true;
     return this.#fail(isStopped ? message : `${message} ${word}`.trim(), null, !isStopped);
@@ -239,7 +239,7 @@ export class Conversation {
     this.#turn = null;
     for (const id of turn.open) {
       const item = this.#items.get(id);
-      // Stopped before its first word.
+      // Stopped before the first delta.
       if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
       else if (item) this.log.put(item);
     }
@@ -253,7 +253,7 @@ export class Conversation {
     at("send").hidden = isRunning;
     at("stop").hidden = !isRunning;
     this.composer.allow(!isRunning);
-    // The button that was pressed has gone, perhaps so lately that it still counts; the keyboard goes to what is there.
+    // The pressed button is removed, perhaps only just now; the focus moves to an element that exists.
     const isLost = focused === document.body || focused.closest("[hidden]") !== null;
     if (isLost && isRunning) at("stop").focus();
     else if (isLost && hasKeyboard()) this.composer.text.focus();
@@ -267,7 +267,7 @@ export class Conversation {
   #handle(event, turn) {
     switch (event.type) {
       case "thread.created":
-        // Once more after a connection broke.
+        // Received again after a broken connection.
         if (this.threadId !== event.thread.id) history.pushState(null, "", `#${event.thread.id}`);
         this.threadId = event.thread.id;
         this.composer.belongTo(event.thread.id);
@@ -319,9 +319,9 @@ export class Conversation {
     this.log.remove(id);
   }
 
-  // What people say
+  // Messages of the user
 
-  /** `stored` and `refused` as they are called by a turn; `key` is kept with what was written; `attachments` are those of `input`. */
+  /** `stored` and `refused` are callbacks of the turn; `key` is stored with the draft; `attachments` are those of `input`. */
   send(input, { key, stored, refused, attachments = [] } = {}) {
     this.log.toEnd();
     const provisional = { ...input, id: `provisional-${crypto.randomUUID()}`, type: "user_message", attachments };
@@ -331,12 +331,12 @@ export class Conversation {
       : this.run("threads.create", { input }, how);
   }
 
-  /** Answer the message before this item once more, or the last message. */
+  /** Retry the answer to the message before this item, or to the last message. */
   async retry(item) {
     const all = [...this.#items.values()];
     const until = item ? all.findIndex((one) => one.id === item.id) : all.length;
-    const said = all.slice(0, until).findLast((one) => one.type === "user_message");
-    if (said) await this.#retryAfter(said.id);
+    const message = all.slice(0, until).findLast((one) => one.type === "user_message");
+    if (message) await this.#retryAfter(message.id);
   }
 
   async #retryAfter(messageId) {
@@ -347,7 +347,7 @@ export class Conversation {
     const params = { thread_id: this.threadId, item_id: messageId };
     const how = { again: () => this.#retryAfter(messageId) };
     if (await this.run("threads.retry_after_item", params, how)) return;
-    // The server keeps the old answer until there is a new one: without a new one it is still there.
+    // The server replaces the old answer only when there is a new one.
     if (opened !== this.#opened) return;
     const ending = this.log.ending();
     await this.guarded(() => this.#read(params.thread_id, this.log.place()));
@@ -356,19 +356,19 @@ export class Conversation {
     this.#endings.keep(ending, { isMessage: true });
   }
 
-  /** True, and says so, while an answer is under way. */
+  /** Return whether an answer is running; if so, show a notice. */
   isBusy() {
     if (this.#turn) this.log.tell(WAIT, { level: "info" });
     return this.#turn !== null;
   }
 
-  /** A question to be asked later: whether this conversation is still the one that is open. */
+  /** Return a function that checks whether this conversation is still open. */
   whileOpen() {
     const opened = this.#opened;
     return () => opened === this.#opened;
   }
 
-  /** Do it, and tell what went wrong with it to whoever is still there. */
+  /** Do it, and show an error if this conversation is still open. */
   async guarded(work) {
     const opened = this.#opened;
     try {

@@ -1,4 +1,4 @@
-// One question at a time, in a dialog that the browser keeps the keyboard in.
+// Asks one question at a time, in a modal dialog.
 
 import { at } from "./dom.js";
 
@@ -15,22 +15,22 @@ export function ask({ title, text, yes, field, isDestructive = false }) {
   return new Promise((resolve) => {
     const done = new AbortController();
     const { signal } = done;
-    const end = (said) => {
+    const end = (answer) => {
       done.abort();
       dialog.close();
-      resolve(said);
+      resolve(answer);
     };
     const confirm = () => end(at("dialog-field").value.trim());
     at("dialog-yes").addEventListener("click", confirm, { signal });
     at("dialog-no").addEventListener("click", () => end(null), { signal });
     at("dialog-field").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.isComposing) return;
-      // Where the keyboard is after that, it would be a new line.
+      // The key would insert a new line in the field that gets the focus next.
       event.preventDefault();
       confirm();
     }, { signal });
     dialog.addEventListener("cancel", () => end(null), { signal });
-    // What is beside it is the dialog itself; what is in it has elements of its own, and its padding is not meant.
+    // A click on the backdrop has the dialog itself as its target, but so has a click on its padding.
     dialog.addEventListener("mousedown", (event) => event.target === dialog && isOutside(dialog, event) && end(null), { signal });
     dialog.showModal();
     (field ? at("dialog-field") : at("dialog-no")).focus();

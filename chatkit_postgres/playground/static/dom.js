@@ -1,4 +1,4 @@
-// Elements, icons, and what a screen reader is told.
+// Creates elements and icons, and announces status to screen readers.
 
 /** An element; attributes beginning with "on" are listeners, true and false put an attribute on or leave it out. */
 export function h(tag, attributes = {}, ...children) {
@@ -13,12 +13,12 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Whether there is a keyboard to go by: of a phone's own, nobody wants it up unasked, and its Enter is a new line. */
+/** Whether there is a hardware keyboard: a phone's must not open unasked, and its Enter is a new line. */
 export const hasKeyboard = () => matchMedia("(any-pointer: fine)").matches;
 
 export const at = (id) => document.getElementById(id);
 
-// Paths on a square of 24.
+// SVG paths, in a view box of 24 by 24.
 const PATHS = {
   alert: "M12 4 21 20H3z M12 10v5 M12 17.500v.5",
   attach: "M20 11.5 12 19.5a5 5 0 0 1-7-7l8.5-8.5a3.3 3.3 0 0 1 4.7 4.7L9.8 17a1.7 1.7 0 0 1-2.4-2.4l7.6-7.6",
@@ -59,24 +59,24 @@ export function iconButton(name, label, onclick, attributes = {}) {
   return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
 }
 
-/** Put an icon in front of what a button of the page already says. */
+/** Put an icon before the text of a button. */
 export function adorn(id, name) {
   at(id).prepend(icon(name));
 }
 
-/** Said by screen readers once they have said everything else. */
+/** Announce a status politely to screen readers. */
 export function announce(text) {
   at("status").textContent = text;
 }
 
-/** Copy, and say on the button that it was done. */
+/** Copy a text, and confirm it on the button. */
 export async function copy(text, button) {
   const label = button.getAttribute("aria-label");
   if (label === "Copied") return;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    button.title = "This browser does not let the page copy.";
+    button.title = "This browser does not allow the page to copy.";
     announce(button.title);
     return;
   }

@@ -1,10 +1,10 @@
-// How the last turn of a conversation ended, if it did not end well: told again after a reload or a change of conversation.
+// Remembers how a conversation's last turn failed or was stopped, and shows it again after a reload or a switch.
 
 import { at } from "./dom.js";
 import { keepEnding, keptEnding } from "./kept.js";
 import { textOf } from "./updates.js";
 
-// Characters that a server may have said before it knew that nobody reads any more.
+// Characters that a server may have sent before it noticed that the reader had left.
 const ON_ITS_WAY = 200;
 
 export class Endings {
@@ -12,14 +12,14 @@ export class Endings {
     Object.assign(this, { client, log, conversation });
   }
 
-  /** Of a turn that is left while its answer is being written. */
+  /** The ending of a turn that is left while its answer is streamed. */
   left(turn) {
     const last = this.conversation.last();
     if (!last || !turn.open.has(last.id)) return;
     this.keep({ text: "You left before this answer was finished.", again: turn.again }, turn, textOf(last).length + ON_ITS_WAY);
   }
 
-  /** Only what answers a message can be tried again later: what an action or an answer was to do is not kept. */
+  /** Only an answer to a message can be retried later: the input of actions and of answered questions is not stored. */
   keep({ text, again, isError }, { isMessage }, length) {
     const last = this.conversation.last();
     if (!this.conversation.threadId || !last) return;
@@ -27,7 +27,7 @@ export class Endings {
     keepEnding(this.client().user, this.conversation.threadId, ending);
   }
 
-  /** What was kept; or that a message has no answer: its page was closed before the first word, or another page waits for it. */
+  /** The stored ending; or that a message has no answer: its page was closed before the first delta, or another page waits. */
   show() {
     const { threadId } = this.conversation;
     const last = this.conversation.last();
@@ -36,7 +36,7 @@ export class Endings {
     const retry = () => this.conversation.retry();
     if (kept?.after === last.id && !(textOf(last).length > kept.length)) {
       this.log.ended(kept.text, kept.again && retry, kept.isError);
-      // What was on its way when the page was left has come; if more comes, it goes on without us.
+      // The text in transit when the page was left has arrived; if more arrives, the turn goes on without this page.
       if (kept.length !== undefined) keepEnding(this.client().user, threadId, { ...kept, length: textOf(last).length });
     } else if (last.type === "user_message") this.log.ended("There is no answer to this.", retry);
   }

@@ -1,9 +1,9 @@
-// What people do with the items of an assistant: press its buttons, answer its questions, rate what it said.
+// Handles interactions with an assistant's items: buttons, questions, feedback, files, client tools.
 
 import { announce, h } from "./dom.js";
 import { keepRating, keptRating } from "./kept.js";
 
-// What this page can do for an assistant that asks it to.
+// The client tools of this page.
 const CLIENT_TOOLS = {
   get_page_title: () => ({ title: document.title }),
 };
@@ -26,9 +26,9 @@ export class Interactions {
     return keptRating(this.client().user, item.id);
   }
 
-  /** A picture in its full size, in a tab of its own; any other file as a download. */
+  /** Open an image at full size in a new tab; download any other file. */
   async openFile({ id, type, name }) {
-    // At once, or the browser takes it for an advertisement.
+    // Synchronously, or the browser blocks it as a pop-up.
     const tab = type === "image" ? window.open("", "_blank") : null;
     if (tab) tab.opener = null;
     await this.conversation.guarded(async () => {
@@ -44,13 +44,13 @@ export class Interactions {
   }
 
   async act(item, action, values, element) {
-    // As ChatKit does: what the action says itself comes before what a form holds.
+    // As in ChatKit, the payload of the action takes precedence over the values of the form.
     const payload = values ? { ...values, ...action.payload } : action.payload;
     if (action.handler === "client") {
       this.log.tell(JSON.stringify(payload ?? {}), { level: "info", title: `For the application: ${action.type}` });
       return;
     }
-    // One at a time, so that a double click is one action. An answer under way goes on beside one that does not stream.
+    // One at a time, so that a double click is one action. One that does not stream can run during an answer.
     if (element.dataset.isActing || (action.streaming !== false && this.conversation.isBusy())) return;
     element.dataset.isActing = "yes";
     const params = { thread_id: this.conversation.threadId, item_id: item.id, action: { type: action.type, payload } };
@@ -75,12 +75,12 @@ export class Interactions {
     await this.conversation.run("threads.add_structured_input", params, { stored });
   }
 
-  /** Automatically, when an answer has ended with the call; or because somebody asks for it. */
+  /** Called automatically when an answer has ended with the call, or by the user. */
   async callTool(item, isAutomatic = false) {
     if (this.conversation.isBusy()) return;
     const tool = Object.hasOwn(CLIENT_TOOLS, item.name) && CLIENT_TOOLS[item.name];
     const result = tool ? tool(item.arguments) : { error: `This page has no tool ${item.name}.` };
-    // The stream tells the answer, and not the call again.
+    // The stream has the answer only, and not the call again.
     const stored = () => this.conversation.put({ ...item, status: "completed", output: result }, false);
     await this.conversation.run("threads.add_client_tool_output", { thread_id: this.conversation.threadId, result }, { stored, isAutomatic });
   }

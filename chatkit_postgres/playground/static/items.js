@@ -1,4 +1,4 @@
-// The items of a conversation, one element for each.
+// Draws the items of a conversation, one element for each.
 
 import { copy, h, icon, iconButton } from "./dom.js";
 import { drawn, MarkdownView } from "./markdown.js";
@@ -9,7 +9,7 @@ import { drawWidget } from "./widgets.js";
 
 const FOLDED_CHARACTERS = 1500, FOLDED_LINES = 16;
 
-/** `handlers` say what happens when something of an item is used: act, answer, callTool, openFile, rate, rated, retry, quote, openEntity. */
+/** `handlers` are called when a part of an item is used: act, answer, callTool, openFile, rate, rated, retry, quote, openEntity. */
 export class ItemView {
   #parts = [];
   #picture = null;
@@ -19,7 +19,7 @@ export class ItemView {
     this.element = h("li", { class: `item ${item.type}`, data: { id: item.id } });
   }
 
-  /** Draw it as it is now; `isRunning` while its turn is. Resolves when it is all there. */
+  /** Draw an item in its current state; `isRunning` while its turn runs. Resolves when it is complete. */
   async show(item, isRunning) {
     this.item = item;
     const shown = (this.shown = Symbol("shown"));
@@ -27,11 +27,11 @@ export class ItemView {
     if (item.type === "assistant_message") await this.#showAnswer(item, isRunning);
     else keepingFocus(this.element, () => this.element.replaceChildren(...[DRAWINGS[item.type]?.(item, this, isRunning) ?? []].flat()));
     await drawn(this.element);
-    // Not before the last of its text is there; and not by a state that a newer one has replaced.
+    // Not before all text is drawn, and not for a state that a newer one has replaced.
     if (shown === this.shown) this.element.setAttribute("aria-busy", String(isRunning));
   }
 
-  /** The text changes many times a second, what stands around it a few times a turn. */
+  /** The text changes many times a second, the elements around it a few times in a turn. */
   async #showAnswer(item, isRunning) {
     if (!this.#parts.length) this.#parts = [h("h2", { class: "hidden" }, "The assistant says:"), h("div", { class: "around" })];
     const [name, around, ...views] = this.#parts;
@@ -48,7 +48,7 @@ export class ItemView {
     if (around.dataset.state !== state) {
       around.dataset.state = state;
       around.replaceChildren(...[
-        // Seen until the first of the text is drawn (items.css).
+        // Visible until the first text is drawn (items.css).
         isRunning && typing(),
         sources.length > 0 && sourceList(sources),
         !isRunning && this.#tools(),
@@ -57,7 +57,7 @@ export class ItemView {
     await Promise.all(shown);
   }
 
-  /** The same element each time, and a sketch of it stays until the next one can be seen: nothing jumps meanwhile. */
+  /** Reuse one element, and show each preview until the next one has loaded, so that the layout does not jump. */
   picture(url) {
     if (!this.#picture) this.#picture = h("img", { src: url, alt: "Generated image", data: { next: url } });
     else if (this.#picture.dataset.next !== url) {
@@ -111,12 +111,12 @@ const DRAWINGS = {
   workflow: (item, view, isRunning) => drawWorkflow(item, isRunning, isRunning ? view.element.querySelector("details")?.open : undefined),
 };
 
-/** The text of an answer's element, as it is read. */
+/** The visible text of an answer's element. */
 export function readable(element) {
   return [...element.querySelectorAll(":scope > .markdown")].map((text) => text.innerText).join("\n").trim();
 }
 
-/** What was said, folded when it is much: who pasted a document knows what is in it. */
+/** The user's text, folded if it is long: whoever pasted a document knows its content. */
 function drawBubble(item) {
   const text = textOf(item);
   const bubble = h("p", { class: "bubble", dir: "auto" },
@@ -165,7 +165,7 @@ function selectionIn(element) {
   return selection.rangeCount && element.contains(selection.getRangeAt(0).commonAncestorContainer) ? selection.toString().trim() : "";
 }
 
-/** Whoever has the keyboard in an element that is drawn anew keeps it, and what they have typed there. */
+/** Preserve the focus and the typed text when an element is drawn again. */
 function keepingFocus(element, redraw) {
   const typed = [...element.querySelectorAll("input, select, textarea")].filter(isChanged);
   const stops = () => [...element.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")];
@@ -177,7 +177,7 @@ function keepingFocus(element, redraw) {
     const now = [...element.querySelectorAll(old.localName)].find((one) => one.dataset.name === old.dataset.name && one.type === old.type && one.type !== "radio");
     if (now) Object.assign(now, old.type === "checkbox" ? { checked: old.checked } : { value: old.value });
   }
-  // Of a form that was sent nothing is left to go on with.
+  // A form that was sent has no input left.
   if (place < 0 || element.contains(document.activeElement) || (wasInForm && !element.querySelector("form"))) return;
   stops().at(Math.min(place, stops().length - 1))?.focus();
 }

@@ -1,6 +1,5 @@
-// What this page remembers of conversations because the protocol does not: what is being written, where somebody was
-// reading, how a turn ended badly, and what was rated. For as long as the tab lives; what is not of an item, for each user by
-// themselves.
+// Stores state of conversations that the protocol does not have: drafts, scroll positions, failed endings and ratings. In
+// the session storage of the tab; state that belongs to no item is stored per user.
 
 const nameOf = (...parts) => JSON.stringify(parts);
 
@@ -32,7 +31,7 @@ export function keptAnswers(itemId) {
 }
 
 /**
- * `ending` is {after, text, again, isError, length}: the last item that was there, what is said below it, whether trying again is
+ * `ending` is {after, text, again, isError, length}: the last item that was there, the text below it, whether trying again is
  * offered, whether it is a failure; and how long the item may be, if it was left before its end. Longer, it has got to it.
  */
 export function keepEnding(user, threadId, ending) {
@@ -56,11 +55,11 @@ function kept(name) {
 }
 
 function keep(name, value) {
-  // First this: better nothing than what was there before.
+  // Removed first, because no state is better than an old one.
   sessionStorage.removeItem(name);
   try {
     if (value) sessionStorage.setItem(name, value);
   } catch {
-    // It is full: a reload will forget this.
+    // The storage is full: this state is lost on a reload.
   }
 }

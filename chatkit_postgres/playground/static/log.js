@@ -1,4 +1,4 @@
-// The list of items: kept at its end while it grows, unless somebody reads further up.
+// The list of items, which stays scrolled to its end while it grows, unless the user has scrolled up.
 
 import { at, h, icon, iconButton } from "./dom.js";
 import { ItemView, readable } from "./items.js";
@@ -16,17 +16,17 @@ export class Log {
   constructor(handlers) {
     this.handlers = handlers;
     const sizes = new ResizeObserver(() => this.#follows && this.#views.size > 0 && this.toEnd());
-    // What is in it, notices included, and the room it has, which a growing field takes from it.
+    // Observe its content, including notices, and its own size, which a growing text field reduces.
     for (const element of [this.#frame.firstElementChild, this.#frame]) sizes.observe(element);
     let top = 0;
     this.#frame.addEventListener("scroll", () => {
       const isAtEnd = this.#isAtEnd();
-      // A text that grew is not somebody who scrolled up.
+      // Growing text also changes the scroll position, without the user scrolling up.
       if (isAtEnd || this.#frame.scrollTop < top) this.#follows = isAtEnd;
       top = this.#frame.scrollTop;
       this.#showWhere();
     });
-    // What somebody unfolds is gone on with where it was folded.
+    // When a text is unfolded, its beginning stays in place.
     this.#list.addEventListener("click", ({ target }) => {
       if (!target.closest("[aria-expanded], summary")) return;
       this.#follows = false;
@@ -52,7 +52,7 @@ export class Log {
     this.#frame.scrollTop = 0;
   }
 
-  /** Where somebody is reading: {id, top} of the item at the upper edge; null at the end. */
+  /** The scroll position: {id, top} of the item at the upper edge; null at the end. */
   place() {
     if (this.#follows) return null;
     const edge = this.#frame.getBoundingClientRect().top;
@@ -60,7 +60,7 @@ export class Log {
     return first ? { id: first.dataset.id, top: first.getBoundingClientRect().top - edge } : null;
   }
 
-  /** Go back to where somebody was reading, or to the end if that item is not there. */
+  /** Restore a scroll position, or scroll to the end if its item does not exist. */
   toPlace(place) {
     const element = place && this.#views.get(place.id)?.element;
     if (!element) {
@@ -74,7 +74,7 @@ export class Log {
 
   clear() {
     this.#follows = true;
-    // A map of its own for each conversation: what was on its way to the last one sees that it is gone.
+    // A new map for each conversation, so that pending updates of the previous one find no element.
     this.#views = new Map();
     this.#list.replaceChildren();
     at("to-end").hidden = true;
@@ -93,7 +93,7 @@ export class Log {
     return view.show(item, isRunning);
   }
 
-  /** An item that was shown before the server had it is this one. */
+  /** Replace a provisional item with the stored one. */
   rename(id, item) {
     const view = this.#views.get(id);
     if (!view) return;
@@ -106,7 +106,7 @@ export class Log {
     view.element.dataset.id = item.id;
   }
 
-  /** Older items, above those that are there; what is being read stays where it is, whatever `change` does as well. */
+  /** Insert older items above the others; the visible ones stay in place, also if `change` alters the layout. */
   async prepend(items, change) {
     const views = items.filter((item) => item.type !== "end_of_turn").map((item) => [item, new ItemView(item, this.handlers)]);
     const there = this.#views;
@@ -125,8 +125,8 @@ export class Log {
     this.#views.delete(id);
   }
 
-  /** The text of an item as it is read, without the marks it is written with. */
-  async said(id) {
+  /** The visible text of an item, without Markdown syntax. */
+  async visibleText(id) {
     const element = this.#views.get(id)?.element;
     if (!element) return "";
     await drawn(element);
@@ -147,7 +147,7 @@ export class Log {
     line.classList.toggle("failed", isError);
     line.replaceChildren(...(text ? [isError && icon("alert"), h("span", {}, text)].filter(Boolean) : []));
     if (again) line.append(" ", h("button", { type: "button", onclick: again }, "Try again"));
-    // What is told where nothing has been said yet stands below all that is proposed.
+    // In an empty conversation, a notice is below the proposed prompts.
     if (text && !this.#views.size) this.toEnd();
   }
 
@@ -155,7 +155,7 @@ export class Log {
     return this.#ending;
   }
 
-  /** Words of ours or of the server, which are text; those of an assistant's notice may be Markdown. */
+  /** Show a text of the page or the server as plain text; an assistant's notice may be Markdown. */
   tell(message, { level = "danger", title } = {}) {
     this.#box(level, title, message, h("span", {}, message));
   }
@@ -168,7 +168,7 @@ export class Log {
 
   #box(level, title, message, content) {
     const says = [title, message].filter(Boolean).join(": ");
-    // Said once more, it stands there once.
+    // A repeated notice is shown once.
     this.untell(says);
     const box = h("div", { class: `notice ${level}`, data: { says }, role: level === "info" ? "status" : "alert" },
       h("div", {}, title && h("strong", {}, title, " "), content),
@@ -177,7 +177,7 @@ export class Log {
     box.scrollIntoView({ block: "nearest" });
   }
 
-  /** It is no longer true. */
+  /** Remove a notice that no longer applies. */
   untell(message) {
     for (const box of [...at("notices").children]) if (box.dataset.says === message) box.remove();
   }

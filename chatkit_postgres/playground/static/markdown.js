@@ -1,11 +1,11 @@
-// Text becomes markup here and nowhere else: the server parses and sanitises it, and this page shows what it says.
+// Inserts Markdown as markup, in this module only: the server parses and sanitises it.
 
 import { copy, h, iconButton } from "./dom.js";
 import { become } from "./morph.js";
 
 const SECONDS_BETWEEN = 0.15;
 const RESTS_FOR = 3;
-// Around the number of a source; no keyboard has them.
+// Delimiters around the number of a source, which no keyboard can type.
 const OPEN = "\uE000", CLOSE = "\uE001";
 
 const policy = window.trustedTypes?.createPolicy("markdown", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
@@ -17,7 +17,7 @@ export function drawn(element) {
   return Promise.all([...element.querySelectorAll(".markdown")].map((text) => drawing.get(text)));
 }
 
-/** A text that may grow. Blocks that do not change are left as they are, so that a long answer stays smooth. */
+/** A text that may grow. Unchanged blocks are not touched, so that a long answer stays smooth. */
 export class MarkdownView {
   #blocks = [];
   #wanted = null;
@@ -29,7 +29,7 @@ export class MarkdownView {
     this.drawSource = drawSource;
   }
 
-  /** Show this text soon: at most every 150 ms, and more seldom when it is long. Resolves when it is shown. */
+  /** Show this text soon: at most every 150 ms, and less often if it is long. Resolves when it is shown. */
   show(text, annotations = []) {
     this.#wanted = [text, annotations];
     if (!this.#isWorking) this.#whole = this.#work();
@@ -42,7 +42,7 @@ export class MarkdownView {
     while (this.#wanted !== null) {
       const text = withSources(...this.#wanted);
       this.#wanted = null;
-      // Asked of nobody: the first words would wait for it.
+      // Drawn without the server, because the first text would wait for the response.
       if (!text) {
         this.#put([]);
         continue;
@@ -51,7 +51,7 @@ export class MarkdownView {
       try {
         this.#put(await render(text));
       } catch {
-        // Without the server the text is shown as it is.
+        // Without the server, the text is shown as plain text.
         this.element.replaceChildren(h("p", { class: "plain", dir: "auto" }, text.replaceAll(/\uE000\d+\uE001/g, "")));
         this.#blocks = [];
       }
@@ -98,7 +98,7 @@ export class MarkdownView {
   }
 }
 
-/** Put a mark where it is in no address, keeps no emphasis or fence open, and is no cell of its own. */
+/** Insert a mark where it is not in a URL, breaks no emphasis or fence, and is no table cell of its own. */
 function put(mark, letters, at) {
   const place = Math.min(at, letters.length);
   const before = letters.slice(Math.max(0, place - 2000), place).join("");

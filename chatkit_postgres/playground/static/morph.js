@@ -1,12 +1,12 @@
-// Makes an element that is there look like one that was made anew, and touches only what differs: what is selected in
-// it stays selected, what is scrolled stays where it is, and a button that is being pressed stays under the finger.
+// Updates an existing element to match a new one, and changes only the differences, so that selections, scroll positions
+// and pressed buttons are preserved.
 
-/** Put `fresh` in the place of `there`, or make that look like it; `fresh` is used up. */
+/** Replace `there` with `fresh`, or update it to match; `fresh` must not be used afterwards. */
 export function become(there, fresh) {
   if (there.nodeName !== fresh.nodeName || there.className !== fresh.className) there.replaceWith(fresh);
   else if (there.nodeType === Node.TEXT_NODE) write(there, fresh.data);
   else if (!fresh.matches("button")) morph(there, fresh);
-  // One that shows an icon works on what is around it; any other may be about something else now.
+  // A button with an icon acts on the elements around it; any other may have a new purpose.
   else if (!fresh.matches(".icon-button") && !there.isEqualNode(fresh)) there.replaceWith(fresh);
 }
 
@@ -21,7 +21,7 @@ function morph(there, fresh) {
   while (there.childNodes.length > wanted.length) there.lastChild.remove();
 }
 
-/** Mostly it is the same text with more of it; what is appended moves no selection. */
+/** Usually the text has only grown, and appending moves no selection. */
 function write(text, data) {
   if (data.startsWith(text.data)) text.appendData(data.slice(text.length));
   else text.data = data;

@@ -1,4 +1,4 @@
-// Joins the parts: who is here, and what the buttons of the page do.
+// Connects the modules: the current user, and the buttons of the page.
 
 import { ChatClient } from "./client.js";
 import { Composer } from "./composer.js";
@@ -9,7 +9,7 @@ import { Interactions } from "./interactions.js";
 import { Log } from "./log.js";
 import { Sidebar } from "./sidebar.js";
 
-// A second click of a double one on "Send" is on "Stop", which has come into its place.
+// The second click of a double click on "Send" hits "Stop", which replaces it.
 const DOUBLE_CLICK_MS = 600;
 
 let user = null;
@@ -41,14 +41,14 @@ const sidebar = new Sidebar({
   tell,
   current: () => conversation.threadId,
   left: () => {
-    // Back would lead to what is no longer there.
+    // Back would lead to a deleted conversation.
     history.replaceState(null, "", location.pathname);
     open(null);
   },
   renamed: (thread) => thread.id === conversation.threadId && conversation.showTitle(thread.title),
 });
 
-/** The address names the conversation, so that it can be bookmarked, and Back works. */
+/** The URL names the conversation, so that it can be bookmarked, and Back works. */
 function go(threadId) {
   history.pushState(null, "", threadId ? `#${threadId}` : location.pathname);
   return open(threadId);
@@ -62,7 +62,7 @@ async function open(threadId) {
 }
 
 async function be(name) {
-  // Of this page, over a reload; and of the next one that is opened.
+  // Remembered for reloads of this page, and for the next page that is opened.
   for (const storage of [sessionStorage, localStorage]) storage.setItem("user", name);
   user = new ChatClient(name);
   composer.clear();
@@ -81,7 +81,7 @@ async function chooseUser() {
   if (isChoosing) return;
   isChoosing = true;
   try {
-    // Who is chosen while the list of another one is on its way comes next.
+    // A user who is chosen while another one's list is loading is handled next.
     do await beAnother();
     while (at("user").value !== user.user);
   } finally {
@@ -96,12 +96,12 @@ async function beAnother() {
     return;
   }
   showUser(name);
-  // First this, so that nothing of one user is there under the name of another.
+  // First, so that no data of one user is shown under the name of another.
   await go(null);
   await be(name);
 }
 
-/** Arrows go through what a closed list offers; Enter, or going on, chooses. From an open one, the choice is one. */
+/** In a closed list, arrow keys only move; Enter or leaving chooses. In an open list, every selection is a choice. */
 function chosen(list, choose) {
   let isOpen = false;
   let isByKey = false;
@@ -180,11 +180,11 @@ at("shade").addEventListener("click", () => showSidebar(false));
 at("close-sidebar").addEventListener("click", () => showSidebar(false));
 addEventListener("popstate", () => {
   const threadId = location.hash.slice(1) || null;
-  // A link to what is open already ends no answer.
+  // A link to the open conversation does not stop its answer.
   if (threadId === conversation.threadId) showSidebar(false);
   else open(threadId);
 });
-// On a wide page the list stands beside the conversation.
+// On a wide page, the list is next to the conversation.
 matchMedia("(max-width: 46rem)").addEventListener("change", () => showSidebar(false));
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing || event.target.id === "filter" || at("dialog").open) return;
@@ -195,6 +195,6 @@ addEventListener("keydown", (event) => {
 
 const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
 showUser(name);
-// At once, so that what is written meanwhile belongs where the address says.
+// Immediately, so that text typed while loading belongs to the conversation of the URL.
 await Promise.all([be(name), open(location.hash.slice(1) || null), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
 document.querySelector("main").removeAttribute("aria-busy");

@@ -5,7 +5,7 @@ import { keepAnswers, keptAnswers } from "./kept.js";
 
 let drawn = 0;
 
-/** `answer(submission)` is called with what the protocol wants: {status, answers: {id: {values, skipped}}}. */
+/** `answer(submission)` is called with the input of the protocol: {status, answers: {id: {values, skipped}}}. */
 export function drawQuestions(item, answer) {
   if (item.status !== "pending") {
     keepAnswers(item.id, null);
@@ -18,7 +18,7 @@ export function drawQuestions(item, answer) {
     h("div", { class: "row" },
       submit,
       h("button", { type: "button", onclick: () => answer({ status: "skipped", answers: {} }) }, "Skip")));
-  // Whoever has nothing to say skips.
+  // Without any answer, the questions are skipped.
   const refresh = () => (submit.disabled = !fields.some((field) => field.values().length));
   for (const kind of ["input", "change"]) {
     form.addEventListener(kind, () => {
@@ -53,7 +53,7 @@ function drawQuestion(question, name) {
   const kind = question.multiple ? "checkbox" : "radio";
   const boxes = question.options.map((option) => h("input", { type: kind, name, value: option.value }));
   const other = h("input", { type: "text", "aria-label": `${question.question} Something else`, placeholder: "Something else" });
-  // What is typed is chosen, and the other way round.
+  // Typing into the field chooses its option, and the other way round.
   other.addEventListener("input", () => {
     if (!question.multiple && other.value) boxes.forEach((box) => (box.checked = false));
   });

@@ -14,7 +14,7 @@ export class Sidebar {
   #isRenaming = false;
   #reading = 0;
 
-  /** `client()` is who asks, `current()` the id that is open, `left()` is called when the open one is deleted, `renamed(thread)` when one has a new title. */
+  /** `client()` is the user's, `current()` the id of the open conversation; `left()` is called when it is deleted, `renamed(thread)` after a new title. */
   constructor({ client, current, left, renamed, tell }) {
     Object.assign(this, { client, current, left, renamed, tell });
     at("more-threads").addEventListener("click", () => this.#more(PAGE));
@@ -26,10 +26,10 @@ export class Sidebar {
     const asked = ++this.#asked;
     const limit = Math.max(PAGE, Math.min(this.#threads.length, LARGEST_PAGE));
     const page = await this.client().call("threads.list", { limit });
-    // Somebody else may have been chosen meanwhile.
+    // Another user may have been chosen since.
     if (asked !== this.#asked) return;
     const known = new Set(page.data.map((thread) => thread.id));
-    // What has moved on to the next page meanwhile is still known.
+    // Conversations that have moved to the next page are still listed.
     const last = page.has_more ? page.data.at(-1).created_at : null;
     const older = this.#threads.filter((thread) => last !== null && thread.created_at <= last && !known.has(thread.id));
     this.#threads = [...page.data, ...older];
@@ -67,7 +67,7 @@ export class Sidebar {
     }
   }
 
-  /** The next page. True if it came, and was asked for by nobody else already. */
+  /** Load the next page. False if another call is loading it, or the list has changed since. */
   async #more(limit) {
     const asked = this.#asked;
     if (this.#reading === asked) return false;
@@ -89,7 +89,7 @@ export class Sidebar {
   }
 
   #draw() {
-    // Not under the hands of somebody who types.
+    // Not while the user is typing.
     if (this.#isRenaming) return;
     const wanted = at("filter").value.trim().toLocaleLowerCase();
     const found = this.#threads.filter((thread) => (thread.title ?? UNTITLED).toLocaleLowerCase().includes(wanted));
@@ -100,7 +100,7 @@ export class Sidebar {
     this.mark();
   }
 
-  /** Rows that stay where they are are not touched: somebody may be about to click there, or be there with the keyboard. */
+  /** Unchanged rows are not touched, because the user may be about to click one, or have the focus there. */
   #place(rows) {
     const list = at("threads"), staying = new Set(rows), focused = document.activeElement;
     const held = list.contains(focused) && focused.closest("li").dataset.id;
@@ -127,7 +127,7 @@ export class Sidebar {
     const end = async (isWanted, isByKeyboard) => {
       if (!this.#isRenaming) return;
       this.#isRenaming = false;
-      // Only this row: what is being clicked elsewhere must stay where it is.
+      // Only this row, so that rows under the pointer stay in place.
       row.replaceWith(this.#row({ ...thread, title: (isWanted && input.value.trim()) || thread.title }));
       const focus = () => isByKeyboard && at("threads").querySelector(`[data-thread="${CSS.escape(thread.id)}"]`)?.focus();
       focus();
@@ -162,8 +162,8 @@ export class Sidebar {
   }
 
   async #delete(thread) {
-    const said = await ask({ title: "Delete this conversation?", text: `“${thread.title ?? UNTITLED}” goes for good, with its files.`, yes: "Delete", isDestructive: true });
-    if (said === null) return;
+    const answer = await ask({ title: "Delete this conversation?", text: `“${thread.title ?? UNTITLED}” goes for good, with its files.`, yes: "Delete", isDestructive: true });
+    if (answer === null) return;
     try {
       await this.client().call("threads.delete", { thread_id: thread.id });
       this.#threads = this.#threads.filter((one) => one.id !== thread.id);

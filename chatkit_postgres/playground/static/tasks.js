@@ -1,4 +1,4 @@
-// Workflows and single tasks: what was done on the way to an answer.
+// Draws workflows and single tasks, the steps towards an answer.
 
 import { h, icon } from "./dom.js";
 import { MarkdownView } from "./markdown.js";

@@ -1,4 +1,4 @@
-// Light or dark, before anything is drawn; chosen by the system until somebody chooses.
+// Sets the light or dark theme before anything is drawn: the system's, unless the user has chosen one.
 (() => {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {

@@ -1,4 +1,4 @@
-// What a thread.item.updated event does to an item. The ten kinds are the protocol's.
+// Applies thread.item.updated events, of the ten kinds of the protocol, to items.
 
 export function applyUpdate(item, update) {
   switch (update.type) {

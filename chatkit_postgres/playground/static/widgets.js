@@ -1,4 +1,4 @@
-// ChatKit's widgets: a tree of components, each drawn by the function of its type.
+// Draws ChatKit's widgets: trees of components, each drawn by the function of its type.
 
 import { h, icon } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
@@ -7,7 +7,7 @@ const SPACE = 4;
 const COLOURS = new Set(["secondary", "success", "danger", "warning", "info", "discovery", "primary", "caution"]);
 let drawn = 0;
 
-/** The element of a widget. `act(action, values)` is called when one of its actions is wanted, with what its form holds. */
+/** The element of a widget. `act(action, values)` is called for each of its actions, with the values of its form. */
 export function drawWidget(root, act) {
   const element = h("div", { class: "widget-frame" });
   element.addEventListener("submit", (event) => event.preventDefault());
@@ -75,7 +75,7 @@ const COMPONENTS = {
     h("input", { ...field(node, context), type: "date", value: day(node.defaultValue), min: day(node.min), max: day(node.max) }),
   Select: (node, context) =>
     h("select", field(node, context),
-      // Without it, a browser takes the first of them for chosen.
+      // Without it, a browser preselects the first option.
       (node.placeholder || !node.defaultValue) && h("option", { value: "" }, node.placeholder ?? ""),
       node.options.map((option) =>
         h("option", { value: option.value, selected: option.value === node.defaultValue, disabled: option.disabled }, option.label))),
@@ -104,7 +104,7 @@ function children(node, context) {
   return [node.children ?? []].flat().map((child) => draw(child, context));
 }
 
-/** Of a long list the first ones, and a button for the rest. */
+/** The first rows of a long list, and a button for the rest. */
 function listView(node, context) {
   const rows = children(node, context);
   const limit = Number.isInteger(node.limit) ? node.limit : rows.length;
@@ -119,7 +119,7 @@ function listView(node, context) {
   return h("div", { class: "card list" }, status(node), h("ul", {}, rows), more);
 }
 
-/** A text that a form takes as one of its values. */
+/** An editable text, which is a value of its form. */
 function editableText(node, context) {
   const { name, required, placeholder, pattern } = node.editable;
   const about = field({ name, required, placeholder, label: null }, context);
@@ -140,7 +140,7 @@ function form(kind, action, content, context) {
   return h("form", { class: kind, onsubmit: (event) => action && context.act(action, event.currentTarget) }, content);
 }
 
-/** What is in the form around an element, or in the element itself if it is a field outside of any; else nothing. */
+/** The values of the form around an element, or of the element itself if it is a field outside of any form. */
 function valuesAround(element) {
   const around = element?.closest("form");
   if (around) return valuesOf([...around.querySelectorAll("[data-name]")]);
@@ -180,7 +180,7 @@ function field(node, context) {
   const changed = node.onChangeAction && { onchange: (event) => context.act(node.onChangeAction, event.currentTarget) };
   return {
     id: idOf(node.name, context), disabled: node.disabled, required: node.required, placeholder: node.placeholder,
-    // Widgets beside each other may have fields of one name.
+    // Several widgets may have fields of the same name.
     name: idOf(node.name, context), data: { name: node.name }, ...changed,
     "aria-label": node.label || context.labelled.has(node.name) ? null : (node.placeholder ?? node.name),
   };
@@ -193,7 +193,7 @@ function labelledFields(node, found = new Set()) {
 }
 
 function picture(node) {
-  // A picture of another host would tell it who reads; the page's policy would refuse it anyway.
+  // Loading an image would tell its host who reads the page; the page's policy forbids it anyway.
   if (!isOwn(node.src)) {
     return h("p", { class: "caption" }, `Picture of another host: ${node.alt ?? node.src}`);
   }

@@ -13,7 +13,7 @@ export function Chat({ thread }: { thread: string | null }) {
   const { control } = useChatKit({
     api: {
       url: "/api/chatkit",
-      // Any word will do on localhost; elsewhere, the key of your domain from OpenAI's settings.
+      // Any text works on localhost; elsewhere, use the key of your domain from OpenAI's settings.
       domainKey: process.env.NEXT_PUBLIC_CHATKIT_DOMAIN_KEY ?? "localhost",
       fetch: idempotentFetch,
       uploadStrategy: { type: "two_phase" },
@@ -30,7 +30,7 @@ export function Chat({ thread }: { thread: string | null }) {
       ],
     },
     onClientTool: ({ name }) => (name === "get_page_title" ? { title: document.title } : { error: `There is no tool ${name}.` }),
-    // The address names the conversation, so that a reload comes back to it.
+    // The URL names the conversation, so that a reload opens it again.
     onThreadChange: ({ threadId }) => history.replaceState(null, "", threadId ? `?thread=${encodeURIComponent(threadId)}` : "/"),
     onError: ({ error }) => console.error(error),
   });
@@ -51,7 +51,7 @@ export function Chat({ thread }: { thread: string | null }) {
   );
 }
 
-/** True when ChatKit's script has not come in time: the component itself would wait for ever. */
+/** True if ChatKit's script has not loaded in time: the component itself would wait without a limit. */
 function useMissingScript() {
   const [isMissing, setMissing] = useState(false);
   useEffect(() => {

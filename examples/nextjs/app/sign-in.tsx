@@ -1,4 +1,4 @@
-// The demo's, as plain forms, which work before any script has come.
+// The demo's sign-in, as plain forms, which work before any script has loaded.
 
 import { DEMO_USERS } from "@/lib/demo-sign-in";
 

@@ -1,13 +1,13 @@
-// Requests to the chat server, in the name of the user who is signed in. Only what is listed here passes, both ways.
+// Forwards requests to the chat server for the signed-in user. Only the headers listed here pass, both ways.
 
 import type { User } from "./session";
 import { tokenFor } from "./token";
 
 const BACKEND = process.env.CHAT_BACKEND_URL ?? "http://127.0.0.1:8000";
 
-// Not the cookie, which is ours; not a client's authorization, because we say who it is.
+// Not the cookie, which is ours, and not a client's authorization, because we identify the user.
 const PASSED_ON = ["accept", "accept-language", "content-type", "content-length", "idempotency-key"];
-// Not content-length or content-encoding: what we send on may be framed anew.
+// Not content-length or content-encoding, because the forwarded body may be framed differently.
 const PASSED_BACK = [
   "content-type",
   "content-disposition",
@@ -19,7 +19,7 @@ const PASSED_BACK = [
   "x-request-id",
 ];
 
-/** Forward a request to a path of the chat server. Without a user it carries no token: links to files need none. */
+/** Forward a request to a path of the chat server. Without a user, the request has no token: signed URLs need none. */
 export async function forward(request: Request, path: string, user: User | null): Promise<Response> {
   const headers = new Headers({ "accept-encoding": "identity" });
   for (const name of PASSED_ON) {
@@ -33,11 +33,11 @@ export async function forward(request: Request, path: string, user: User | null)
       method: request.method,
       headers,
       body: request.body,
-      // The bytes go through as they come.
+      // The bytes are forwarded as they arrive.
       duplex: "half",
       redirect: "manual",
       cache: "no-store",
-      // Without it, Stop in the browser never reaches the model.
+      // Without the signal, Stop in the browser never reaches the model.
       signal: request.signal,
     } as RequestInit);
   } catch (error) {
@@ -45,14 +45,14 @@ export async function forward(request: Request, path: string, user: User | null)
     return refusal(503, "backend_unavailable", "The chat is not available right now. Please try again.");
   }
   const isStream = upstream.headers.get("content-type")?.startsWith("text/event-stream");
-  const told = new Headers({ "cache-control": isStream ? "no-cache, no-transform" : (upstream.headers.get("cache-control") ?? "no-store") });
-  // Proxies in front of this app, too, must not collect a stream before they pass it on.
-  if (isStream) told.set("x-accel-buffering", "no");
+  const forwarded = new Headers({ "cache-control": isStream ? "no-cache, no-transform" : (upstream.headers.get("cache-control") ?? "no-store") });
+  // Proxies in front of this app must not buffer a stream, either.
+  if (isStream) forwarded.set("x-accel-buffering", "no");
   for (const name of PASSED_BACK) {
     const value = upstream.headers.get(name);
-    if (value) told.set(name, value);
+    if (value) forwarded.set(name, value);
   }
-  return new Response(upstream.body, { status: upstream.status, headers: told });
+  return new Response(upstream.body, { status: upstream.status, headers: forwarded });
 }
 
 /** An error in the shape of the chat server's own. */

@@ -1,4 +1,4 @@
-// The demo's sign-in: two users, no password, and a cookie that scripts cannot read. Your own one takes its place.
+// The demo's sign-in: two users, no password, and a cookie that scripts cannot read. Replace it with your own.
 
 import { hkdfSync } from "node:crypto";
 import { SignJWT, jwtVerify } from "jose";
@@ -34,7 +34,7 @@ export async function signOut(): Promise<void> {
   (await cookies()).delete(COOKIE);
 }
 
-/** A key of its own: signed with the backend's, the cookie would be a token for the backend. */
+/** A separate key: signed with the backend's, the cookie would be a valid token for the backend. */
 function sessionKey(): Uint8Array {
   return new Uint8Array(hkdfSync("sha256", chatSecret(), "", "session cookie", 32));
 }

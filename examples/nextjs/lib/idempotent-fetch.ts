@@ -1,7 +1,7 @@
-// A fetch for ChatKit, which repeats a request whose answer broke off. Each body keeps one Idempotency-Key until a response
-// for it has ended properly, so that the server tells the same turn again instead of storing the message twice.
+// A fetch for ChatKit, which repeats a request whose response broke off. Each body has one Idempotency-Key until a response
+// to it has ended properly, so that the server replays the same turn instead of storing the message twice.
 
-const SECONDS = 900; // Longer than an answer may take (CHAT_TURN_SECONDS). Who says the same again later than that means it.
+const SECONDS = 900; // Longer than an answer may take (CHAT_TURN_SECONDS). The same text after that is a new message.
 
 const keys = new Map<string, { key: string; until: number }>();
 
@@ -12,7 +12,7 @@ export const idempotentFetch: typeof fetch = async (input, init) => {
   const isOurs = () => keys.get(body)?.key === key;
   const ended = () => void (isOurs() && keys.delete(body));
   const broke = () => void (isOurs() && keys.set(body, { key, until: Date.now() + SECONDS * 1000 }));
-  // Who stops on purpose may say the same again, and means it.
+  // After a deliberate stop, the same text is a new message.
   if (init?.signal?.aborted) ended();
   init?.signal?.addEventListener("abort", ended, { once: true });
 
@@ -25,7 +25,7 @@ export const idempotentFetch: typeof fetch = async (input, init) => {
     broke();
     throw error;
   }
-  // A fault of the server is repeated; a refusal is final.
+  // A server error is repeated; a refusal is final.
   if (response.status >= 500) broke();
   else if (!response.ok) ended();
   if (!response.ok || !response.body) return response;
@@ -43,7 +43,7 @@ function keyFor(body: string): string {
   return key;
 }
 
-/** The same bytes, and word of how they ended. */
+/** Pass the bytes on, and report how the stream ended. */
 function watched(body: ReadableStream<Uint8Array>, ended: () => void, broke: () => void): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   return new ReadableStream<Uint8Array>({

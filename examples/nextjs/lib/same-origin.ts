@@ -1,6 +1,6 @@
-// The cookie is sent with requests that other sites make, so a request has to come from a page of ours.
+// Browsers also send the cookie with requests of other sites, so a request must come from our own pages.
 
-/** True if the browser says that the request comes from our own origin. A request that says nothing does not. */
+/** True if the browser states that the request comes from our own origin, false if it states nothing. */
 export function isSameOrigin(request: Request): boolean {
   const site = request.headers.get("sec-fetch-site");
   if (site) return site === "same-origin";

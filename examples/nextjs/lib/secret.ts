@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 
-/** Throws with the cure if there is none. */
+/** Throws an error with instructions if there is no secret. */
 export function chatSecret(): Uint8Array {
   const file = process.env.CHAT_JWT_SECRET_FILE;
   const secret = process.env.CHAT_JWT_SECRET || (file ? readFileSync(file, "utf8").trim() : "");

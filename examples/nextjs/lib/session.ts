@@ -1,4 +1,4 @@
-// Who is signed in: the rest of the app asks here only. Put your own sign-in behind it.
+// The signed-in user, for the rest of the app. Put your own sign-in behind this function.
 
 import { signedIn } from "./demo-sign-in";
 

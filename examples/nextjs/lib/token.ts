@@ -1,4 +1,4 @@
-// The token that tells the chat server who asks: signed here, with the secret that both share.
+// Signs the token that identifies the user to the chat server, with the secret that both share.
 
 import { SignJWT } from "jose";
 import { chatSecret } from "./secret";

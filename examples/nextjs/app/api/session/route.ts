@@ -2,7 +2,7 @@ import { refusal } from "@/lib/backend";
 import { DEMO_USERS, signIn, signOut } from "@/lib/demo-sign-in";
 import { isSameOrigin } from "@/lib/same-origin";
 
-// A sign-in without a password must not be reached from elsewhere; nor by a page that points a name of its own at us.
+// A sign-in without a password must not be reachable from other machines, nor for a page whose host name resolves to us.
 const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
 
 /** A form with the field `user`: one of the demo's to sign in, nothing to sign out. */

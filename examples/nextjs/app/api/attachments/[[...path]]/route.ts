@@ -1,5 +1,5 @@
-// Files. Uploads and pictures come with links that are their own permission: ChatKit's frame has neither our cookie nor
-// our origin. The rest is for the user who is signed in.
+// Files. Uploads and images use signed URLs, because ChatKit's frame has neither our cookie nor our origin. All other
+// requests are for the signed-in user.
 
 import { forward, refusal } from "@/lib/backend";
 import { isSameOrigin } from "@/lib/same-origin";
@@ -27,7 +27,7 @@ async function handle(request: Request): Promise<Response> {
 
 export { handle as GET, handle as POST, handle as PUT };
 
-/** A link may be used by ChatKit's frame, which asks first. */
+/** Signed URLs may be used by ChatKit's frame, which sends a CORS preflight. */
 export function OPTIONS(request: Request): Response {
   if (!LINK.test(new URL(request.url).pathname)) return new Response(null, { status: 204 });
   return new Response(null, {
