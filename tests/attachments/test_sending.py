@@ -218,7 +218,7 @@ class TestStatements:
                 await looked.wait()
             return found
 
-        monkeypatch.setattr(store, "load_files", together)
+        monkeypatch.setattr(store.attachments, "load_files", together)
         answers = await asyncio.gather(chat.events(first), chat.events(second), return_exceptions=True)
         assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [AttachmentUnavailable]
         assert len(await stored(store, "SELECT 1 FROM chat_sessions")) == 1
