@@ -98,7 +98,7 @@ class FileEndpoint:
 
     async def content(self, request: Request, attachment_id: str) -> Response:
         context = await self._context_of_url(request, attachment_id, "content")
-        if self._from_bucket and (url := await self._attachments.address(attachment_id, context)) is not None:
+        if self._from_bucket and (url := await self._attachments.signed_url(attachment_id, context)) is not None:
             return RedirectResponse(url, headers={"Cross-Origin-Resource-Policy": "cross-origin"})
         return self._file_response(await self._attachments.opened(attachment_id, "content", context))
 

@@ -41,7 +41,7 @@ def health_router(
         except Exception as error:  # noqa: BLE001 - with any error, the server is not ready
             logger.warning("not_ready", **failure(error))
             reachable = False
-        has_keys = keys is None or await keys.look()
+        has_keys = keys is None or await keys.refresh()
         is_ready = reachable and is_served(current) and has_keys and is_started() and not is_draining()
         body = {
             "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",

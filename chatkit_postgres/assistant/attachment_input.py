@@ -64,7 +64,7 @@ class _Budget:
 
     async def spend_on(self, item: ThreadItem) -> None:
         for attachment_id, name, content_type in reversed(_files_of(item)):
-            if kinds.is_picture(content_type):
+            if kinds.is_image(content_type):
                 if (
                     self._images > 0
                     and item.id not in self._without_images

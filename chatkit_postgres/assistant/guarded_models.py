@@ -19,7 +19,7 @@ from chatkit_postgres.assistant.call_ids import CallIds, CallsOfResponse
 from chatkit_postgres.assistant.input_shape import with_plain_answers
 from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
 from chatkit_postgres.assistant.sse import drained
-from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, apart, strip_thoughts
+from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, separate_thoughts, strip_thoughts
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.observability.logs import failure, get_logger
 
@@ -122,7 +122,7 @@ class _Guarded:
             async with (
                 aclosing(events),
                 aclosing(
-                    events if think_blocks == "text" else apart(events, are_shown=think_blocks == "thought")
+                    events if think_blocks == "text" else separate_thoughts(events, are_shown=think_blocks == "thought")
                 ) as separated,
             ):
                 async for event in separated:

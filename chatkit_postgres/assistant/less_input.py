@@ -63,7 +63,7 @@ def fitted(items: Sequence[Item], max_weight: int) -> list[Item]:
     return head + (chosen if room >= 0 else _cut(chosen, max_weight - weight_of(head)))
 
 
-def has_pictures(items: Sequence[Item]) -> bool:
+def has_images(items: Sequence[Item]) -> bool:
     return any(_is_image(part) for item in items for part in _parts(item))
 
 
@@ -72,15 +72,15 @@ def has_files(items: Sequence[Item]) -> bool:
     return any(_is_image(part) or str(part.get("text", "")).startswith(FILE_BEGINS) for part in parts)
 
 
-def without_pictures(items: Sequence[Item]) -> list[Item]:
+def without_images(items: Sequence[Item]) -> list[Item]:
     """Replace images with a placeholder."""
     return [_without_images(item) for item in items]
 
 
-def without_older_pictures(items: Sequence[Item]) -> list[Item]:
+def without_older_images(items: Sequence[Item]) -> list[Item]:
     turns = turns_of(items)
     newest = turns[-1] if turns else []
-    return without_pictures(items[: len(items) - len(newest)]) + newest
+    return without_images(items[: len(items) - len(newest)]) + newest
 
 
 def _without_images(item: Item) -> Item:

@@ -24,14 +24,14 @@ from chatkit_postgres.observability.logs import failure, get_logger, reason_of
 CONNECT_SECONDS = 20
 CALL_SECONDS = 60
 LIST_SECONDS = 3
-LOOK_SECONDS = 10
-HTTP_LOOK_SECONDS = 10
-STDIO_LOOK_SECONDS = CALL_SECONDS + 10
+POLL_SECONDS = 10
+HTTP_POLL_SECONDS = 10
+STDIO_POLL_SECONDS = CALL_SECONDS + 10
 """A program that runs one call at a time responds after the call; a program that has ended is noticed at once."""
 CLOSE_SECONDS = 5
 MAX_RESULT_CHARACTERS = 100_000
 """Maximum of a tool's result in the model input, because servers send any amount."""
-MAX_PICTURE_CHARACTERS = 4_000_000
+MAX_IMAGE_CHARACTERS = 4_000_000
 MAX_PAGES = 100
 """Maximum number of pages of a list of tools."""
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 60.0
@@ -161,7 +161,7 @@ async def _answer_of(connection: Any, tool_name: str, arguments: dict[str, Any] 
 
 def bounded(result: CallToolResult) -> CallToolResult:
     """Shorten a result for the model, and note how much was left out. All content but images counts as text."""
-    text_left, images_left, left_out = MAX_RESULT_CHARACTERS, MAX_PICTURE_CHARACTERS, 0
+    text_left, images_left, left_out = MAX_RESULT_CHARACTERS, MAX_IMAGE_CHARACTERS, 0
     content: list[ContentBlock] = []
     for block in result.content:
         if isinstance(block, ImageContent):
@@ -259,9 +259,9 @@ class McpServers:
 
 async def _until_lost(connection: Connection, known: list[Tool]) -> None:
     """Poll a server, and raise when it no longer responds. If its tools have changed, they are fetched anew."""
-    seconds = STDIO_LOOK_SECONDS if isinstance(connection, _Stdio) else HTTP_LOOK_SECONDS
+    seconds = STDIO_POLL_SECONDS if isinstance(connection, _Stdio) else HTTP_POLL_SECONDS
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         if connection.session is None:
             raise ConnectionError("the session is gone")
         # Not a ping, which newer servers do not support.

@@ -20,12 +20,12 @@ from chatkit_postgres.errors import (
     ChatError,
     ContentRefused,
     ContextTooLong,
+    ImageRefused,
     ModelBusy,
     ModelMisconfigured,
     ModelMistaken,
     ModelQuotaUsedUp,
     ModelUnavailable,
-    PictureRefused,
     TooManySteps,
 )
 
@@ -38,7 +38,7 @@ _BY_CODE: dict[str, type[ChatError]] = {
     "max_output_tokens": AnswerTooLong,
     "length": AnswerTooLong,
     "invalid_prompt": ContentRefused,
-    "image_content_policy_violation": PictureRefused,
+    "image_content_policy_violation": ImageRefused,
     "content_filter": ContentRefused,
     "content_policy_violation": ContentRefused,
     "moderation_blocked": ContentRefused,
@@ -74,7 +74,7 @@ _BY_CODE |= dict.fromkeys(
         "invalid_image_url",
         "unsupported_image_media_type",
     ),
-    PictureRefused,
+    ImageRefused,
 )
 ABOUT_THE_INPUT = frozenset({400, 413, 415, 422})
 """Statuses of responses to a request with unacceptable input."""
@@ -121,8 +121,8 @@ class ModelRefusal(APIError):
         self.status_code = getattr(error, "status_code", None)
 
 
-def user_facing_error(error: Exception, *, has_pictures: bool = False) -> ChatError | None:
-    """None for an error that is not a model's. ``has_pictures``: whether the request had an image."""
+def user_facing_error(error: Exception, *, has_images: bool = False) -> ChatError | None:
+    """None for an error that is not a model's. ``has_images``: whether the request had an image."""
     match error:
         case ModelRefusal(user_error=user_error):
             return user_error
@@ -133,16 +133,16 @@ def user_facing_error(error: Exception, *, has_pictures: bool = False) -> ChatEr
         case ModelTimeoutError():
             return ModelUnavailable()
         case _:
-            kind = _kind_of(error, has_pictures=has_pictures)
+            kind = _kind_of(error, has_images=has_images)
             return kind() if kind is not None else None
 
 
-def _kind_of(error: Exception, *, has_pictures: bool) -> type[ChatError] | None:
+def _kind_of(error: Exception, *, has_images: bool) -> type[ChatError] | None:
     if isinstance(error, ModelBehaviorError):
         return _of_behaviour(error.message)
     if not isinstance(error, APIError):
         return None
-    kind = _of_api(error, has_pictures=has_pictures)
+    kind = _of_api(error, has_images=has_images)
     return kind if isinstance(error, APIStatusError) else _of_answer(kind)
 
 
@@ -164,7 +164,7 @@ def has_code(error: APIError) -> bool:
     return any(code.lower() not in _GENERIC for code in _codes_and_message(error)[0])
 
 
-def _of_api(error: APIError, *, has_pictures: bool) -> type[ChatError]:
+def _of_api(error: APIError, *, has_images: bool) -> type[ChatError]:
     codes, message = _codes_and_message(error)
     status = error.status_code if isinstance(error, APIStatusError) else None
     if status in {413, 429} and _NEVER_FITS.match(message):
@@ -173,8 +173,8 @@ def _of_api(error: APIError, *, has_pictures: bool) -> type[ChatError]:
     if by_code is not None:
         return by_code
     # llama.cpp answers 500.
-    if has_pictures and (status in {404, 500} or status in ABOUT_THE_INPUT) and _NO_IMAGES.search(message):
-        return ContextTooLong if _TOO_LONG.search(message) else PictureRefused
+    if has_images and (status in {404, 500} or status in ABOUT_THE_INPUT) and _NO_IMAGES.search(message):
+        return ContextTooLong if _TOO_LONG.search(message) else ImageRefused
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 429:

@@ -20,8 +20,8 @@ from chatkit_postgres.errors import (
     ChatError,
     ContentRefused,
     ContextTooLong,
+    ImageRefused,
     ModelMisconfigured,
-    PictureRefused,
 )
 from chatkit_postgres.observability.logs import get_logger
 
@@ -79,20 +79,20 @@ class Attempts:
         self._is_newest_alone = self._is_budget = self._is_blind = False
         self._whole = [item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item for item in items]
         if memory.is_blind(model):
-            self._whole = less_input.without_older_pictures(self._whole)
+            self._whole = less_input.without_older_images(self._whole)
         self._limit = memory.budget_of(model)
         self.items = self._whole if self._limit is None else less_input.fitted(self._whole, self._limit)
 
     def passed(self) -> None:
         if self._is_budget and self._limit is not None:
             self._memory.remember_budget(self._model, max(self._limit, less_input.weight_of(self.items)))
-        has_pictures = less_input.has_pictures(self.items)
-        if has_pictures or self._is_blind:
-            self._memory.remember_sight(self._model, sees=has_pictures)
+        has_images = less_input.has_images(self.items)
+        if has_images or self._is_blind:
+            self._memory.remember_sight(self._model, sees=has_images)
 
     def after(self, error: APIError) -> None:
         """Reduce ``items``. Raises ModelRefusal, or the error itself, if they cannot be reduced."""
-        user_error = user_facing_error(error, has_pictures=less_input.has_pictures(self.items))
+        user_error = user_facing_error(error, has_images=less_input.has_images(self.items))
         if isinstance(user_error, AnswerFiltered):
             # There is no answer yet, so the refusal is about the message.
             user_error = ContentRefused()
@@ -117,8 +117,8 @@ class Attempts:
         match user_error:
             case ContextTooLong():
                 return self._half(error)
-            case PictureRefused():
-                less = less_input.without_older_pictures(self.items)
+            case ImageRefused():
+                less = less_input.without_older_images(self.items)
                 # If a code names the cause, it is this image, and others may be accepted.
                 self._is_blind = not has_code(error)
                 return less if less != self.items else None
@@ -135,7 +135,7 @@ class Attempts:
         limit = weight if self._limit is None else self._limit
         # Gateways limit bytes (413), and a limit of tokens per minute (429) is not the context window.
         status = error.status_code if isinstance(error, APIStatusError) else None
-        self._is_budget = status not in {413, 429} and not less_input.has_pictures(self.items)
+        self._is_budget = status not in {413, 429} and not less_input.has_images(self.items)
         while self._halvings < MAX_HALVINGS:
             self._halvings += 1
             limit = self._limit = limit // 2 if self._halvings < MAX_HALVINGS else 0
@@ -156,8 +156,8 @@ class Attempts:
         match user_error:
             case ContentRefused() if less_input.has_files(newest):
                 return ContentRefused(WITH_FILES)
-            case ContextTooLong() if less_input.has_pictures(newest):
-                return PictureRefused()
+            case ContextTooLong() if less_input.has_images(newest):
+                return ImageRefused()
             case ContextTooLong() if less_input.weight_of_own_text(newest) < SHORT_MESSAGE:
                 return ModelMisconfigured()
             case _:

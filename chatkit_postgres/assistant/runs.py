@@ -101,7 +101,7 @@ class FollowedRuns:
         self._streams.append(stream)
         self.note(stream.context_wrapper.usage)
 
-    def speaks(self, run: object, agent: Agent[Any]) -> None:
+    def note_agent(self, run: object, agent: Agent[Any]) -> None:
         """Record the agent that starts in a streamed run."""
         self._is_guarded[id(run)] = bool(agent.output_guardrails)
         session = self._request.session
@@ -163,7 +163,7 @@ class _Hooks(ToolErrors):
 
     async def on_agent_start(self, context: AgentHookContext[Any], agent: Any) -> None:
         if self._runs is not None:
-            self._runs.speaks(self, agent)
+            self._runs.note_agent(self, agent)
         await self._theirs.on_agent_start(context, agent)
 
     async def on_agent_end(self, *args: Any, **named: Any) -> None:

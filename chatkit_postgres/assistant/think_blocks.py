@@ -50,7 +50,7 @@ def _strip_part(part: Any, stripped: dict[int, Any]) -> None:
         part.text = without_thought(part.text)
 
 
-async def apart(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerator[Any, None]:
+async def separate_thoughts(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerator[Any, None]:
     """The events of a response, with thoughts as reasoning events, or without thoughts."""
     messages = _Messages(are_shown=are_shown)
     async for event in events:

@@ -102,7 +102,7 @@ class Attachments(AttachmentStore[RequestContext]):
     ) -> Download:
         """Open a file for reading. Raises NotFound, also while its bytes are not stored yet."""
         stored, key = await self._ready(attachment_id, context)
-        if purpose == "preview" and not kinds.is_picture(str(stored.content_type)):
+        if purpose == "preview" and not kinds.is_image(str(stored.content_type)):
             raise NotFound(NO_FILE)
         try:
             size, pieces = await self._storage.open(key + PREVIEW if purpose == "preview" else key)
@@ -115,14 +115,10 @@ class Attachments(AttachmentStore[RequestContext]):
         kind = str(stored.content_type)
         return Download(kind, disposition_of(stored.attachment.name, kind), size, pieces)
 
-    async def address(self, attachment_id: str, context: RequestContext) -> str | None:
+    async def signed_url(self, attachment_id: str, context: RequestContext) -> str | None:
         """The bucket's own signed URL of the content; None if the storage is a directory."""
         _, key = await self._ready(attachment_id, context)
-        return await self._storage.address(key, self.links.seconds)
-
-    async def look(self) -> None:
-        """Raises StorageUnavailable."""
-        await self._storage.look()
+        return await self._storage.signed_url(key, self.links.seconds)
 
     async def _ready(self, attachment_id: str, context: RequestContext) -> tuple[StoredFile, str]:
         stored = await self._store.attachments.load_file(attachment_id, context)

@@ -16,7 +16,7 @@ from chatkit_postgres.store.attachments import id_in
 
 logger = get_logger(__name__)
 
-MAX_PICTURES = 100
+MAX_IMAGES = 100
 """Images of one answer, including the previews of unfinished ones."""
 
 
@@ -45,13 +45,13 @@ class OwnFiles(Files):
 
     async def image(self, attachment_id: str) -> ImageData | None:
         def ending(content_type: str) -> str | None:
-            return PREVIEW if kinds.is_picture(content_type) else None
+            return PREVIEW if kinds.is_image(content_type) else None
 
         data = await self._read(attachment_id, ending, self._limits.max_bytes)
         return ImageData(data, content_type_of(data)) if data is not None else None
 
     async def store_image(self, data: bytes, name: str) -> str:
-        if len(self._made) >= MAX_PICTURES:
+        if len(self._made) >= MAX_IMAGES:
             raise AnswerTooLong
         if len(data) > self._limits.max_bytes:
             raise FileTooLarge

@@ -129,7 +129,7 @@ class Intake:
 def new_attachment(name: str, content_type: str) -> Attachment:
     """Raises FileRefused for an image type that is not one of the passive raster formats."""
     attachment_id = new_id("attachment")
-    if kinds.is_picture(content_type):
+    if kinds.is_image(content_type):
         url = AnyUrl(reference_to(attachment_id))
         return ImageAttachment(id=attachment_id, name=name, mime_type=content_type, preview_url=url)
     if content_type.startswith("image/"):
@@ -139,7 +139,7 @@ def new_attachment(name: str, content_type: str) -> Attachment:
 
 def disposition_of(name: str, content_type: str) -> str:
     """Inline only for images of passive formats; all other files are downloads."""
-    kind = "inline" if kinds.is_picture(content_type) else "attachment"
+    kind = "inline" if kinds.is_image(content_type) else "attachment"
     return f"{kind}; filename*=UTF-8''{quote(name, safe='')}"
 
 

@@ -29,7 +29,7 @@ _SPREADSHEETS_ON_WINDOWS = ("application/vnd.ms-excel", ".csv")
 _FORBIDDEN_IN_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
-def is_picture(content_type: str) -> bool:
+def is_image(content_type: str) -> bool:
     return content_type in IMAGES
 
 

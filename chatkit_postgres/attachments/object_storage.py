@@ -118,7 +118,7 @@ class ObjectStorage(Storage):
             await self.remove(path)
         return len(found)
 
-    async def address(self, key: str, seconds: int) -> str | None:
+    async def signed_url(self, key: str, seconds: int) -> str | None:
         if not isinstance(self._store, S3Store):
             return None
         with self._reached("sign"):

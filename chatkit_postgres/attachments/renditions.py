@@ -1,6 +1,6 @@
 """Derives a preview from an image, and the text from a PDF, when a file is uploaded.
 
-Both are made in processes of their own (``picture_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
+Both are made in processes of their own (``image_preview.py``, ``pdf_text.py``), because a file of a few kilobytes can
 consume minutes and gigabytes. Few of them run at once, and one for each user, so that one user cannot block all others.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 from weakref import WeakValueDictionary
 
-from chatkit_postgres.attachments import picture_preview
+from chatkit_postgres.attachments import image_preview
 from chatkit_postgres.errors import FileRefused, Unavailable
 from chatkit_postgres.observability.logs import get_logger
 
@@ -46,8 +46,8 @@ class Renditions:
     async def preview(self, file: BinaryIO, user_id: str) -> Preview:
         """A new image that contains only the pixels. Raises FileRefused; Unavailable if too many uploads wait."""
         async with self._images.hold(user_id):
-            code, made = await _run("picture_preview.py", file, self._max_pixels, MAX_SIDE)
-        if code == picture_preview.TOO_MANY_PIXELS:
+            code, made = await _run("image_preview.py", file, self._max_pixels, MAX_SIDE)
+        if code == image_preview.TOO_MANY_PIXELS:
             raise FileRefused(f"The image has more than {self._max_pixels} pixels.")
         if code != 0:
             raise FileRefused("The file is not an image that can be read.")

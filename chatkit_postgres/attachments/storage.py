@@ -36,7 +36,7 @@ class Storage(ABC):
         """Remove one object if it exists."""
 
     @abstractmethod
-    async def address(self, key: str, seconds: int) -> str | None:
+    async def signed_url(self, key: str, seconds: int) -> str | None:
         """A signed URL for reading the object from the bucket; None for a directory."""
         ...
 
@@ -50,7 +50,7 @@ class Storage(ABC):
                 break
         return bytes(data[:max_bytes])
 
-    async def look(self) -> None:
+    async def probe(self) -> None:
         """Write, read and remove a test object. Raises StorageUnavailable."""
         key = f"look/{secrets.token_hex(8)}"
         await self.put(f"{key}/look", b"look", content_type="text/plain", disposition="attachment")
@@ -72,7 +72,7 @@ class NoStorage(Storage):
 
     async def remove(self, key: str) -> None: ...
 
-    async def address(self, key: str, seconds: int) -> str | None:  # noqa: ARG002
+    async def signed_url(self, key: str, seconds: int) -> str | None:  # noqa: ARG002
         return None
 
-    async def look(self) -> None: ...
+    async def probe(self) -> None: ...

@@ -44,7 +44,7 @@ class Keys(Protocol):
         """Raises Unauthorized if there is no such key, KeysUnavailable while the keys are unknown."""
         ...
 
-    async def look(self) -> bool:
+    async def refresh(self) -> bool:
         """Fetch the keys if that is due, and return whether any are known."""
         ...
 
@@ -64,7 +64,7 @@ class SharedSecret:
             raise Unauthorized
         return key
 
-    async def look(self) -> bool:
+    async def refresh(self) -> bool:
         return True
 
     async def close(self) -> None:
@@ -97,7 +97,7 @@ class KeySet:
         self._tried_at: float | None = None
         self._flight: asyncio.Task[None] | None = None
 
-    async def look(self) -> bool:
+    async def refresh(self) -> bool:
         await self._freshen()
         return self._are_known
 

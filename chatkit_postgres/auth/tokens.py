@@ -37,7 +37,7 @@ class TokenRules:
     audience: str | None = None
     user_claim: str = "sub"
     leeway_seconds: int = 30
-    kept_claims: tuple[str, ...] = ()
+    stored_claims: tuple[str, ...] = ()
     """Claims to store for each user, such as name, email or roles."""
 
 
@@ -84,7 +84,7 @@ class TokenVerifier:
                 "leeway": rules.leeway_seconds,
             },
         )
-        stored = {name: claims[name] for name in rules.kept_claims if name in claims}
+        stored = {name: claims[name] for name in rules.stored_claims if name in claims}
         return User(claims[rules.user_claim], storable_claims(stored))
 
     def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:

@@ -32,7 +32,7 @@ def _check_keys(deployment: Deployment) -> Result:
     async def has_keys() -> bool:
         return await settings.verification_keys(
             settings.token_rules(is_dev=False), settings.data_dir, is_dev=False
-        ).look()
+        ).refresh()
 
     source = settings.jwks_url or settings.jwks_file
     works = asyncio.run(has_keys())
@@ -104,7 +104,7 @@ def _check_storage(deployment: Deployment) -> Result:
         storage = settings.file_storage(settings.data_dir)
         if isinstance(storage, NoStorage):
             return "storage", True, "none: the extra `files` is not installed, and CHAT_ATTACHMENT_TYPES is none"
-        asyncio.run(storage.look())
+        asyncio.run(storage.probe())
     except ConfigurationError as error:
         return "storage", False, str(error)
     except ChatError:

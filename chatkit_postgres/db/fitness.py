@@ -52,15 +52,15 @@ def misfits_at(url: URL, *, migrates: bool) -> list[str]:
     """What does not fit to serve, or to be migrated if a migration is needed. Not to be called from inside an event
     loop."""
 
-    async def look() -> list[str]:
+    async def misfits() -> list[str]:
         database = Database(url, pooled=False)
         server = await read_server(database)
-        misfits = misfits_of(server)
-        if misfits or not migrates or await current_revision(database) == head_revision():
-            return misfits
+        found = misfits_of(server)
+        if found or not migrates or await current_revision(database) == head_revision():
+            return found
         return obstacles_to_migration(server)
 
-    return asyncio.run(look())
+    return asyncio.run(misfits())
 
 
 def misfits_of(server: Server) -> list[str]:

@@ -114,7 +114,7 @@ class AnswerFiltered(ChatError):
     sentence = "The assistant may not finish this answer."
 
 
-class PictureRefused(ChatError):
+class ImageRefused(ChatError):
     """The provider refused an image, or the model reads no images. The next message only names the image."""
 
     status = 422

@@ -121,7 +121,7 @@ class IdentitySettings(BaseSettings):
             audience=self.jwt_audience,
             user_claim=self.jwt_user_claim,
             leeway_seconds=self.jwt_leeway_seconds,
-            kept_claims=self.user_claims,
+            stored_claims=self.user_claims,
         )
 
     def shared_secret(self, data_dir: Path, *, is_dev: bool) -> str:

@@ -33,7 +33,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     if settings.public_url is None and not deployment.is_dev:
         logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
     if parts.keys is not None:
-        await parts.keys.look()
+        await parts.keys.refresh()
     background = [
         asyncio.create_task(run_maintenance(database, stale_seconds=settings.turn_stale_seconds)),
         asyncio.create_task(parts.disabled.watch()),

@@ -295,5 +295,5 @@ def test_rules_speak_of_the_same_claims_as_the_settings(monkeypatch: pytest.Monk
     monkeypatch.setenv("CHAT_JWKS_URL", "https://issuer.example/jwks")
     monkeypatch.setenv("CHAT_USER_CLAIMS", "name, email")
     monkeypatch.setenv("CHAT_JWT_AUDIENCE", "chat")
-    wanted = TokenRules(algorithms=None, audience="chat", kept_claims=("name", "email"))
+    wanted = TokenRules(algorithms=None, audience="chat", stored_claims=("name", "email"))
     assert load_settings().token_rules(is_dev=False) == wanted

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL
 
 from chatkit_postgres.db import Database
-from chatkit_postgres.errors import ContentRefused, ContextTooLong, PictureRefused
+from chatkit_postgres.errors import ContentRefused, ContextTooLong, ImageRefused
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.text import clean_text
 from tests.conftest import query
@@ -163,7 +163,7 @@ class TestPictures:
         image = user.ready(image_bytes(), "cat.png", "image/png")
         given = message("What do you see?") | {"attachments": [image]}
         events = user.client.events("threads.create", input=given)
-        assert error_in(events) == PictureRefused().message
+        assert error_in(events) == ImageRefused().message
         thread_id, note = thread_id_of(events), new_user()
         assert answers(user.client.post_message(thread_id, note))
         (call,) = sent(small, note)
@@ -173,7 +173,7 @@ class TestPictures:
         assert "base64" not in body
         item_id = user.client.items(thread_id)[0]["id"]
         again = user.client.events("threads.retry_after_item", thread_id=thread_id, item_id=item_id)
-        assert error_in(again) == PictureRefused().message
+        assert error_in(again) == ImageRefused().message
 
     def test_an_older_picture_does_not_end_a_thread_with_a_model_that_sees_none(
         self, small: Replica, strict: Replica

@@ -17,7 +17,7 @@ from chatkit_postgres.assistant.input_shape import (
     shaped_items,
     shaped_messages,
 )
-from chatkit_postgres.assistant.less_input import fitted, newest_turn, turns_of, weight_of, without_older_pictures
+from chatkit_postgres.assistant.less_input import fitted, newest_turn, turns_of, weight_of, without_older_images
 from tests.support.strict_model import refusal_of
 
 NOTE = f"{NOTE_BEGINS}a note{NOTE_ENDS}"
@@ -184,7 +184,7 @@ class TestLess:
         old, new = user("old"), user("new")
         old["content"].append(PICTURE)
         new["content"].append(PICTURE)
-        first, *_, last = without_older_pictures([old, assistant("a"), new])
+        first, *_, last = without_older_images([old, assistant("a"), new])
         assert PICTURE not in first["content"]
         assert len(first["content"]) == 2
         assert last == new

@@ -287,7 +287,7 @@ def test_a_server_that_was_restarted_is_connected_again(equipped: Equipped, http
 
 
 async def test_a_connection_outlives_the_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_servers, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(mcp_servers, "POLL_SECONDS", 0.1)
     servers = McpServers({"here": McpServer(command=STDIO["command"], args=STDIO["args"], cwd=ROOT)})
     servers.start()
     try:

@@ -169,7 +169,7 @@ NO_PICTURES: dict[str, Exception] = {
 
 @pytest.mark.parametrize("provider", NO_PICTURES)
 def test_a_picture_that_is_not_taken_is_said_where_one_was_sent(provider: str) -> None:
-    shown = user_facing_error(NO_PICTURES[provider], has_pictures=True)
+    shown = user_facing_error(NO_PICTURES[provider], has_images=True)
     assert shown is not None
     assert shown.code == "picture_refused"
     has_code = "invalid_image" in str(NO_PICTURES[provider].body) or "policy" in provider  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from openai.types.responses import (
 )
 from sqlalchemy import URL
 
-from chatkit_postgres.assistant.think_blocks import apart, without_thought
+from chatkit_postgres.assistant.think_blocks import separate_thoughts, without_thought
 from tests.faults.harness import Replica, new_user, script, start
 from tests.support.processes import ModelServer, done_items, texts, thread_id_of
 
@@ -73,7 +73,7 @@ async def split(pieces: Sequence[str], *, are_shown: bool) -> list[Any]:
         for event in events_of(pieces):
             yield event
 
-    return [event async for event in apart(given(), are_shown=are_shown)]
+    return [event async for event in separate_thoughts(given(), are_shown=are_shown)]
 
 
 def cuts(text: str) -> Iterator[list[str]]:
@@ -200,7 +200,7 @@ async def given(*events: Any) -> list[Any]:
         for event in events:
             yield event
 
-    return [event async for event in apart(stream(), are_shown=True)]
+    return [event async for event in separate_thoughts(stream(), are_shown=True)]
 
 
 async def test_what_several_events_share_is_stripped_once() -> None:

@@ -161,7 +161,7 @@ async def test_a_data_url_that_is_no_picture_is_left_out(store: DatabaseStore, u
 async def test_a_model_that_does_not_stop_drawing_is_stopped(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, sketches: int, is_stopped: bool
 ) -> None:
-    monkeypatch.setattr(files, "MAX_PICTURES", 5)
+    monkeypatch.setattr(files, "MAX_IMAGES", 5)
     chat = Chat(store, DataUrls(*[data_url(SKETCHES[0])] * sketches))
     events = await chat.events(create("Draw"))
     assert ("too long" in events[-1].get("message", "")) is is_stopped

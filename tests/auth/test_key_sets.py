@@ -365,7 +365,7 @@ async def test_a_set_is_fetched_over_a_socket_and_nothing_else_is_taken_for_one(
     port = server.sockets[0].getsockname()[1]
     async with server:
         keys = KeySet(from_url(f"http://127.0.0.1:{port}/jwks"), clock=clock)
-        assert await keys.look() is (name == "good")
+        assert await keys.refresh() is (name == "good")
     assert len(asked) == 1
 
 

@@ -147,7 +147,10 @@ async def test_better_auth_tokens_pass() -> None:
         id="alice",
     )
     rules = TokenRules(
-        algorithms=None, issuer="http://localhost:3000", audience="http://localhost:3000", kept_claims=("email", "name")
+        algorithms=None,
+        issuer="http://localhost:3000",
+        audience="http://localhost:3000",
+        stored_claims=("email", "name"),
     )
     keys = key_set({"crv": "Ed25519", "x": forge.jwk()["x"], "kty": "OKP", "alg": "EdDSA", "kid": forge.kid})
     identity = await TokenVerifier(rules, keys).identify(token(forge, header(forge, typ=...), body))
@@ -219,7 +222,7 @@ async def test_another_claim_can_name_the_user(issuer: Forge) -> None:
 
 
 async def test_only_allowed_claims_are_kept_and_only_such_as_can_be_stored(issuer: Forge) -> None:
-    checking = verifier(issuer, kept_claims=("name", "roles", "email", "age", "nick", "deep"))
+    checking = verifier(issuer, stored_claims=("name", "roles", "email", "age", "nick", "deep"))
     body = claims(name="A", roles=["admin", "x"], email="e" * 2000, age=7, nick="a\x00b", deep={"a": 1}, secret="no")
     assert dict((await checking.identify(token(issuer, body=body))).claims) == {
         "name": "A",

@@ -134,10 +134,10 @@ async def test_one_guarded_run_of_several_makes_the_answer_a_draft() -> None:
         return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
 
     first, second = object(), object()
-    runs.speaks(first, Agent[Any](name="Guarded", output_guardrails=[judge]))
-    runs.speaks(second, Agent[Any](name="Helper"))
+    runs.note_agent(first, Agent[Any](name="Guarded", output_guardrails=[judge]))
+    runs.note_agent(second, Agent[Any](name="Helper"))
     assert session.awaits_verdict
-    runs.speaks(first, Agent[Any](name="Handed over"))
+    runs.note_agent(first, Agent[Any](name="Handed over"))
     assert not session.awaits_verdict
 
 

@@ -1,4 +1,4 @@
-"""Makes a preview of an image, as a program: ``python picture_preview.py MAX_PIXELS MAX_SIDE <file >preview``.
+"""Makes a preview of an image, as a program: ``python image_preview.py MAX_PIXELS MAX_SIDE <file >preview``.
 
 The output is a line with the detected type, and then a PNG or a JPEG that contains only the pixels. Even a small file
 can consume any amount of time and memory, so it is decoded in its own process, with resource limits of the operating
