@@ -53,7 +53,7 @@ def _with_shorter_outputs(items: Sequence[ThreadItem], limits: HistoryLimits) ->
     lengths = {item_id: len(output.encode()) for item_id, output in outputs.items()}
     room = limits.bytes - sum(_weight_without_output(item) for item in items)
     length = common_length(lengths.values(), room)
-    # In characters from here on: of a script with three bytes to one, a third as many.
+    # From here on in characters: a script with three bytes in a character gets a third as many.
     widest = max((size / max(len(outputs[item_id]), 1) for item_id, size in lengths.items()), default=1.0)
     length = min(max(int(length / max(widest, 1.0)), MIN_OUTPUT), limits.output_characters)
     longest = length + MAX_CUT_MARK

@@ -29,7 +29,7 @@ class StreamClosed(RuntimeError):
 
 
 class EventQueue:
-    """Events that wait to be sent, and the producers that wait until theirs were."""
+    """Events that wait to be sent, with the producers that wait for them."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[ThreadStreamEvent | None, asyncio.Future[None] | None]] = deque()
@@ -57,11 +57,11 @@ class EventQueue:
             return
 
     async def merge(self, events: Events) -> Events:
-        """The events, and between them those that are sent meanwhile."""
+        """Yield the events and, in between, those that are sent through the queue."""
 
         async def run() -> None:
             try:
-                # Closed at once when this is cancelled: the model's stream ends with it.
+                # Closed as soon as this task is cancelled, which also ends the model's stream.
                 async with aclosing(events):
                     async for event in events:
                         await (self.offer(event) if _is_delta(event) else self.send(event))
@@ -102,11 +102,11 @@ def _is_delta(event: ThreadStreamEvent) -> bool:
     return isinstance(event, ThreadItemUpdatedEvent) and isinstance(event.update, AssistantMessageContentPartTextDelta)
 
 
-# Any, because pydantic would look into a RequestContext, which is none of its models.
+# Any, because pydantic would inspect a RequestContext, which is none of its models.
 class LiveContext(AgentContext[Any]):
     """An AgentContext whose ``stream`` and ``stream_widget`` also work where no agent runs."""
 
-    # In an object of its own: reading a private attribute of a pydantic model costs more than sending an event.
+    # An object of its own, because reading a private attribute of a pydantic model costs more than sending an event.
     _queue: EventQueue = PrivateAttr(default_factory=EventQueue)
 
     @property
@@ -114,7 +114,7 @@ class LiveContext(AgentContext[Any]):
         return self._queue
 
     async def stream(self, event: ThreadStreamEvent) -> None:
-        """Returns when the event was saved and sent: what an assistant does next, it does after that."""
+        """Returns when the event was saved and sent."""
         await self._queue.send(event)
 
     async def stream_widget(self, widget: Any, copy_text: str | None = None) -> None:

@@ -27,12 +27,12 @@ MAX_GIVEN_TITLE = 500
 MAX_FEEDBACK_IDS = 100
 MAX_SHOWN_PATH = 200
 VALUES_OF_A_RECORDING = 20
-"""A large request has one large string in it."""
+"""Maximum JSON values of a request with a recording, which is one large string."""
 CLIENT_CONTEXT = ("userInfo", "pageContext")
 MAX_PARTS = 100
 """Of a message. A text with a few mentions has a dozen; each part costs time whenever the message is read."""
 
-# MediaRecorder calls it video where it may hold both.
+# MediaRecorder names a type of video for recordings in a container that may hold both.
 _AUDIO = re.compile(r"(audio/[a-z0-9.+-]{1,50}|video/(webm|mp4))( *; *[a-z]+=[\w.\"-]+)*", re.IGNORECASE)
 # Built once: building it costs two milliseconds, using it two microseconds.
 _requests: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
@@ -55,8 +55,8 @@ class RequestLimits:
 
 
 def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:
-    """Raises BadRequest for what is not JSON, Unprocessable for JSON that is not a request, PayloadTooLarge for a large
-    one that brings no recording."""
+    """Raises BadRequest for a body that is no JSON, Unprocessable for JSON that is no request, PayloadTooLarge for a
+    large request without a recording."""
     is_large = len(body) > limits.bytes
     if not body[:1000].strip():
         raise BadRequest("The request body is empty; it must be a JSON document.")
@@ -97,7 +97,7 @@ def _refusal(error: ValidationError) -> Unprocessable:
         return Unprocessable("type: this operation is unknown.")
     if not first["loc"] and first["type"] == "union_tag_not_found":
         return Unprocessable("type: name the operation.")
-    # The first part is the operation, which the union puts in front of the path.
+    # The union prepends the operation to the path.
     path = ".".join(str(part) for part in first["loc"][1:]) or "body"
     # Some of pydantic's messages repeat the input.
     return Unprocessable(f"{path[-MAX_SHOWN_PATH:]}: {first['msg'][:MAX_SHOWN_PATH]}.")

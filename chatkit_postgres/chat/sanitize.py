@@ -1,6 +1,6 @@
-"""Removes from model output whatever cannot be serialised or stored: NUL, and halves of surrogate pairs.
+"""Removes characters from model output that cannot be serialised or stored: NUL, and halves of surrogate pairs.
 
-It is done before an event is saved and sent, so that both hold the same.
+An event is cleaned before it is saved and sent, so that clients receive the stored text.
 """
 
 from typing import Any, TypeVar

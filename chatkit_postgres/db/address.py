@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode
 from sqlalchemy import URL, make_url
 
 CONNECT_TIMEOUT_SECONDS = 5
-"""For each host. libpq has none unless it is told one; 0 is this one here."""
+"""For each host. libpq has no default; 0 selects this one."""
 COMMAND_TIMEOUT_SECONDS = 10
 
 _FILES = frozenset({"passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert"})
@@ -32,7 +32,7 @@ _OF_THE_DRIVER = _FILES | {
 }
 # Sent to the server as they are.
 _OF_THE_SERVER = {"application_name": "PGAPPNAME", "options": "PGOPTIONS"}
-# The values with which a parameter asks for nothing that is not done anyway.
+# Values of parameters that ask for the behaviour that asyncpg has anyway.
 _AS_IT_IS = {
     "channel_binding": {"disable", "prefer"},
     "client_encoding": {"auto", "utf8", "utf-8", "unicode"},
@@ -54,7 +54,7 @@ _NUMBERS = {
     "keepalives_count",
     "keepalives_idle",
     "keepalives_interval",
-    # SQLAlchemy's and asyncpg's own, as poolers' documents print them.
+    # Names of SQLAlchemy and asyncpg, which the documents of poolers use.
     "prepared_statement_cache_size",
     "statement_cache_size",
     "tcp_user_timeout",
@@ -68,7 +68,7 @@ _AUTHORITY = re.compile(r"[^/?#]*")
 
 @dataclass(frozen=True)
 class Host:
-    """None: as the environment says, or else the usual one."""
+    """None: from the environment, or the default."""
 
     name: str | None
     port: int | None
@@ -92,13 +92,13 @@ def normalised_url(url: str | URL) -> URL:
 
 
 def is_behind_pooler(url: URL) -> bool:
-    """Whether statements stay unprepared, for poolers that give each transaction another connection."""
+    """Whether statements are not prepared, for poolers that give each transaction another connection."""
     caches = (url.query.get("statement_cache_size"), url.query.get("prepared_statement_cache_size"))
     return url.query.get("pgbouncer") == "true" or "0" in caches
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
-    """What ``asyncpg.connect`` is called with for each host."""
+    """The arguments of ``asyncpg.connect`` that are the same for each host."""
     query = url.query
     of_the_driver = {name: value for name, value in query.items() if name in _OF_THE_DRIVER}
     arguments: dict[str, Any] = {
@@ -115,7 +115,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
         "statement_cache_size": 0 if is_behind_pooler(url) else query.get("statement_cache_size"),
     }
     if of_the_driver.get("sslrootcert") == "system":
-        # Which checks the name as well, as libpq does with it.
+        # Also checks the host name, as libpq does for this value.
         arguments["ssl"] = ssl.create_default_context()
         of_the_driver = {n: v for n, v in of_the_driver.items() if n not in {"sslmode", "sslrootcert"}}
     arguments["dsn"] = f"postgresql://?{urlencode(of_the_driver, quote_via=quote)}"
@@ -146,8 +146,8 @@ def hosts_of(url: URL) -> list[Host]:
 
 
 def keepalive_of(url: URL) -> dict[str, int]:
-    """How a lost connection is noticed, as libpq's parameters say, in seconds but for ``tcp_user_timeout``; 0 is as the
-    system has it. Empty if the URL switches it off."""
+    """The keep-alive parameters of libpq, in seconds, except ``tcp_user_timeout`` in milliseconds; without those
+    that are 0, for which the system's defaults apply. Empty if the URL switches keep-alive off."""
     if _number(url, "keepalives", 1) == 0:
         return {}
     defaults = {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 5000}
@@ -165,7 +165,7 @@ def _checked(url: URL) -> dict[str, str | tuple[str, ...]]:
             checked[name] = values
             continue
         value = values if isinstance(values, str) else values[-1]
-        # libpq's, for drivers that know nothing else.
+        # libpq accepts it for drivers that know no sslmode.
         checked[name] = "require" if (given, value.lower()) == ("ssl", "true") else value
         _check(given, name, str(checked[name]))
     return checked
@@ -185,7 +185,7 @@ def _check(given: str, name: str, value: str) -> None:
 
 
 def _without_host_list(url: str) -> str:
-    """SQLAlchemy knows several hosts as parameters alone, and no port that is empty."""
+    """SQLAlchemy accepts several hosts only as parameters, and no empty port."""
     found = _SCHEME.fullmatch(url)
     if found is None:
         return url
@@ -196,7 +196,7 @@ def _without_host_list(url: str) -> str:
     path, _, query = rest[len(match[0]) if match is not None else 0 :].partition("?")
     if "," not in hosts:
         return f"{scheme}{user}{at}{hosts}{path}{'?' if query else ''}{query}"
-    # As in libpq, hosts in the parameters are meant instead.
+    # As in libpq, hosts in the parameters override these.
     is_overridden = re.search(r"(^|&)host=", query) is not None
     given = "" if is_overridden else "&".join(f"host={quote(unquote(host), safe=':[]/')}" for host in hosts.split(","))
     return f"{scheme}{user}{at}{path or '/'}?{'&'.join(filter(None, (given, query)))}"

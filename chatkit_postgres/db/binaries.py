@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs are on this machine."""
+"""Finds PostgreSQL's programs on this machine."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ class PostgresBinaries:
 
 
 def find_binaries(chosen: Path | None = None) -> PostgresBinaries | None:
-    """The chosen directory and no other, or else the first place that has a working server."""
+    """The configured directory, or else the first one with a working server."""
     for directory in [chosen] if chosen else _usual_places():
         programs = [directory / "postgres", directory / "initdb"]
         if all(os.access(program, os.X_OK) for program in programs) and (major := _major(programs[0])):
@@ -28,14 +28,14 @@ def find_binaries(chosen: Path | None = None) -> PostgresBinaries | None:
 
 
 def copy_for_others(binaries: PostgresBinaries) -> PostgresBinaries:
-    """The same installation where every account can execute it.
+    """The same installation at a path where every account can execute it.
 
     A dynamic loader ignores capabilities, so an account that is only let through to a directory cannot run
     programs from it. The copy (40 MB) is made once and stays.
     """
     install = binaries.directory.parent
     package = install.parent
-    # A wheel keeps the shared libraries of its programs in a directory beside the package.
+    # A wheel has the shared libraries of its programs in a directory next to the package.
     libraries = package.with_name(f"{package.name}.libs")
     name = hashlib.sha256(f"{install}:{binaries.directory.stat().st_mtime_ns}".encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir()) / f"chatkit-postgres-binaries-{name}"

@@ -1,4 +1,4 @@
-"""Opens connections to the first host that is reachable and of the wanted kind."""
+"""Opens connections to the first reachable host of the requested kind."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +12,7 @@ PREFERRED = {"prefer-standby": ("standby", "any")}
 
 
 def driver_arguments(url: URL, **changed: Any) -> dict[str, Any]:
-    """For SQLAlchemy's dialect, whose own cache of prepared statements is another one than asyncpg's."""
+    """For SQLAlchemy's dialect, which has a cache of prepared statements besides asyncpg's."""
     return {
         "async_creator_fn": connector(url, **changed),
         "prepared_statement_cache_size": 0 if is_behind_pooler(url) else 100,

@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded server cannot be had; the message says why and what to do."""
+    """The embedded server cannot be started. The message says why, and what to do."""
 
 
 class EmbeddedPostgres:
@@ -60,7 +60,7 @@ class EmbeddedPostgres:
         return _url(self._socket_directory)
 
     def start(self) -> URL:
-        """Return the URL of a server that answers, after making the cluster if there is none.
+        """Return the URL of a running server, after creating the cluster if there is none.
 
         Raises EmbeddedPostgresError when another process owns the directory, when there are no binaries, or
         when the server does not come up.
@@ -77,8 +77,8 @@ class EmbeddedPostgres:
         return self.url
 
     def reserve(self) -> URL:
-        """Take the directory, and return the URL that the server will have. Nothing is started, and no cluster made.
-        ``stop`` gives it free. Raises EmbeddedPostgresError when another process owns the directory."""
+        """Lock the directory and return the URL that the server will have, without starting a server or creating a
+        cluster. ``stop`` unlocks it. Raises EmbeddedPostgresError if another process has locked the directory."""
         if self._lock_file is not None:
             return self.url
         try:
@@ -96,12 +96,12 @@ class EmbeddedPostgres:
         return self.url
 
     def running_url(self) -> URL | None:
-        """The URL of a server that somebody runs in this directory at this moment, without taking it over."""
+        """The URL of a server that another process runs in this directory, without taking it over."""
         directory = self._recorded_socket_directory()
         return _url(directory) if directory is not None and self._running_pid() is not None else None
 
     def stop(self) -> None:
-        """Stop the server with a fast shutdown and give the directory free. Safe to call twice."""
+        """Stop the server with a fast shutdown and unlock the directory. Safe to call twice."""
         self._stopping.set()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(timeout=STOP_SECONDS)
@@ -204,7 +204,7 @@ class EmbeddedPostgres:
         command = [
             str(binaries.directory / "postgres"),
             *("-D", str(self.cluster)),
-            # Local development only: no TCP at all, and a socket nobody else can reach.
+            # Local development only: no TCP, and a socket that no other user can reach.
             *("-c", "listen_addresses="),
             # A list setting: a quoted element may hold commas and spaces.
             *("-c", f'unix_socket_directories="{str(self._socket_directory).replace(chr(34), chr(34) * 2)}"'),
@@ -229,7 +229,7 @@ class EmbeddedPostgres:
             if process.poll() is not None:
                 return False
             lines = self._postmaster_lines()
-            # Line 8 is the server's own word on its state (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
+            # Line 8 is the state of the server (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
             if len(lines) >= 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
                 return True
             time.sleep(0.01)
@@ -291,9 +291,9 @@ class EmbeddedPostgres:
         return False
 
     def _watch(self) -> None:
-        """Start the server again when it dies under us."""
+        """Restart the server when it dies."""
         while not self._stopping.wait(0.25):
-            # A server that was taken over is not our child; it lives as long as it answers.
+            # A server that was taken over is no child process; it is alive if it answers.
             child = self._process
             alive = child.poll() is None if child is not None else self._running_pid() is not None
             if alive or self._stopping.is_set():

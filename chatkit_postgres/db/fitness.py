@@ -1,4 +1,4 @@
-"""Checks whether the promises can be kept on a database: at `migrate`, at `check` and at the start."""
+"""Checks whether a database meets the requirements: at `migrate`, at `check` and at the start."""
 
 import asyncio
 from collections.abc import Mapping
@@ -49,8 +49,8 @@ async def read_server(database: Database) -> Server:
 
 
 def misfits_at(url: URL, *, migrates: bool) -> list[str]:
-    """What does not fit to serve, or to be migrated if a migration is needed. Not to be called from inside an event
-    loop."""
+    """The misfits of a database that is to be served, or to be migrated if a migration is needed. Not to be called from
+    inside an event loop."""
 
     async def misfits() -> list[str]:
         database = Database(url, pooled=False)
@@ -64,7 +64,7 @@ def misfits_at(url: URL, *, migrates: bool) -> list[str]:
 
 
 def misfits_of(server: Server) -> list[str]:
-    """A sentence for each thing that does not fit, and what to do about it."""
+    """A sentence for each requirement that is not met, with its cure."""
     sentences = []
     if server["encoding"] != "UTF8":
         sentences.append(
@@ -87,7 +87,7 @@ def misfits_of(server: Server) -> list[str]:
 
 
 def obstacles_to_migration(server: Server) -> list[str]:
-    """The same, for a migration that is to be run."""
+    """The same for the requirements of a migration."""
     if server["is_read_only"]:
         return [f"PostgreSQL {server['version']} is read-only: a standby, or a primary that was replaced."]
     if server["owns_tables"] is False:

@@ -42,7 +42,7 @@ UPDATE chat_turns SET idempotency_key = NULL, request_hash = NULL
 """,  # noqa: S608 - a constant of ours
 )
 
-# Announced and never uploaded, or uploaded and never sent.
+# Attachments that were announced and never uploaded, or uploaded and never sent.
 MARK_ABANDONED = Statement(
     "mark_abandoned_attachments",
     """
@@ -56,8 +56,8 @@ UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
     unsent_seconds="double precision",
 )
 
-# At once those whose bytes may be there, and once more, to be sure, when nobody can be writing them any more. In any
-# order, so that those which cannot be removed do not stand before the others.
+# Attachments that may have bytes are listed at once, and all again after the last possible upload has ended. In random
+# order, so that attachments that cannot be removed do not block the others.
 LIST_DELETED_ATTACHMENTS = Statement(
     "list_deleted_attachments",
     f"""
@@ -92,9 +92,9 @@ DELETE FROM chat_attachments
 
 
 async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
-    """Close the turns of processes that died, forget old idempotency keys; again and again, until cancelled."""
+    """Close the turns of processes that died and forget old idempotency keys, repeatedly, until cancelled."""
     while True:
-        # Replicas that were started together do not work at the same moment.
+        # Replicas that were started together should not work at the same moment.
         await asyncio.sleep(stale_seconds * random.uniform(0.25, 0.75))  # noqa: S311 - jitter is no secret
         try:
             (closed,) = await database.run_for_all_owners(CLOSE_STALE_TURNS, stale_seconds=stale_seconds)

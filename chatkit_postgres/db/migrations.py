@@ -1,4 +1,4 @@
-"""Which revision a database is at, which one this code wants, and the way from one to the other."""
+"""Reads the revision of a database, knows the one that this code needs, and upgrades."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ SCRIPTS = next(
 
 
 def _config(url: URL | None = None) -> Config:
-    # Not by alembic.ini, which is for the command `alembic` in a checkout, and not there when the package is installed.
+    # Without alembic.ini, which is for the command `alembic` in a checkout and not part of the package.
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     if url is not None:
@@ -41,7 +41,7 @@ _READ_REVISION = Statement("read_revision", f"SELECT version_num FROM {VERSION_T
 
 
 async def current_revision(database: Database) -> str | None:
-    """The revision the database says it is at; None before the first migration."""
+    """The revision of the database; None before the first migration."""
     (table,) = await database.run_for_all_owners(_FIND_TABLE)
     if table["found"] is None:
         return None
@@ -57,8 +57,8 @@ def is_newer_at(url: URL) -> str | None:
 
 
 def is_served_by_this_code(seen: str | None) -> bool:
-    """Whether the database is at the wanted revision, or at one that only newer code knows: a migration can run while
-    yesterday's code is serving."""
+    """Whether the database is at the head revision, or at one that only newer code knows: a migration may run while the
+    previous version is serving."""
     if seen is None or seen == head_revision():
         return seen is not None
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
@@ -66,5 +66,5 @@ def is_served_by_this_code(seen: str | None) -> bool:
 
 
 def upgrade(url: URL) -> None:
-    """Bring the database to the wanted revision. Not to be called from inside an event loop."""
+    """Upgrade the database to the head revision. Not to be called from inside an event loop."""
     command.upgrade(_config(url), "head")

@@ -1,4 +1,4 @@
-"""The schema, as SQLAlchemy sees it: for migrations and their drift check. Statements live in ``store/sql``.
+"""Defines the schema for migrations and their drift check. Statements are in ``store/sql``.
 
 The owner comes first in every key, so every look-up is one index range of one owner, and a cluster that
 distributes by ``user_id`` needs no other schema.
@@ -93,7 +93,7 @@ chat_messages = Table(
     CheckConstraint("sender_type IN ('user', 'assistant', 'tool', 'system')", name="chat_messages_sender_type_check"),
 )
 
-# The ledger outlives the thread it speaks of: what was used was used. Hence no foreign key.
+# No foreign key to the thread: the ledger keeps the usage of deleted threads.
 chat_turns = Table(
     "chat_turns",
     metadata,
@@ -136,7 +136,7 @@ chat_turns = Table(
     ),
 )
 
-# No cascade from the thread: its deletion marks these rows, a job removes the bytes and then the rows.
+# No cascade from the thread: its deletion marks these rows; a background task removes the bytes, then the rows.
 chat_attachments = Table(
     "chat_attachments",
     metadata,
@@ -154,12 +154,12 @@ chat_attachments = Table(
     Column("upload_expires_at", DateTime(timezone=True)),
     Column("uploaded_at", DateTime(timezone=True)),
     Column("deleted_at", DateTime(timezone=True)),
-    # What it was sent with; null while it was not sent.
+    # The message that it was sent with; null before that.
     Column("message_id", Uuid),
     PrimaryKeyConstraint("user_id", "attachment_id", name="chat_attachments_pkey"),
     CheckConstraint("state IN ('pending', 'ready', 'deleted')", name="chat_attachments_state_check"),
     Index("chat_attachments_by_session", "user_id", "session_id"),
-    # For the jobs that look at all owners: short, whatever is kept.
+    # For background tasks over all owners; small, however many rows there are.
     Index("chat_attachments_deleted", "deleted_at", postgresql_where=text("state = 'deleted'")),
     Index(
         "chat_attachments_unsent",

@@ -1,4 +1,4 @@
-"""Run PostgreSQL's programs as somebody other than root, because as root they refuse to run."""
+"""Runs PostgreSQL's programs as another user than root, because they refuse to run as root."""
 
 import os
 import pwd
@@ -11,14 +11,14 @@ from typing import IO, Any
 
 @dataclass(frozen=True)
 class Unprivileged:
-    """The account to run as; None is whoever we are."""
+    """The account to run as; None for the current user."""
 
     account: pwd.struct_passwd | None = None
     prefix: tuple[str, ...] = ()
-    """A command that drops root but keeps the right to walk into directories of root's, if that is needed."""
+    """A command that drops root but, if needed, keeps the right to enter directories of root."""
 
     def own(self, path: Path) -> None:
-        # Only what is ours; the parents are never touched.
+        # Only files of this server; parent directories are never changed.
         if self.account is not None:
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
 
@@ -43,11 +43,11 @@ class Unprivileged:
         )
 
     def reaches(self, directory: Path) -> bool:
-        # By walking there: access(2) looks at the account alone and not at what the prefix allows.
+        # By entering it: access(2) checks the account and not the capabilities of the prefix.
         return self.run(["sh", "-c", 'cd -- "$1"', "sh", str(directory)], check=False).returncode == 0
 
     def _how(self) -> dict[str, Any]:
-        # PG* variables of the caller's would change what the programs do.
+        # PG* variables of the caller would change the behaviour of the programs.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         how: dict[str, Any] = {"cwd": "/", "env": environment}
         if self.account is not None and not self.prefix:
@@ -56,7 +56,7 @@ class Unprivileged:
 
 
 def unprivileged_user(directory: Path) -> Unprivileged:
-    """Whom to run as: ourselves, or if we are root, ``postgres`` or ``nobody``.
+    """The account to run as: the current user or, if that is root, ``postgres`` or ``nobody``.
 
     Raises PermissionError, with the cure, if there is no such account or it cannot walk to the directory.
     """
@@ -68,7 +68,7 @@ def unprivileged_user(directory: Path) -> Unprivileged:
     plain = Unprivileged(account)
     if plain.reaches(directory):
         return plain
-    # A checkout under /root, say. The account gets the one capability that lets it through.
+    # For example a checkout under /root. The account gets the one capability that allows it.
     setpriv = shutil.which("setpriv")
     for capability in ("+dac_read_search", "+dac_override") if setpriv else ():
         ids = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")

@@ -1,8 +1,8 @@
-"""Users: listed and disabled by an operator. Like maintenance, this looks at all owners."""
+"""Statements of operators, who list and disable users of all owners."""
 
 from chatkit_postgres.db.statement import Statement
 
-# Through the partial index over disabled users, however many others there are.
+# Uses the partial index over disabled users.
 LIST_DISABLED_USERS = Statement(
     "list_disabled_users",
     """
@@ -10,7 +10,7 @@ SELECT user_id FROM chat_users WHERE disabled_at IS NOT NULL
 """,
 )
 
-# Somebody who has no thread yet can be disabled too.
+# A user without a thread can be disabled, too.
 DISABLE_USER = Statement(
     "disable_user",
     """

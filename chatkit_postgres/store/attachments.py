@@ -24,21 +24,21 @@ NO_FILE = "This file does not exist."
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An attachment and what is known of its bytes."""
+    """An attachment and the metadata of its bytes."""
 
     attachment: Attachment
     state: Literal["pending", "ready"]
     session_id: UUID | None
-    """Of the thread it was sent in."""
+    """Of the thread that it was sent in; None before that."""
     storage_key: str | None
-    """Where its objects are; None for one that was saved without bytes."""
+    """Prefix of its objects in the storage; None for an attachment that was saved without bytes."""
     declared_bytes: int | None
     stored_bytes: int | None
     content_type: str | None
-    """By content, once it is ready."""
+    """Detected from the content, once it is ready."""
     sha256: str | None
     is_late: bool
-    """Whether the time for its upload is over."""
+    """Whether the time limit of its upload has passed."""
 
 
 class AttachmentRepository:
@@ -48,7 +48,7 @@ class AttachmentRepository:
     async def save(self, attachment: Attachment, caller: Caller) -> None:
         """Insert or replace. Raises NotFound if it was deleted: a deleted id stays deleted.
 
-        Nothing inside a turn: there the statement that saves the message gives its attachments to the thread.
+        Does nothing inside a turn: there the statement that saves the message assigns its attachments to the thread.
         """
         if session_of(caller) is not None:
             return
@@ -92,7 +92,7 @@ class AttachmentRepository:
         upload_seconds: float,
         max_unsent: int,
     ) -> None:
-        """A row for bytes that are still to come. Raises TooManyAttachments."""
+        """Insert a row before the upload. Raises TooManyAttachments."""
         created = await self._database.run(
             owner_of(caller),
             sql.CREATE_ATTACHMENT,
@@ -108,7 +108,7 @@ class AttachmentRepository:
             raise TooManyAttachments
 
     async def finish_upload(self, attachment: Attachment, caller: Caller, *, stored_bytes: int, sha256: str) -> None:
-        """Its bytes are stored. Raises NotFound if it was deleted meanwhile, or has other bytes already."""
+        """Record that the bytes are stored. Raises NotFound if it is deleted, or has other bytes already."""
         finished = await self._database.run(
             owner_of(caller),
             sql.FINISH_UPLOAD,
@@ -122,8 +122,8 @@ class AttachmentRepository:
             raise NotFound(NO_FILE)
 
     async def delete(self, attachment_id: str, caller: Caller) -> None:
-        """Mark it deleted, if it is there. Raises ThreadLocked or ThreadClosed if it was sent in a thread that takes no
-        changes."""
+        """Mark it as deleted; nothing if it is absent. Raises ThreadLocked or ThreadClosed for an attachment of such a
+        thread."""
         deleted = await self._database.run(
             owner_of(caller), sql.DELETE_ATTACHMENT, attachment_id=rows.storable(attachment_id)
         )

@@ -17,7 +17,7 @@ logger = get_logger(__name__)
 
 
 class DetachedWrites(Generic[T]):
-    """``T`` says what is written."""
+    """``T`` describes a write."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()

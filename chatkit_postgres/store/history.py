@@ -52,7 +52,7 @@ class NewestItems:
 
 
 def _without_refused(newest_first: Sequence[Row], thread_id: str) -> list[ThreadItem]:
-    """Oldest first, without the answers to messages that were refused, which would stand without their question."""
+    """Oldest first, without refused messages and their answers."""
     items: list[ThreadItem] = []
     is_of_refused = False
     for row in reversed(newest_first):
@@ -78,7 +78,7 @@ class HistoryRepository:
             owner_of(caller),
             LOAD_NEWEST_ITEMS,
             session=session_uuid(thread_id),
-            # One more, to see whether there are more.
+            # One more, to know whether there are older items.
             page=limits.items + 1,
             max_bytes=limits.bytes,
             max_current=MAX_CURRENT_ITEMS,

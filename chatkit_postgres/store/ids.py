@@ -31,7 +31,7 @@ _KINDS: dict[str, StoreItemType] = {
 
 
 def kind_of(item: ThreadItem) -> StoreItemType:
-    """Which of the kinds of ids an item has."""
+    """The kind of id that an item has."""
     return _KINDS.get(item.type, "message")
 
 
@@ -39,14 +39,14 @@ def new_id(kind: StoreItemType) -> str:
     return f"{_PREFIXES[kind]}_{secrets.token_hex(16)}"
 
 
-# Several statements of a turn ask for it.
+# Several statements of a turn need it.
 @lru_cache(maxsize=4096)
 def session_uuid(thread_id: str) -> UUID:
     return uuid5(NAMESPACE_DNS, f"chatkit-{thread_id}")
 
 
 def owner_uuid(user_id: str) -> UUID:
-    """The name of a user's list of threads."""
+    """Identifies a user's list of threads in cursors."""
     return uuid5(NAMESPACE_DNS, f"chatkit-owner-{user_id}")
 
 

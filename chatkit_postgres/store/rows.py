@@ -1,4 +1,4 @@
-"""Thread items as rows, and back: what is loaded equals what was saved, whatever the item's type."""
+"""Converts thread items, attachments and threads to rows and back, without loss."""
 
 import hashlib
 import json
@@ -143,22 +143,22 @@ def storable(text: str) -> str:
 
 
 def storable_json(text: str) -> str:
-    """Nor can its jsonb. In JSON text a NUL is always the six characters of its escape."""
+    """PostgreSQL's jsonb cannot hold NUL either. In JSON text a NUL is always written as its escape."""
     if "\\u0000" not in text:
         return text
-    # An escaped backslash before u0000 is not an escape of NUL, so pairs of backslashes are stepped over.
+    # An escaped backslash before u0000 is no escape of NUL, so pairs of backslashes are skipped.
     pieces = text.split("\\\\")
     return "\\\\".join(piece.replace("\\u0000", "\ufffd") for piece in pieces)
 
 
 def _dump(item: ThreadItem) -> str:
-    # The SDK's widgets leave out every null when they are serialised, also inside an action's payload and where
-    # a field may be null but not absent; such a widget would come back as something else.
+    # The SDK's widgets omit every null when they are serialised, also in an action's payload and in fields that may be
+    # null but not absent; such a widget would not be loaded as it was saved.
     return dump_json(_fields(item)) if isinstance(item, WidgetItem) else item.model_dump_json()
 
 
 def _fields(value: Any) -> Any:
-    """Models as the dicts they were validated from, whatever their own serialisers would leave out."""
+    """Models as the dicts that they were validated from, without the omissions of their own serialisers."""
     if isinstance(value, BaseModel):
         return {name: _fields(field) for name, field in value}
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Stand-ins for what cannot be read of a row: the type of a newer version, or a broken value.
+"""Stand-ins for rows that cannot be read: a type of a newer version, or a broken value.
 
-It costs that item, not the page it is on. The row stays as it is, for a version that can read it.
+Only that item is lost, not its page. The row is never changed, for a version that can read it.
 """
 
 import json
@@ -42,30 +42,30 @@ class UnreadableContext(HiddenContextItem):
     pass
 
 
-# A union in it is defined behind the class.
+# Its annotations refer to a union that the SDK defines after the class.
 UnreadableQuestion.model_rebuild(_types_namespace=vars(types))
 STAND_INS = (UnreadableAnswer, UnreadableQuestion, UnreadableContext)
-"""What is never written: the row keeps what it has."""
+"""Items of these types are never written."""
 
 logger = get_logger(__name__)
 _logged: set[tuple[str, str]] = set()
 
 
 def item_for(text: str, item_id: str, thread_id: str) -> ThreadItem:
-    """Hidden if the item was; otherwise a message with those of its words that are found."""
+    """Hidden if the item was; otherwise a message with the text that is found in it."""
     document = _object(text)
     kind = document.get("type")
     _log("item", item_id, kind=kind if isinstance(kind, str) else None)
     common: dict[str, Any] = {"id": item_id, "thread_id": thread_id, "created_at": _time(document.get("created_at"))}
-    words = _words(document.get("content")) or SENTENCE
+    text_found = _text_in(document.get("content")) or SENTENCE
     match kind:
         case "hidden_context_item" | "sdk_hidden_context":
             return UnreadableContext(content=document.get("content"), **common)
         case "user_message":
-            content = UserMessageTextContent(text=words)
+            content = UserMessageTextContent(text=text_found)
             return UnreadableQuestion(content=[content], attachments=[], inference_options=InferenceOptions(), **common)
         case _:
-            return UnreadableAnswer(content=[AssistantMessageContent(text=words)], **common)
+            return UnreadableAnswer(content=[AssistantMessageContent(text=text_found)], **common)
 
 
 def attachment_for(attachment_id: str) -> Attachment:
@@ -74,7 +74,7 @@ def attachment_for(attachment_id: str) -> Attachment:
 
 
 def status_for(thread_id: str) -> ThreadStatus:
-    """Locked: statements change a thread only where its status is one that they know."""
+    """Locked, because statements change a thread only if they know its status."""
     _log("thread", thread_id)
     return LockedStatus(reason=LOCKED)
 
@@ -100,7 +100,7 @@ def _time(value: Any) -> datetime:
         return datetime.now()  # noqa: DTZ005 - as the SDK's own
 
 
-def _words(content: Any) -> str:
+def _text_in(content: Any) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -108,7 +108,7 @@ def _words(content: Any) -> str:
 
 
 def _log(what: str, row_id: str, **more: str | None) -> None:
-    """Once for each row, however often it is read."""
+    """Once for each row."""
     if (what, row_id) not in _logged and len(_logged) < MAX_LOGGED:
         _logged.add((what, row_id))
         logger.warning("row_unreadable", what=what, id=row_id, **more)

@@ -1,1 +1,1 @@
-"""Builds each part from the settings, and joins them. A module imports no more than it needs: commands start fast."""
+"""Builds the parts of a server from its settings, and joins them."""

@@ -41,7 +41,7 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        # A redirect would name whatever the Host header says.
+        # A redirect would contain the Host header of the request.
         redirect_slashes=False,
     )
     install_error_handlers(app)
@@ -50,7 +50,7 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
         _add_playground(app, parts)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(UnhandledErrorMiddleware)
-    # Outside of everything that answers, so that a browser can read errors too.
+    # Outside of all middleware that responds, so that a browser can read errors, too.
     app.add_middleware(
         CorsMiddleware,
         origins=settings.cors_origins,
@@ -92,7 +92,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     app.include_router(attachments_router(files, parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
     if not parts.deployment.is_hosted:
-        # Where the application's own routes are, they would be the public's.
+        # Mounted in another application, the metrics would be public.
         app.include_router(metrics_router(parts.metrics))
 
 

@@ -1,4 +1,4 @@
-"""Starts what runs beside the requests, and ends it: background tasks, the assistant, running turns, connections."""
+"""Starts and stops the background tasks and the assistant; at the end, also running turns and connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
 
 
 def _sentence_of(error: Exception) -> str:
-    """What the database or the operating system says of a connection: it quotes names of users and databases only."""
+    """The message of the database or the operating system, which quotes names of users and databases only."""
     cause = error.__cause__ if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None else error
     lines = str(getattr(cause, "cause", cause)).splitlines()
     return lines[0] if lines else type(cause).__name__

@@ -1,4 +1,4 @@
-"""All parts of one server, joined."""
+"""Builds the parts of one server and joins them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -41,16 +41,16 @@ class Parts:
     server: ChatServer
     runner: TurnRunner
     keys: Keys | None
-    """None where the application authenticates its users itself."""
+    """None if another application authenticates the users."""
     disabled: DisabledUsers
     rate_limit: RateLimit
     authenticate: Authentication
     public_url: PublicUrl
     metrics: Metrics
     unknown_settings: Sequence[str] = ()
-    """Sentences about names that look like settings, for the log."""
+    """Sentences about unknown settings, for the log."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while the lifespan runs, which begins and ends what answers and files need."""
+    """Set while the lifespan runs: without it, turns and files have no background tasks."""
 
 
 def build_parts(
@@ -108,10 +108,11 @@ def build_parts(
 def _identification(
     deployment: Deployment, identify: IdentifyUser | None, reached_at: PublicUrl
 ) -> tuple[Keys | None, IdentifyUser]:
-    """By tokens, with their keys; or as the application says."""
+    """The keys of tokens, and the function that identifies the user of a request: by its token, or as the application
+    decides."""
     settings = deployment.settings
     are_named = "cors_origins" in settings.model_fields_set
-    # The default origins, of development servers, are trusted with a token, which a page must have; not with a cookie.
+    # The default origins, of development servers, may send a token, which a page must own, but no cookie.
     origins = frozenset(settings.cors_origins if identify is None or are_named else ())
     if identify is not None:
         return None, user_of_application(identify, origins, reached_at)

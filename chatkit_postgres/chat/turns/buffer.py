@@ -1,8 +1,7 @@
-"""The events of a turn so far, and the readers that follow them.
+"""EventBuffer: the encoded events of a turn, for any number of readers.
 
-Any number of readers read from the beginning, each at its own pace; none of them slows the turn. Text that a reader
-has not taken yet is merged, so a slow reader gets fewer and longer deltas, and the buffer never grows beyond the
-answer itself.
+Each reader starts at the beginning and reads at its own pace; none of them slows the turn. Text that a reader has not
+received yet is merged, so a slow reader receives fewer and longer deltas, and the buffer never grows beyond the answer.
 """
 
 import asyncio
@@ -17,26 +16,26 @@ TEXT_PLACEHOLDER = "\ue000"
 """A private-use character that marks where the delta's text goes in a pre-encoded frame."""
 
 Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
-"""Encodes an event for the user who reads it."""
+"""Encodes an event for a user: signed URLs are the user's own."""
 
 
 class _TextRun:
     """Adjacent deltas of one part of one message."""
 
-    __slots__ = ("_head", "_tail", "content_index", "item_id", "pieces")
+    __slots__ = ("_head", "_tail", "content_index", "deltas", "item_id")
 
     def __init__(self, item_id: str, content_index: int, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
         self.item_id = item_id
         self.content_index = content_index
-        self.pieces: list[str] = []
-        # Of these frames only the text differs, so the others are made of the first one.
+        self.deltas: list[str] = []
+        # Only the text differs between these frames, so one frame is encoded and used as a template.
         update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=TEXT_PLACEHOLDER)
         frame = encode(ThreadItemUpdatedEvent(item_id=item_id, update=update))
         self._head, _, self._tail = frame.partition(to_json(TEXT_PLACEHOLDER))
 
-    def frame(self, piece: int) -> bytes:
-        """All of the text from a piece on, as one delta."""
-        return self._head + to_json("".join(self.pieces[piece:])) + self._tail
+    def frame(self, delta: int) -> bytes:
+        """The text from a delta on, as one delta."""
+        return self._head + to_json("".join(self.deltas[delta:])) + self._tail
 
 
 class EventBuffer:
@@ -55,7 +54,7 @@ class EventBuffer:
                 if not isinstance(last, _TextRun) or (last.item_id, last.content_index) != (item_id, index):
                     last = _TextRun(item_id, index, self._encode)
                     self._entries.append(last)
-                last.pieces.append(delta)
+                last.deltas.append(delta)
             case _:
                 self._entries.append(self._encode(event))
         self._wake()
@@ -76,24 +75,24 @@ class EventBuffer:
     def leave(self, reader: "Reader") -> None:
         self._readers.discard(reader)
 
-    def frames(self, entry: int, piece: int) -> tuple[bytes, int, int]:
-        """Everything after a place in the buffer, and the place after it."""
+    def frames(self, entry: int, delta: int) -> tuple[bytes, int, int]:
+        """The frames from a place in the buffer on, and the next place."""
         frames = []
         while entry < len(self._entries):
             found = self._entries[entry]
             if isinstance(found, bytes):
                 frames.append(found)
-            elif piece < len(found.pieces):
-                frames.append(found.frame(piece))
+            elif delta < len(found.deltas):
+                frames.append(found.frame(delta))
             if entry == len(self._entries) - 1 and isinstance(found, _TextRun):
-                # More may be added to it.
-                return b"".join(frames), entry, len(found.pieces)
-            entry, piece = entry + 1, 0
+                # The next delta may extend this run.
+                return b"".join(frames), entry, len(found.deltas)
+            entry, delta = entry + 1, 0
         return b"".join(frames), entry, 0
 
     def _wake(self) -> None:
         for reader in self._readers:
-            reader.news.set()
+            reader.has_news.set()
 
 
 class Reader:
@@ -102,21 +101,21 @@ class Reader:
     def __init__(self, buffer: EventBuffer) -> None:
         self._buffer = buffer
         self._entry = 0
-        self._piece = 0
-        self.news = asyncio.Event()
+        self._delta = 0
+        self.has_news = asyncio.Event()
 
     async def read(self, seconds: float) -> bytes | None:
-        """All that waits to be sent; None after so many seconds of silence; empty at the end, when the turn is over
-        and its end is saved."""
+        """All frames that were not read yet; None after ``seconds`` without one; empty at the end, when the turn's end
+        is saved."""
         while True:
-            self.news.clear()
+            self.has_news.clear()
             ended = self._buffer.ended
-            frames, self._entry, self._piece = self._buffer.frames(self._entry, self._piece)
+            frames, self._entry, self._delta = self._buffer.frames(self._entry, self._delta)
             if frames or ended:
                 return frames
             try:
-                # Not wait_for, which makes a task.
+                # wait_for would create a task.
                 async with asyncio.timeout(seconds):
-                    await self.news.wait()
+                    await self.has_news.wait()
             except TimeoutError:
                 return None

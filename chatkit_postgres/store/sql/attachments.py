@@ -2,7 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 
-# What the SDK's own flow saves; it says nothing about bytes.
+# For the SDK's own flow, which knows nothing of bytes.
 SAVE_ATTACHMENT = Statement(
     "save_attachment",
     """
@@ -18,7 +18,7 @@ RETURNING attachment_id
     attachment="text",
 )
 
-# Before there are any bytes. No row: the owner has too many that were not sent.
+# Before the upload. No row: the owner has too many attachments that were not sent.
 CREATE_ATTACHMENT = Statement(
     "create_attachment",
     """
@@ -42,7 +42,7 @@ RETURNING attachment_id
     max_unsent="bigint",
 )
 
-# The bytes are in the storage, under a name that is their digest: two uploads at once cannot mix.
+# After the upload. The storage key is the digest of the bytes, so concurrent uploads cannot mix.
 FINISH_UPLOAD = Statement(
     "finish_upload",
     """
@@ -71,7 +71,7 @@ SELECT attachment_id, attachment::text AS attachment, state, session_id, storage
     attachments="text[]",
 )
 
-# Not out of a thread that takes no changes.
+# Only in an active thread.
 DELETE_ATTACHMENT = Statement(
     "delete_attachment",
     """
@@ -86,8 +86,8 @@ RETURNING a.attachment_id
 
 
 def sent(message: str) -> str:
-    """The attachments of a message, locked: each of them ready, and not sent before but by this very turn, with this
-    very message."""
+    """The attachments of a message, locked. Each must be ready, and not yet sent except by this turn with this
+    message."""
     return f"""sent AS (
   SELECT a.attachment_id FROM chat_attachments a
    WHERE a.user_id = :owner AND a.attachment_id = ANY(:attachments) AND a.state = 'ready'
@@ -101,13 +101,13 @@ def sent(message: str) -> str:
 
 
 SENT: dict[str, ParameterType] = {"attachments": "text[]", "thread_id": "text"}
-"""The parameters of ``sent`` and ``bound``, without those that every statement has that uses them."""
+"""The parameters of ``sent`` and ``bound`` that no other part of their statements has."""
 
 ALL_SENT = "(SELECT count(*) FROM sent) = cardinality(:attachments)"
 
 
 def bound(source: str, message: str) -> str:
-    """They belong to the thread from now on, if there is a row in ``source``."""
+    """Assigns the attachments to the thread if ``source`` has a row."""
     return f"""bound AS (
   UPDATE chat_attachments a
      SET session_id = :session, message_id = {message},
@@ -118,7 +118,7 @@ def bound(source: str, message: str) -> str:
 
 
 def dropped(source: str) -> str:
-    """With a message go its files."""
+    """Deletes the attachments of deleted messages."""
     return f"""dropped AS (
   UPDATE chat_attachments a SET state = 'deleted', deleted_at = now()
     FROM {source}

@@ -1,13 +1,13 @@
-"""What a model may see of a thread: the newest items that fit, without what was refused."""
+"""Selects the part of a thread that a model may see: the newest items that fit, without refused messages."""
 
 from chatkit_postgres.db import Statement
 from chatkit_postgres.store.sql.items import VIEW, VISIBLE
 
-# A message that was refused must not reach a model again, with or without its pictures, until a retry of it passed.
-# A guardrail's verdict was on the messages before it as well that no turn had answered, a provider's on the newest
-# alone (see assistant/refusals.py). An action may have been answered without a verdict. The turns are read once, and
-# only in a thread in which something was refused.
-# The same as in the index chat_turns_refused.
+# Hides messages that were refused, with or without their images: (1) messages whose last turn was refused by a
+# guardrail or a provider; (2) messages whose turn ended without a verdict, if the next verdict, which also covered
+# them, was a refusal by a guardrail. A provider's refusal covers the newest message only (see assistant/refusals.py). A
+# retry that passed, or the current one, makes a message visible again. An action has no verdict. The turns are read
+# once, and only in a thread with a refusal. The codes are those of the index chat_turns_refused.
 _REFUSALS = "('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
 _VERDICTS = f"""turns AS MATERIALIZED (
   SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_tripped,
@@ -46,13 +46,13 @@ def _is_refused(refused_at: str, refused_turns: str) -> str:
 _REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
 _SEEN = f"""{VISIBLE}
            AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
-# A message that was refused is a row without an item, so that its answers can be left out too.
+# A refused message is a row without an item, so that its answers can be left out, too.
 _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
          item_type = 'user_message' AND {_REFUSED} AS is_refused,
          item_type = 'user_message'
            AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
          AS without_images,
-         -- The middle of a long output of a tool is left out.
+         -- A long output of a tool is cut in its middle.
          CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
               WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :max_output
               THEN jsonb_set(item, '{{output}}', to_jsonb(
@@ -61,9 +61,9 @@ _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
                      || right(item ->> 'output', :max_output / 2)))
               ELSE item END::text AS item"""
 
-# From the newest backwards, until the bytes are used up: however long the thread and its messages are, the same rows
-# and bytes of them are read. The user's newest message, and what answers it, are there whatever they weigh. A widget
-# that says what it shows, and a picture, are a line to the model.
+# From the newest backwards until the byte limit, so that the rows and bytes read do not grow with the thread. The
+# user's newest message and its answer are always included. An image, and a widget with a text of its own, count as one
+# line.
 LOAD_NEWEST_ITEMS = Statement(
     "load_newest_items",
     f"""

@@ -4,7 +4,7 @@ from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
 from chatkit_postgres.store.sql.turns import CLAIM
 
-# What a turn may see: no other turn's drafts, and, while it retries, not the answer that it replaces.
+# Hides from a turn the drafts of other turns and, during a retry, the answer that it replaces.
 VISIBLE = """(NOT is_draft OR turn_id = :turn)
        AND (position <= COALESCE(:retry_from, 9223372036854775807) OR turn_id = :turn)"""
 
@@ -16,7 +16,7 @@ _HIDDEN = "('hidden_context_item', 'sdk_hidden_context')"
 
 
 def _list_items(name: str, order: str, comparison: str, start: str) -> Statement:
-    """After a place in the order, or after the item ``after``, whose position is ``found`` then."""
+    """Starts after ``after_position``, or after the item ``after``. ``found`` is that position."""
     return Statement(
         name,
         f"""
@@ -60,7 +60,7 @@ SELECT item_id, item::text AS item
     **VIEW,
 )
 
-# A settled item has its answer, and nothing changes it any more.
+# A settled item has its answer and is never changed again.
 _SETTLED = """(m.item_type IN ('client_tool_call', 'structured_input')
                AND m.item ->> 'status' IN ('completed', 'answered', 'skipped'))"""
 
@@ -74,8 +74,8 @@ _MAY_REPLACE = f"""CASE
 
 
 def _append(name: str, extra: str = "", *, sends: bool = False, **more: ParameterType) -> Statement:
-    """Take a position, write the item, and say what happened; with ``sends``, its attachments become the thread's, or
-    nothing happens.
+    """Take a position, write the item, and return the outcome. With ``sends``, its attachments are assigned to the
+    thread; if one cannot be, nothing is written.
 
     Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
     write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
@@ -142,10 +142,10 @@ SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS acce
 
 APPEND_ITEM = _append("append_item")
 APPEND_ITEM_WITH_ATTACHMENTS = _append("append_item_with_attachments", sends=True)
-# The same, under a name of its own: how often it runs depends on how long answers take.
+# The same SQL under its own name, so that statistics tell checkpoints and finished items apart.
 CHECKPOINT_ITEM = _append("checkpoint_item")
 
-# The first final item of a retry: in the same transaction the old answer goes and the drafts come out.
+# The first final item of a retry: in one transaction the old answer is deleted and the drafts become visible.
 APPEND_ITEM_OF_RETRY = _append(
     "append_item_of_retry",
     f""", replaced AS (
@@ -163,7 +163,7 @@ APPEND_ITEM_OF_RETRY = _append(
     open_position="bigint",
 )
 
-# What an output guardrail has let through; and of a retry, in place of the old answer.
+# Makes the drafts that an output guardrail accepted visible; in a retry, in place of the old answer.
 PUBLISH_ANSWER = Statement(
     "publish_answer",
     f"""
@@ -190,7 +190,7 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
     open_position="bigint",
 )
 
-# Outside of a turn: an item that is there, and finished, in a thread that takes changes.
+# Outside of a turn: only a finished item of an active thread.
 CHANGE_ITEM = Statement(
     "change_item",
     """
@@ -208,7 +208,7 @@ RETURNING m.message_id
     item_type="text",
 )
 
-# The call that a turn ended with, whatever else stands behind it; a newer message of the user makes it void.
+# The newest call after the user's last message, which makes earlier calls void.
 FIND_LAST_CALL = Statement(
     "find_last_call",
     """
@@ -254,7 +254,7 @@ WITH found AS (
   SELECT message_id FROM chat_messages
    WHERE user_id = :owner AND session_id = :session AND message_id = ANY(:messages)
      AND NOT is_draft AND item_type NOT IN {_HIDDEN}
-   -- So that none of them is deleted before the insert refers to it.
+   -- None of them may be deleted before the insert refers to it.
      FOR KEY SHARE
 ), saved AS (
   INSERT INTO chat_feedback (user_id, session_id, message_id, kind)

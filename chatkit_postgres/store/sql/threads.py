@@ -19,7 +19,7 @@ SELECT {_THREAD}
 
 
 def _insert_thread(name: str, *, sends: bool = False) -> Statement:
-    """A new thread, and with the first one its user; what a token says of them is kept up to date.
+    """Insert a thread and, with the first one, its user; claims of an existing user are updated.
 
     With a turn that creates threads, this is the write that opens it. On conflict: the same request repeated after a
     lost connection, or a caller that keeps no base to compare with. No row: an attachment cannot be sent.
@@ -68,8 +68,8 @@ RETURNING {_THREAD}
 INSERT_THREAD = _insert_thread("insert_thread")
 INSERT_THREAD_WITH_ATTACHMENTS = _insert_thread("insert_thread_with_attachments", sends=True)
 
-# Only the fields this request changed. Guarded (inside a turn): and only where the row still says what the
-# request started from, so a rename or a lock made meanwhile wins over the stream.
+# Writes only the columns that this request changed. Guarded (inside a turn): only if the row still has the value that
+# the request started from, so that a concurrent rename or lock wins over the stream.
 UPDATE_THREAD = Statement(
     "update_thread",
     f"""
@@ -114,7 +114,7 @@ SELECT written.*, written.thread_id IS NOT NULL AS accepted
     turn="uuid",
 )
 
-# What is sent into it meanwhile is waited for, and then seen by the statement that deletes it.
+# Waits for concurrent writes to the thread, so that the deletion includes them.
 LOCK_THREAD = Statement(
     "lock_thread",
     """
@@ -138,7 +138,8 @@ RETURNING thread_id
 
 
 def _list_threads(name: str, order: str, comparison: str, start: str) -> Statement:
-    """After a time of creation and a session's id, or after the thread ``after``, whose time is ``found`` then."""
+    """Starts after ``after_time`` and the session id ``after``, or after the thread ``after``. ``found`` is that
+    time."""
     return Statement(
         name,
         f"""

@@ -5,7 +5,7 @@ from chatkit_postgres.db.statement import ParameterType, Statement
 CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
 """The parameters that a statement which opens a turn writes into the ledger."""
 
-# The fence first; the retried message is read afterwards, with a snapshot that is newer than the lock.
+# Before the retried message is read, so that the snapshot of that read is newer than the lock.
 TAKE_FENCE = Statement(
     "take_fence",
     """
@@ -49,8 +49,8 @@ SELECT position, item_id, item::text AS item
     message="uuid",
 )
 
-# An answer to an item that waits for one: the item first, and only if it still waits, the fence. It also still
-# waits if the same answer was accepted by a turn that came to nothing.
+# The answer to a waiting item: takes the fence only if the item still waits. An item also counts as waiting if the same
+# answer was accepted by a turn that failed.
 SETTLE_ITEM = Statement(
     "settle_item",
     """
@@ -92,8 +92,8 @@ SELECT s.current_turn_id AS fence_before,
     **CLAIM,
 )
 
-# Fenced like every write. No row: the thread is gone; `holds` false: another turn has it, or this one was closed, as
-# its `state` tells.
+# Fenced like every write. No row: the thread is deleted. `holds` is false if another turn has the fence, or if this
+# turn was closed, which its `state` shows.
 HEARTBEAT = Statement(
     "heartbeat",
     """
@@ -113,10 +113,10 @@ SELECT EXISTS (SELECT 1 FROM beat) AS holds, t.state
     turn="uuid",
 )
 
-# Once for each turn: what follows depends on having ended it. This is the one write a superseded turn may still
-# make, and with it its unfinished messages are kept where a checkpoint saved them. New rows are made only while the
-# fence is still held: a retry may have replaced what this turn wrote, and it must not come back behind the new answer.
-# Drafts that were never published go.
+# Once for each turn: every further step depends on having ended it. It is the only write that a superseded turn may
+# still make: it updates unfinished messages that a checkpoint has saved. New rows need the fence, because a retry may
+# have deleted the rows of this turn, and they must not reappear after the new answer. Drafts that were never published
+# are deleted.
 FINISH_TURN = Statement(
     "finish_turn",
     """
@@ -166,7 +166,7 @@ SELECT turn_id FROM ended
     sender_name="text",
 )
 
-# A turn whose process died or stalled: closed by whoever looks next, and that takes the fence from it.
+# A turn whose process died or stalled: any process may close it and release its fence.
 CLOSE_STALE_TURNS = Statement(
     "close_stale_turns",
     """
@@ -214,7 +214,7 @@ SELECT item_id, item::text AS item
 
 
 def _sum(name: str) -> str:
-    """Of a count of tokens; what is none counts nothing."""
+    """The sum of a token count; a value that is not a number counts as zero."""
     count = f"usage ->> '{name}'"
     return f"COALESCE(sum(CASE WHEN {count} ~ '^[0-9]{{1,15}}$' THEN ({count})::bigint END), 0)::bigint AS {name}"
 
