@@ -42,7 +42,8 @@ def reserved_database(settings: Settings) -> "Iterator[tuple[URL, Callable[[], N
     """The URL of the configured or the embedded database, and a function that starts the embedded one (for the
     configured one, it does nothing). The embedded database is stopped when the block ends."""
     from chatkit_postgres.db.address import normalised_url
-    from chatkit_postgres.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+    from chatkit_postgres.db.cluster import EmbeddedPostgresError
+    from chatkit_postgres.db.embedded import EmbeddedPostgres
 
     if settings.database_url is not None:
         yield normalised_url(settings.database_url.get_secret_value()), lambda: None

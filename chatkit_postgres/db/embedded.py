@@ -1,4 +1,4 @@
-"""A real PostgreSQL of our own in the data directory, for development and tests.
+"""EmbeddedPostgres: a PostgreSQL server in the data directory, for development and tests.
 
 The supervisor starts ``postgres`` itself and owns the directory through an advisory file lock, which the
 kernel releases however the owner dies. A server that outlived a killed owner is taken over, not fought.
@@ -9,8 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import tempfile
 import threading
@@ -21,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from chatkit_postgres.db.binaries import PostgresBinaries, copy_for_others, find_binaries
+from chatkit_postgres.db.cluster import PORT, EmbeddedPostgresError, Postmaster, create_cluster
 from chatkit_postgres.db.unprivileged import Unprivileged, unprivileged_user
 from chatkit_postgres.observability.logs import get_logger
 
@@ -28,14 +27,9 @@ START_SECONDS = 60
 STOP_SECONDS = 20
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS; the file name takes 15 of them.
 MAX_SOCKET_DIRECTORY = 85
-PORT = 5432
 PRIVATE_PREFIX = "chatkit-pg-"
 
 logger = get_logger(__name__)
-
-
-class EmbeddedPostgresError(Exception):
-    """The embedded server cannot be started. The message says why, and what to do."""
 
 
 class EmbeddedPostgres:
@@ -44,6 +38,7 @@ class EmbeddedPostgres:
     def __init__(self, directory: Path, *, binaries: Path | None = None) -> None:
         self.directory = directory.absolute()
         self.cluster = self.directory / "cluster"
+        self._postmaster = Postmaster(self.cluster)
         self.log = self.directory / "postgres.log"
         self._binaries_directory = binaries
         self._lock_file: int | None = None
@@ -87,8 +82,8 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(f"Cannot make {self.directory}: {error.strerror}.") from error
         self._take_lock()
         try:
-            running = self._running_pid() is not None
-            recorded = self._recorded_socket_directory() if running else None
+            running = self._postmaster.running_pid() is not None
+            recorded = self._postmaster.socket_directory() if running else None
             self._socket_directory = recorded or self._choose_socket_directory(self._server_user())
         except BaseException:
             self.stop()
@@ -97,8 +92,8 @@ class EmbeddedPostgres:
 
     def running_url(self) -> URL | None:
         """The URL of a server that another process runs in this directory, without taking it over."""
-        directory = self._recorded_socket_directory()
-        return _url(directory) if directory is not None and self._running_pid() is not None else None
+        directory = self._postmaster.socket_directory()
+        return _url(directory) if directory is not None and self._postmaster.running_pid() is not None else None
 
     def stop(self) -> None:
         """Stop the server with a fast shutdown and unlock the directory. Safe to call twice."""
@@ -108,7 +103,7 @@ class EmbeddedPostgres:
             self._watcher = None
         if self._process is not None:
             self._shut_down(self._process.pid)
-        elif self._socket_directory is not None and (pid := self._running_pid()) is not None:
+        elif self._socket_directory is not None and (pid := self._postmaster.running_pid()) is not None:
             self._shut_down(pid)
         self._process = None
         self._socket_directory = None
@@ -120,9 +115,9 @@ class EmbeddedPostgres:
             self._lock_file = None
 
     def _bring_up(self) -> None:
-        if (pid := self._running_pid()) is not None:
+        if (pid := self._postmaster.running_pid()) is not None:
             logger.info("embedded_postgres_taken_over", pid=pid)
-            self._socket_directory = self._recorded_socket_directory()
+            self._socket_directory = self._postmaster.socket_directory()
             if self._socket_directory and self._socket_directory.name.startswith(PRIVATE_PREFIX):
                 self._private_socket_directory = self._socket_directory
             return
@@ -139,7 +134,7 @@ class EmbeddedPostgres:
             except OSError as error:
                 raise EmbeddedPostgresError(f"Cannot copy PostgreSQL's programs: {error}.") from error
         if not self.cluster.exists():
-            self._make_cluster(binaries, user)
+            create_cluster(self.cluster, binaries, user)
         found = (self.cluster / "PG_VERSION").read_text().strip()
         if found != binaries.major:
             raise EmbeddedPostgresError(
@@ -173,29 +168,6 @@ class EmbeddedPostgres:
         os.pwrite(lock_file, f"{os.getpid()}\n".encode(), 0)
         self._lock_file = lock_file
 
-    def _make_cluster(self, binaries: PostgresBinaries, user: Unprivileged) -> None:
-        # Into a sibling first: a cluster that was interrupted half-way never gets the real name.
-        half_made = self.directory / "cluster.new"
-        if half_made.exists():
-            shutil.rmtree(half_made)
-        half_made.mkdir(mode=0o700)
-        user.own(half_made)
-        command = [
-            str(binaries.directory / "initdb"),
-            *("-D", str(half_made), "-U", "postgres", "-A", "trust", "-E", "UTF8"),
-            *("--locale=C", "--data-checksums", "--no-instructions"),
-        ]
-        done = user.run(command, check=False)
-        if b"could not look up effective user ID" in done.stderr:
-            raise EmbeddedPostgresError(
-                f"initdb needs a name for user id {os.geteuid()}, which has no entry in the passwd database. "
-                "Run as a user with a name, or set DATABASE_URL."
-            )
-        if done.returncode != 0:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
-            raise EmbeddedPostgresError(f"initdb failed: {reason[0]}")
-        half_made.rename(self.cluster)
-
     def _launch(self, binaries: PostgresBinaries, user: Unprivileged) -> None:
         self._socket_directory = self._choose_socket_directory(user)
         if not self.log.exists():
@@ -228,9 +200,7 @@ class EmbeddedPostgres:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 return False
-            lines = self._postmaster_lines()
-            # Line 8 is the state of the server (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
-            if len(lines) >= 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
+            if self._postmaster.is_ready(process.pid):
                 return True
             time.sleep(0.01)
         return False
@@ -252,24 +222,6 @@ class EmbeddedPostgres:
             user.own(self._private_socket_directory)
         return self._private_socket_directory
 
-    def _postmaster_lines(self) -> list[str]:
-        try:
-            return (self.cluster / "postmaster.pid").read_text().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def _recorded_socket_directory(self) -> Path | None:
-        lines = self._postmaster_lines()
-        return Path(lines[4]) if len(lines) >= 5 and lines[4] else None
-
-    def _running_pid(self) -> int | None:
-        """The pid of a server that answers on this cluster's socket. A recorded pid alone proves nothing."""
-        lines = self._postmaster_lines()
-        directory = self._recorded_socket_directory()
-        if directory is None or not re.fullmatch(r"\d+", lines[0]):
-            return None
-        return int(lines[0]) if _answers(directory / f".s.PGSQL.{PORT}") else None
-
     def _shut_down(self, pid: int) -> None:
         # SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one.
         for sign, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5.0)):
@@ -285,7 +237,7 @@ class EmbeddedPostgres:
             if self._process is not None:
                 if self._process.poll() is not None:
                     return True
-            elif str(pid) not in self._postmaster_lines()[:1]:
+            elif self._postmaster.recorded_pid() != str(pid):
                 return True
             time.sleep(0.02)
         return False
@@ -295,7 +247,7 @@ class EmbeddedPostgres:
         while not self._stopping.wait(0.25):
             # A server that was taken over is no child process; it is alive if it answers.
             child = self._process
-            alive = child.poll() is None if child is not None else self._running_pid() is not None
+            alive = child.poll() is None if child is not None else self._postmaster.running_pid() is not None
             if alive or self._stopping.is_set():
                 continue
             logger.error("embedded_postgres_died", log=str(self.log))
@@ -311,15 +263,3 @@ def _url(socket_directory: Path) -> URL:
     return URL.create(
         "postgresql+asyncpg", username="postgres", database="postgres", query={"host": str(socket_directory)}
     )
-
-
-def _answers(path: Path) -> bool:
-    """Whether a PostgreSQL server answers an SSLRequest on this socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(2)
-        try:
-            client.connect(str(path))
-            client.sendall(struct.pack("!ii", 8, 80877103))
-            return client.recv(1) in {b"N", b"S"}
-        except OSError:
-            return False

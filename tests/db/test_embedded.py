@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import URL, text
 
 from chatkit_postgres.db import Database
-from chatkit_postgres.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from chatkit_postgres.db.cluster import EmbeddedPostgresError
+from chatkit_postgres.db.embedded import EmbeddedPostgres
 from tests.support.processes import ROOT, clean_environment
 from tests.support.sql import sql_connection
 

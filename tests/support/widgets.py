@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.actions import action
-from chatkit_postgres.assistant.demo.scenes import Events, says
+from chatkit_postgres.assistant.demo.scene import Events, says
 from chatkit_postgres.context import RequestContext
 
 Context = AgentContext[RequestContext]

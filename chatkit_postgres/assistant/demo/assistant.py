@@ -22,7 +22,8 @@ from chatkit_postgres.assistant.actions import Outcome, action
 from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.demo import widgets
 from chatkit_postgres.assistant.demo.replies import prompts_for
-from chatkit_postgres.assistant.demo.scenes import SCENES, Context, says
+from chatkit_postgres.assistant.demo.scene import Context, says
+from chatkit_postgres.assistant.demo.scenes import SCENES
 from chatkit_postgres.context import RequestContext
 
 MAX_REQUEST = 40

@@ -1,21 +1,13 @@
 """One scene for each feature of ChatKit, so that a front end can be built and tested without a model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
-from datetime import datetime
-from typing import Any
+from collections.abc import AsyncGenerator
 
-from chatkit.agents import AgentContext
 from chatkit.errors import CustomStreamError
 from chatkit.server import stream_widget
-from chatkit.store import StoreItemType
 from chatkit.types import (
     Annotation,
     AssistantMessageContent,
-    AssistantMessageContentPartAdded,
-    AssistantMessageContentPartAnnotationAdded,
-    AssistantMessageContentPartDone,
-    AssistantMessageContentPartTextDelta,
     AssistantMessageItem,
     ClientEffectEvent,
     ClientToolCallItem,
@@ -41,8 +33,6 @@ from chatkit.types import (
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
     ThreadItemRemovedEvent,
-    ThreadItemUpdatedEvent,
-    ThreadStreamEvent,
     URLSource,
     WidgetComponentUpdated,
     Workflow,
@@ -54,52 +44,9 @@ from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
 from chatkit_postgres.assistant.demo import widgets
 from chatkit_postgres.assistant.demo.drawing import drawn
-from chatkit_postgres.context import RequestContext
+from chatkit_postgres.assistant.demo.scene import PAUSE_SECONDS, SCENES, Context, Events, new, says, scene, updated
 
-Context = AgentContext[RequestContext]
-Events = AsyncGenerator[ThreadStreamEvent, None]
-Scene = Callable[[Context], Events]
-
-PAUSE_SECONDS = 0.01
-
-SCENES: dict[str, tuple[str, Scene]] = {}
-"""Descriptions and scenes, by keyword."""
-
-
-def scene(keyword: str, shows: str) -> Callable[[Scene], Scene]:
-    def register(function: Scene) -> Scene:
-        SCENES[keyword] = (shows, function)
-        return function
-
-    return register
-
-
-def new(context: Context, kind: StoreItemType = "message") -> dict[str, Any]:
-    """The fields that every item requires."""
-    return {"id": context.generate_id(kind), "thread_id": context.thread.id, "created_at": datetime.now()}  # noqa: DTZ005 - as the SDK does
-
-
-async def says(
-    context: Context, text: str, annotations: Iterable[Annotation] = (), pause: float = PAUSE_SECONDS
-) -> Events:
-    """Stream a message word by word, with all events of a model's stream."""
-    item = AssistantMessageItem(content=[], **new(context))
-    empty, whole = AssistantMessageContent(text=""), AssistantMessageContent(text=text, annotations=[*annotations])
-    yield ThreadItemAddedEvent(item=item)
-    yield _updated(item, AssistantMessageContentPartAdded(content_index=0, content=empty))
-    for word in text.split(" "):
-        await asyncio.sleep(pause)
-        yield _updated(item, AssistantMessageContentPartTextDelta(content_index=0, delta=f"{word} "))
-    for number, note in enumerate(annotations):
-        yield _updated(
-            item, AssistantMessageContentPartAnnotationAdded(content_index=0, annotation_index=number, annotation=note)
-        )
-    yield _updated(item, AssistantMessageContentPartDone(content_index=0, content=whole))
-    yield ThreadItemDoneEvent(item=item.model_copy(update={"content": [whole]}))
-
-
-def _updated(item: Any, update: Any) -> ThreadItemUpdatedEvent:
-    return ThreadItemUpdatedEvent(item_id=item.id, update=update)
+__all__ = ["SCENES"]
 
 
 async def _stream_widget(context: Context, root: DynamicWidgetRoot, copy_text: str) -> Events:
@@ -186,7 +133,7 @@ async def draw(context: Context) -> Events:
     for progress in (0.3, 0.7):
         await asyncio.sleep(PAUSE_SECONDS)
         sketch = GeneratedImage(id=item.id, url=await _store_drawing(context, progress))
-        yield _updated(item, GeneratedImageUpdated(image=sketch, progress=progress))
+        yield updated(item, GeneratedImageUpdated(image=sketch, progress=progress))
     image = GeneratedImage(id=item.id, url=await _store_drawing(context, 1))
     yield ThreadItemDoneEvent(item=item.model_copy(update={"image": image}))
 
@@ -213,7 +160,7 @@ async def writing(context: Context) -> Events:
         if isinstance(event, ThreadItemDoneEvent):
             # The SDK's own comparison of states never sends a single component.
             badge = DynamicWidgetComponent.model_validate({"type": "Badge", "id": "state", "label": "done"})
-            yield _updated(event.item, WidgetComponentUpdated(component_id="state", component=badge))
+            yield updated(event.item, WidgetComponentUpdated(component_id="state", component=badge))
         yield event
 
 
@@ -252,10 +199,10 @@ async def workflow(context: Context) -> Events:
     for number, task in enumerate(tasks):
         loading = task.model_copy(update={"status_indicator": "loading"})
         yield ProgressUpdateEvent(text=f"Step {number + 1} of {len(tasks)}", icon="sparkle")
-        yield _updated(item, WorkflowTaskAdded(task_index=number, task=loading))
+        yield updated(item, WorkflowTaskAdded(task_index=number, task=loading))
         await asyncio.sleep(PAUSE_SECONDS)
         tasks[number] = task.model_copy(update={"status_indicator": "complete"})
-        yield _updated(item, WorkflowTaskUpdated(task_index=number, task=tasks[number]))
+        yield updated(item, WorkflowTaskUpdated(task_index=number, task=tasks[number]))
     done = Workflow(type="custom", tasks=tasks, summary=CustomSummary(title="All done"), expanded=False)
     yield ThreadItemDoneEvent(item=item.model_copy(update={"workflow": done}))
     async for event in says(context, "That took five steps."):
