@@ -68,7 +68,9 @@ class SingleConnections:
         try:
             yield connection
         except Exception as error:
-            raise _lost(connection, error) from error
+            if _is_lost(connection, error):
+                raise ConnectionLost(error) from error
+            raise
         finally:
             self.in_use -= 1
             await _close(connection)
@@ -102,10 +104,14 @@ class PooledConnections:
                 yield connection
                 connection.answered_at = time.monotonic()
             except Exception as error:
-                lost = _lost(connection, error)
-                await self._discard_if_broken(connection, error)
-                await pool.release(proxy)
-                raise lost from error
+                is_lost = _is_lost(connection, error)
+                try:
+                    await self._discard_if_broken(connection, error)
+                finally:
+                    await pool.release(proxy)
+                if is_lost:
+                    raise ConnectionLost(error) from error
+                raise
             except BaseException:
                 # Cancelled in the middle of a statement: with the connection its transaction ends.
                 self._close_in_background(connection)
@@ -200,10 +206,10 @@ def _opener(url: URL) -> Callable[[], Awaitable[TimedConnection]]:
     return opened
 
 
-def _lost(connection: TimedConnection, error: Exception) -> Exception:
-    """ConnectionLost if the connection broke under the statement, else the same error."""
-    is_lost = connection.is_closed() or isinstance(error, asyncpg.InternalClientError | ConnectionSilent)
-    return ConnectionLost(error) if is_lost and isinstance(error, DRIVER_ERRORS) else error
+def _is_lost(connection: TimedConnection, error: Exception) -> bool:
+    """Whether the connection broke under the statement."""
+    is_gone = connection.is_closed() or isinstance(error, asyncpg.InternalClientError | ConnectionSilent)
+    return is_gone and isinstance(error, DRIVER_ERRORS)
 
 
 async def _leave_as_it_is(_: Any) -> None:

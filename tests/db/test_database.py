@@ -181,6 +181,23 @@ async def test_idle_connections_that_are_lost_without_a_word_cost_one_retry(
     address.close()
 
 
+async def test_a_read_only_server_uses_up_no_connections(database_url: URL) -> None:
+    """As one that is being replaced; each refusal meets a connection that was just opened."""
+    database = Database(database_url, pool_size=1)
+    read_only = Statement(
+        "read_only", "SELECT set_config('default_transaction_read_only', :value, false), :owner", value="text"
+    )
+    write = Statement("write", "CREATE TABLE written (owner text DEFAULT :owner)")
+    for _ in range(3):
+        await database.run("alice", read_only, value="on")
+        with pytest.raises(DatabaseUnavailable):
+            await database.run("alice", write)
+        assert database.connections_in_use() == 0
+    async with asyncio.timeout(10):
+        assert (await database.run("alice", ONE))[0]["one"] == 1
+    await database.close()
+
+
 async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_lives(database: Database) -> None:
     statements = Statements(database)
     for _ in range(5):
