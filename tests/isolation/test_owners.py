@@ -48,7 +48,7 @@ async def matrix(settings: None, database_url: URL, store: DatabaseStore) -> Asy
 
     app = create_app(load_settings())
     # Without its lifespan, whose tasks ask the database for all owners.
-    app.state.parts.started.is_on = True
+    app.state.parts.started.set()
     transport = httpx2.ASGITransport(app)
     async with (
         httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client,
