@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 from sqlalchemy import URL
@@ -32,14 +32,7 @@ FRESH_SECONDS = 2
 """If a connection younger than this is read-only, the server itself is; connecting again would not help."""
 
 
-class Connections(Protocol):
-    in_use: int
-
-    def connection(self) -> AbstractAsyncContextManager[Any]:
-        """An asyncpg connection for a statement or a transaction."""
-        ...
-
-    async def close(self) -> None: ...
+T = TypeVar("T")
 
 
 class TimedConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
@@ -54,6 +47,17 @@ class TimedConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has n
         return self
 
 
+class Connections(Protocol):
+    in_use: int
+
+    # A function and not a context manager, which would cost a tenth of a statement's processor time.
+    async def use(self, work: Callable[[TimedConnection], Awaitable[T]]) -> T:
+        """Run a statement or a transaction on a connection."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class SingleConnections:
     """A new connection for each statement, so that one Database serves any number of event loops."""
 
@@ -61,12 +65,11 @@ class SingleConnections:
         self._open = _opener(url)
         self.in_use = 0
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[Any]:
+    async def use(self, work: Callable[[TimedConnection], Awaitable[T]]) -> T:
         connection = await self._open()
         self.in_use += 1
         try:
-            yield connection
+            return await work(connection)
         except Exception as error:
             if _is_lost(connection, error):
                 raise ConnectionLost(error) from error
@@ -92,8 +95,7 @@ class PooledConnections:
         self._closing: set[asyncio.Task[None]] = set()
         self.in_use = 0
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[Any]:
+    async def use(self, work: Callable[[TimedConnection], Awaitable[T]]) -> T:
         await self._wait_for_slot()
         self.in_use += 1
         try:
@@ -101,7 +103,7 @@ class PooledConnections:
             proxy, connection = await self._acquire(pool)
             try:
                 await self._ping_if_doubtful(connection)
-                yield connection
+                done = await work(connection)
                 connection.answered_at = time.monotonic()
             except Exception as error:
                 is_lost = _is_lost(connection, error)
@@ -117,6 +119,7 @@ class PooledConnections:
                 self._close_in_background(connection)
                 raise
             await pool.release(proxy)
+            return done
         finally:
             self.in_use -= 1
             self._slots.release()

@@ -87,26 +87,25 @@ class Database:
 
     async def run_once(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """As ``run_for_all_owners``, without retries. Raises the driver's own errors."""
-        async with self._connections.connection() as connection:
-            return await Transaction(connection).fetch(statement, statement.values(parameters))
+        values = statement.values(parameters)
+        return await self._connections.use(lambda connection: Transaction(connection).fetch(statement, values))
 
     async def run_transaction(self, name: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run several statements as one short transaction, all of it again after a transient failure."""
 
-        async def attempt() -> T:
-            async with self._connections.connection() as connection:
-                # Not asyncpg's transaction(), which trusts what it did last and not what the server reports.
-                await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-                try:
-                    done = await work(Transaction(connection))
-                except Exception:  # When it is cancelled, the connection is closed, and with it the transaction.
-                    with suppress(Exception):
-                        await connection.execute("ROLLBACK")
-                    raise
-                await connection.execute("COMMIT")
-                return done
+        async def transaction(connection: Any) -> T:
+            # Not asyncpg's transaction(), which trusts what it did last and not what the server reports.
+            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            try:
+                done = await work(Transaction(connection))
+            except Exception:  # When it is cancelled, the connection is closed, and with it the transaction.
+                with suppress(Exception):
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
+            return done
 
-        return await self._retried(name, attempt)
+        return await self._retried(name, transaction)
 
     def connections_in_use(self) -> int:
         return self._connections.in_use
@@ -121,20 +120,19 @@ class Database:
             # both on one connection.
             return await self.run_transaction(statement.name, lambda transaction: transaction.fetch(statement, values))
 
-        async def attempt() -> Sequence[Row]:
-            async with self._connections.connection() as connection:
-                rows: Sequence[Row] = await connection.fetch(statement.driver_sql, *values)
-                return rows
+        def fetch(connection: Any) -> Awaitable[Sequence[Row]]:
+            rows: Awaitable[Sequence[Row]] = connection.fetch(statement.driver_sql, *values)
+            return rows
 
-        return await self._retried(statement.name, attempt)
+        return await self._retried(statement.name, fetch)
 
-    async def _retried(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _retried(self, name: str, work: Callable[[Any], Awaitable[T]]) -> T:
         was_stale = False
         tries_left = TRIES
         while True:
             tries_left -= 1
             try:
-                return await attempt()
+                return await self._connections.use(work)
             except (ConnectionLost, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 if sqlstate(error) == UNIQUE_VIOLATION:
                     raise UniqueViolation from error

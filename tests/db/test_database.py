@@ -212,9 +212,12 @@ async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_li
 async def test_the_operating_system_looks_after_connections(listening: Server, query: str) -> None:
     database = Database(f"postgresql://postgres@127.0.0.1:{listening.port}/postgres{query}")
     await database.run("alice", ONE)
-    async with database._connections.connection() as connection:
+
+    async def options_of(connection: Any) -> tuple[int, ...]:
         own = connection._transport.get_extra_info("socket")
-        options = (own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *_tcp(own))
+        return (own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *_tcp(own))
+
+    options = await database._connections.use(options_of)
     assert options[: len(KEEPALIVE[query])] == KEEPALIVE[query]
     await database.close()
 
