@@ -15,8 +15,8 @@ from openai import APIConnectionError, APIError, APITimeoutError, AsyncAPIRespon
 from openai.types import CompletionUsage
 
 from chatkit_postgres.assistant.event_decoder import EventDecoder, parse_json
+from chatkit_postgres.assistant.pace import Pace
 from chatkit_postgres.assistant.usage import add_failed_usage
-from chatkit_postgres.pace import Pace
 
 DRAIN_SECONDS = 0.1
 PACE = Pace(seconds_per_stream=0.0015, max_seconds=0.1, tick_seconds=0.01)

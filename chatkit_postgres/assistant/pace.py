@@ -1,4 +1,4 @@
-"""Spaces out the reads, or the writes, of concurrent streams."""
+"""Spaces out the reads of concurrent streams."""
 
 import asyncio
 import math
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """Pauses each stream in proportion to the number of open streams, so that each read or write moves more data.
+    """Pauses each stream in proportion to the number of open streams, so that each read returns more data.
 
     Streams that pause until the same tick wake up together, which costs the event loop less than separate wake-ups.
     """

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from chatkit_postgres.pace import Pace
+from chatkit_postgres.assistant.pace import Pace
 
 
 @pytest.fixture
