@@ -19,8 +19,7 @@ class BodyLimits:
 async def read_json_body(request: Request, limits: BodyLimits) -> bytes:
     """Raises UnsupportedMediaType, PayloadTooLarge or RequestTimedOut; BadRequest if the client is gone."""
     _check_kind(request)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limits.max_bytes:
+    if (declared_bytes(request) or 0) > limits.max_bytes:
         raise PayloadTooLarge
     try:
         async with asyncio.timeout(limits.seconds):
@@ -29,6 +28,12 @@ async def read_json_body(request: Request, limits: BodyLimits) -> bytes:
         raise RequestTimedOut from None
     except ClientDisconnect:
         raise BadRequest from None
+
+
+def declared_bytes(request: Request) -> int | None:
+    """The declared length of the body; None if there is none, or none that is a number."""
+    declared = request.headers.get("content-length", "")
+    return int(declared[:20]) if declared.isdecimal() else None
 
 
 def _check_kind(request: Request) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.authentication import Authenticator
-from chatkit_postgres.api.body import BodyLimits, read_json_body
+from chatkit_postgres.api.body import BodyLimits, declared_bytes, read_json_body
 from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.event_stream import EventStream, Readable
 from chatkit_postgres.api.idempotency import idempotency_key, request_hash
@@ -45,8 +45,8 @@ class ChatEndpoint:
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
         small = self._limits.request.bytes
-        declared = request.headers.get("content-length", "")
-        is_small = declared.isdecimal() and int(declared[:20]) <= small
+        declared = declared_bytes(request)
+        is_small = declared is not None and declared <= small
         if is_small or self._limits.body.max_bytes <= small:
             return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
         # A recording, or a body of unknown size: few at once, and large ones are parsed outside of the event loop.

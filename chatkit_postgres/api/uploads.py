@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from chatkit_postgres.api.body import BodyLimits
+from chatkit_postgres.api.body import BodyLimits, declared_bytes
 from chatkit_postgres.attachments.intake import Upload
 from chatkit_postgres.errors import (
     BadRequest,
@@ -47,8 +47,7 @@ async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Up
         raise UnsupportedMediaType("Content-Encoding: send the file as it is.")
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     max_bytes = limits.max_bytes + (FORM_BYTES if is_form else 0)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > max_bytes:
+    if (declared_bytes(request) or 0) > max_bytes:
         raise FileTooLarge
     try:
         async with asyncio.timeout(limits.seconds):

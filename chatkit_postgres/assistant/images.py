@@ -1,14 +1,11 @@
 """Stores images that a model generates as files of the user."""
 
-import asyncio
-import base64
-import binascii
-
 from agents import Agent, ImageGenerationTool
 from chatkit.agents import ResponseStreamConverter
 
 from chatkit_postgres.context import Files
 from chatkit_postgres.errors import FileRefused
+from chatkit_postgres.validation import decode_base64
 
 
 class StoredImages(ResponseStreamConverter):
@@ -26,8 +23,8 @@ class StoredImages(ResponseStreamConverter):
     ) -> str:
         """Raises FileRefused if the data is not an image."""
         try:
-            data = await asyncio.to_thread(base64.b64decode, base64_image, validate=True)
-        except (binascii.Error, ValueError):
+            data = await decode_base64(base64_image)
+        except ValueError:
             raise FileRefused("The model's image could not be read.") from None
         return await self._files.store_image(data, "preview" if partial_image_index is not None else "image")
 

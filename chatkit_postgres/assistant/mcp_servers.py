@@ -20,6 +20,7 @@ from mcp.types import CallToolResult, ContentBlock, ImageContent, PaginatedReque
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from chatkit_postgres.observability.logs import failure, get_logger, reason_of
+from chatkit_postgres.validation import first_problem
 
 CONNECT_SECONDS = 20
 CALL_SECONDS = 60
@@ -90,9 +91,8 @@ def read_servers(file: Path) -> dict[str, McpServer]:
     except OSError as error:
         raise McpError(f"{file} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise McpError(f"{file}: {where or 'it'}: {first['msg'].removeprefix('Value error, ')}") from None
+        problem = first_problem(error)
+        raise McpError(f"{file}: {problem.path() or 'it'}: {problem.message}") from None
 
 
 class Watcher(Protocol):

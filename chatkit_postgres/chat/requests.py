@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chatkit_postgres import strict_json
 from chatkit_postgres.errors import BadRequest, PayloadTooLarge, Unprocessable
+from chatkit_postgres.validation import first_problem
 
 MAX_GIVEN_TITLE = 500
 MAX_FEEDBACK_IDS = 100
@@ -92,15 +93,14 @@ def client_context(request: ChatKitReq, limits: RequestLimits) -> dict[str, Any]
 
 
 def _refusal(error: ValidationError) -> Unprocessable:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if not first["loc"] and first["type"] == "union_tag_invalid":
+    problem = first_problem(error)
+    if not problem.location and problem.kind == "union_tag_invalid":
         return Unprocessable("type: this operation is unknown.")
-    if not first["loc"] and first["type"] == "union_tag_not_found":
+    if not problem.location and problem.kind == "union_tag_not_found":
         return Unprocessable("type: name the operation.")
     # The union prepends the operation to the path.
-    path = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    # Some of pydantic's messages repeat the input.
-    return Unprocessable(f"{path[-MAX_SHOWN_PATH:]}: {first['msg'][:MAX_SHOWN_PATH]}.")
+    path = problem.path(skip=1) or "body"
+    return Unprocessable(f"{path[-MAX_SHOWN_PATH:]}: {problem.message[:MAX_SHOWN_PATH]}.")
 
 
 def _check(request: ChatKitReq, limits: RequestLimits) -> None:

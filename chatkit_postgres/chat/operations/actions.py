@@ -23,6 +23,7 @@ from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.validation import first_problem
 
 _items: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 # onClickAction, onSubmitAction and their like; `action` is inside of a card's confirm and cancel.
@@ -90,9 +91,8 @@ def checked(assistant: Assistant, action: Action[str, Any], sender: WidgetItem |
     try:
         payload = registered.rules.payload.validate_python(action.payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = ".".join(["params.action.payload", *map(str, first["loc"])])
-        raise Unprocessable(f"{path}: {first['msg']}.") from None
+        problem = first_problem(error)
+        raise Unprocessable(f"{problem.path('params.action.payload')}: {problem.message}.") from None
     return CheckedAction(registered, payload, sender)
 
 

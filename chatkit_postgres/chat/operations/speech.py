@@ -1,14 +1,12 @@
 """Transcribes a recording."""
 
-import asyncio
-import base64
-
 from chatkit.types import AudioInput, InputTranscribeParams, TranscriptionResult
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import PayloadTooLarge, Unprocessable
 from chatkit_postgres.text import clean_text
+from chatkit_postgres.validation import decode_base64
 
 
 async def transcribe(
@@ -16,8 +14,7 @@ async def transcribe(
 ) -> TranscriptionResult:
     """Raises NotSupported, Unprocessable for what is not base64, PayloadTooLarge."""
     try:
-        # Strict, unlike the SDK's; in a thread, because it may be long.
-        data = await asyncio.to_thread(base64.b64decode, params.audio_base64, validate=True)
+        data = await decode_base64(params.audio_base64)
     except ValueError:
         raise Unprocessable("params.audio_base64: this is not base64.") from None
     if not data:

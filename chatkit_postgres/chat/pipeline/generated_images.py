@@ -1,8 +1,5 @@
 """Stores generated images as files of the user, so that no row of a thread holds their bytes."""
 
-import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
 
 from chatkit.types import (
@@ -21,6 +18,7 @@ from chatkit_postgres.chat.pipeline.stage import Stage
 from chatkit_postgres.context import Files
 from chatkit_postgres.errors import ChatError, FileRefused
 from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.validation import decode_base64
 
 DATA = "data:"
 
@@ -95,8 +93,8 @@ async def _decoded(url: str) -> bytes:
     if not head.endswith(";base64"):
         raise FileRefused
     try:
-        return await asyncio.to_thread(base64.b64decode, data, validate=True)
-    except (binascii.Error, ValueError):
+        return await decode_base64(data)
+    except ValueError:
         raise FileRefused from None
 
 
