@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -95,6 +95,10 @@ class RequestContext(Mapping[str, Any], StoreContext):
     @property
     def request(self) -> "RequestContext":
         return self
+
+    def with_session(self, session: WriteSession) -> "RequestContext":
+        """The same request for a new turn, with an outcome and notes of its own."""
+        return replace(self, session=session, outcome=Outcome(), history_notes=HistoryNotes(), thread_bases={})
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.KEYS:

@@ -75,7 +75,7 @@ class ChatEndpoint:
         return await self._run_once(operation, key, context)
 
     async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
-        context, draft = replace(context, session=session), Draft()
+        context, draft = context.with_session(session), Draft()
         return await self._runner.start(self._server.stream(operation, context, draft), context, draft)
 
     async def _run_once(self, operation: StreamingReq, key: str, context: RequestContext) -> Response:

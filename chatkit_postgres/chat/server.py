@@ -95,8 +95,7 @@ class ChatServer(ChatKitServer[RequestContext]):
         operation = _requests.validate_json(request)
         if not is_streaming_req(operation):
             return NonStreamingResult(await self.answer(operation, context))
-        session = WriteSession(operation.type)
-        return StreamingResult(self._frames(operation, replace(context, session=session)))
+        return StreamingResult(self._frames(operation, context.with_session(WriteSession(operation.type))))
 
     async def answer(self, request: NonStreamingReq, context: RequestContext) -> bytes:  # noqa: C901 - one arm each
         """The JSON response of an operation that does not stream."""

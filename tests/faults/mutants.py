@@ -34,7 +34,7 @@ MUTANTS = (
             (
                 "            return self._follow(await self._run(operation, WriteSession(operation.type), context))\n",
                 """            from starlette.responses import StreamingResponse
-            context = replace(context, session=WriteSession(operation.type))
+            context = context.with_session(WriteSession(operation.type))
             events = self._server.stream(operation, context, Draft())
             frames = (self._server.encode(event, context) async for event in events)
             return StreamingResponse(frames, media_type='text/event-stream')
