@@ -121,5 +121,8 @@ def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
     settings = load_settings(jwt_secret_file=tmp_path / "secret")
     assert settings.jwt_key == "k" * 48
     assert Deployment(settings, "0.0.0.0").problems() == []
+    (tmp_path / "bytes").write_bytes(b"\xff" * 48)
+    (unreadable,) = Deployment(load_settings(jwt_secret_file=tmp_path / "bytes"), "0.0.0.0").problems()
+    assert unreadable.startswith("CHAT_JWT_SECRET_FILE: ")
     (missing,) = Deployment(load_settings(jwt_secret_file=tmp_path / "none"), "0.0.0.0").problems()
     assert missing.startswith("CHAT_JWT_SECRET_FILE: ")

@@ -87,13 +87,17 @@ class ChatEndpoint:
                 running = await self._run(operation, session, context)
             else:
                 await running.primed()
-            return self._follow(running)
+            # A turn whose last reader has left in the meantime is stopping; its items are read from the database.
+            return self._follow(running) if not running.is_stopping else await self._replay(key, digest, context)
         except KeyTaken:
             # Another request has opened the turn: here, in another process, or before a restart.
             running = self._runner.find(key, digest, context)
             if running is not None and running.session.is_open:
                 return self._follow(running)
-            return self._stream(await self._replayed(key, digest, context), lambda: None)
+            return await self._replay(key, digest, context)
+
+    async def _replay(self, key: str, digest: str, context: RequestContext) -> Response:
+        return self._stream(await self._replayed(key, digest, context), lambda: None)
 
     async def _replayed(self, key: str, digest: str, context: RequestContext) -> Replay:
         entry = await self._server.store.turns.find(key, context)

@@ -39,7 +39,7 @@ class EventQueue:
     async def send(self, event: ThreadStreamEvent) -> None:
         """Returns when the event was saved and sent. Raises StreamClosed."""
         if not self._is_open:
-            raise StreamClosed("nothing can be streamed here: an action that is answered at once only returns an item")
+            raise StreamClosed("nothing can be streamed here: the answer has ended, or the action only returns an item")
         sent = asyncio.get_running_loop().create_future()
         self._put(event, sent)
         await sent

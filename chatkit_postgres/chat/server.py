@@ -1,5 +1,6 @@
 """ChatServer: the SDK's ChatKitServer, one arm for each operation, with every item saved before it is sent."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -90,8 +91,8 @@ class ChatServer(ChatKitServer[RequestContext]):
     async def process(
         self, request: str | bytes | bytearray, context: RequestContext
     ) -> StreamingResult | NonStreamingResult:
-        """Handle one request, as the SDK's server does: its stream is driven by whoever reads it. The HTTP API hands
-        ``stream`` to a TurnRunner instead, so that a turn survives its reader."""
+        """Handle one request as the SDK's server does: the reader of the stream drives the turn, without heartbeats and
+        checkpoints. The HTTP API hands ``stream`` to a TurnRunner instead, so that a turn survives its reader."""
         operation = _requests.validate_json(request)
         if not is_streaming_req(operation):
             return NonStreamingResult(await self.answer(operation, context))
@@ -217,7 +218,8 @@ class ChatServer(ChatKitServer[RequestContext]):
             outcome.state = "stopped"
             raise
         finally:
-            await self.store.turns.finish(context, outcome, unfinished=draft.snapshots())
+            # A server that notices a disconnect cancels at every await.
+            await asyncio.shield(self.store.turns.finish(context, outcome, unfinished=draft.snapshots()))
 
     def _to_json(self, model: BaseModel, context: RequestContext) -> bytes:
         return to_json(with_links(model, self.attachments.link(context)))

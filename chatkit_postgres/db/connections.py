@@ -1,6 +1,7 @@
 """Hands out connections of asyncpg's pool that answer, and discards those that do not."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -150,6 +151,8 @@ class PooledConnections:
             min_size=0,
             max_size=self._size,
             max_inactive_connection_lifetime=0,
+            # Else every 50,000th statement would wait until its connection is closed.
+            max_queries=sys.maxsize,
             connect=lambda *_, **__: self._open(),
             connection_class=TimedConnection,
             # asyncpg's own would be a round trip after each statement. Ours leave nothing behind to reset.

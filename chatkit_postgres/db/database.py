@@ -15,6 +15,7 @@ from chatkit_postgres.db.failures import (
     UNIQUE_VIOLATION,
     ConnectionLost,
     UniqueViolation,
+    is_broken,
     is_transient,
     is_worth_repeating,
     reason_of,
@@ -98,9 +99,10 @@ class Database:
             await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             try:
                 done = await work(Transaction(connection))
-            except Exception:  # When it is cancelled, the connection is closed, and with it the transaction.
-                with suppress(Exception):
-                    await connection.execute("ROLLBACK")
+            except Exception as error:  # When it is cancelled, the connection is closed, and with it the transaction.
+                if not is_broken(error) and not connection.is_closed():
+                    with suppress(Exception):
+                        await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
             return done

@@ -1,6 +1,7 @@
 """Settings of identity: keys and rules of tokens, and the pages that may call."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,8 +102,9 @@ class IdentitySettings(BaseSettings):
     def jwt_key(self) -> str | None:
         if self.jwt_secret is not None:
             return self.jwt_secret.get_secret_value()
-        if self.jwt_secret_file is not None and self.jwt_secret_file.is_file():
-            return self.jwt_secret_file.read_text().strip()
+        if self.jwt_secret_file is not None:
+            with suppress(OSError, UnicodeDecodeError):
+                return self.jwt_secret_file.read_text().strip()
         return None
 
     @property

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from functools import partial as partial_of
 
-from chatkit.types import AssistantMessageItem, ClientToolCallItem, StructuredInputItem, ThreadItem
+from chatkit.types import (
+    AssistantMessageItem,
+    ClientToolCallItem,
+    HiddenContextItem,
+    SDKHiddenContextItem,
+    StructuredInputItem,
+    ThreadItem,
+)
 
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.errors import AttachmentUnavailable, Conflict, NotFound
@@ -188,7 +195,7 @@ class ItemWriter:
         session.thread_id = thread_id
         session.known_item_ids.add(item.id)
         session.has_drafts = session.has_drafts or (is_draft and session.awaits_verdict)
-        if replaces_answer:
+        if outcome["replaced"]:
             session.retry = None
         if not partial:
             session.committed[item.id] = row.digest
@@ -200,10 +207,11 @@ def _text_of(message: AssistantMessageItem) -> str:
 
 
 def _is_draft(item: ThreadItem, session: WriteSession, *, partial: bool) -> bool:
-    """Whether only this turn may see the item: in a retry, unfinished items, and all items once a guardrail will judge
-    them; otherwise the messages that an output guardrail has not judged."""
+    """Whether only this turn may see the item: in a retry, unfinished and hidden items, and all items once a guardrail
+    will judge them; otherwise the messages that an output guardrail has not judged."""
     if session.retry is not None:
-        return partial or session.awaits_verdict or session.has_drafts
+        is_hidden = isinstance(item, HiddenContextItem | SDKHiddenContextItem)
+        return partial or is_hidden or session.awaits_verdict or session.has_drafts
     return session.awaits_verdict and isinstance(item, AssistantMessageItem)
 
 

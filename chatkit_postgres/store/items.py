@@ -8,8 +8,9 @@ from chatkit_postgres.store import cursors, rows
 from chatkit_postgres.store.caller import Caller, owner_of, session_of
 from chatkit_postgres.store.cursors import page_size
 from chatkit_postgres.store.ids import message_uuid, session_uuid
-from chatkit_postgres.store.refusals import explain_refusal
+from chatkit_postgres.store.refusals import check_active, explain_refusal
 from chatkit_postgres.store.sql import items as sql
+from chatkit_postgres.store.sql.threads import LOAD_THREAD
 from chatkit_postgres.store.unreadable import STAND_INS
 from chatkit_postgres.store.views import view_of
 
@@ -99,8 +100,8 @@ class ItemRepository:
             await explain_refusal(self._database, owner_of(caller), session_id, if_active=Conflict(UNFINISHED))
 
     async def save_feedback(self, thread_id: str, item_ids: list[str], kind: str, caller: Caller) -> None:
-        """The caller's opinion on items of one thread; the latest wins. Raises NotFound, and saves nothing, if
-        any of them is not an item of the caller's in that thread."""
+        """The caller's opinion on items of one thread; the latest wins. Saves nothing and raises NotFound if one of
+        them is not an item of the caller's in that thread; ThreadLocked or ThreadClosed."""
         session_id = session_uuid(thread_id)
         saved = await self._database.run(
             owner_of(caller),
@@ -110,4 +111,7 @@ class ItemRepository:
             kind=kind,
         )
         if not saved[0]["complete"]:
+            found = await self._database.run(owner_of(caller), LOAD_THREAD, session=session_id)
+            if found:
+                check_active(rows.load_thread(found[0]))
             raise NotFound

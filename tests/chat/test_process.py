@@ -5,12 +5,15 @@ import json
 from contextlib import aclosing
 from typing import Any
 
+import pytest
 from chatkit.server import StreamingResult
-from chatkit.types import ThreadItemAddedEvent, ThreadItemDoneEvent, ThreadStreamEvent
+from chatkit.types import LockedStatus, ThreadItemAddedEvent, ThreadItemDoneEvent, ThreadStreamEvent
 
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import ThreadLocked
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, Scripted, create, delta, message, stored
+from tests.support.items import thread
 
 ALICE = RequestContext(user_id="alice")
 
@@ -59,3 +62,20 @@ async def test_a_refused_request_leaves_nothing(store: DatabaseStore) -> None:
         error = raised
     assert type(error).__name__ == "NotFound"
     assert await states(store) == []
+
+
+async def test_a_thread_whose_first_answer_fails_has_its_title(store: DatabaseStore) -> None:
+    frames = [frame async for frame in await stream(store, RuntimeError("no model"))]
+    kinds = [json.loads(frame.removeprefix(b"data: "))["type"] for frame in frames]
+    assert kinds[-2:] == ["error", "thread.updated"]
+    assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == ["Hello"]
+
+
+async def test_feedback_on_a_thread_that_was_locked_after_the_check_is_refused(store: DatabaseStore) -> None:
+    await store.save_thread(thread("t"), ALICE)
+    await store.add_thread_item("t", message("m", "Hi").model_copy(update={"thread_id": "t"}), ALICE)
+    locked = thread("t").model_copy(update={"status": LockedStatus()})
+    await store.save_thread(locked, {"user_id": "alice"})
+    with pytest.raises(ThreadLocked):
+        await store.items.save_feedback("t", ["m"], "positive", ALICE)
+    assert await stored(store, "SELECT * FROM chat_feedback") == []

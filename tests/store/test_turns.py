@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from chatkit.types import ClientToolCallItem, ClosedStatus, LockedStatus
+from chatkit.types import ClientToolCallItem, ClosedStatus, HiddenContextItem, LockedStatus
 from sqlalchemy import text
 
 from chatkit_postgres.context import RequestContext
@@ -337,6 +337,26 @@ class TestRetry:
         await store.add_thread_item("t", assistant_message("t", "a3", "new"), context)
         await store.add_thread_item("t", assistant_message("t", "a4", "and more"), context)
         assert await self.ids(store) == ["m1", "a1", "m2", "a3", "a4"]
+
+    async def test_an_update_of_an_earlier_item_does_not_replace_the_old_answer(self, store: DatabaseStore) -> None:
+        await self.answered(store)
+        context = in_turn("threads.retry_after_item")
+        await store.turns.open_retry("t", "m2", context)
+        await store.save_item("t", assistant_message("t", "a1", "changed"), context)
+        assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
+        await store.add_thread_item("t", assistant_message("t", "a3", "new"), context)
+        assert await self.ids(store) == ["m1", "a1", "m2", "a3"]
+
+    async def test_hidden_context_does_not_replace_the_old_answer(self, store: DatabaseStore) -> None:
+        await self.answered(store)
+        context = in_turn("threads.retry_after_item")
+        await store.turns.open_retry("t", "m2", context)
+        hidden = HiddenContextItem(id="h", thread_id="t", created_at=NAIVE, content="for the model")
+        await store.add_thread_item("t", hidden, context)
+        assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
+        assert await self.ids(store, context) == ["m1", "a1", "m2", "h"]
+        await store.add_thread_item("t", assistant_message("t", "a3", "new"), context)
+        assert await self.ids(store) == ["m1", "a1", "m2", "h", "a3"]
 
     async def test_a_draft_that_another_item_overtook_is_published_with_it(self, store: DatabaseStore) -> None:
         await self.answered(store)

@@ -1,5 +1,6 @@
 """The operations that run a turn: each opens it by its first write, and then streams the answer."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import datetime
@@ -68,19 +69,22 @@ class TurnOperations:
         )
         await self._store.save_thread(thread, context)
         yield ThreadCreatedEvent(thread=thread_response(thread))
-        async for event in self._answer_new(thread, params.input, context, draft):
-            yield event
+        async with aclosing(self._answer_new(thread, params.input, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def add_message(self, params: ThreadAddUserMessageParams, context: RequestContext, draft: Draft) -> Events:
         thread = await self._store.load_thread(params.thread_id, context)
-        async for event in self._answer_new(thread, params.input, context, draft):
-            yield event
+        async with aclosing(self._answer_new(thread, params.input, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def retry(self, params: ThreadRetryAfterItemParams, context: RequestContext, draft: Draft) -> Events:
         thread = await self._store.load_thread(params.thread_id, context)
         message = await self._store.turns.open_retry(params.thread_id, params.item_id, context)
-        async for event in self._answer(thread, message, context, draft):
-            yield event
+        async with aclosing(self._answer(thread, message, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def add_tool_output(
         self, params: ThreadAddClientToolOutputParams, context: RequestContext, draft: Draft
@@ -89,8 +93,9 @@ class TurnOperations:
         call = await completed_call(self._store, params, context)
         await self._store.turns.settle(thread.id, call, context)
         context.history_notes.answered = call
-        async for event in self._send(self._call_next_or_respond(thread, context), thread, context, draft):
-            yield event
+        async with aclosing(self._send(self._call_next_or_respond(thread, context), thread, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def add_structured_input(
         self, params: ThreadAddStructuredInputParams, context: RequestContext, draft: Draft
@@ -100,21 +105,23 @@ class TurnOperations:
         await self._store.turns.settle(thread.id, answers, context)
         context.history_notes.answered = answers
 
-        async def events() -> Events:
+        async def replaced_then_answered() -> Events:
             yield ThreadItemReplacedEvent(item=answers)
             async with aclosing(self._respond(thread, None, context)) as answer:
                 async for event in answer:
                     yield event
 
-        async for event in self._send(events(), thread, context, draft):
-            yield event
+        async with aclosing(self._send(replaced_then_answered(), thread, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def act(self, params: ThreadCustomActionParams, context: RequestContext, draft: Draft) -> Events:
         thread, action = await load_action(self._store, self._assistant, params, context)
         await self._store.turns.open(thread.id, context)
-        events = action.events(LiveContext.of(thread, self._store, context))
-        async for event in self._send(events, thread, context, draft):
-            yield event
+        handled = action.events(LiveContext.of(thread, self._store, context))
+        async with aclosing(self._send(handled, thread, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def _answer_new(
         self, thread: ThreadMetadata, sent: UserMessageInput, context: RequestContext, draft: Draft
@@ -123,8 +130,9 @@ class TurnOperations:
         # The statement that saves the message also assigns its attachments to the thread.
         await self._store.add_thread_item(thread.id, message, context)
         yield ThreadItemDoneEvent(item=message)
-        async for event in self._answer(thread, message, context, draft):
-            yield event
+        async with aclosing(self._answer(thread, message, context, draft)) as events:
+            async for event in events:
+                yield event
 
     async def _answer(
         self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext, draft: Draft
@@ -136,8 +144,10 @@ class TurnOperations:
         if thread.title is None:
             title = TitleTask(thread, self._assistant, message, LiveContext.of(thread, self._store, context))
         try:
-            async for event in self._send(self._respond(thread, message, context), thread, context, draft, title):
-                yield event
+            answer = self._respond(thread, message, context)
+            async with aclosing(self._send(answer, thread, context, draft, title)) as events:
+                async for event in events:
+                    yield event
         finally:
             if title is not None:
                 title.cancel()
@@ -174,6 +184,8 @@ class TurnOperations:
             announce=announce,
             max_characters=self._max_answer_characters,
         )
+        # A title that needs no waiting is applied before the answer begins, and saved even if the answer fails.
+        await asyncio.sleep(0)
         yield StreamOptionsEvent(stream_options=self._stream_options(thread, context))
         try:
             with agents_sdk_user_agent_override():

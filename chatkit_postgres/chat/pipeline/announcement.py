@@ -22,8 +22,6 @@ class AnnounceThread(Stage):
         self._announced = thread.model_copy(deep=True)
 
     async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
-        if self._title is not None:
-            self._title.apply()
         return (event, *await self.changes())
 
     async def finish(self) -> Sequence[ThreadStreamEvent]:
@@ -33,6 +31,8 @@ class AnnounceThread(Stage):
 
     async def changes(self) -> Sequence[ThreadStreamEvent]:
         """Save the thread and return its announcement; nothing if it has not changed."""
+        if self._title is not None:
+            self._title.apply()
         if self._thread == self._announced:
             return ()
         await self._store.save_thread(self._thread, self._context)

@@ -41,7 +41,8 @@ class PersistItems(Stage):
                     await self._store.add_thread_item(self._thread_id, item, self._context)
                     draft.discard(item.id)
             case ThreadItemReplacedEvent(item=item):
-                await self._store.save_item(self._thread_id, item, self._context)
+                async with draft.lock:
+                    await self._store.save_item(self._thread_id, item, self._context)
                 draft.earlier.pop(item.id, None)
             case ThreadItemRemovedEvent(item_id=item_id):
                 async with draft.lock:

@@ -45,8 +45,9 @@ class Draft:
         found = [accumulator.snapshot() for accumulator in self._unfinished.values()]
         return [item for item in found if item is not None]
 
-    async def checkpoint(self, save: Callable[[ThreadItem], Awaitable[None]]) -> None:
-        """Save what has changed since the last checkpoint."""
+    async def checkpoint(self, save: Callable[[ThreadItem], Awaitable[None]]) -> bool:
+        """Save the items that have changed since the last checkpoint. Returns whether there were any."""
+        has_saved = False
         async with self.lock:
             for accumulator in list(self._unfinished.values()):
                 snapshot = None if accumulator.is_saved else accumulator.snapshot()
@@ -57,3 +58,5 @@ class Draft:
                     except BaseException:
                         accumulator.is_saved = False
                         raise
+                    has_saved = True
+        return has_saved

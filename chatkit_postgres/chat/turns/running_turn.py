@@ -261,7 +261,8 @@ class RunningTurn:
         async def save(item: ThreadItem) -> None:
             await self._store.writer.checkpoint(thread_id, item, self.context)
 
-        await self._draft.checkpoint(save)
+        if not await self._draft.checkpoint(save):
+            return
         self._has_checkpoint = True
         self._metrics.checkpoint_lag.observe(time.monotonic() - self._all_saved_at)
         self._all_saved_at = started

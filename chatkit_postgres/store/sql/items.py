@@ -73,13 +73,16 @@ _MAY_REPLACE = f"""CASE
     END"""
 
 
-def _append(name: str, extra: str = "", *, sends: bool = False, **more: ParameterType) -> Statement:
+def _append(
+    name: str, extra: str = "", *, sends: bool = False, replaced: str = "false", **more: ParameterType
+) -> Statement:
     """Take a position, write the item, and return the outcome. With ``sends``, its attachments are assigned to the
     thread; if one cannot be, nothing is written.
 
     Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
     write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
-    item; ``ours``, whether this turn wrote it; ``settled``. No row: no such thread.
+    item; ``ours``, whether this turn wrote it; ``settled``; ``replaced``, whether the answer of a retry was deleted. No
+    row: no such thread.
     """
     before, after = (sent(":message"), f", {bound('session', ':message')}") if sends else ("", "")
     complete = ALL_SENT if sends else "true"
@@ -118,7 +121,7 @@ WITH {before}session AS (
             m.turn_id IS NOT DISTINCT FROM :turn AS ours, {_SETTLED} AS settled
 ){after}
 SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
-       written.same, written.ours, written.settled
+       written.same, written.ours, written.settled, {replaced} AS replaced
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
@@ -145,20 +148,25 @@ APPEND_ITEM_WITH_ATTACHMENTS = _append("append_item_with_attachments", sends=Tru
 # The same SQL under its own name, so that statistics tell checkpoints and finished items apart.
 CHECKPOINT_ITEM = _append("checkpoint_item")
 
-# The first final item of a retry: in one transaction the old answer is deleted and the drafts become visible.
+# The first final item of a retry: in one transaction the old answer is deleted and the drafts become visible. Not so if
+# it is an item from before the retried message, which the new answer only updates.
 APPEND_ITEM_OF_RETRY = _append(
     "append_item_of_retry",
-    f""", replaced AS (
+    f""", earlier AS (
+  SELECT 1 FROM chat_messages
+   WHERE user_id = :owner AND session_id = :session AND message_id = :message AND position <= :retry_from
+), replaced AS (
   DELETE FROM chat_messages m USING session
    WHERE m.user_id = :owner AND m.session_id = :session
-     AND m.position > :retry_from AND m.position < :open_position
+     AND m.position > :retry_from AND m.position < :open_position AND NOT EXISTS (SELECT 1 FROM earlier)
   RETURNING m.message_id
 ), {dropped("replaced")}, published AS (
   UPDATE chat_messages m SET is_draft = false FROM session
    WHERE m.user_id = :owner AND m.session_id = :session
-     AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message
+     AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message AND NOT EXISTS (SELECT 1 FROM earlier)
 )""",
     sends=True,
+    replaced="NOT EXISTS (SELECT 1 FROM earlier)",
     retry_from="bigint",
     open_position="bigint",
 )
@@ -253,6 +261,8 @@ SAVE_FEEDBACK = Statement(
 WITH found AS (
   SELECT message_id FROM chat_messages
    WHERE user_id = :owner AND session_id = :session AND message_id = ANY(:messages)
+     AND EXISTS (SELECT 1 FROM chat_sessions
+                  WHERE user_id = :owner AND session_id = :session AND status ->> 'type' = 'active')
      AND NOT is_draft AND item_type NOT IN {_HIDDEN}
    -- None of them may be deleted before the insert refers to it.
      FOR KEY SHARE
