@@ -30,7 +30,7 @@ def create_app(
     Without ``settings``, they are read from the environment. ``assistant`` is what answers, in place of
     ``CHAT_ASSISTANT``: an import string, or an agent, an assistant, a ChatKitServer. ``authenticate`` is called with
     each request, in place of tokens, and returns a ``chatkit_postgres.auth.User``, or None for nobody's request.
-    Raises ConfigurationError with every problem at once.
+    Raises ConfigurationError with all problems of the settings and the assistant together.
     """
     # Settings that were passed have no unknown names.
     unknown = unknown_settings() if settings is None else []

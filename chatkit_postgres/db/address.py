@@ -1,9 +1,8 @@
 """A database's URL, with the parameters of libpq, as arguments for asyncpg.
 
-A parameter works as libpq has it, or is refused by its name: one that was dropped in silence would be missed where it
-matters, such as the certificate that was to be checked. What a URL does not say, the environment says: asyncpg reads
-PGHOST and others like it, this module those that it does not know.
-"""
+A parameter works as in libpq, or is refused by its name: ignoring one silently could, for example, disable the check of
+a certificate. libpq's environment variables supply the values that the URL omits: asyncpg reads some of them, such as
+PGHOST, and this module the others."""
 
 import os
 import re
@@ -175,7 +174,7 @@ def _check(given: str, name: str, value: str) -> None:
     if name not in _KNOWN:
         raise ValueError(f"the parameter {given!r} is not known")
     if name in _AS_IT_IS and value.lower() not in _AS_IT_IS[name]:
-        raise ValueError(f"{given}={value} cannot be followed; take it out, or set {min(_AS_IT_IS[name])}")
+        raise ValueError(f"{given}={value} is not supported; remove it, or set {min(_AS_IT_IS[name])}")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ValueError(f"{given} is one of {', '.join(sorted(_CHOICES[name]))}")
     if name in _NUMBERS and not value.isdecimal():

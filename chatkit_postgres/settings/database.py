@@ -15,7 +15,10 @@ class DatabaseSettings(BaseSettings):
         description="PostgreSQL to use; unset: an embedded one in CHAT_DATA_DIR, started by `serve`",
     )
     database_pool_size: int = Field(
-        default=10, ge=1, le=500, description="connections per process; a turn holds none while a model talks"
+        default=10,
+        ge=1,
+        le=500,
+        description="maximum connections per process; a turn holds none while a model responds",
     )
     data_dir: Path = Field(
         default=Path(".data"), description="the embedded cluster and the secret of development tokens"

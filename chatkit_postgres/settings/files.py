@@ -32,10 +32,10 @@ DEFAULT_ATTACHMENT_TYPES = (
 
 class FileSettings(IdentitySettings):
     public_url: str | None = Field(
-        default=None, description="how browsers reach this server, for addresses of files; unset: as the request says"
+        default=None, description="public base URL of this server, used in file URLs; unset: taken from the request"
     )
     url_secret: SecretStr | None = Field(
-        default=None, description="signs addresses of files, at least 32 bytes; unset: derived from CHAT_JWT_SECRET"
+        default=None, description="key that signs file URLs, at least 32 bytes; unset: CHAT_JWT_SECRET"
     )
     storage_url: str | None = Field(
         default=None,
@@ -66,18 +66,22 @@ class FileSettings(IdentitySettings):
     )
     direct_downloads: bool = Field(
         default=False,
-        description="send browsers to the bucket for contents, by presigned addresses; previews still come from here",
+        description="redirect downloads to presigned bucket URLs; previews are still served by this server",
     )
     link_seconds: int = Field(
         default=3600, ge=60, le=7 * 24 * 3600, description="lifetime of a signed file URL, in seconds"
     )
     attachment_types: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=DEFAULT_ATTACHMENT_TYPES, description="media types that are taken, comma-separated, or `none`"
+        default=DEFAULT_ATTACHMENT_TYPES, description="accepted media types, comma-separated, or `none`"
     )
-    max_attachment_bytes: int = Field(default=20 * 1024 * 1024, ge=1, description="largest file")
-    max_image_pixels: int = Field(default=40_000_000, ge=1, description="largest image")
-    max_attachments_per_message: int = Field(default=10, ge=1, le=100, description="files sent with one message")
-    max_unsent_attachments: int = Field(default=50, ge=1, description="files of one user that were not sent yet")
+    max_attachment_bytes: int = Field(default=20 * 1024 * 1024, ge=1, description="maximum size of a file, in bytes")
+    max_image_pixels: int = Field(default=40_000_000, ge=1, description="maximum number of pixels of an image")
+    max_attachments_per_message: int = Field(
+        default=10, ge=1, le=100, description="maximum number of files in one message"
+    )
+    max_unsent_attachments: int = Field(
+        default=50, ge=1, description="maximum number of files of one user that were not sent yet"
+    )
     upload_seconds: float = Field(default=300, gt=0, le=1800, description="maximum upload time, in seconds")
     file_tokens: int = Field(
         default=16_000,
@@ -85,7 +89,7 @@ class FileSettings(IdentitySettings):
         description="token budget for attached texts in one call, estimated; newest files first",
     )
     model_images: int = Field(
-        default=8, ge=0, le=100, description="how many images the model sees in one call; the newest"
+        default=8, ge=0, le=100, description="maximum number of images in one model call; newest first"
     )
 
     @field_validator("attachment_types", mode="before")
@@ -109,7 +113,7 @@ class FileSettings(IdentitySettings):
         if value is None:
             return None
         if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
-            raise ValueError("use an address like https://chat.example.com")
+            raise ValueError("use a URL like https://chat.example.com")
         return value.rstrip("/")
 
     @field_validator("storage_url")
@@ -126,7 +130,7 @@ class FileSettings(IdentitySettings):
 
     def link_key_problems(self) -> list[str]:
         if self.link_key is None:
-            return [f"CHAT_URL_SECRET: signs addresses of files, and not set. {CURE}"]
+            return [f"CHAT_URL_SECRET: needed to sign file URLs, and not set. {CURE}"]
         if self.url_secret is not None and len(self.link_key.encode()) < MIN_SECRET_BYTES:
             return [f"CHAT_URL_SECRET: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"]
         return []

@@ -33,10 +33,12 @@ class IdentitySettings(BaseSettings):
         default=None, description="key of HS256, HS384 and HS512 tokens, at least 32 bytes"
     )
     jwt_secret_file: Path | None = Field(default=None, description="a file that holds CHAT_JWT_SECRET")
-    jwks_url: str | None = Field(default=None, description="where the issuer publishes its public keys")
+    jwks_url: str | None = Field(default=None, description="URL of the issuer's public keys")
     jwks_file: Path | None = Field(default=None, description="a file that holds the issuer's public keys")
     jwks_outage_seconds: float = Field(
-        default=24 * 3600, ge=0, description="how long the last keys are good for while the issuer cannot be reached"
+        default=24 * 3600,
+        ge=0,
+        description="seconds for which the last keys stay valid while the issuer is unreachable",
     )
     jwt_algorithms: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
@@ -49,7 +51,7 @@ class IdentitySettings(BaseSettings):
     jwt_user_claim: str = Field(default="sub", min_length=1, description="the claim that names the user")
     jwt_leeway_seconds: int = Field(default=30, ge=0, le=300, description="clock difference allowed in `exp` and `nbf`")
     user_claims: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="claims kept of a user, comma-separated, e.g. `name,email,roles`"
+        default=(), description="claims stored with a user, comma-separated, e.g. `name,email,roles`"
     )
     auth_cookie: str | None = Field(
         default=None, description="also take the token from this cookie, for pages of CHAT_CORS_ORIGINS"
@@ -157,7 +159,7 @@ class IdentitySettings(BaseSettings):
         if self.auth_cookie is None or "cors_origins" in self.model_fields_set:
             return []
         cure = "Name the pages that may: CHAT_CORS_ORIGINS=https://chat.example.com"
-        return [f"CHAT_AUTH_COOKIE: a browser sends it for whichever page asks. {cure}"]
+        return [f"CHAT_AUTH_COOKIE: a browser sends this cookie with requests of any page. {cure}"]
 
     def key_problems(self) -> list[str]:
         sources = [self.jwks_url, self.jwks_file, self.jwt_secret or self.jwt_secret_file]

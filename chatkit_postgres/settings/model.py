@@ -19,7 +19,7 @@ DEFAULT_ASSISTANT = "chatkit_postgres.assistant.default:build"
 class ModelSettings(BaseSettings):
     model: str | None = Field(default=None, description="model name; unset: the Agents SDK's default")
     model_api: Literal["responses", "chat_completions"] = Field(
-        default="responses", description="which API the model server speaks"
+        default="responses", description="API of the model server"
     )
     openai_api_key: SecretStr | None = Field(
         default=None,
@@ -32,16 +32,16 @@ class ModelSettings(BaseSettings):
         description="an OpenAI-compatible server, e.g. `http://localhost:11434/v1`",
     )
     model_timeout_seconds: float = Field(
-        default=120, gt=0, description="silence of the model server after which a call is given up"
+        default=120, gt=0, description="seconds without data after which a model call fails"
     )
     model_retries: int = Field(
-        default=2, ge=0, le=10, description="how often a call is repeated that failed before its answer began"
+        default=2, ge=0, le=10, description="retries of a call that failed before its answer began"
     )
     allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="models that a message may choose, comma-separated"
+        default=(), description="models that a message may select, comma-separated"
     )
     allowed_tools: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="tools that a message may demand, comma-separated"
+        default=(), description="tools that a message may require, comma-separated"
     )
     history_tokens: int = Field(
         default=32_000, ge=1000, description="token budget for history, estimated; newest items first"
@@ -52,13 +52,13 @@ class ModelSettings(BaseSettings):
     )
     tracing: bool = Field(
         default=False,
-        description="let the Agents SDK send its traces, which hold the conversations, to where it sends them",
+        description="export the Agents SDK's traces, which contain the conversations",
     )
     tracing_key: SecretStr | None = Field(
         default=None,
         description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",
     )
-    mcp_file: Path | None = Field(default=None, description="a file of MCP servers, whose tools are the agent's")
+    mcp_file: Path | None = Field(default=None, description="file of MCP servers, whose tools are added to the agent's")
     assistant: str = Field(
         default=DEFAULT_ASSISTANT, description="import string of the agent, the assistant or the ChatKitServer to run"
     )

@@ -11,21 +11,27 @@ if TYPE_CHECKING:
 
 
 class RequestSettings(BaseSettings):
-    max_body_bytes: int = Field(default=256 * 1024, ge=1024, description="largest accepted chat request")
+    max_body_bytes: int = Field(default=256 * 1024, ge=1024, description="maximum size of a chat request, in bytes")
     body_seconds: float = Field(default=30, gt=0, description="maximum time for a request's body to arrive")
     keep_alive_seconds: int = Field(
-        default=75, ge=1, le=3600, description="how long `serve` keeps a connection without a request open"
+        default=75, ge=1, le=3600, description="seconds for which `serve` keeps an idle connection open"
     )
-    max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024, description="largest accepted headers")
-    max_json_depth: int = Field(default=32, ge=8, le=100, description="deepest accepted JSON")
-    max_json_values: int = Field(default=10_000, ge=100, description="most values in one JSON document")
-    max_message_characters: int = Field(default=32_000, ge=1, description="longest accepted message")
+    max_header_bytes: int = Field(
+        default=32 * 1024, ge=1024, le=1024 * 1024, description="maximum size of the headers, in bytes"
+    )
+    max_json_depth: int = Field(default=32, ge=8, le=100, description="maximum depth of a JSON document")
+    max_json_values: int = Field(default=10_000, ge=100, description="maximum number of values in a JSON document")
+    max_message_characters: int = Field(default=32_000, ge=1, description="maximum length of a message, in characters")
     max_metadata_characters: int = Field(
-        default=4000, ge=0, description="longest `userInfo` and `pageContext` of a request, as JSON, together"
+        default=4000,
+        ge=0,
+        description="maximum length of `userInfo` and `pageContext` together, as JSON, in characters",
     )
-    max_page_size: int = Field(default=100, ge=1, le=100, description="largest page of a list")
-    requests_per_minute: int = Field(default=300, ge=1, description="per user and process")
-    heartbeat_seconds: float = Field(default=15, gt=0, description="silence on a stream after which a comment is sent")
+    max_page_size: int = Field(default=100, ge=1, le=100, description="maximum page size of a list")
+    requests_per_minute: int = Field(default=300, ge=1, description="maximum requests per user and process")
+    heartbeat_seconds: float = Field(
+        default=15, gt=0, description="seconds without an event after which a comment is sent on a stream"
+    )
     log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
     log_format: Literal["json", "console"] = Field(
         default="console", description="`json` for machines, `console` for people"

@@ -13,17 +13,19 @@ class TurnSettings(BaseSettings):
     on_disconnect: Literal["stop", "finish"] = Field(
         default="stop", description="what a turn does when its last reader leaves"
     )
-    turn_seconds: float = Field(default=600, gt=0, description="a turn that takes longer is ended, with what it has")
+    turn_seconds: float = Field(
+        default=600, gt=0, description="maximum duration of a turn, in seconds; its partial answer is saved"
+    )
     turn_stale_seconds: float = Field(
         default=30,
         ge=1,
-        description="a turn without a heartbeat for so long has lost its process; six heartbeats are sent in that time",
+        description="seconds without a heartbeat after which a turn is interrupted; six are sent in that time",
     )
-    drain_seconds: float = Field(default=30, ge=0, description="time that running turns get to end after SIGTERM")
+    drain_seconds: float = Field(default=30, ge=0, description="seconds that running turns get to end after SIGTERM")
     max_answer_characters: int = Field(
-        default=1_000_000, ge=1000, description="an answer that grows longer is ended there"
+        default=1_000_000, ge=1000, description="maximum length of an answer, in characters"
     )
-    turns_per_user: int = Field(default=20, ge=1, description="answers under way at once, per user and process")
+    turns_per_user: int = Field(default=20, ge=1, description="maximum concurrent turns per user and process")
 
     def turn_limits(self) -> "TurnLimits":
         from chatkit_postgres.chat.turns.running_turn import TurnLimits

@@ -1,4 +1,4 @@
-"""What an address tells of itself."""
+"""Checks hosts and URLs: loopback, private network, https."""
 
 import ipaddress
 import re
@@ -17,7 +17,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def is_trustworthy(url: str) -> bool:
-    """Keys that travel in the clear can be exchanged on the way, so only inside a machine or a private network."""
+    """Whether keys may be fetched from this URL: by https, or by http within this machine or a private network."""
     parsed = urlsplit(url)
     host = parsed.hostname or ""
     return bool(host) and (parsed.scheme == "https" or (parsed.scheme == "http" and _is_private(host)))

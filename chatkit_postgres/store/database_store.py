@@ -22,7 +22,7 @@ class DatabaseStore(Store[Any]):
 
     ``DatabaseStore(Database(url))`` needs no running event loop; the first statement connects. The context of every
     method is any object with a ``user_id`` (1 to 255 characters), or a mapping with that key. A RequestContext adds
-    what a turn needs: the fence, the columns that were loaded, and the digests that make a repeated save free.
+    what a turn needs: the fence, the columns that were loaded, and the digests by which repeated saves are skipped.
 
     The methods are those of the SDK's Store; everything else is in the repositories.
     """

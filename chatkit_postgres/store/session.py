@@ -1,4 +1,4 @@
-"""WriteSession: what the writes of one turn share."""
+"""WriteSession: the state that all writes of one turn share."""
 
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4

@@ -139,9 +139,10 @@ class TurnRepository:
         if session.thread_id is None:
             return False
         session_id = session_uuid(session.thread_id)
-        # A message that no output guardrail has judged is not kept; its saved drafts are deleted by the statement.
-        kept = [item for item in unfinished if not (session.awaits_verdict and isinstance(item, AssistantMessageItem))]
-        partials = [] if session.retry is not None else [rows.item_row(item) for item in kept]
+        # A message that no output guardrail has judged is not saved; the statement deletes its drafts.
+        is_unjudged = session.awaits_verdict
+        to_save = [item for item in unfinished if not (is_unjudged and isinstance(item, AssistantMessageItem))]
+        partials = [] if session.retry is not None else [rows.item_row(item) for item in to_save]
         ended = await self._database.run(
             owner_of(context),
             sql.FINISH_TURN,

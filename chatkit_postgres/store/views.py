@@ -1,4 +1,4 @@
-"""The parameters that select what a turn may see of a thread, and what a retry replaces."""
+"""Parameters of statements: the visible part of a thread, the window of a retry, the claim of a turn."""
 
 from uuid import UUID
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.models import send_traces
@@ -23,39 +23,45 @@ logger = get_logger(__name__)
 async def running(parts: Parts) -> AsyncIterator[None]:
     """At the end, running turns get ``CHAT_DRAIN_SECONDS`` to end by themselves. Raises ConfigurationError for a
     database that does not fit, RuntimeError at a second entry."""
-    deployment, database = parts.deployment, parts.database
-    settings = deployment.settings
+    settings = parts.deployment.settings
     if parts.started.is_set() or parts.runner.is_draining:
         raise RuntimeError("the lifespan of a chat runs once; make another application with create_app")
-    await _check_database(database)
-    for sentence in parts.unknown_settings:
-        logger.warning("unknown_setting", cure=sentence)
-    if settings.public_url is None and not deployment.is_dev:
-        logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or addresses of files name this host")
-    if parts.keys is not None:
-        await parts.keys.refresh()
-    background = [
-        asyncio.create_task(run_maintenance(database, stale_seconds=settings.turn_stale_seconds)),
-        asyncio.create_task(parts.disabled.watch()),
-        asyncio.create_task(
-            run_attachment_cleanup(
-                database, parts.storage, parts.metrics, every_seconds=settings.turn_stale_seconds / 2
-            )
-        ),
-    ]
-    try:
+    # Closed in the reverse order, each also if the one before it fails.
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(parts.store.close)
+        await _check_database(parts.database)
+        _warn_about_settings(parts)
+        stack.push_async_callback(_close_assistant, parts.assistant, is_traced=settings.tracing)
+        if parts.keys is not None:
+            stack.push_async_callback(parts.keys.close)
+            await parts.keys.refresh()
+        stack.callback(parts.started.clear)
+        stack.push_async_callback(parts.runner.drain, settings.drain_seconds)
+        await stack.enter_async_context(_background_tasks(parts))
         await parts.assistant.start()
         parts.started.set()
         yield
+
+
+def _warn_about_settings(parts: Parts) -> None:
+    for sentence in parts.unknown_settings:
+        logger.warning("unknown_setting", cure=sentence)
+    if parts.deployment.settings.public_url is None and not parts.deployment.is_dev:
+        logger.warning("public_url_is_not_set", cure="CHAT_PUBLIC_URL, or file URLs contain the host of each request")
+
+
+@asynccontextmanager
+async def _background_tasks(parts: Parts) -> AsyncIterator[None]:
+    stale_seconds = parts.deployment.settings.turn_stale_seconds
+    cleanup = run_attachment_cleanup(parts.database, parts.storage, parts.metrics, every_seconds=stale_seconds / 2)
+    maintenance = run_maintenance(parts.database, stale_seconds=stale_seconds)
+    tasks = [asyncio.create_task(task) for task in (maintenance, parts.disabled.watch(), cleanup)]
+    try:
+        yield
     finally:
-        for task in background:
+        for task in tasks:
             task.cancel()
-        await parts.runner.drain(settings.drain_seconds)
-        parts.started.clear()
-        if parts.keys is not None:
-            await parts.keys.close()
-        await _close_assistant(parts.assistant, is_traced=settings.tracing)
-        await parts.store.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _sentence_of(error: Exception) -> str:

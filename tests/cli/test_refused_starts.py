@@ -33,7 +33,11 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, str], str]] = [
     ),
     ((), KEY_SET | {"CHAT_JWKS_FILE": "/nowhere/jwks.json"}, "CHAT_JWKS_FILE: /nowhere/jwks.json"),
     ((), SECURED | {"CHAT_AUTH_COOKIE": "a b"}, "CHAT_AUTH_COOKIE: not the name of a cookie"),
-    ((), SECURED | {"CHAT_AUTH_COOKIE": "session"}, "CHAT_AUTH_COOKIE: a browser sends it for whichever page asks"),
+    (
+        (),
+        SECURED | {"CHAT_AUTH_COOKIE": "session"},
+        "CHAT_AUTH_COOKIE: a browser sends this cookie with",
+    ),
     # What cannot be loaded or found.
     ((), {"CHAT_ASSISTANT": "nowhere.at:all"}, "CHAT_ASSISTANT: nowhere.at:all: ModuleNotFoundError"),
     ((), {"CHAT_ASSISTANT": "os:nowhere"}, "CHAT_ASSISTANT: os:nowhere"),

@@ -73,9 +73,9 @@ def test_hosts(rest: str, user: str) -> None:
 
 
 REFUSED = {
-    "channel_binding=require": "channel_binding=require cannot be followed; take it out, or set disable",
-    "client_encoding=latin1": "client_encoding=latin1 cannot be followed; take it out, or set auto",
-    "load_balance_hosts=random": "load_balance_hosts=random cannot be followed; take it out, or set disable",
+    "channel_binding=require": "channel_binding=require is not supported; remove it, or set disable",
+    "client_encoding=latin1": "client_encoding=latin1 is not supported; remove it, or set auto",
+    "load_balance_hosts=random": "load_balance_hosts=random is not supported; remove it, or set disable",
     "sslmode=yes": "sslmode is one of allow, disable, prefer, require, verify-ca, verify-full",
     "target_session_attrs=primaries": (
         "target_session_attrs is one of any, prefer-standby, primary, read-only, read-write, standby"

@@ -272,6 +272,29 @@ async def test_the_lifespan_runs_once(monkeypatch: pytest.MonkeyPatch, tmp_path:
             pass
 
 
+async def test_an_assistant_that_fails_to_close_leaves_no_connection_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: URL
+) -> None:
+    class Careless(AgentAssistant):
+        async def close(self) -> None:
+            raise OSError("the team's cache")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url.render_as_string(hide_password=False))
+    monkeypatch.setenv("CHAT_URL_SECRET", "u" * 48)
+    chat = create_app(assistant=Careless(Agent(name="A")), authenticate=user_of)
+    with pytest.raises(OSError, match="cache"):
+        async with lifespan(chat)(FastAPI()):
+            assert await asyncio.to_thread(open_connections, database_url) > 0
+    await asyncio.to_thread(eventually, lambda: open_connections(database_url) == 0)
+
+
+def open_connections(database_url: URL) -> int:
+    """Besides the one that asks."""
+    others = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    return int(query(database_url, others)[0]["n"])
+
+
 async def test_a_start_that_fails_leaves_nothing_running(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: URL
 ) -> None:

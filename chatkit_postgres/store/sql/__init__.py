@@ -6,6 +6,6 @@ Three rules hold throughout:
   in WHERE is not read again after a lock wait, so it may compare with a row that is already gone.
 - The owner is the first column of every key. A statement compares it wherever it looks for rows; where it inserts, the
   owner is a value, and with it part of what a conflict is found by.
-- What is read beside a write (the outer SELECT) is the state from before the statement. It only serves to tell
+- The outer SELECT of a write reads the state from before the statement. It only serves to tell
   an absent thread from one that refused the write; no decision to write rests on it.
 """
