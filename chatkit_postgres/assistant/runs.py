@@ -92,7 +92,7 @@ class FollowedRuns:
         """Whether a run belongs to this request. Runs that a background task of this request starts after its end, or
         for another request, do not."""
         request = _request_behind(options.get("context"))
-        return self._counted and not self._has_ended and (request is None or request is self._request)
+        return self._counted and not self._has_ended and _is_same(request, self._request)
 
     def note(self, usage: Usage) -> None:
         self._usages[id(usage)] = usage
@@ -138,6 +138,11 @@ def _both(ours: Callable[[ToolErrorFormatterArgs[Any]], None], theirs: ToolError
         return theirs(args) if theirs is not None else None
 
     return formatted
+
+
+def _is_same(request: StoreContext | None, other: RequestContext) -> bool:
+    """Also for a copy of the request that a team has made with other fields; None belongs to every request."""
+    return request is None or (isinstance(request, RequestContext) and request.outcome is other.outcome)
 
 
 def _request_behind(context: Any) -> StoreContext | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -53,10 +53,16 @@ from chatkit_postgres.chat.preflight import preflight
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.wire import to_json
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import AttachmentUnavailable, KeyTaken, NotFound
+from chatkit_postgres.errors import AttachmentUnavailable, ChatError, KeyTaken, NotFound, Superseded
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.session import CREATE, WriteSession
+
+HEARTBEAT_SECONDS = 5
+"""Of a turn that ``process`` runs."""
+
+logger = get_logger(__name__)
 
 _requests: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
 
@@ -81,7 +87,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             store,
             assistant,
             attachments,
-            respond=self.respond,
+            respond=self._respond,
             stream_options=self.get_stream_options,
             max_answer_characters=max_answer_characters,
         )
@@ -91,7 +97,7 @@ class ChatServer(ChatKitServer[RequestContext]):
     async def process(
         self, request: str | bytes | bytearray, context: RequestContext
     ) -> StreamingResult | NonStreamingResult:
-        """Handle one request as the SDK's server does: the reader of the stream drives the turn, without heartbeats and
+        """Handle one request as the SDK's server does: the reader of the stream drives the turn, without
         checkpoints. The HTTP API hands ``stream`` to a TurnRunner instead, so that a turn survives its reader."""
         operation = _requests.validate_json(request)
         if not is_streaming_req(operation):
@@ -155,9 +161,7 @@ class ChatServer(ChatKitServer[RequestContext]):
         self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: RequestContext
     ) -> Events:
         """The SDK's hook: the assistant's events, in one order with those it streams through its context."""
-        live = LiveContext.of(thread, self.store, context)
-        load_history = partial(self._load_history, thread, input_user_message, context)
-        return live.queue.merge(self.assistant.answer(input_user_message, live, load_history, live.queue.offer))
+        return self._respond(LiveContext.of(thread, self.store, context), input_user_message)
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
@@ -167,6 +171,10 @@ class ChatServer(ChatKitServer[RequestContext]):
 
     def get_stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:
         return self.assistant.stream_options(thread, context)
+
+    def _respond(self, live: LiveContext, message: UserMessageItem | None) -> Events:
+        load_history = partial(self._load_history, live.thread, message, live.request_context)
+        return live.queue.merge(self.assistant.answer(message, live, load_history, live.queue.offer))
 
     def _operation(self, request: StreamingReq, context: RequestContext, draft: Draft) -> Events:
         match request:
@@ -205,6 +213,7 @@ class ChatServer(ChatKitServer[RequestContext]):
     async def _frames(self, request: StreamingReq, context: RequestContext) -> AsyncGenerator[bytes, None]:
         draft = Draft()
         outcome = context.outcome
+        heartbeats = asyncio.create_task(self._send_heartbeats(context))
         try:
             async with aclosing(self.stream(request, context, draft)) as events:
                 async for event in events:
@@ -218,8 +227,25 @@ class ChatServer(ChatKitServer[RequestContext]):
             outcome.state = "stopped"
             raise
         finally:
-            # A server that notices a disconnect cancels at every await.
-            await asyncio.shield(self.store.turns.finish(context, outcome, unfinished=draft.snapshots()))
+            heartbeats.cancel()
+            # Shielded: a server that notices a disconnect cancels at every await.
+            await asyncio.shield(self._finish(context, draft))
+
+    async def _finish(self, context: RequestContext, draft: Draft) -> None:
+        outcome = context.outcome
+        if context.session is not None and context.session.is_superseded:
+            outcome.state, outcome.error_code = "superseded", Superseded.code
+        try:
+            await self.store.turns.finish(context, outcome, unfinished=draft.snapshots())
+        except Exception as error:  # noqa: BLE001 - maintenance closes the turn
+            log_failure(logger, "turn_not_closed", error)
+
+    async def _send_heartbeats(self, context: RequestContext) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            # A lost fence is noticed by the next write.
+            with suppress(ChatError):
+                await self.store.turns.heartbeat(context)
 
     def _to_json(self, model: BaseModel, context: RequestContext) -> bytes:
         return to_json(with_links(model, self.attachments.link(context)))

@@ -94,12 +94,15 @@ class PooledConnections:
         self._slots = asyncio.Semaphore(size)
         self._retired_at = self._doubted_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self.in_use = 0
 
     async def use(self, work: Callable[[TimedConnection], Awaitable[T]]) -> T:
         await self._wait_for_slot()
         self.in_use += 1
         try:
+            if self._is_closed:
+                raise DatabaseUnavailable
             pool = self._pool or await self._open_pool()
             proxy, connection = await self._acquire(pool)
             try:
@@ -126,6 +129,8 @@ class PooledConnections:
             self._slots.release()
 
     async def close(self) -> None:
+        # A statement that is cut off must not open another pool.
+        self._is_closed = True
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -206,7 +211,11 @@ def _opener(url: URL) -> Callable[[], Awaitable[TimedConnection]]:
 
     async def opened() -> TimedConnection:
         connection: TimedConnection = await connect()
-        keep_alive(connection, keepalive)
+        try:
+            keep_alive(connection, keepalive)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     return opened

@@ -198,6 +198,22 @@ async def test_a_read_only_server_uses_up_no_connections(database_url: URL) -> N
     await database.close()
 
 
+async def test_a_statement_that_closing_cuts_off_opens_nothing_new(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections_module, "CLOSE_SECONDS", 0.2)
+    database = Database(database_url, pool_size=2)
+    sleep = Statement("sleep", "SELECT pg_sleep(60), :owner")
+    running = [asyncio.create_task(database.run("alice", sleep)) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    async with asyncio.timeout(10):
+        await database.close()
+        results = await asyncio.gather(*running, return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["DatabaseUnavailable"] * 4
+    with pytest.raises(DatabaseUnavailable):
+        await database.run("alice", ONE)
+
+
 async def test_a_connection_that_is_used_all_the_time_is_not_asked_whether_it_lives(database: Database) -> None:
     statements = Statements(database)
     for _ in range(5):

@@ -1,7 +1,7 @@
 """The operations that run a turn: each opens it by its first write, and then streams the answer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import aclosing
 from datetime import datetime
 
@@ -41,7 +41,7 @@ from chatkit_postgres.store import DatabaseStore
 
 MAX_ANSWER_CHARACTERS = 1_000_000
 
-Respond = Callable[[ThreadMetadata, UserMessageItem | None, RequestContext], Events]
+Respond = Callable[[LiveContext, UserMessageItem | None], Events]
 
 
 class TurnOperations:
@@ -93,7 +93,9 @@ class TurnOperations:
         call = await completed_call(self._store, params, context)
         await self._store.turns.settle(thread.id, call, context)
         context.history_notes.answered = call
-        async with aclosing(self._send(self._call_next_or_respond(thread, context), thread, context, draft)) as events:
+        called: set[str] = set()
+        answer = self._call_next_or_respond(thread, context, called)
+        async with aclosing(self._send(answer, thread, context, draft, free_ids=called)) as events:
             async for event in events:
                 yield event
 
@@ -107,11 +109,13 @@ class TurnOperations:
 
         async def replaced_then_answered() -> Events:
             yield ThreadItemReplacedEvent(item=answers)
-            async with aclosing(self._respond(thread, None, context)) as answer:
+            live = LiveContext.of(thread, self._store, context)
+            async with aclosing(self._respond(live, None)) as answer:
                 async for event in answer:
                     yield event
 
-        async with aclosing(self._send(replaced_then_answered(), thread, context, draft)) as events:
+        answer = replaced_then_answered()
+        async with aclosing(self._send(answer, thread, context, draft, free_ids={answers.id})) as events:
             async for event in events:
                 yield event
 
@@ -140,27 +144,29 @@ class TurnOperations:
         """Answer a user's message, which makes client tools void that still wait, and give a new thread its title."""
         if drop_calls(thread):
             await self._store.save_thread(thread, context)
-        title = None
-        if thread.title is None:
-            title = TitleTask(thread, self._assistant, message, LiveContext.of(thread, self._store, context))
+        live = LiveContext.of(thread, self._store, context)
+        title = TitleTask(thread, self._assistant, message, live) if thread.title is None else None
         try:
-            answer = self._respond(thread, message, context)
-            async with aclosing(self._send(answer, thread, context, draft, title)) as events:
+            answer = self._respond(live, message)
+            async with aclosing(self._send(answer, thread, context, draft, title=title)) as events:
                 async for event in events:
                     yield event
         finally:
             if title is not None:
                 title.cancel()
 
-    async def _call_next_or_respond(self, thread: ThreadMetadata, context: RequestContext) -> Events:
-        """The next of the client tools that were called together; the model continues when all have their outputs."""
+    async def _call_next_or_respond(self, thread: ThreadMetadata, context: RequestContext, called: set[str]) -> Events:
+        """The next of the client tools that were called together, whose id is added to ``called``; the model continues
+        when all have their outputs."""
         while (call := next_call(thread)) is not None:
             if not await is_stored(self._store, call, context):
                 # Saved before it is sent, and sent before the thread forgets it.
                 await self._store.add_thread_item(thread.id, call, context)
+                called.add(call.id)
                 yield ThreadItemDoneEvent(item=call)
                 return
-        async with aclosing(self._respond(thread, None, context)) as events:
+        live = LiveContext.of(thread, self._store, context)
+        async with aclosing(self._respond(live, None)) as events:
             async for event in events:
                 yield event
 
@@ -170,9 +176,12 @@ class TurnOperations:
         thread: ThreadMetadata,
         context: RequestContext,
         draft: Draft,
+        *,
         title: TitleTask | None = None,
+        free_ids: Container[str] = frozenset(),
     ) -> Events:
-        """The stream's options, the events that pass the pipeline, and the error that ended them."""
+        """The stream's options, the events that pass the pipeline, and the error that ended them. Items with one of
+        ``free_ids`` do not count against the limit of the answer."""
         announce = AnnounceThread(self._store, thread, context, title)
         files = context.files or self._attachments.of(context)
         pipeline = answer_pipeline(
@@ -183,6 +192,7 @@ class TurnOperations:
             draft=draft,
             announce=announce,
             max_characters=self._max_answer_characters,
+            free_ids=free_ids,
         )
         # A title that needs no waiting is applied before the answer begins, and saved even if the answer fails.
         await asyncio.sleep(0)

@@ -1,5 +1,7 @@
 """The way of an event from the assistant to the client."""
 
+from collections.abc import Container
+
 from chatkit.types import ThreadMetadata
 
 from chatkit_postgres.chat.pipeline.announcement import AnnounceThread
@@ -25,13 +27,15 @@ def answer_pipeline(
     draft: Draft,
     announce: AnnounceThread,
     max_characters: int,
+    free_ids: Container[str],
 ) -> Pipeline:
-    """The stages of one answer. An item is committed by the time it leaves PersistItems, and sent after that."""
+    """The stages of one answer. An item is committed when it leaves PersistItems, and sent after that; a changed thread
+    is announced after the event."""
     return Pipeline(
         [
             MapItemIds(store, thread, context),
             StoreImages(files),
-            LimitAnswer(max_characters),
+            LimitAnswer(max_characters, free_ids),
             PersistItems(store, thread, context, draft),
             announce,
             HideContext(),

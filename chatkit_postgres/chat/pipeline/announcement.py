@@ -21,8 +21,9 @@ class AnnounceThread(Stage):
         self._title = title
         self._announced = thread.model_copy(deep=True)
 
-    async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
-        return (event, *await self.changes())
+    async def sent(self, events: Sequence[ThreadStreamEvent]) -> Sequence[ThreadStreamEvent]:  # noqa: ARG002
+        """Not before an event was sent: a committed item is sent even if saving the thread fails."""
+        return await self.changes()
 
     async def finish(self) -> Sequence[ThreadStreamEvent]:
         if self._title is not None:

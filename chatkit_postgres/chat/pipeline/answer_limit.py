@@ -1,9 +1,11 @@
 """Ends an answer that exceeds its limit of characters."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
+    ThreadItemDoneEvent,
+    ThreadItemReplacedEvent,
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
 )
@@ -16,9 +18,13 @@ ITEM_BUDGET = 4
 
 
 class LimitAnswer(Stage):
-    """Cuts streamed text at the limit. Raises AnswerTooLong once the cut text was sent."""
+    """Cuts streamed text at the limit. Raises AnswerTooLong once the cut text was sent.
 
-    def __init__(self, max_characters: int) -> None:
+    Items with one of ``free_ids`` are not counted: they were stored before the answer began.
+    """
+
+    def __init__(self, max_characters: int, free_ids: Container[str] = frozenset()) -> None:
+        self._free_ids = free_ids
         self._text_left = max_characters
         self._items_left = ITEM_BUDGET * max_characters
         self._is_exceeded = False
@@ -31,12 +37,15 @@ class LimitAnswer(Stage):
                     cut = update.model_copy(update={"delta": delta[: self._text_left]})
                     return (event.model_copy(update={"update": cut}),)
                 self._text_left -= len(delta)
+            case ThreadItemDoneEvent(item=item) | ThreadItemReplacedEvent(item=item) if item.id in self._free_ids:
+                pass
             case _:
                 self._items_left -= len(event.model_dump_json())
                 if self._items_left < 0:
                     raise AnswerTooLong
         return (event,)
 
-    async def sent(self, event: ThreadStreamEvent) -> None:  # noqa: ARG002 - any event: the cut text is the last
+    async def sent(self, events: Sequence[ThreadStreamEvent]) -> Sequence[ThreadStreamEvent]:  # noqa: ARG002
         if self._is_exceeded:
             raise AnswerTooLong
+        return ()

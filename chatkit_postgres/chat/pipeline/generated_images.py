@@ -36,14 +36,16 @@ class StoreImages(Stage):
     async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
         return (await _stored(event, self._files),)
 
-    async def sent(self, event: ThreadStreamEvent) -> None:
-        item_id, image = _image_in(event)
-        if image is None:
-            return
-        before = self._shown.get(item_id)
-        self._shown[item_id] = image.url
-        if before not in {None, image.url}:
-            await _delete(str(before), self._files)
+    async def sent(self, events: Sequence[ThreadStreamEvent]) -> Sequence[ThreadStreamEvent]:
+        for event in events:
+            item_id, image = _image_in(event)
+            if image is None:
+                continue
+            before = self._shown.get(item_id)
+            self._shown[item_id] = image.url
+            if before not in {None, image.url}:
+                await _delete(str(before), self._files)
+        return ()
 
 
 def holds_image(item: ThreadItem) -> bool:

@@ -15,36 +15,44 @@ class Stage:
         """Return the events for the next stage: usually the same one; none to drop it."""
         return (event,)
 
-    async def sent(self, event: ThreadStreamEvent) -> None:
-        """Called after an event was sent."""
+    async def sent(self, events: Sequence[ThreadStreamEvent]) -> Sequence[ThreadStreamEvent]:  # noqa: ARG002
+        """Called after each event of the assistant, with the events that were sent for it. Return events that follow;
+        they pass no further stage."""
+        return ()
 
     async def finish(self) -> Sequence[ThreadStreamEvent]:
-        """Called after the last event of a complete answer. Return events that follow it."""
+        """Called after the last event of a complete answer. Return events that follow; they pass no further stage."""
         return ()
 
 
 class Pipeline:
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = stages
-        self._observers = [stage for stage in stages if type(stage).sent is not Stage.sent]
+        # The last stage first: a thread is announced before the limit ends the answer.
+        self._observers = [stage for stage in reversed(stages) if type(stage).sent is not Stage.sent]
 
     async def run(self, events: Events) -> Events:
-        """Yield the events that come out of the last stage. Closes ``events``."""
+        """Yield the events that come out of the last stage, one by one: the first of several is sent before the next
+        is saved. Closes ``events``."""
+        stages, count = self._stages, len(self._stages)
         async with aclosing(events):
             async for event in events:
-                for passed in await self._pass((event,), self._stages):
-                    yield passed
-                    for stage in self._observers:
-                        await stage.sent(passed)
-        for number, stage in enumerate(self._stages, 1):
-            for passed in await self._pass(await stage.finish(), self._stages[number:]):
-                yield passed
-
-    @staticmethod
-    async def _pass(events: Sequence[ThreadStreamEvent], stages: Sequence[Stage]) -> Sequence[ThreadStreamEvent]:
+                sent = []
+                waiting = [(event, 0)]
+                while waiting:
+                    current, number = waiting.pop()
+                    passed: Sequence[ThreadStreamEvent] = (current,)
+                    while number < count and len(passed) == 1:
+                        passed = await stages[number].apply(passed[0])
+                        number += 1
+                    if number == count and len(passed) == 1:
+                        sent.append(passed[0])
+                        yield passed[0]
+                    else:
+                        waiting.extend((derived, number) for derived in reversed(passed))
+                for stage in self._observers:
+                    for following in await stage.sent(sent):
+                        yield following
         for stage in stages:
-            if len(events) == 1:
-                events = await stage.apply(events[0])
-            else:
-                events = [passed for event in events for passed in await stage.apply(event)]
-        return events
+            for following in await stage.finish():
+                yield following
