@@ -61,6 +61,7 @@ WITH given AS (
 INSERT INTO example_handbook_sections (page, number, heading, body) SELECT page, number, heading, body FROM given
 ON CONFLICT (page, number) DO UPDATE SET heading = excluded.heading, body = excluded.body
 """,
+    sections="text",
 )
 FIND = Statement(
     "find_in_handbook",
@@ -69,8 +70,10 @@ SELECT page, heading, body
   FROM example_handbook_sections, websearch_to_tsquery('english', :asked) query
  WHERE words @@ query
  ORDER BY ts_rank(words, query) DESC
- LIMIT :page
+ LIMIT :passages
 """,
+    asked="text",
+    passages="bigint",
 )
 
 
@@ -122,7 +125,7 @@ class Handbook(AgentAssistant):
         # Match any of the words, best matches first.
         asked = " or ".join(re.findall(r"\w+", words)[:50])
         # The handbook belongs to all users: its table has no owners.
-        rows = await self.database.run_for_all_owners(FIND, asked=asked, page=MAX_PASSAGES)
+        rows = await self.database.run_for_all_owners(FIND, asked=asked, passages=MAX_PASSAGES)
         return [Passage(**row) for row in rows]
 
     async def _fill(self) -> None:
