@@ -27,7 +27,7 @@ run: setup ## Start the server with its own PostgreSQL: http://localhost:8000
 test: setup ## Run the test-suite on a real PostgreSQL (make test ARGS="-k store")
 	$(BIN)/python -m pytest $(ARGS)
 
-test-fast: setup ## Run what takes less than a minute: every room, without browser, servers, faults and random requests
+test-fast: setup ## Run what takes about a minute: every room, without browser, servers, faults and random requests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 faults: setup ## Run each fault twenty times, at random moments, and three times with a ChatKitServer (three times in make test)

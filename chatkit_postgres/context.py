@@ -1,6 +1,5 @@
 """RequestContext: the user and the request, as the SDK passes it to the store and to assistants."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -9,47 +8,10 @@ from uuid import uuid4
 from chatkit.types import ThreadItem
 from pydantic_core.core_schema import CoreSchema, is_instance_schema
 
+from chatkit_postgres.ports import Files
 from chatkit_postgres.store.caller import StoreContext
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-
-
-@dataclass(frozen=True, slots=True)
-class ImageData:
-    """An image as bytes: JPEG, PNG, GIF or WebP."""
-
-    data: bytes
-    content_type: str
-
-
-class Files(ABC):
-    """The attachments of one user, read and stored with that user's rights."""
-
-    text_characters: int
-    """Maximum characters of attached texts in one model call."""
-    max_images: int
-    """Maximum number of images in one model call."""
-
-    @abstractmethod
-    async def text(self, attachment_id: str, max_characters: int) -> str | None:
-        """The text of an attached text, Markdown, CSV, JSON or PDF file, cut; None for any other file, or if it is
-        deleted."""
-        ...
-
-    @abstractmethod
-    async def image(self, attachment_id: str) -> ImageData | None:
-        """An attached image, scaled down for a model; None for any other file, or if it is deleted."""
-        ...
-
-    @abstractmethod
-    async def store_image(self, data: bytes, name: str) -> str:
-        """Store an image that was generated for the user. Returns the reference that an item holds as its URL."""
-        ...
-
-    @abstractmethod
-    async def delete_image(self, reference: str) -> None:
-        """Delete an image that ``store_image`` stored for this answer; nothing for any other."""
-        ...
 
 
 @dataclass(slots=True)

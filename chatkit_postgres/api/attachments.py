@@ -73,14 +73,14 @@ class FileEndpoint:
         self._is_disabled = is_disabled
         self._rate_limit = rate_limit
         self._metrics = metrics
-        self._slots = ConcurrencyLimit(per_user=4, altogether=64)
+        self._uploads = ConcurrencyLimit(per_user=4, altogether=64)
         self._limits = limits
         self._public_url = public_url
         self._from_bucket = from_bucket
 
     async def upload_directly(self, request: Request, context: RequestContext) -> Response:
         body_limits = BodyLimits(max_bytes=self._limits.max_bytes, seconds=self._limits.seconds)
-        with self._counting_outcome(), self._slots.hold(context.user_id):
+        with self._counting_outcome(), self._uploads.acquire(context.user_id):
             async with read_upload(request, body_limits) as upload:
                 return _json(shown(await self._attachments.receive_directly(upload, context)))
 
@@ -89,7 +89,7 @@ class FileEndpoint:
 
     async def upload(self, request: Request, attachment_id: str) -> Response:
         context = await self._context_of_url(request, attachment_id, "upload")
-        with self._counting_outcome(), self._slots.hold(context.user_id):
+        with self._counting_outcome(), self._uploads.acquire(context.user_id):
             # A URL allows any number of attempts until an upload succeeds, so each attempt counts.
             await self._rate_limit.spend(context.user_id)
             announced = await self._attachments.awaited(attachment_id, context)

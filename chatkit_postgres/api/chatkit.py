@@ -50,7 +50,7 @@ class ChatEndpoint:
         if is_small or self._limits.body.max_bytes <= small:
             return await self._answer(parse_request(await self._body(request), self._limits.request), context, request)
         # A recording, or a body of unknown size: few at once, and large ones are parsed outside of the event loop.
-        with self._large.hold(context.user_id):
+        with self._large.acquire(context.user_id):
             body = await self._body(request)
             if len(body) > small:
                 operation = await asyncio.to_thread(parse_request, body, self._limits.request)

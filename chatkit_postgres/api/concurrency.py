@@ -16,7 +16,7 @@ class ConcurrencyLimit:
         self._held: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self, user_id: str) -> Iterator[None]:
+    def acquire(self, user_id: str) -> Iterator[None]:
         """Raises TooManyRequests if the user has too many, Unavailable if everybody has."""
         if self._held[user_id] >= self._per_user:
             raise TooManyRequests(retry_after_seconds=2)

@@ -10,10 +10,10 @@ from chatkit.types import Attachment, GeneratedImageItem, ThreadItem, UserMessag
 from openai.types.responses import ResponseInputImageParam, ResponseInputTextParam
 
 from chatkit_postgres.attachments import kinds
-from chatkit_postgres.context import Files
 from chatkit_postgres.errors import StorageUnavailable
+from chatkit_postgres.file_references import id_in
 from chatkit_postgres.observability.logs import get_logger
-from chatkit_postgres.store.attachments import id_in
+from chatkit_postgres.ports import Files
 
 logger = get_logger(__name__)
 

@@ -35,8 +35,8 @@ from openai.types.responses.response_input_param import FunctionCallOutput
 from chatkit_postgres.assistant.attachment_input import Part, contents_of, named
 from chatkit_postgres.assistant.call_ids import call_id_of
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
-from chatkit_postgres.context import Files
-from chatkit_postgres.store.attachments import id_in
+from chatkit_postgres.file_references import id_in
+from chatkit_postgres.ports import Files
 
 NOTES_OF_THE_SDK = (
     "# User-provided context for @-mentions\n",

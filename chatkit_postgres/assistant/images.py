@@ -3,8 +3,8 @@
 from agents import Agent, ImageGenerationTool
 from chatkit.agents import ResponseStreamConverter
 
-from chatkit_postgres.context import Files
 from chatkit_postgres.errors import FileRefused
+from chatkit_postgres.ports import Files
 from chatkit_postgres.validation import decode_base64
 
 

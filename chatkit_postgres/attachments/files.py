@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 from chatkit_postgres.attachments import kinds
 from chatkit_postgres.attachments.intake import PREVIEW, TEXT, FileLimits, Intake, Upload, new_attachment
-from chatkit_postgres.attachments.references import reference_to
 from chatkit_postgres.attachments.renditions import content_type_of
 from chatkit_postgres.attachments.storage import Storage
-from chatkit_postgres.context import Files, ImageData, RequestContext
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AnswerTooLong, FileTooLarge, NotFound
+from chatkit_postgres.file_references import id_in, reference_to
 from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.ports import Files, ImageData
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.attachments import id_in
 
 logger = get_logger(__name__)
 

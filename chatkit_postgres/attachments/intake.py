@@ -13,11 +13,11 @@ from chatkit.types import Attachment, FileAttachment, ImageAttachment
 from pydantic import AnyUrl
 
 from chatkit_postgres.attachments import kinds
-from chatkit_postgres.attachments.references import reference_to
 from chatkit_postgres.attachments.renditions import Renditions, content_type_of
 from chatkit_postgres.attachments.storage import Storage
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ChatError, FileRefused, NotFound
+from chatkit_postgres.file_references import reference_to
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import new_id
 

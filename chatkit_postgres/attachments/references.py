@@ -21,15 +21,11 @@ from chatkit.types import (
 )
 from pydantic import AnyUrl, BaseModel
 
-from chatkit_postgres.store.attachments import SCHEME, id_in
+from chatkit_postgres.file_references import id_in
 
 M = TypeVar("M", bound=BaseModel)
 Link = Callable[[str, Literal["content", "preview"]], str]
 """Makes a signed URL of an attachment's id and a purpose."""
-
-
-def reference_to(attachment_id: str) -> str:
-    return f"{SCHEME}{attachment_id}"
 
 
 def with_links(model: M, link: Link) -> M:

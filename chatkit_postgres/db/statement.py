@@ -6,21 +6,22 @@ statement by the same name.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 ParameterType = Literal[
     "text", "text[]", "uuid", "uuid[]", "bigint", "integer", "double precision", "boolean", "timestamptz"
 ]
 
-# Not the second colon of a cast.
-_PARAMETER = re.compile(r"(?<!:):([A-Za-z_]\w*)")
+# Not in a cast, not after a word character (HH24:MI), not after a backslash.
+_PARAMETER = re.compile(r"(?<![:\w\\]):([A-Za-z_]\w*)")
 
 
 class Statement:
-    """SQL whose parameters are written ``:name``.
+    r"""SQL whose parameters are written ``:name``; ``\:`` is a colon before a letter.
 
     Each parameter is sent with its type, because PostgreSQL cannot infer the type of a NULL; JSON is sent as text and
-    cast in the SQL. ``:owner`` is always text. Raises ValueError if the SQL and ``types`` name different parameters.
+    cast in the SQL. ``:owner`` is always text. Raises ValueError for a parameter without a type, a type without a
+    parameter, and an unknown type.
     """
 
     def __init__(self, name: str, sql: str, **types: ParameterType) -> None:
@@ -30,12 +31,22 @@ class Statement:
         self.parameters = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
         """In the order of ``driver_sql``."""
         known: dict[str, ParameterType] = {"owner": "text", **types}
-        if differences := set(types) ^ (set(self.parameters) - {"owner"}):
-            raise ValueError(f"statement {name}: no type, or no such parameter: {', '.join(sorted(differences))}")
+        self._check(set(self.parameters) - {"owner"})
         numbers = {parameter: number for number, parameter in enumerate(self.parameters, 1)}
         numbered = _PARAMETER.sub(lambda found: f"${numbers[found[1]]}::{known[found[1]]}", sql)
-        self.driver_sql = f"/* chatkit:{name} */ {numbered}"
+        self.driver_sql = f"/* chatkit:{name} */ {numbered}".replace("\\:", ":")
         """For asyncpg, with a number and a type for each parameter."""
+
+    def _check(self, used: set[str]) -> None:
+        for parameter in sorted(used - set(self.types)):
+            cure = f'Statement("{self.name}", sql, {parameter}="text")'
+            raise ValueError(f"statement {self.name}: the parameter :{parameter} has no type; write {cure}")
+        for parameter in sorted(set(self.types) - used):
+            raise ValueError(f"statement {self.name}: there is a type for {parameter!r}, which is not in the SQL")
+        for parameter, kind in self.types.items():
+            if kind not in get_args(ParameterType):
+                known = ", ".join(get_args(ParameterType))
+                raise ValueError(f"statement {self.name}: {kind!r} of :{parameter} is not one of {known}")
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
         """In the order of ``driver_sql``. Raises KeyError for a missing parameter."""

@@ -9,15 +9,13 @@ from chatkit.types import Attachment, GeneratedImageItem, ThreadItem, UserMessag
 
 from chatkit_postgres.db import Database, Row
 from chatkit_postgres.errors import NotFound, TooManyAttachments
+from chatkit_postgres.file_references import SCHEME, id_in
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, owner_of, session_of
 from chatkit_postgres.store.ids import session_uuid
 from chatkit_postgres.store.refusals import explain_refusal
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import attachments as sql
-
-SCHEME = "attachment://"
-"""``attachment://atc_…`` is the URL of an attachment in stored items; a signed URL replaces it when an item is sent."""
 
 NO_FILE = "This file does not exist."
 
@@ -145,11 +143,6 @@ def sent_with(item: ThreadItem, session: WriteSession) -> list[str]:
             return [image.url.removeprefix(SCHEME)]
         case _:
             return []
-
-
-def id_in(url: str) -> str | None:
-    """The id in a reference to an attachment; None for any other URL."""
-    return url.removeprefix(SCHEME) if url.startswith(SCHEME) else None
 
 
 def _file(row: Row) -> StoredFile:

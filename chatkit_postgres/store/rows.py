@@ -29,6 +29,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from chatkit_postgres.db import Row
 from chatkit_postgres.store import unreadable
 from chatkit_postgres.store.ids import message_uuid
+from chatkit_postgres.text import clean_json
 
 SenderType = Literal["user", "assistant", "tool", "system"]
 
@@ -143,12 +144,10 @@ def storable(text: str) -> str:
 
 
 def storable_json(text: str) -> str:
-    """PostgreSQL's jsonb cannot hold NUL either. In JSON text a NUL is always written as its escape."""
+    """PostgreSQL's jsonb cannot hold NUL either."""
     if "\\u0000" not in text:
         return text
-    # An escaped backslash before u0000 is no escape of NUL, so pairs of backslashes are skipped.
-    pieces = text.split("\\\\")
-    return "\\\\".join(piece.replace("\\u0000", "\ufffd") for piece in pieces)
+    return dump_json(clean_json(_json.validate_json(text)))
 
 
 def _dump(item: ThreadItem) -> str:

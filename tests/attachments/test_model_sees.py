@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from chatkit_postgres.assistant.attachment_input import CUT
 from chatkit_postgres.assistant.converter import HistoryConverter
-from chatkit_postgres.context import Files, ImageData
+from chatkit_postgres.ports import Files, ImageData
 from tests.attachments.conftest import Place, started
 from tests.support.files import Uploader, docx, image_bytes, pdf
 from tests.support.processes import ModelServer, message, thread_id_of

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from chatkit_postgres.assistant import Assistant, action
 from chatkit_postgres.assistant.actions import Outcome
-from chatkit_postgres.chat.operations.actions import declares
+from chatkit_postgres.chat.widget_tree import declares
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ChatError, Conflict, InternalError, NotFound, ThreadLocked, Unprocessable
 from chatkit_postgres.store import DatabaseStore

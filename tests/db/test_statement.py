@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from chatkit_postgres.db.statement import ParameterType, Statement
+from chatkit_postgres.db import Statement
 
 
 def test_parameters_are_numbered_and_typed() -> None:
@@ -13,13 +15,30 @@ def test_parameters_are_numbered_and_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "types"), [("SELECT :a", {}), ("SELECT 1", {"a": "text"}), ("SELECT :a", {"b": "text"})]
+    ("sql", "types", "sentence"),
+    [
+        ("SELECT :a", {}, r"the parameter :a has no type; write Statement\(.s., sql, a=.text.\)"),
+        ("SELECT 1", {"a": "text"}, "there is a type for 'a', which is not in the SQL"),
+        ("SELECT :b", {"a": "text", "b": "text"}, "there is a type for 'a'"),
+        ("SELECT :a", {"a": "nonsense"}, "'nonsense' of :a is not one of text, "),
+    ],
 )
-def test_a_parameter_without_a_type_or_a_type_without_a_parameter_is_refused(
-    sql: str, types: dict[str, ParameterType]
-) -> None:
-    with pytest.raises(ValueError, match=r"statement s: .*: a"):
+def test_parameters_and_types_must_agree(sql: str, types: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"statement s: {sentence}"):
         Statement("s", sql, **types)
+
+
+@pytest.mark.parametrize(
+    ("sql", "sent"),
+    [
+        ("to_char(now(), 'HH24:MI'), :owner", "to_char(now(), 'HH24:MI'), $1::text"),
+        (r"'{" + '"a"' + r"\:true}'::jsonb, :owner", "'{" + '"a"' + ":true}'::jsonb, $1::text"),
+        ("(ARRAY[1,2,3])[1:n], :owner", "(ARRAY[1,2,3])[1:n], $1::text"),
+        ("x::text, :owner::text", "x::text, $1::text::text"),
+    ],
+)
+def test_other_colons_are_left_alone(sql: str, sent: str) -> None:
+    assert Statement("s", sql).driver_sql == f"/* chatkit:s */ {sent}"
 
 
 def test_a_missing_value_is_an_error() -> None:

@@ -1,6 +1,5 @@
 """Checks widget actions: the assistant must know the action's type, and a widget of the thread must declare it."""
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -14,20 +13,18 @@ from chatkit.types import (
     ThreadStreamEvent,
     WidgetItem,
 )
-from chatkit.widgets import WidgetRoot
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.actions import ActionRules, Outcome, RegisteredAction
 from chatkit_postgres.chat.merge import LiveContext
+from chatkit_postgres.chat.widget_tree import declares
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.validation import first_problem
 
 _items: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
-# onClickAction, onSubmitAction and their like; `action` is inside of a card's confirm and cancel.
-_DECLARATION = re.compile(r"on[A-Z]\w*Action|action")
 
 
 class CheckedAction:
@@ -100,24 +97,3 @@ def _may_be_sent(rules: ActionRules, sender: WidgetItem | None) -> bool:
     if sender is None:
         return rules.is_free or rules.may_lack_sender
     return rules.is_free or declares(sender.widget, rules.type)
-
-
-def declares(widget: WidgetRoot, action_type: str) -> bool:
-    """Whether a component of the widget declares this action, also one that the page handles first."""
-    return action_type in _declared(widget.model_dump())
-
-
-def _declared(value: Any) -> set[str]:
-    found: set[str] = set()
-    if isinstance(value, dict):
-        for name, member in value.items():
-            is_action = isinstance(member, dict) and _DECLARATION.fullmatch(name)
-            if not is_action:
-                found |= _declared(member)
-            else:
-                # Its members are a payload, never another declaration.
-                found.add(str(member.get("type")))
-    elif isinstance(value, list):
-        for element in value:
-            found |= _declared(element)
-    return found

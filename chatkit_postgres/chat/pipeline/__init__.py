@@ -12,7 +12,8 @@ from chatkit_postgres.chat.pipeline.item_ids import MapItemIds
 from chatkit_postgres.chat.pipeline.persistence import PersistItems
 from chatkit_postgres.chat.pipeline.stage import Events, Pipeline, Stage
 from chatkit_postgres.chat.turns.draft import Draft
-from chatkit_postgres.context import Files, RequestContext
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.ports import Files
 from chatkit_postgres.store import DatabaseStore
 
 __all__ = ["AnnounceThread", "Events", "Pipeline", "Stage", "answer_pipeline"]

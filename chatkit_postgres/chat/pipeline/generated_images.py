@@ -15,9 +15,9 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.chat.pipeline.stage import Stage
-from chatkit_postgres.context import Files
 from chatkit_postgres.errors import ChatError, FileRefused
 from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.ports import Files
 from chatkit_postgres.validation import decode_base64
 
 DATA = "data:"

@@ -25,6 +25,8 @@ from chatkit.types import (
 )
 from pydantic import ValidationError
 
+from chatkit_postgres.chat.widget_tree import at_rest, find_component
+
 
 class ItemAccumulator(ABC):
     """An item that is still being streamed."""
@@ -109,11 +111,11 @@ class WidgetAccumulator(ItemAccumulator):
             case WidgetRootUpdated():
                 self._root = update.widget.model_dump()
             case WidgetComponentUpdated():
-                if (component := _component(self._root, update.component_id)) is not None:
+                if (component := find_component(self._root, update.component_id)) is not None:
                     component.clear()
                     component.update(update.component.model_dump())
             case WidgetStreamingTextValueDelta():
-                if (component := _component(self._root, update.component_id)) is not None:
+                if (component := find_component(self._root, update.component_id)) is not None:
                     component["value"] = str(component.get("value") or "") + update.delta
             case _:
                 return
@@ -123,7 +125,7 @@ class WidgetAccumulator(ItemAccumulator):
         fields = {name: value for name, value in self._item if name != "widget"}
         # A component that replaces the root is a valid update, but the result is no widget.
         with suppress(ValidationError):
-            self._last = WidgetItem.model_validate(fields | {"widget": _at_rest(self._root)})
+            self._last = WidgetItem.model_validate(fields | {"widget": at_rest(self._root)})
         return self._last
 
 
@@ -152,21 +154,3 @@ class WorkflowAccumulator(ItemAccumulator):
             for task in self._tasks
         ]
         return self._item.model_copy(update={"workflow": self._item.workflow.model_copy(update={"tasks": tasks})})
-
-
-def _component(value: Any, component_id: str) -> dict[str, Any] | None:
-    """The component of this id in a widget's tree."""
-    if isinstance(value, dict):
-        if value.get("id") == component_id:
-            return value
-        value = list(value.values())
-    if isinstance(value, list):
-        return next((found for element in value if (found := _component(element, component_id)) is not None), None)
-    return None
-
-
-def _at_rest(value: Any) -> Any:
-    """Without the marks of streaming: nobody continues the text of a snapshot."""
-    if isinstance(value, dict):
-        return {name: _at_rest(member) for name, member in value.items() if (name, member) != ("streaming", True)}
-    return [_at_rest(element) for element in value] if isinstance(value, list) else value
