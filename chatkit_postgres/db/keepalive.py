@@ -14,11 +14,11 @@ _SOCKET_OPTIONS = {
 }
 
 
-def keep_alive(driver: Any, options: Mapping[str, int]) -> None:
+def keep_alive(connection: Any, options: Mapping[str, int]) -> None:
     """Does nothing for options that the system lacks, and for connections that are not TCP."""
     own = None
     with suppress(AttributeError):
-        own = driver._transport.get_extra_info("socket")  # noqa: SLF001 - see docs/decisions/0006
+        own = connection._transport.get_extra_info("socket")  # noqa: SLF001 - see docs/decisions/0006
     if own is None or own.family not in {socket.AF_INET, socket.AF_INET6} or not options:
         return
     own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

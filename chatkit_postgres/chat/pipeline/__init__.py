@@ -10,13 +10,13 @@ from chatkit_postgres.chat.pipeline.generated_images import StoreImages
 from chatkit_postgres.chat.pipeline.hiding import HideContext
 from chatkit_postgres.chat.pipeline.item_ids import MapItemIds
 from chatkit_postgres.chat.pipeline.persistence import PersistItems
-from chatkit_postgres.chat.pipeline.stage import Events, Pipeline, Stage
+from chatkit_postgres.chat.pipeline.stage import Pipeline
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.ports import Files
 from chatkit_postgres.store import DatabaseStore
 
-__all__ = ["AnnounceThread", "Events", "Pipeline", "Stage", "answer_pipeline"]
+__all__ = ["AnnounceThread", "answer_pipeline"]
 
 
 def answer_pipeline(
