@@ -29,7 +29,7 @@ IDLE_SECONDS = 10
 """A connection that was idle for longer is pinged before it is used."""
 PING_SECONDS = 2
 CLOSE_SECONDS = 2
-FRESH_SECONDS = 2
+FRESH_SECONDS = 0.2
 """If a connection younger than this is read-only, the server itself is; connecting again would not help."""
 
 
