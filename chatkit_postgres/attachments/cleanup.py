@@ -9,10 +9,10 @@ import random
 
 from chatkit_postgres.attachments.storage import Storage
 from chatkit_postgres.db import Database
-from chatkit_postgres.db import maintenance as sql
 from chatkit_postgres.errors import DatabaseUnavailable, StorageUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.store.sql import maintenance as sql
 
 UNSENT_SECONDS = 24 * 3600
 """How long a file is stored that was uploaded and not sent with a message."""

@@ -86,6 +86,10 @@ class Database:
         """For maintenance alone: a statement that names no owner."""
         return await self._run(statement, parameters)
 
+    async def run_for_several_owners(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
+        """For a statement that writes rows of several owners: each of its rows names its own."""
+        return await self._run(statement, parameters)
+
     async def run_once(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """As ``run_for_all_owners``, without retries. Raises the driver's own errors."""
         values = statement.values(parameters)

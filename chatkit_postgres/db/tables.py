@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKeyConstraint,
     Index,
+    Integer,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -93,6 +94,26 @@ chat_messages = Table(
     CheckConstraint("sender_type IN ('user', 'assistant', 'tool', 'system')", name="chat_messages_sender_type_check"),
 )
 
+# The text of unfinished messages that is newer than their partial rows in chat_messages. No foreign key: a thread that
+# is deleted in the middle of a checkpoint would fail the checkpoint of all others.
+chat_draft_log = Table(
+    "chat_draft_log",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    Column("turn_id", Uuid, nullable=False),
+    # Grows within the turn.
+    Column("sequence", BigInteger, nullable=False),
+    Column("message_id", Uuid, nullable=False),
+    Column("content_index", Integer, nullable=False),
+    # Characters of the text, or annotations, before this entry: what the partial row has already is not added again.
+    Column("start", Integer, nullable=False),
+    Column("text", Text, nullable=False, server_default=text("''")),
+    # In place of text.
+    Column("annotation", JSONB),
+    PrimaryKeyConstraint("user_id", "session_id", "turn_id", "sequence", name="chat_draft_log_pkey"),
+)
+
 # No foreign key to the thread: the ledger keeps the usage of deleted threads.
 chat_turns = Table(
     "chat_turns",
@@ -111,6 +132,8 @@ chat_turns = Table(
     Column("open_position", BigInteger),
     Column("idempotency_key", Text),
     Column("request_hash", Text),
+    # When somebody asked to stop the turn, for the process that runs it.
+    Column("stop_requested_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("user_id", "session_id", "turn_id", name="chat_turns_pkey"),
     CheckConstraint(
         "state IN ('running', 'completed', 'failed', 'stopped', 'superseded', 'interrupted')",

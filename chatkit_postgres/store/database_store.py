@@ -8,6 +8,7 @@ from chatkit.types import Attachment, Page, ThreadItem, ThreadMetadata
 from chatkit_postgres.db import Database
 from chatkit_postgres.store.attachments import AttachmentRepository
 from chatkit_postgres.store.caller import Caller, session_of
+from chatkit_postgres.store.drafts import DraftRepository
 from chatkit_postgres.store.history import HistoryRepository
 from chatkit_postgres.store.ids import new_id
 from chatkit_postgres.store.item_writer import ItemWriter
@@ -34,6 +35,7 @@ class DatabaseStore(Store[Any]):
         self.writer = ItemWriter(database, self.items)
         self.history = HistoryRepository(database)
         self.turns = TurnRepository(database)
+        self.drafts = DraftRepository(database)
         self.attachments = AttachmentRepository(database)
 
     async def close(self) -> None:

@@ -6,8 +6,6 @@ from functools import partial as partial_of
 from chatkit.types import (
     AssistantMessageItem,
     ClientToolCallItem,
-    HiddenContextItem,
-    SDKHiddenContextItem,
     StructuredInputItem,
     ThreadItem,
 )
@@ -22,7 +20,6 @@ from chatkit_postgres.store.detached import DetachedWrites
 from chatkit_postgres.store.ids import kind_of, message_uuid, new_id, session_uuid
 from chatkit_postgres.store.items import ItemRepository
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
-from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import items as sql
 from chatkit_postgres.store.unreadable import STAND_INS
 from chatkit_postgres.store.views import claim_of, window_of
@@ -78,11 +75,6 @@ class ItemWriter:
         write would open a turn in a locked or closed thread.
         """
         await self._write(thread_id, item, caller, replace=True)
-
-    async def checkpoint(self, thread_id: str, item: ThreadItem, caller: Caller) -> None:
-        """Save an unfinished item. It never replaces a final one. Raises like ``save``."""
-        if not isinstance(item, STAND_INS):
-            await self._write_once(thread_id, item, caller, replace=True, partial=True)
 
     async def delete(self, thread_id: str, item_id: str, caller: Caller) -> None:
         """Delete an item; nothing if it is absent. Raises Superseded if a newer turn owns the thread."""
@@ -142,24 +134,22 @@ class ItemWriter:
             logger.info("item_id_taken", item_type=item.type, new_item_id=new.id)
             await self._write_once(thread_id, new, caller, replace=False)
 
-    async def _write_once(
-        self, thread_id: str, item: ThreadItem, caller: Caller, *, replace: bool, partial: bool = False
-    ) -> bool:
+    async def _write_once(self, thread_id: str, item: ThreadItem, caller: Caller, *, replace: bool) -> bool:
         """Return whether the row with the item's id now equals the item."""
         session = session_of(caller, thread_id)
         row = rows.item_row(item)
         if session is not None and session.committed.get(item.id) == row.digest:
             return True
         opens = session is not None and not session.is_open
-        is_draft = session is not None and _is_draft(item, session, partial=partial)
+        is_draft = session is not None and session.hides(item, partial=False)
         replaces_answer = session is not None and session.retry is not None and not is_draft
         session_id = session_uuid(thread_id)
         # A context without a session binds attachments by saving them.
-        sent = sent_with(item, session) if session is not None and not partial else []
+        sent = sent_with(item, session) if session is not None else []
         with claim_errors(session):
             written = await self._database.run(
                 owner_of(caller),
-                _statement(replaces_answer=replaces_answer, partial=partial, sends=bool(sent)),
+                _statement(replaces_answer=replaces_answer, sends=bool(sent)),
                 session=session_id,
                 message=message_uuid(session_id, row.item_id),
                 item_id=rows.storable(row.item_id),
@@ -168,7 +158,6 @@ class ItemWriter:
                 sender_name=session.sender_name if session is not None and row.sender_type == "assistant" else None,
                 content=row.content,
                 item=row.item,
-                partial=partial,
                 draft=is_draft,
                 replace=replace,
                 turn=session.turn_id if session is not None else None,
@@ -197,22 +186,12 @@ class ItemWriter:
         session.has_drafts = session.has_drafts or (is_draft and session.awaits_verdict)
         if outcome["replaced"]:
             session.retry = None
-        if not partial:
-            session.committed[item.id] = row.digest
+        session.committed[item.id] = row.digest
         return is_held
 
 
 def _text_of(message: AssistantMessageItem) -> str:
     return "".join(part.text for part in message.content)
-
-
-def _is_draft(item: ThreadItem, session: WriteSession, *, partial: bool) -> bool:
-    """Whether only this turn may see the item: in a retry, unfinished and hidden items, and all items once a guardrail
-    will judge them; otherwise the messages that an output guardrail has not judged."""
-    if session.retry is not None:
-        is_hidden = isinstance(item, HiddenContextItem | SDKHiddenContextItem)
-        return partial or is_hidden or session.awaits_verdict or session.has_drafts
-    return session.awaits_verdict and isinstance(item, AssistantMessageItem)
 
 
 def _is_earlier_state(item: ThreadItem, stored: ThreadItem) -> bool:
@@ -226,9 +205,7 @@ def _is_earlier_state(item: ThreadItem, stored: ThreadItem) -> bool:
             return False
 
 
-def _statement(*, replaces_answer: bool, partial: bool, sends: bool) -> Statement:
+def _statement(*, replaces_answer: bool, sends: bool) -> Statement:
     if replaces_answer:
         return sql.APPEND_ITEM_OF_RETRY
-    if partial:
-        return sql.CHECKPOINT_ITEM
     return sql.APPEND_ITEM_WITH_ATTACHMENTS if sends else sql.APPEND_ITEM

@@ -66,22 +66,19 @@ def item_row(item: ThreadItem) -> ItemRow:
 
 def partials_json(partials: Sequence[ItemRow], session_id: UUID) -> str:
     """Rows as the JSON array that one statement can insert."""
-    return storable_json(
-        dump_json(
-            [
-                {
-                    "number": number,
-                    "message_id": str(message_uuid(session_id, row.item_id)),
-                    "item_id": row.item_id,
-                    "sender_type": row.sender_type,
-                    "item_type": row.item_type,
-                    "content": row.content,
-                    "item": _json.validate_json(row.item),
-                }
-                for number, row in enumerate(partials)
-            ]
-        )
-    )
+    return storable_json(dump_json([row_document(row, session_id, number) for number, row in enumerate(partials)]))
+
+
+def row_document(row: ItemRow, session_id: UUID, number: int) -> dict[str, Any]:
+    return {
+        "number": number,
+        "message_id": str(message_uuid(session_id, row.item_id)),
+        "item_id": row.item_id,
+        "sender_type": row.sender_type,
+        "item_type": row.item_type,
+        "content": row.content,
+        "item": _json.validate_json(row.item),
+    }
 
 
 def load_item(row: Row, thread_id: str) -> ThreadItem:

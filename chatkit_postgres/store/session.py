@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from chatkit.types import Attachment
+from chatkit.types import AssistantMessageItem, Attachment, HiddenContextItem, SDKHiddenContextItem, ThreadItem
+
+from chatkit_postgres.store.ids import session_uuid
 
 CREATE = "threads.create"
 """The operation that creates the thread it runs in."""
@@ -53,3 +55,18 @@ class WriteSession:
     @property
     def is_open(self) -> bool:
         return self.thread_id is not None
+
+    @property
+    def session_id(self) -> UUID:
+        """Of the thread's row. Raises RuntimeError for a turn that is not open."""
+        if self.thread_id is None:
+            raise RuntimeError("the turn is not open")
+        return session_uuid(self.thread_id)
+
+    def hides(self, item: ThreadItem, *, partial: bool) -> bool:
+        """Whether only this turn may see the item: in a retry, unfinished and hidden items, and all items once a
+        guardrail will judge them; otherwise the messages that an output guardrail has not judged."""
+        if self.retry is not None:
+            is_hidden = isinstance(item, HiddenContextItem | SDKHiddenContextItem)
+            return partial or is_hidden or self.awaits_verdict or self.has_drafts
+        return self.awaits_verdict and isinstance(item, AssistantMessageItem)

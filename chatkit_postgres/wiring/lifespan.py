@@ -9,11 +9,11 @@ from chatkit_postgres.assistant.models import send_traces
 from chatkit_postgres.attachments.cleanup import run_attachment_cleanup
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.fitness import misfits_of, read_server
-from chatkit_postgres.db.maintenance import run_maintenance
 from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.settings import ConfigurationError
+from chatkit_postgres.store.maintenance import run_maintenance
 from chatkit_postgres.wiring.parts import Parts
 
 logger = get_logger(__name__)

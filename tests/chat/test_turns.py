@@ -19,7 +19,7 @@ from chatkit.types import (
     ThreadsRetryAfterItemReq,
 )
 
-from chatkit_postgres.chat.turns import running_turn
+from chatkit_postgres.chat.turns import checkpoints
 from chatkit_postgres.chat.turns.running_turn import TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotFound, ThreadNotActive
@@ -52,7 +52,7 @@ class TestStatements:
     @pytest.fixture(autouse=True)
     def without_checkpoints(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A turn that takes long enough has them."""
-        monkeypatch.setattr(running_turn, "FIRST_CHECKPOINT_SECONDS", 60)
+        monkeypatch.setattr(checkpoints, "STEP_SECONDS", 60)
 
     async def test_an_ordinary_turn_is_six_statements(self, demo: Chat) -> None:
         thread_id = (await demo.events(create("Hello")))[0]["thread"]["id"]

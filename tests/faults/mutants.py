@@ -87,6 +87,25 @@ MUTANTS = (
         "tests/store/test_database_store.py::TestContract::test_the_same_item_id_lives_in_two_threads_and_with_two_users",
         "test_the_same_item_id_lives_in_two_threads_and_with_two_users",
     ),
+    Mutant(
+        "a checkpoint writes without the fence",
+        "chatkit_postgres/store/sql/drafts.py",
+        (("    JOIN turn t USING (number)\n   WHERE t.holds\n", "    JOIN turn t USING (number)\n"),),
+        "tests/store/test_drafts.py::TestFence::test_a_turn_that_lost_its_thread_writes_nothing_and_learns_why",
+        "INVARIANT: a checkpoint is fenced",
+    ),
+    Mutant(
+        "a finished item leaves its log behind",
+        "chatkit_postgres/store/sql/items.py",
+        (
+            (
+                "  DELETE FROM chat_draft_log l USING session\n   WHERE l.user_id",
+                "  DELETE FROM chat_draft_log l USING session\n   WHERE false AND l.user_id",
+            ),
+        ),
+        "tests/store/test_drafts.py::TestEnds::test_a_finished_item_replaces_its_log",
+        "INVARIANT: a finished item has no log",
+    ),
 )
 
 

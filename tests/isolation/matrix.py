@@ -57,7 +57,7 @@ OWN: dict[str, Callable[[UserData], Params]] = {
 NOT_OFFERED = {
     "input.transcribe": 501,
 }
-TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback")
+TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "draft_log")
 ID_FIELDS = {"after", "attachments"}
 MALFORMED = ("", " ", "x" * 300, "../../etc/passwd", "thr_\u202e", "' OR user_id <> '", "%00", "\x00", "\ud800")
 

@@ -178,6 +178,8 @@ async def _answer_that_is_judged(user_data: UserData, store: DatabaseStore) -> N
     session = WriteSession("threads.retry_after_item", awaits_verdict=True)
     context = RequestContext(user_id=user_data.user, session=session)
     await store.turns.open_retry(user_data.other_thread, user_data.other_message, context)
+    # As a turn beats that the SDK's ``process`` runs.
+    await store.turns.heartbeat(context)
     draft = assistant_message(user_data.other_thread, new_id("message"), "judged")
     await store.add_thread_item(user_data.other_thread, draft, context)
     await store.writer.publish_answer(user_data.other_thread, context)

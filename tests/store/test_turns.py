@@ -5,12 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from chatkit.types import ClientToolCallItem, ClosedStatus, HiddenContextItem, LockedStatus
+from chatkit.types import ClientToolCallItem, ClosedStatus, HiddenContextItem, LockedStatus, ThreadItem
 from sqlalchemy import text
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Conflict, Interrupted, NotFound, Superseded, ThreadNotActive, Unprocessable
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.drafts import PartialItem
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
@@ -111,12 +112,12 @@ class TestTurns:
         for attempt in (
             store.add_thread_item("t", assistant_message("t", "late"), older),
             store.save_item("t", assistant_message("t", "kept", "late"), older),
-            store.writer.checkpoint("t", assistant_message("t", "late"), older),
             store.delete_thread_item("t", "kept", older),
             store.save_thread(loaded, older),
         ):
             with pytest.raises(Superseded):
                 await attempt
+        assert not await checkpoint(store, assistant_message("t", "late"), older)
         page = await store.load_thread_items("t", None, 10, "asc", ALICE)
         assert page.data == [user_message("t", "m1"), assistant_message("t", "kept"), user_message("t", "m2")]
         assert (await store.load_thread("t", ALICE)).title is None
@@ -161,18 +162,23 @@ class TestTurns:
         assert await stored(store, "SELECT next_position FROM chat_sessions") == before
 
 
+async def checkpoint(store: DatabaseStore, item: ThreadItem, context: RequestContext) -> bool:
+    (is_saved,) = await store.drafts.save_items([PartialItem(context, item)])
+    return is_saved
+
+
 class TestPartials:
     async def test_a_final_item_replaces_its_partial_and_never_the_reverse(self, store: DatabaseStore) -> None:
         await store.save_thread(thread("t"), ALICE)
         context = in_turn()
         await store.add_thread_item("t", user_message("t", "m"), context)
         for text_so_far in ("Once", "Once upon"):
-            await store.writer.checkpoint("t", assistant_message("t", "a", text_so_far), context)
+            await checkpoint(store, assistant_message("t", "a", text_so_far), context)
             assert await store.load_item("t", "a", ALICE) == assistant_message("t", "a", text_so_far)
         (partial,) = await stored(store, "SELECT * FROM chat_messages WHERE item_id = 'a'")
         assert partial["is_partial"]
         await store.add_thread_item("t", assistant_message("t", "a", "Once upon a time"), context)
-        await store.writer.checkpoint("t", assistant_message("t", "a", "Once upon"), context)
+        await checkpoint(store, assistant_message("t", "a", "Once upon"), context)
         assert await store.load_item("t", "a", ALICE) == assistant_message("t", "a", "Once upon a time")
         (final,) = await stored(store, "SELECT * FROM chat_messages WHERE item_id = 'a'")
         assert not final["is_partial"]
@@ -185,7 +191,7 @@ class TestTheEndOfATurn:
         older, newer = in_turn(), in_turn("threads.retry_after_item")
         await store.add_thread_item("t", user_message("t", "m"), older)
         if checkpointed:
-            await store.writer.checkpoint("t", assistant_message("t", "a", "Once"), older)
+            await checkpoint(store, assistant_message("t", "a", "Once"), older)
         await store.turns.open_retry("t", "m", newer)
         await store.add_thread_item("t", assistant_message("t", "new", "The new answer"), newer)
         return older
@@ -208,7 +214,7 @@ class TestTheEndOfATurn:
         await store.save_thread(thread("t"), ALICE)
         older = in_turn()
         await store.add_thread_item("t", user_message("t", "m1"), older)
-        await store.writer.checkpoint("t", assistant_message("t", "a", "Once"), older)
+        await checkpoint(store, assistant_message("t", "a", "Once"), older)
         if superseded:
             await store.add_thread_item("t", user_message("t", "m2"), in_turn())
         await store.turns.finish(older, Outcome("stopped"), unfinished=[assistant_message("t", "a", "Once upon")])
@@ -331,7 +337,7 @@ class TestRetry:
         await store.add_thread_item("t", message, context)
         assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
         assert await self.ids(store, context) == ["m1", "a1", "m2"]
-        await store.writer.checkpoint("t", assistant_message("t", "a3", "ne"), context)
+        await checkpoint(store, assistant_message("t", "a3", "ne"), context)
         assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
         assert await self.ids(store, context) == ["m1", "a1", "m2", "a3"]
         await store.add_thread_item("t", assistant_message("t", "a3", "new"), context)
@@ -362,7 +368,7 @@ class TestRetry:
         await self.answered(store)
         context = in_turn("threads.retry_after_item")
         await store.turns.open_retry("t", "m1", context)
-        await store.writer.checkpoint("t", assistant_message("t", "draft", "so f"), context)
+        await checkpoint(store, assistant_message("t", "draft", "so f"), context)
         await store.add_thread_item("t", assistant_message("t", "final"), context)
         assert await self.ids(store) == ["m1", "draft", "final"]
 
@@ -370,7 +376,7 @@ class TestRetry:
         await self.answered(store)
         context = in_turn("threads.retry_after_item")
         await store.turns.open_retry("t", "m1", context)
-        await store.writer.checkpoint("t", assistant_message("t", "a3", "ne"), context)
+        await checkpoint(store, assistant_message("t", "a3", "ne"), context)
         await store.turns.finish(context, Outcome("failed"))
         assert await self.ids(store) == ["m1", "a1", "m2", "a2"]
         assert [row["n"] for row in await stored(store, "SELECT count(*) AS n FROM chat_messages")] == [4]

@@ -1,11 +1,11 @@
 """Draft: the items of an answer that are not finished."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from itertools import count
 
 from chatkit.types import ThreadItem, ThreadItemUpdate
 
-from chatkit_postgres.chat.turns.accumulators import ItemAccumulator, accumulator_for
+from chatkit_postgres.chat.turns.accumulators import Changes, ItemAccumulator, accumulator_for
 
 
 class Draft:
@@ -15,7 +15,9 @@ class Draft:
         self.earlier: dict[str, ItemAccumulator] = {}
         """Item id to each item of an earlier turn that this one updates."""
         self.lock = asyncio.Lock()
-        """Held while an item is saved or removed, so that a checkpoint cannot bring it back."""
+        """Held while an item is saved or removed, and while a checkpoint saves items as a whole, so that it cannot
+        bring back what was removed."""
+        self._sequence = count(1)
 
     def begin(self, item: ThreadItem) -> None:
         self._unfinished[item.id] = accumulator_for(item)
@@ -37,26 +39,27 @@ class Draft:
         self.earlier.pop(item_id, None)
 
     @property
-    def is_saved(self) -> bool:
-        return all(accumulator.is_saved for accumulator in self._unfinished.values())
+    def needs_row(self) -> bool:
+        """Whether an item has to be saved as a whole."""
+        return any(accumulator.needs_row for accumulator in self._unfinished.values())
 
     def snapshots(self) -> list[ThreadItem]:
         """The unfinished items so far, without empty ones."""
         found = [accumulator.snapshot() for accumulator in self._unfinished.values()]
         return [item for item in found if item is not None]
 
-    async def checkpoint(self, save: Callable[[ThreadItem], Awaitable[None]]) -> bool:
-        """Save the items that have changed since the last checkpoint. Returns whether there were any."""
-        has_saved = False
-        async with self.lock:
-            for accumulator in list(self._unfinished.values()):
-                snapshot = None if accumulator.is_saved else accumulator.snapshot()
-                if snapshot is not None:
-                    accumulator.is_saved = True
-                    try:
-                        await save(snapshot)
-                    except BaseException:
-                        accumulator.is_saved = False
-                        raise
-                    has_saved = True
-        return has_saved
+    def changed_items(self) -> list[Changes]:
+        """The changes of items that have to be saved as a whole."""
+        return self._changes(needs_row=True)
+
+    def new_text(self) -> list[Changes]:
+        """The changes of messages whose row was saved before."""
+        return self._changes(needs_row=False)
+
+    def _changes(self, *, needs_row: bool) -> list[Changes]:
+        return [
+            changes
+            for accumulator in self._unfinished.values()
+            if accumulator.needs_row is needs_row
+            and (changes := accumulator.changes(lambda: next(self._sequence))) is not None
+        ]

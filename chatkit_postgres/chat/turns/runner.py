@@ -6,6 +6,7 @@ from typing import Literal
 
 from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.turns.buffer import Encode, Reader
+from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import RunningTurn, Stop, TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
@@ -36,6 +37,11 @@ class TurnRunner:
         self._metrics = metrics
         self.limits = limits or TurnLimits()
         self._on_disconnect = on_disconnect
+        self._checkpoints = Checkpoints(
+            store.drafts,
+            heartbeat_seconds=self.limits.heartbeat_seconds,
+            observe_lag=metrics.checkpoint_lag.observe,
+        )
         self._running: dict[str, set[RunningTurn]] = {}
         """By user id."""
         self._background: set[asyncio.Task[None]] = set()
@@ -56,6 +62,7 @@ class TurnRunner:
             context,
             draft,
             store=self._store,
+            checkpoints=self._checkpoints,
             encode=self._encode,
             metrics=self._metrics,
             limits=self.limits,
@@ -63,7 +70,7 @@ class TurnRunner:
         self._running.setdefault(context.user_id, set()).add(started)
         started.task.add_done_callback(lambda _: self._forget(started))
         await started.primed()
-        self._check_older_turns(started)
+        self._close_older_turns(started)
         return started
 
     def find(self, key: str, request_hash: str, context: RequestContext) -> RunningTurn | None:
@@ -125,12 +132,10 @@ class TurnRunner:
             # Bounded: an assistant that swallows its cancellation must not keep the process alive.
             await asyncio.wait(unsaved, timeout=SAVE_SECONDS)
 
-    def _check_older_turns(self, newest: RunningTurn) -> None:
-        """Let older turns of the same thread notice that they lost the fence; the database knows which is newer."""
+    def _close_older_turns(self, newest: RunningTurn) -> None:
+        """Close the turns of the thread whose process died. One that runs notices at its next checkpoint that it has
+        lost the fence."""
         session = newest.session
-        for running in self._running.get(newest.context.user_id, ()):
-            if running is not newest and running.session.thread_id == session.thread_id:
-                running.check_now()
         if session.previous_turn_id is not None and session.thread_id is not None:
             closing = asyncio.create_task(self._close_stale_turns(session.thread_id, newest.context))
             self._background.add(closing)

@@ -7,25 +7,23 @@ at most once, by the runner, for one reason.
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from chatkit.errors import ErrorCode
-from chatkit.types import ErrorEvent, ThreadItem, ThreadStreamEvent
+from chatkit.types import ErrorEvent, ThreadStreamEvent
 
 from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
+from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import (
     AssistantRefused,
     ChatError,
-    DatabaseUnavailable,
     Draining,
     InternalError,
     Interrupted,
-    NotFound,
     Superseded,
     TurnTimedOut,
 )
@@ -34,9 +32,6 @@ from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import EndState
-
-CHECKPOINT_SECONDS = 0.5
-FIRST_CHECKPOINT_SECONDS = 0.1
 
 logger = get_logger(__name__)
 
@@ -75,29 +70,28 @@ class RunningTurn:
         draft: Draft,
         *,
         store: DatabaseStore,
+        checkpoints: Checkpoints,
         encode: Encode,
         metrics: Metrics,
         limits: TurnLimits,
     ) -> None:
         self.context = context
+        self.draft = draft
         self.session = required_session(context)
         self.buffer = EventBuffer(lambda event: encode(event, context))
         self._events = events
-        self._draft = draft
         self._outcome = context.outcome
         self._store = store
+        self._checkpoints = checkpoints
         self._metrics = metrics
-        self._limits = limits
         self._started = time.monotonic()
-        self._last_heartbeat = self._started
-        self._all_saved_at = self._started
-        self._has_checkpoint = False
-        self._check_requested = asyncio.Event()
-        self._primed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._primed: asyncio.Future[None] = loop.create_future()
         self._stop: Stop | None = None
         self._closing = False
         self._error_sent = False
-        self._supervision = asyncio.create_task(self._supervise(), name=f"supervise-{context.request_id}")
+        self._time_limit = loop.call_later(limits.turn_seconds, self.stop, Stop("failed", TurnTimedOut()))
+        checkpoints.add(self)
         self.task = asyncio.create_task(self._run(), name=f"turn-{context.request_id}")
         self.task.add_done_callback(self._end)
 
@@ -115,9 +109,20 @@ class RunningTurn:
     def is_stopping(self) -> bool:
         return self._stop is not None
 
-    def check_now(self) -> None:
-        """Check the fence without waiting for the next heartbeat: a newer turn may have taken the thread."""
-        self._check_requested.set()
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a thread, and is not ending."""
+        return self.session.is_open and self._stop is None and not self._closing
+
+    def lost(self, reason: ChatError | None) -> None:
+        """End the turn: for a reason that a checkpoint has found, or without one because somebody asked to stop it."""
+        match reason:
+            case Superseded():
+                self.stop(Stop("superseded", reason))
+            case Interrupted():
+                self.stop(Stop("interrupted", reason))
+            case _:
+                self.stop(Stop("stopped", reason))
 
     async def _run(self) -> None:
         outcome = self._outcome
@@ -136,9 +141,7 @@ class RunningTurn:
         except Exception as raised:  # noqa: BLE001 - whatever it is, readers receive an error and the turn is closed
             outcome.state, error = "failed", self._chat_error(raised)
         self._closing = True
-        # Not cancelled, which would close the connection that it may be using.
-        self._check_requested.set()
-        await asyncio.wait({self._supervision})
+        await self._checkpoints.leave(self)
         if error is not None:
             outcome.error_code = error.code
         if self.session.is_superseded:
@@ -148,6 +151,7 @@ class RunningTurn:
             self._send_error(error)
 
     def _end(self, _: asyncio.Task[None]) -> None:
+        self._time_limit.cancel()
         if not self._primed.done():
             self._primed.set_exception(Draining())
         self._primed.exception()  # Mark it as retrieved: nobody may be waiting for it any more.
@@ -192,7 +196,7 @@ class RunningTurn:
     async def _finish(self) -> None:
         session, outcome = self.session, self._outcome
         try:
-            await self._store.turns.finish(self.context, outcome, unfinished=self._draft.snapshots())
+            await self._store.turns.finish(self.context, outcome, unfinished=self.draft.snapshots())
         except Exception as error:  # noqa: BLE001 - maintenance closes the turn; its checkpoints are saved
             log_failure(logger, "turn_not_closed", error)
         if session.is_open:
@@ -204,65 +208,3 @@ class RunningTurn:
             thread_id=session.thread_id,
             seconds=round(time.monotonic() - self._started, 3),
         )
-
-    async def _supervise(self) -> None:
-        """Make checkpoints and heartbeats, and enforce the time limit. All of them notice a lost fence."""
-        while True:
-            # The first checkpoint is early: only text that has a row can be saved once another turn has the fence.
-            period = CHECKPOINT_SECONDS if self._has_checkpoint else FIRST_CHECKPOINT_SECONDS
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._check_requested.wait(), period)
-            if self._closing:
-                return
-            is_requested = self._check_requested.is_set()
-            self._check_requested.clear()
-            now = time.monotonic()
-            if now - self._started > self._limits.turn_seconds:
-                self.stop(Stop("failed", TurnTimedOut()))
-            if self._stop is None and self.session.is_open:
-                works = await self._succeeded(self._checkpoint())
-                if self._closing:
-                    return
-                is_due = now - self._last_heartbeat >= self._limits.heartbeat_seconds
-                if self._stop is None and (is_requested or is_due):
-                    self._last_heartbeat = now
-                    works = await self._succeeded(self._store.turns.heartbeat(self.context)) and works
-                if not works:
-                    await asyncio.sleep(CHECKPOINT_SECONDS)
-                    if is_requested:
-                        self._check_requested.set()
-            if self._stop is not None:
-                return
-
-    async def _succeeded(self, step: Awaitable[None]) -> bool:
-        """Whether a checkpoint or a heartbeat succeeded; one that lost the fence stops the turn."""
-        try:
-            await step
-        except Superseded as error:
-            self.stop(Stop("superseded", error))
-        except Interrupted as error:
-            self.stop(Stop("interrupted", error))
-        except NotFound as error:
-            self.stop(Stop("stopped", error))
-        except DatabaseUnavailable:
-            return False
-        except Exception as error:  # noqa: BLE001 - the next round tries again
-            log_failure(logger, "checkpoint_failed", error)
-            return False
-        return True
-
-    async def _checkpoint(self) -> None:
-        thread_id = self.session.thread_id
-        if thread_id is None or self._draft.is_saved:
-            self._all_saved_at = time.monotonic()
-            return
-        started = time.monotonic()
-
-        async def save(item: ThreadItem) -> None:
-            await self._store.writer.checkpoint(thread_id, item, self.context)
-
-        if not await self._draft.checkpoint(save):
-            return
-        self._has_checkpoint = True
-        self._metrics.checkpoint_lag.observe(time.monotonic() - self._all_saved_at)
-        self._all_saved_at = started

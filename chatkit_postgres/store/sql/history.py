@@ -1,6 +1,7 @@
 """Selects the part of a thread that a model may see: the newest items that fit, without refused messages."""
 
 from chatkit_postgres.db import Statement
+from chatkit_postgres.store.sql.drafts import merged
 from chatkit_postgres.store.sql.items import VIEW, VISIBLE
 
 # Hides messages that were refused, with or without their images: (1) messages whose last turn was refused by a
@@ -59,7 +60,7 @@ _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
                      left(item ->> 'output', :max_output / 2)
                      || replace(:cut_mark, '?', (length(item ->> 'output') - :max_output / 2 * 2)::text)
                      || right(item ->> 'output', :max_output / 2)))
-              ELSE item END::text AS item"""
+              ELSE {merged("chat_messages")} END::text AS item"""
 
 # From the newest backwards until the byte limit, so that the rows and bytes read do not grow with the thread. The
 # user's newest message and its answer are always included. An image, and a widget with a text of its own, count as one

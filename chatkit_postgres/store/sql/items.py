@@ -2,6 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
+from chatkit_postgres.store.sql.drafts import merged
 from chatkit_postgres.store.sql.turns import CLAIM
 
 # Hides from a turn the drafts of other turns and, during a retry, the answer that it replaces.
@@ -24,7 +25,7 @@ SELECT COALESCE(:after_position, c.position) AS found, m.*
   FROM (SELECT 1) one
   LEFT JOIN chat_messages c ON c.user_id = :owner AND c.session_id = :session AND c.message_id = :after
   LEFT JOIN LATERAL (
-    SELECT item_id, item::text AS item, position
+    SELECT item_id, ({merged("chat_messages")})::text AS item, position
       FROM chat_messages
      WHERE user_id = :owner AND session_id = :session
        AND position {comparison} COALESCE(:after_position, c.position, {start})
@@ -50,7 +51,7 @@ LIST_ITEMS_OLDEST_FIRST = _list_items("list_items_oldest_first", "ASC", ">", "0"
 LOAD_ITEM = Statement(
     "load_item",
     f"""
-SELECT item_id, item::text AS item
+SELECT item_id, ({merged("chat_messages")})::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND message_id = :message
    AND {VISIBLE}
@@ -66,7 +67,6 @@ _SETTLED = """(m.item_type IN ('client_tool_call', 'structured_input')
 
 _MAY_REPLACE = f"""CASE
       WHEN m.is_partial THEN true
-      WHEN :partial THEN false
       WHEN {_SETTLED} THEN false
       WHEN m.item_type = 'workflow' THEN true
       ELSE :replace
@@ -77,7 +77,7 @@ def _append(
     name: str, extra: str = "", *, sends: bool = False, replaced: str = "false", **more: ParameterType
 ) -> Statement:
     """Take a position, write the item, and return the outcome. With ``sends``, its attachments are assigned to the
-    thread; if one cannot be, nothing is written.
+    thread; if one cannot be, nothing is written. The log of an unfinished message under this id ends with it.
 
     Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
     write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
@@ -108,7 +108,7 @@ WITH {before}session AS (
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
           turn_id, is_partial, is_draft)
   SELECT :owner, :session, :message, :item_id, session.position, :sender_type, :sender_name, :item_type, :content,
-         CAST(:item AS jsonb), :turn, :partial, :draft
+         CAST(:item AS jsonb), :turn, false, :draft
     FROM session
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = CASE WHEN {_MAY_REPLACE} THEN excluded.item ELSE m.item END,
@@ -117,8 +117,11 @@ WITH {before}session AS (
          turn_id = CASE WHEN {_MAY_REPLACE} AND m.is_partial THEN excluded.turn_id ELSE m.turn_id END,
          is_partial = CASE WHEN {_MAY_REPLACE} THEN excluded.is_partial ELSE m.is_partial END,
          is_draft = CASE WHEN {_MAY_REPLACE} THEN excluded.is_draft ELSE m.is_draft END
-  RETURNING m.item = CAST(:item AS jsonb) AND m.is_partial = :partial AS same,
+  RETURNING m.item = CAST(:item AS jsonb) AS same,
             m.turn_id IS NOT DISTINCT FROM :turn AS ours, {_SETTLED} AS settled
+), log_deleted AS (
+  DELETE FROM chat_draft_log l USING session
+   WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
 ){after}
 SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
        written.same, written.ours, written.settled, {replaced} AS replaced
@@ -133,7 +136,6 @@ SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS acce
         sender_name="text",
         content="text",
         item="text",
-        partial="boolean",
         draft="boolean",
         replace="boolean",
         turn="uuid",
@@ -145,8 +147,6 @@ SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS acce
 
 APPEND_ITEM = _append("append_item")
 APPEND_ITEM_WITH_ATTACHMENTS = _append("append_item_with_attachments", sends=True)
-# The same SQL under its own name, so that statistics tell checkpoints and finished items apart.
-CHECKPOINT_ITEM = _append("checkpoint_item")
 
 # The first final item of a retry: in one transaction the old answer is deleted and the drafts become visible. Not so if
 # it is an item from before the retried message, which the new answer only updates.
@@ -243,6 +243,9 @@ WITH session AS (
   DELETE FROM chat_messages m USING session
    WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
   RETURNING m.message_id
+), log_deleted AS (
+  DELETE FROM chat_draft_log l USING session
+   WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
 ), {dropped("removed")}
 SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s

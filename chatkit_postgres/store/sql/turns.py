@@ -1,6 +1,7 @@
 """Statements about turns: taking the fence, opening, ending."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
+from chatkit_postgres.store.sql.drafts import log_of_ended, merged
 
 CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
 """The parameters that a statement which opens a turn writes into the ledger."""
@@ -153,6 +154,9 @@ WITH ended AS (
 ), discarded AS (
   DELETE FROM chat_messages m USING ended
    WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = ended.turn_id AND m.is_draft
+), log_deleted AS (
+  DELETE FROM chat_draft_log l USING ended
+   WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = ended.turn_id
 )
 SELECT turn_id FROM ended
 """,
@@ -169,20 +173,17 @@ SELECT turn_id FROM ended
 # A turn whose process died or stalled: any process may close it and release its fence.
 CLOSE_STALE_TURNS = Statement(
     "close_stale_turns",
-    """
+    f"""
 WITH closed AS (
   UPDATE chat_turns
      SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
    WHERE user_id = :owner AND session_id = :session AND state = 'running'
      AND heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds)
-  RETURNING turn_id
+  RETURNING user_id, session_id, turn_id
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = closed.turn_id
-), discarded AS (
-  DELETE FROM chat_messages m USING closed
-   WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = closed.turn_id AND m.is_draft
-)
+), {log_of_ended("closed")}
 SELECT turn_id FROM closed
 """,
     session="uuid",
@@ -202,8 +203,8 @@ SELECT t.session_id, t.turn_id, t.operation, t.state, t.error_code, t.request_ha
 
 LIST_ITEMS_OF_TURN = Statement(
     "list_items_of_turn",
-    """
-SELECT item_id, item::text AS item
+    f"""
+SELECT item_id, ({merged("chat_messages")})::text AS item
   FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND NOT is_draft
  ORDER BY position

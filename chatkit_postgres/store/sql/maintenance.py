@@ -1,21 +1,14 @@
-"""Periodic maintenance for all owners: the only statements that name no owner."""
+"""Periodic statements for all owners: the only ones that name no owner."""
 
-import asyncio
-import random
-
-from chatkit_postgres.db.database import Database
 from chatkit_postgres.db.statement import Statement
-from chatkit_postgres.errors import DatabaseUnavailable
-from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.store.sql.drafts import log_of_ended
 
 KEYS_LIVE_HOURS = 24
 MAX_AT_ONCE = 100
 
-logger = get_logger(__name__)
-
 CLOSE_STALE_TURNS = Statement(
     "close_all_stale_turns",
-    """
+    f"""
 WITH closed AS (
   UPDATE chat_turns
      SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
@@ -24,14 +17,24 @@ WITH closed AS (
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = closed.user_id AND s.session_id = closed.session_id AND s.current_turn_id = closed.turn_id
-), discarded AS (
-  DELETE FROM chat_messages m USING closed
-   WHERE m.user_id = closed.user_id AND m.session_id = closed.session_id AND m.turn_id = closed.turn_id
-     AND m.is_draft
-)
+), {log_of_ended("closed")}
 SELECT count(*) AS count FROM closed
 """,
     stale_seconds="double precision",
+)
+
+# Of turns that code without a draft log has closed, and of checkpoints that were committed after the end of their turn.
+DELETE_LOGS_OF_ENDED_TURNS = Statement(
+    "delete_logs_of_ended_turns",
+    f"""
+WITH ended AS (
+  SELECT DISTINCT l.user_id, l.session_id, l.turn_id
+    FROM chat_draft_log l
+    LEFT JOIN chat_turns t ON t.user_id = l.user_id AND t.session_id = l.session_id AND t.turn_id = l.turn_id
+   WHERE t.turn_id IS NULL OR t.ended_at IS NOT NULL
+), {log_of_ended("ended")}
+SELECT count(*) AS count FROM ended
+""",
 )
 
 FORGET_KEYS = Statement(
@@ -39,7 +42,7 @@ FORGET_KEYS = Statement(
     f"""
 UPDATE chat_turns SET idempotency_key = NULL, request_hash = NULL
  WHERE idempotency_key IS NOT NULL AND started_at < now() - interval '{KEYS_LIVE_HOURS} hours'
-""",  # noqa: S608 - a constant of ours
+""",
 )
 
 # Attachments that were announced and never uploaded, or uploaded and never sent.
@@ -68,7 +71,7 @@ SELECT user_id, attachment_id, storage_key,
    AND (stored_bytes IS NOT NULL OR deleted_at < now() - make_interval(secs => :late_seconds))
  ORDER BY random()
  LIMIT {MAX_AT_ONCE}
-""",  # noqa: S608 - a constant of ours
+""",
     late_seconds="double precision",
 )
 
@@ -89,20 +92,3 @@ DELETE FROM chat_attachments
 """,
     attachment_id="text",
 )
-
-
-async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
-    """Close the turns of processes that died and forget old idempotency keys, repeatedly, until cancelled."""
-    while True:
-        # Replicas that were started together should not work at the same moment.
-        await asyncio.sleep(stale_seconds * random.uniform(0.25, 0.75))  # noqa: S311 - jitter is no secret
-        try:
-            (closed,) = await database.run_for_all_owners(CLOSE_STALE_TURNS, stale_seconds=stale_seconds)
-            await database.run_for_all_owners(FORGET_KEYS)
-        except DatabaseUnavailable:
-            continue
-        except Exception as error:  # noqa: BLE001 - tried again in a moment
-            log_failure(logger, "maintenance_failed", error)
-            continue
-        if closed["count"]:
-            logger.warning("interrupted_turns_closed", count=closed["count"])

@@ -7,10 +7,11 @@ from typing import Any
 from sqlalchemy import text
 
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.db.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS, run_maintenance
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.maintenance import run_maintenance
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.sql.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
 from tests.support.sql import sql_connection

@@ -1,0 +1,154 @@
+"""Saves what is unfinished of all running turns, in a number of statements that does not grow with the turns.
+
+Twice a second, one statement saves the new text of every answer and learns which turns must end: because they lost
+their thread or its fence, or because somebody asked to stop them. Items that have no row yet, and items that are no
+text, are saved in another one.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
+from typing import Protocol
+
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import ChatError, DatabaseUnavailable
+from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.store.drafts import Checkpoint, DraftRepository, PartialItem
+
+PERIOD_SECONDS = 0.5
+STEP_SECONDS = 0.1
+"""How soon the first text of an answer is saved: once another turn has the fence, only text that has a row can be."""
+
+FAILED_SECONDS = 10
+"""After a failure of one turn's checkpoint, how long the others do without it."""
+
+Save = Callable[[Sequence["Unfinished"]], Awaitable[None]]
+
+logger = get_logger(__name__)
+
+
+class Unfinished(Protocol):
+    """A running turn."""
+
+    context: RequestContext
+    draft: Draft
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a thread, and is not ending."""
+        ...
+
+    def lost(self, reason: ChatError | None) -> None:
+        """End it; without a reason, because somebody asked to stop it."""
+        ...
+
+
+class Checkpoints:
+    def __init__(
+        self, drafts: DraftRepository, *, heartbeat_seconds: float, observe_lag: Callable[[float], object]
+    ) -> None:
+        self._drafts = drafts
+        self._heartbeat_seconds = heartbeat_seconds
+        self._observe_lag = observe_lag
+        self._turns: set[Unfinished] = set()
+        self._failed_at: dict[Unfinished, float] = {}
+        """When the database has refused the unfinished items of a turn."""
+        self._in_flight: Sequence[Unfinished] = ()
+        self._idle = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        now = time.monotonic()
+        self._items_at = self._text_at = self._beat_at = self._saved_at = now
+
+    def add(self, turn: Unfinished) -> None:
+        self._turns.add(turn)
+        if self._task is None or self._task.done():
+            self._saved_at = time.monotonic()
+            self._task = asyncio.create_task(self._run(), name="checkpoints")
+
+    async def leave(self, turn: Unfinished) -> None:
+        """Returns once no statement is under way that could save something of this turn."""
+        self._turns.discard(turn)
+        self._failed_at.pop(turn, None)
+        if turn in self._in_flight:
+            await self._idle.wait()
+        if not self._turns and self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._turns:
+            await asyncio.sleep(STEP_SECONDS)
+            now = time.monotonic()
+            turns = [turn for turn in self._turns if turn.is_open]
+            if now - self._items_at >= PERIOD_SECONDS and any(turn.draft.needs_row for turn in turns):
+                self._items_at = now
+                await self._guarded(self._save_items, turns)
+            if now - self._text_at >= PERIOD_SECONDS and turns:
+                self._text_at = now
+                await self._guarded(self._save_text, turns)
+
+    async def _guarded(self, save: Save, turns: Sequence[Unfinished]) -> None:
+        self._in_flight = turns
+        self._idle.clear()
+        try:
+            await save(turns)
+        except DatabaseUnavailable:
+            # The next checkpoint saves all that is new since the last one that succeeded.
+            return
+        except Exception as error:  # noqa: BLE001 - one answer that cannot be saved must not keep the others from it
+            if len(turns) > 1:
+                for turn in turns:
+                    await self._guarded(save, [turn])
+            else:
+                log_failure(logger, "checkpoint_failed", error)
+                self._failed_at[turns[0]] = time.monotonic()
+        finally:
+            self._in_flight = ()
+            self._idle.set()
+
+    async def _save_items(self, turns: Sequence[Unfinished]) -> None:
+        found = [
+            (turn, changes)
+            for turn in turns
+            if not self._has_failed(turn) and not turn.draft.lock.locked()
+            for changes in turn.draft.changed_items()
+        ]
+        locks = {id(turn): turn.draft.lock for turn, _ in found}.values()
+        partials = [PartialItem(turn.context, changes.item) for turn, changes in found if changes.item is not None]
+        if not partials:
+            return
+        for lock in locks:
+            # None of them is held, so this does not wait.
+            await lock.acquire()
+        try:
+            for (_, changes), is_saved in zip(found, await self._drafts.save_items(partials), strict=True):
+                if is_saved:
+                    changes.saved()
+        finally:
+            for lock in locks:
+                lock.release()
+
+    async def _save_text(self, turns: Sequence[Unfinished]) -> None:
+        started = time.monotonic()
+        beats = started - self._beat_at >= self._heartbeat_seconds
+        new = [[] if self._has_failed(turn) else turn.draft.new_text() for turn in turns]
+        checkpoints = [
+            Checkpoint(turn.context, [entry for changes in found for entry in changes.entries])
+            for turn, found in zip(turns, new, strict=True)
+        ]
+        lost = await self._drafts.checkpoint(checkpoints, beats=beats)
+        for changes in chain.from_iterable(new):
+            changes.saved()
+        if any(new):
+            self._observe_lag(time.monotonic() - self._saved_at)
+        self._saved_at = started
+        if beats:
+            self._beat_at = started
+        for turn, checkpoint in zip(turns, checkpoints, strict=True):
+            if checkpoint.session.turn_id in lost and turn.is_open:
+                turn.lost(lost[checkpoint.session.turn_id])
+
+    def _has_failed(self, turn: Unfinished) -> bool:
+        failed_at = self._failed_at.get(turn)
+        return failed_at is not None and time.monotonic() - failed_at < FAILED_SECONDS

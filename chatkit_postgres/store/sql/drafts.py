@@ -1,0 +1,139 @@
+"""Statements about unfinished items: a partial row, and for messages the log of the text that is newer than it.
+
+A checkpoint writes for all running turns of a process at once. Each row names its owner, and is written only if its
+turn holds the fence of that owner's thread.
+"""
+
+from chatkit_postgres.db.statement import Statement
+
+
+def merged(m: str) -> str:
+    """The item of a row ``m`` of chat_messages, with the log of its turn. Of entries with one start the last counts: a
+    checkpoint of which we do not know whether it was committed is repeated with more text."""
+    return f"""CASE WHEN {m}.is_partial AND {m}.item_type = 'assistant_message' THEN COALESCE((
+      SELECT jsonb_set({m}.item, '{{content}}', jsonb_agg(p.part || jsonb_build_object(
+               'text', (p.part ->> 'text') || COALESCE(log.text, ''),
+               'annotations', COALESCE(p.part -> 'annotations', '[]') || COALESCE(log.annotations, '[]'))
+               ORDER BY p.number))
+        FROM jsonb_array_elements({m}.item -> 'content') WITH ORDINALITY AS p(part, number)
+       CROSS JOIN LATERAL (
+         SELECT string_agg(l.text, '' ORDER BY l.start)
+                  FILTER (WHERE l.annotation IS NULL AND l.start >= length(p.part ->> 'text')) AS text,
+                jsonb_agg(l.annotation ORDER BY l.start)
+                  FILTER (WHERE l.annotation IS NOT NULL
+                            AND l.start >= jsonb_array_length(COALESCE(p.part -> 'annotations', '[]'))) AS annotations
+           FROM (SELECT DISTINCT ON (annotation IS NULL, start) start, text, annotation
+                   FROM chat_draft_log
+                  WHERE user_id = {m}.user_id AND session_id = {m}.session_id AND turn_id = {m}.turn_id
+                    AND message_id = {m}.message_id AND content_index = p.number - 1
+                  ORDER BY annotation IS NULL, start, sequence DESC) l
+       ) log), {m}.item)
+    ELSE {m}.item END"""
+
+
+def log_of_ended(ended: str) -> str:
+    """CTEs that make the partial messages of the turns in the CTE ``ended`` whole, and delete their log. Messages that
+    nobody was to see are deleted instead."""
+    return f"""log_kept AS (
+  UPDATE chat_messages m
+     SET item = whole.item,
+         content = (SELECT COALESCE(string_agg(part ->> 'text', E'\\n' ORDER BY number), '')
+                      FROM jsonb_array_elements(whole.item -> 'content') WITH ORDINALITY AS p(part, number))
+    FROM (SELECT d.user_id, d.session_id, d.message_id, {merged("d")} AS item
+            FROM chat_messages d JOIN {ended} e
+              ON d.user_id = e.user_id AND d.session_id = e.session_id AND d.turn_id = e.turn_id
+           WHERE d.is_partial AND NOT d.is_draft AND d.item_type = 'assistant_message'
+             AND EXISTS (SELECT 1 FROM chat_draft_log l
+                          WHERE l.user_id = d.user_id AND l.session_id = d.session_id AND l.turn_id = d.turn_id
+                            AND l.message_id = d.message_id)) whole
+   WHERE m.user_id = whole.user_id AND m.session_id = whole.session_id AND m.message_id = whole.message_id
+     AND m.is_partial
+), drafts_deleted AS (
+  DELETE FROM chat_messages m USING {ended} e
+   WHERE m.user_id = e.user_id AND m.session_id = e.session_id AND m.turn_id = e.turn_id AND m.is_draft
+), log_deleted AS (
+  DELETE FROM chat_draft_log l USING {ended} e
+   WHERE l.user_id = e.user_id AND l.session_id = e.session_id AND l.turn_id = e.turn_id
+)"""
+
+
+# The partial rows of running turns: the first text of a message, and every other item as a whole. A thread that another
+# statement is writing to is left for the next checkpoint, so that none waits for it. Returns what was saved.
+SAVE_PARTIAL_ITEMS = Statement(
+    "save_partial_items",
+    """
+WITH given AS (
+  SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS i(
+    user_id text, session_id uuid, turn_id uuid, number bigint, message_id uuid, item_id text, item_type text,
+    sender_type text, sender_name text, content text, item jsonb, is_draft boolean)
+), held AS (
+  SELECT s.user_id, s.session_id, g.turn_id, g.count
+    FROM chat_sessions s
+    JOIN (SELECT user_id, session_id, turn_id, count(*) FROM given GROUP BY 1, 2, 3) g
+      ON s.user_id = g.user_id AND s.session_id = g.session_id AND s.current_turn_id = g.turn_id
+   ORDER BY s.user_id, s.session_id
+     FOR NO KEY UPDATE OF s SKIP LOCKED
+), placed AS (
+  UPDATE chat_sessions s SET next_position = s.next_position + h.count, updated_at = now()
+    FROM held h
+   WHERE s.user_id = h.user_id AND s.session_id = h.session_id
+  RETURNING s.user_id, s.session_id, h.turn_id, s.next_position - h.count AS first_position
+), saved AS (
+  INSERT INTO chat_messages AS m
+         (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
+          turn_id, is_partial, is_draft)
+  SELECT g.user_id, g.session_id, g.message_id, g.item_id, p.first_position + g.number, g.sender_type, g.sender_name,
+         g.item_type, g.content, g.item, g.turn_id, true, g.is_draft
+    FROM given g JOIN placed p USING (user_id, session_id, turn_id)
+  ON CONFLICT (user_id, session_id, message_id) DO UPDATE
+     SET item = excluded.item, content = excluded.content, is_draft = excluded.is_draft
+   WHERE m.is_partial AND m.turn_id = excluded.turn_id
+), log_deleted AS (
+  DELETE FROM chat_draft_log l USING given g JOIN held h USING (user_id, session_id, turn_id)
+   WHERE l.user_id = g.user_id AND l.session_id = g.session_id AND l.turn_id = g.turn_id
+     AND l.message_id = g.message_id
+)
+SELECT g.turn_id, g.message_id FROM given g JOIN placed p USING (user_id, session_id, turn_id)
+""",
+    items="text",
+)
+
+# What is new of the messages of running turns and, with :beats, the heartbeat of these turns. Returns the turns that
+# must end: their thread is deleted, another turn has the fence, they were closed, or somebody asked to stop them.
+CHECKPOINT_TURNS = Statement(
+    "checkpoint_turns",
+    """
+WITH turn AS (
+  SELECT t.*, s.session_id IS NOT NULL AS has_thread, COALESCE(s.current_turn_id = t.turn_id, false) AS holds,
+         l.state, l.stop_requested_at IS NOT NULL AS is_stop_requested
+    FROM jsonb_to_recordset(CAST(:turns AS jsonb)) AS t(number bigint, user_id text, session_id uuid, turn_id uuid)
+    LEFT JOIN chat_sessions s ON s.user_id = t.user_id AND s.session_id = t.session_id
+    LEFT JOIN chat_turns l ON l.user_id = t.user_id AND l.session_id = t.session_id AND l.turn_id = t.turn_id
+), appended AS (
+  INSERT INTO chat_draft_log
+         (user_id, session_id, turn_id, sequence, message_id, content_index, start, text, annotation)
+  SELECT t.user_id, t.session_id, t.turn_id, e.sequence, e.message_id, e.content_index, e.start, e.text,
+         NULLIF(e.annotation, 'null')
+    FROM jsonb_to_recordset(CAST(:entries AS jsonb))
+      AS e(number bigint, sequence bigint, message_id uuid, content_index integer, start integer, text text,
+           annotation jsonb)
+    JOIN turn t USING (number)
+   WHERE t.holds
+  ON CONFLICT (user_id, session_id, turn_id, sequence) DO NOTHING
+), beating AS (
+  SELECT l.user_id, l.session_id, l.turn_id
+    FROM chat_turns l JOIN turn t USING (user_id, session_id, turn_id)
+   WHERE :beats AND t.holds AND l.ended_at IS NULL
+   ORDER BY l.user_id, l.session_id, l.turn_id
+     FOR NO KEY UPDATE OF l SKIP LOCKED
+), beaten AS (
+  UPDATE chat_turns l SET heartbeat_at = clock_timestamp()
+    FROM beating b
+   WHERE l.user_id = b.user_id AND l.session_id = b.session_id AND l.turn_id = b.turn_id
+)
+SELECT turn_id, has_thread, holds, state, is_stop_requested FROM turn WHERE NOT holds OR is_stop_requested
+""",
+    turns="text",
+    entries="text",
+    beats="boolean",
+)

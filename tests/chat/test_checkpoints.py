@@ -1,0 +1,166 @@
+"""Checkpoints of many answers at once: what they cost, and that none of them waits for another."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from chatkit.types import AssistantMessageContentPartTextDelta
+
+from chatkit_postgres.chat.turns.checkpoints import Checkpoints
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import ChatError, NotFound, Superseded
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.session import WriteSession
+from tests.support.chat import stored
+from tests.support.items import assistant_message, thread, user_message
+from tests.support.sql import Statements
+
+ANSWERS = 1000
+SECONDS = 4
+
+
+class Answer:
+    """An open turn whose text is put into its draft."""
+
+    def __init__(self, number: int) -> None:
+        self.context = RequestContext(f"user-{number}", session=WriteSession("threads.create"))
+        self.draft = Draft()
+        self.is_open = True
+        self.ended_for: list[ChatError | None] = []
+        self.words = 0
+
+    async def open(self, store: DatabaseStore) -> "Answer":
+        await store.save_thread(thread("t"), self.context)
+        await store.add_thread_item("t", user_message("t", "m"), self.context)
+        self.draft.begin(assistant_message("t", "a", ""))
+        return self
+
+    def say(self) -> None:
+        delta = AssistantMessageContentPartTextDelta(content_index=0, delta=f"w{self.words} ")
+        assert self.draft.update("a", delta)
+        self.words += 1
+
+    def lost(self, reason: ChatError | None) -> None:
+        self.is_open = False
+        self.ended_for.append(reason)
+
+
+@pytest.fixture
+async def checkpoints(store: DatabaseStore) -> AsyncIterator[Checkpoints]:
+    made = Checkpoints(store.drafts, heartbeat_seconds=1, observe_lag=lambda _: None)
+    yield made
+    for turn in list(made._turns):
+        await made.leave(turn)
+
+
+async def opened(store: DatabaseStore, count: int) -> list[Answer]:
+    return [await Answer(number).open(store) for number in range(count)]
+
+
+async def text_of(store: DatabaseStore, user: str) -> str:
+    item = await store.load_item("t", "a", RequestContext(user))
+    return "".join(part.text for part in getattr(item, "content", []))
+
+
+@pytest.mark.slow
+async def test_a_thousand_answers_cost_four_statements_a_second_and_lose_a_second_of_text(
+    store: DatabaseStore, checkpoints: Checkpoints
+) -> None:
+    answers = await opened(store, ANSWERS)
+    seen = Statements(store.database)
+    for answer in answers:
+        checkpoints.add(answer)
+    started = time.monotonic()
+    said: list[tuple[float, int]] = []
+    while time.monotonic() - started < SECONDS:
+        for answer in answers:
+            answer.say()
+        said.append((time.monotonic(), answers[0].words))
+        await asyncio.sleep(0.1)
+    now = time.monotonic()
+    names = Counter(seen.names)
+    print(f"{names} in {now - started:.1f} s")  # noqa: T201 - for people who look
+    assert set(names) == {"checkpoint_turns", "save_partial_items"}
+    assert names.total() <= 4 * (now - started) + 1
+    assert names["checkpoint_turns"] >= SECONDS
+    # What was said more than a second ago is stored, for every one of them.
+    safe = max(words for at, words in said if at < now - 1)
+    (row,) = await stored(
+        store,
+        "SELECT count(*) AS answers, min(length) AS shortest FROM ("
+        " SELECT m.user_id, length(m.content) + COALESCE(sum(length(l.text)), 0) AS length FROM chat_messages m"
+        " LEFT JOIN chat_draft_log l USING (user_id, session_id, turn_id, message_id)"
+        " WHERE m.is_partial GROUP BY m.user_id, m.content) x",
+    )
+    assert row["answers"] == ANSWERS
+    assert row["shortest"] >= len("".join(f"w{number} " for number in range(safe)))
+
+
+async def test_bytes_grow_with_the_text(store: DatabaseStore, checkpoints: Checkpoints) -> None:
+    (answer,) = await opened(store, 1)
+    checkpoints.add(answer)
+    while answer.words < 30:
+        answer.say()
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1.1)
+    written = await stored(store, "SELECT text FROM chat_draft_log ORDER BY sequence")
+    (row,) = await stored(store, "SELECT content FROM chat_messages WHERE is_partial")
+    assert len(written) > 1
+    # Each word was written once: in the row, or in one entry.
+    assert row["content"] + "".join(entry["text"] for entry in written) == "".join(f"w{n} " for n in range(30))
+
+
+async def test_the_first_words_are_saved_soon(store: DatabaseStore, checkpoints: Checkpoints) -> None:
+    (answer,) = await opened(store, 1)
+    checkpoints.add(answer)
+    await asyncio.sleep(0.6)
+    answer.say()
+    await asyncio.sleep(0.4)
+    assert await text_of(store, "user-0") == "w0 "
+
+
+async def test_an_answer_that_cannot_be_saved_keeps_no_other_from_it(
+    store: DatabaseStore, checkpoints: Checkpoints
+) -> None:
+    bad, good = await opened(store, 2)
+    bad.say()
+    good.say()
+    bad.draft.begin(assistant_message("t", "b", "x").model_copy(update={"created_at": "\ud800"}))
+    for answer in (bad, good):
+        checkpoints.add(answer)
+    await asyncio.sleep(0.8)
+    good.say()
+    await asyncio.sleep(1)
+    assert await text_of(store, "user-1") == "w0 w1 "
+    with pytest.raises(NotFound):
+        await store.load_item("t", "b", bad.context)
+
+
+async def test_a_turn_that_lost_its_thread_is_told_once(store: DatabaseStore, checkpoints: Checkpoints) -> None:
+    (answer,) = await opened(store, 1)
+    checkpoints.add(answer)
+    newer = RequestContext("user-0", session=WriteSession("threads.add_user_message"))
+    await store.add_thread_item("t", user_message("t", "m2"), newer)
+    await asyncio.sleep(1.3)
+    assert [type(reason) for reason in answer.ended_for] == [Superseded]
+
+
+async def test_nothing_is_under_way_once_a_turn_has_left(store: DatabaseStore, checkpoints: Checkpoints) -> None:
+    """Its end deletes the log, which must not grow afterwards."""
+    answers = await opened(store, 20)
+    for answer in answers:
+        checkpoints.add(answer)
+    for moment in range(15):
+        for answer in answers:
+            answer.say()
+        await asyncio.sleep(0.1)
+        if moment >= 5:
+            await checkpoints.leave(answers[moment])
+            before = await text_of(store, answers[moment].context.user_id)
+            answers[moment].say()
+            answers[moment].is_open = False
+            await asyncio.sleep(0.05)
+            assert await text_of(store, answers[moment].context.user_id) == before
