@@ -76,7 +76,9 @@ class ChatEndpoint:
 
     async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
         context, draft = context.with_session(session), Draft()
-        return await self._runner.start(self._server.stream(operation, context, draft), context, draft)
+        events = self._server.stream(operation, context, draft)
+        # A turn that has to wait for others gets its response, and heartbeats on it, in time.
+        return await self._runner.start(events, context, draft, wait_seconds=self._limits.heartbeat_seconds)
 
     async def _run_once(self, operation: StreamingReq, key: str, context: RequestContext) -> Response:
         digest = request_hash(operation)
@@ -86,7 +88,7 @@ class ChatEndpoint:
                 session = WriteSession(operation.type, idempotency_key=key, request_hash=digest)
                 running = await self._run(operation, session, context)
             else:
-                await running.primed()
+                await running.primed(self._limits.heartbeat_seconds)
             # A turn whose last reader has left in the meantime is stopping; its items are read from the database.
             return self._follow(running) if not running.is_stopping else await self._replay(key, digest, context)
         except KeyTaken:

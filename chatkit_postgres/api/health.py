@@ -23,6 +23,7 @@ def health_router(
     head_revision: str,
     is_served: Callable[[str | None], bool],
     is_draining: Callable[[], bool],
+    is_full: Callable[[], bool],
     is_started: Callable[[], bool],
 ) -> APIRouter:
     router = APIRouter()
@@ -42,9 +43,11 @@ def health_router(
             logger.warning("not_ready", **failure(error))
             reachable = False
         has_keys = keys is None or await keys.refresh()
-        is_ready = reachable and is_served(current) and has_keys and is_started() and not is_draining()
+        is_able = reachable and is_served(current) and has_keys and is_started()
+        # The other replicas take the next turns; what is open here goes on.
+        is_ready = is_able and not is_draining() and not is_full()
         body = {
-            "status": "draining" if is_draining() else "ok" if is_ready else "unavailable",
+            "status": "draining" if is_draining() else "ok" if is_ready else "full" if is_able else "unavailable",
             "database": "ok" if reachable else "unreachable",
             "keys": "ok" if has_keys else "unknown",
             "lifespan": "ok" if is_started() else "not_started",

@@ -6,10 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+IGNORED_LAG_SECONDS = 0.05
+LAG_FACTOR = 3
+MAX_LAGGING_SECONDS = 0.6
+"""Text that is read so late looks uneven, but still moves."""
+
 
 class Pace:
     """Pauses each stream in proportion to the number of open streams, so that each read returns more data.
 
+    When the event loop lags, they pause longer: events that are merged cost less than beginnings that wait.
     Streams that pause until the same tick wake up together, which costs the event loop less than separate wake-ups.
     """
 
@@ -18,6 +24,11 @@ class Pace:
         self._max_seconds = max_seconds
         self._tick_seconds = tick_seconds
         self._open_streams = 0
+        self._lag_seconds = 0.0
+
+    def slow_down(self, lag_seconds: float) -> None:
+        """Adapt to the lag of the event loop."""
+        self._lag_seconds = lag_seconds
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -30,6 +41,8 @@ class Pace:
 
     async def pause(self) -> None:
         seconds = min(self._max_seconds, self._open_streams * self._seconds_per_stream)
+        if self._lag_seconds > IGNORED_LAG_SECONDS:
+            seconds = min(MAX_LAGGING_SECONDS, seconds + LAG_FACTOR * self._lag_seconds)
         if self._tick_seconds is not None:
             now = time.monotonic()
             seconds = math.ceil((now + seconds) / self._tick_seconds) * self._tick_seconds - now

@@ -22,9 +22,9 @@ from chatkit_postgres.db.failures import (
     sqlstate,
 )
 from chatkit_postgres.db.keepalive import keep_alive
+from chatkit_postgres.db.slots import REQUEST, Slots
 from chatkit_postgres.errors import DatabaseUnavailable
 
-ACQUIRE_SECONDS = 10
 IDLE_SECONDS = 10
 """A connection that was idle for longer is pinged before it is used."""
 PING_SECONDS = 2
@@ -90,15 +90,18 @@ class PooledConnections:
         self._open = _opener(url)
         self._size = size
         self._pool: asyncpg.Pool | None = None
-        # Not the pool's own queue, whose time-out would include the time to connect.
-        self._slots = asyncio.Semaphore(size)
+        # Not the pool's own queue, whose time-out would include the time to connect, and which knows no order.
+        self._slots = Slots(size)
         self._retired_at = self._doubted_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self.in_use = 0
 
     async def use(self, work: Callable[[TimedConnection], Awaitable[T]]) -> T:
-        await self._wait_for_slot()
+        try:
+            await self._slots.acquire()
+        except TimeoutError:
+            raise PoolExhausted(f"all {self._size} connections were in use for {REQUEST.seconds} seconds") from None
         self.in_use += 1
         try:
             if self._is_closed:
@@ -139,16 +142,6 @@ class PooledConnections:
                 await pool.close()
         except TimeoutError:
             pool.terminate()
-
-    async def _wait_for_slot(self) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        try:
-            async with asyncio.timeout(ACQUIRE_SECONDS):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise PoolExhausted(f"all {self._size} connections were in use for {ACQUIRE_SECONDS} seconds") from None
 
     async def _open_pool(self) -> asyncpg.Pool:
         # Nothing is connected yet, so this does not wait, and two callers cannot meet here.

@@ -66,6 +66,7 @@ from chatkit_postgres.errors.services import (
     KeysUnavailable,
     NotStarted,
     NotSupported,
+    ServerFull,
     StorageUnavailable,
     Unavailable,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "OutputGuardrailTripped",
     "PayloadTooLarge",
     "RequestTimedOut",
+    "ServerFull",
     "StorageUnavailable",
     "Superseded",
     "ThreadClosed",

@@ -15,6 +15,13 @@ class Draining(Unavailable):
     code = "draining"
 
 
+class ServerFull(Unavailable):
+    """As many turns run in this process as it may run."""
+
+    code = "server_full"
+    retry_after_seconds = 5
+
+
 class NotStarted(Unavailable):
     """The application is mounted in a host that does not run its lifespan."""
 

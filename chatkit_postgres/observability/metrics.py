@@ -31,6 +31,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self.loop_lag = Histogram(
+            "chatkit_event_loop_lag_seconds",
+            "How late the event loop runs what is due, four times a second.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self.database_retries = Counter(
             "chatkit_database_retries", "Statements tried again, by reason.", ["reason"], registry=self._registry
         )

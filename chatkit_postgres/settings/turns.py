@@ -27,6 +27,10 @@ class TurnSettings(BaseSettings):
     )
     turns_per_user: int = Field(default=20, ge=1, description="maximum concurrent turns per user and process")
 
+    max_turns: int = Field(
+        default=2000, ge=1, description="maximum concurrent turns per process; beyond it, requests are refused with 503"
+    )
+
     def turn_limits(self) -> "TurnLimits":
         from chatkit_postgres.chat.turns.running_turn import TurnLimits
 
@@ -34,4 +38,5 @@ class TurnSettings(BaseSettings):
             turn_seconds=self.turn_seconds,
             stale_seconds=self.turn_stale_seconds,
             turns_per_user=self.turns_per_user,
+            max_turns=self.max_turns,
         )

@@ -70,6 +70,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
             head_revision=head_revision(),
             is_served=is_served_by_this_code,
             is_draining=lambda: parts.runner.is_draining,
+            is_full=lambda: parts.runner.is_full,
             is_started=parts.started.is_set,
         )
     )

@@ -6,12 +6,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.models import send_traces
+from chatkit_postgres.assistant.sse import PACE
 from chatkit_postgres.attachments.cleanup import run_attachment_cleanup
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.fitness import misfits_of, read_server
 from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.observability.loop_lag import watch_loop_lag
 from chatkit_postgres.settings import ConfigurationError
 from chatkit_postgres.store.maintenance import run_maintenance
 from chatkit_postgres.wiring.parts import Parts
@@ -55,7 +57,8 @@ async def _background_tasks(parts: Parts) -> AsyncIterator[None]:
     stale_seconds = parts.deployment.settings.turn_stale_seconds
     cleanup = run_attachment_cleanup(parts.database, parts.storage, parts.metrics, every_seconds=stale_seconds / 2)
     maintenance = run_maintenance(parts.database, stale_seconds=stale_seconds)
-    tasks = [asyncio.create_task(task) for task in (maintenance, parts.disabled.watch(), cleanup)]
+    loop_lag = watch_loop_lag(parts.metrics.loop_lag.observe, PACE.slow_down)
+    tasks = [asyncio.create_task(task) for task in (maintenance, parts.disabled.watch(), cleanup, loop_lag)]
     try:
         yield
     finally:

@@ -30,6 +30,7 @@ TIGHT = {
     "CHAT_MAX_ANSWER_CHARACTERS": "5000",
     "CHAT_REQUESTS_PER_MINUTE": "40",
     "CHAT_TURNS_PER_USER": "2",
+    "CHAT_MAX_TURNS": "3",
 }
 
 
@@ -214,3 +215,23 @@ def test_a_hundred_thousand_wrong_elements_do_not_stop_the_others(demo: ChatProc
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: client.send_raw(body.encode()), range(4)))
     assert {answer.status_code for answer in answers} == {400}
+
+
+def test_a_full_server_says_so_and_stores_nothing(tight: ChatProcess, shared_database: URL) -> None:
+    streams = [
+        client_of(tight, f"user-{number}").stream("threads.create", input=message(script(words=2, then="hang")))
+        for number in range(3)
+    ]
+    for stream in streams:
+        stream.wait_for_text(1)
+    ready = http.get(f"{tight.base_url}/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "full")
+    refused = client_of(tight, "refused").post("threads.create", input=message("Hello"))
+    assert (refused.status_code, refused.json()["code"]) == (503, "server_full")
+    assert int(refused.headers["retry-after"]) > 0
+    # What needs no turn is served.
+    assert client_of(tight, "refused").call("threads.list")["data"] == []
+    assert query(shared_database, "SELECT * FROM chat_users WHERE user_id = 'refused'") == []
+    for stream in streams:
+        stream.close()
+    eventually(lambda: http.get(f"{tight.base_url}/health/ready").status_code == 200)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import BACKGROUND, waiting
 from chatkit_postgres.errors import ChatError, DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store.drafts import Checkpoint, DraftRepository, PartialItem
@@ -77,6 +78,7 @@ class Checkpoints:
             self._task.cancel()
 
     async def _run(self) -> None:
+        waiting.set(BACKGROUND)
         while self._turns:
             await asyncio.sleep(STEP_SECONDS)
             now = time.monotonic()

@@ -5,12 +5,13 @@ from contextlib import suppress
 from typing import Literal
 
 from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.turns.beginnings import Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, Reader
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import RunningTurn, Stop, TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Draining, KeyReused, TooManyTurns, Unavailable, UserDisabled
+from chatkit_postgres.errors import Draining, KeyReused, ServerFull, TooManyTurns, Unavailable, UserDisabled
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
@@ -42,19 +43,26 @@ class TurnRunner:
             heartbeat_seconds=self.limits.heartbeat_seconds,
             observe_lag=metrics.checkpoint_lag.observe,
         )
+        self._beginnings = Beginnings(self.limits.beginning_turns)
         self._running: dict[str, set[RunningTurn]] = {}
         """By user id."""
+        self.running_count = 0
         self._background: set[asyncio.Task[None]] = set()
         self.is_draining = False
 
     @property
-    def running_count(self) -> int:
-        return sum(map(len, self._running.values()))
+    def is_full(self) -> bool:
+        return self.running_count >= self.limits.max_turns
 
-    async def start(self, events: Events, context: RequestContext, draft: Draft) -> RunningTurn:
-        """Start a turn and wait for its first event. Raises the error that prevented it, Draining or TooManyTurns."""
+    async def start(
+        self, events: Events, context: RequestContext, draft: Draft, *, wait_seconds: float | None = None
+    ) -> RunningTurn:
+        """Start a turn and wait for its first event, no longer than ``wait_seconds``. Raises the error that prevented
+        it, and before anything is stored Draining, ServerFull or TooManyTurns."""
         if self.is_draining:
             raise Draining
+        if self.is_full:
+            raise ServerFull
         if len(self._of_user(context.user_id)) >= self.limits.turns_per_user:
             raise TooManyTurns
         started = RunningTurn(
@@ -63,13 +71,15 @@ class TurnRunner:
             draft,
             store=self._store,
             checkpoints=self._checkpoints,
+            beginnings=self._beginnings,
             encode=self._encode,
             metrics=self._metrics,
             limits=self.limits,
         )
         self._running.setdefault(context.user_id, set()).add(started)
+        self.running_count += 1
         started.task.add_done_callback(lambda _: self._forget(started))
-        await started.primed()
+        await started.primed(wait_seconds)
         self._close_older_turns(started)
         return started
 
@@ -100,6 +110,7 @@ class TurnRunner:
     def _forget(self, ended: RunningTurn) -> None:
         turns = self._running[ended.context.user_id]
         turns.discard(ended)
+        self.running_count -= 1
         if not turns:
             del self._running[ended.context.user_id]
 

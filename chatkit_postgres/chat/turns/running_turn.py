@@ -11,13 +11,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from chatkit.errors import ErrorCode
-from chatkit.types import ErrorEvent, ThreadStreamEvent
+from chatkit.types import ErrorEvent, StreamOptionsEvent, ThreadStreamEvent
 
 from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.turns.beginnings import Beginning, Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import TURN, waiting
 from chatkit_postgres.errors import (
     AssistantRefused,
     ChatError,
@@ -44,6 +46,10 @@ class TurnLimits:
     """Seconds without a heartbeat after which a turn counts as interrupted."""
     turns_per_user: int = 20
     """Maximum running turns of one user in this process."""
+    max_turns: int = 2000
+    """Maximum running turns in this process."""
+    beginning_turns: int = 32
+    """Maximum turns that load and save what comes before their answer; others wait until one of these begins."""
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -71,6 +77,7 @@ class RunningTurn:
         *,
         store: DatabaseStore,
         checkpoints: Checkpoints,
+        beginnings: Beginnings,
         encode: Encode,
         metrics: Metrics,
         limits: TurnLimits,
@@ -83,21 +90,30 @@ class RunningTurn:
         self._outcome = context.outcome
         self._store = store
         self._checkpoints = checkpoints
+        self._beginning = Beginning(beginnings)
         self._metrics = metrics
         self._started = time.monotonic()
         loop = asyncio.get_running_loop()
         self._primed: asyncio.Future[None] = loop.create_future()
         self._stop: Stop | None = None
         self._closing = False
-        self._error_sent = False
+        self._error_sent = self._has_sent = False
         self._time_limit = loop.call_later(limits.turn_seconds, self.stop, Stop("failed", TurnTimedOut()))
         checkpoints.add(self)
         self.task = asyncio.create_task(self._run(), name=f"turn-{context.request_id}")
         self.task.add_done_callback(self._end)
 
-    async def primed(self) -> None:
-        """Return once there is a first event. Raises the error that prevented it."""
-        await asyncio.shield(self._primed)
+    async def primed(self, seconds: float | None = None) -> None:
+        """Return once there is a first event. Raises the error that prevented it.
+
+        Returns after ``seconds`` without one, too; from then on an error is an event of the stream.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._primed)
+        except TimeoutError:
+            if not self._primed.done():
+                self._primed.set_result(None)
 
     def stop(self, reason: Stop) -> None:
         """End the turn and save its partial answer. Only the first reason counts; after the end, none does."""
@@ -127,11 +143,15 @@ class RunningTurn:
     async def _run(self) -> None:
         outcome = self._outcome
         error: ChatError | None = None
+        waiting.set(TURN)
         try:
+            await self._beginning.enter()
             async with aclosing(self._events) as events:
                 async for event in events:
                     self._raise_if_stopped()
-                    if isinstance(event, ErrorEvent):
+                    if isinstance(event, StreamOptionsEvent):
+                        self._beginning.leave()
+                    elif isinstance(event, ErrorEvent):
                         self._record(event)
                     self._send(event)
         except asyncio.CancelledError:
@@ -140,6 +160,7 @@ class RunningTurn:
             outcome.state, error = reason.state, reason.error
         except Exception as raised:  # noqa: BLE001 - whatever it is, readers receive an error and the turn is closed
             outcome.state, error = "failed", self._chat_error(raised)
+        self._beginning.leave()
         self._closing = True
         await self._checkpoints.leave(self)
         if error is not None:
@@ -174,8 +195,10 @@ class RunningTurn:
                 return
             self._error_sent = True
         self.buffer.add(event)
-        if not self._primed.done():
+        if not self._has_sent:
+            self._has_sent = True
             self._metrics.first_event.labels(self.session.operation).observe(time.monotonic() - self._started)
+        if not self._primed.done():
             self._primed.set_result(None)
 
     def _send_error(self, error: ChatError) -> None:

@@ -1,0 +1,124 @@
+"""More turns than a process can begin, or run, at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chatkit_postgres.chat.turns import beginnings
+from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.turns.running_turn import RunningTurn, TurnLimits
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import NotFound, ServerFull
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.session import WriteSession
+from tests.support.chat import Chat, Scripted, add_message, create, remaining_events, stored
+
+
+class SlowStore(DatabaseStore):
+    """Saves no thread before it is let."""
+
+    lets: asyncio.Event
+
+    async def save_thread(self, *arguments: object) -> None:
+        await self.lets.wait()
+        await super().save_thread(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def slow(store: DatabaseStore) -> AsyncIterator[SlowStore]:
+    slow = SlowStore(store.database)
+    slow.lets = asyncio.Event()
+    yield slow
+    slow.lets.set()
+
+
+async def started(chat: Chat, number: int, wait_seconds: float | None = None) -> RunningTurn:
+    request, draft = create("Hello"), Draft()
+    context = RequestContext(f"user-{number}", session=WriteSession(request.type))
+    events = chat.server.stream(request, context, draft)
+    return await chat.runner.start(events, context, draft, wait_seconds=wait_seconds)
+
+
+async def test_turns_beyond_the_bound_wait_to_begin_and_are_all_answered(slow: SlowStore) -> None:
+    chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=2))
+    turns = [asyncio.create_task(started(chat, number)) for number in range(6)]
+    await asyncio.sleep(0.1)
+    assert chat.runner._beginnings.places.locked()
+    slow.lets.set()
+    for turn in await asyncio.gather(*turns):
+        assert "error" not in [event["type"] for event in await remaining_events(turn)]
+    assert len(await stored(slow, "SELECT * FROM chat_turns WHERE state = 'completed'")) == 6
+    assert not chat.runner._beginnings.places.locked()
+
+
+async def test_an_answer_that_takes_long_keeps_nobody_from_beginning(store: DatabaseStore) -> None:
+    silence = asyncio.Event()
+    chat = Chat(store, Scripted(silence), TurnLimits(beginning_turns=1))
+    async with asyncio.timeout(10):
+        turns = [await started(chat, number) for number in range(3)]
+    silence.set()
+    for turn in turns:
+        await turn.task
+
+
+async def test_a_beginning_that_hangs_keeps_nobody_from_beginning(
+    slow: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginnings, "HOLD_SECONDS", 0.1)
+    chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=1))
+    hanging = [asyncio.create_task(started(chat, number)) for number in range(3)]
+    await asyncio.sleep(0.5)
+    assert not chat.runner._beginnings.places.locked()
+    slow.lets.set()
+    for turn in await asyncio.gather(*hanging):
+        await turn.task
+    # And each place was given back once.
+    assert chat.runner._beginnings.places._value == 1
+
+
+async def test_a_turn_that_waits_has_its_stream_in_time(slow: SlowStore) -> None:
+    chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=1))
+    async with asyncio.timeout(5):
+        turns = [await started(chat, number, wait_seconds=0.05) for number in range(3)]
+    assert [turn.buffer.ended for turn in turns] == [False] * 3
+    reader = turns[2].buffer.read_from_start()
+    # A heartbeat is sent for it.
+    assert await reader.read(0.05) is None
+    slow.lets.set()
+    for turn in turns:
+        events = await remaining_events(turn)
+        assert (events[0]["type"], "error" in str(events)) == ("thread.created", False)
+
+
+async def test_a_refusal_after_the_stream_has_begun_is_an_event_of_it(slow: SlowStore) -> None:
+    async def load_thread(*_: object) -> None:
+        await slow.lets.wait()
+        raise NotFound
+
+    slow.load_thread = load_thread  # type: ignore[method-assign, assignment]
+    chat, request, draft = Chat(slow, Scripted()), add_message("absent", "Hello"), Draft()
+    context = RequestContext("alice", session=WriteSession(request.type))
+    turn = await chat.runner.start(chat.server.stream(request, context, draft), context, draft, wait_seconds=0.05)
+    slow.lets.set()
+    (error,) = await remaining_events(turn)
+    assert (error["type"], error["message"]) == ("error", NotFound.sentence)
+    assert await stored(slow, "SELECT * FROM chat_turns") == []
+
+
+async def test_what_cannot_be_borne_is_refused_before_anything_is_stored(store: DatabaseStore) -> None:
+    silence = asyncio.Event()
+    chat = Chat(store, Scripted(silence), TurnLimits(max_turns=2))
+    turns = [await started(chat, number) for number in range(2)]
+    assert chat.runner.is_full
+    with pytest.raises(ServerFull) as refused:
+        await started(chat, 2)
+    assert refused.value.retry_after_seconds
+    assert len(await stored(store, "SELECT * FROM chat_sessions")) == 2
+    assert await stored(store, "SELECT * FROM chat_users WHERE user_id = 'user-2'") == []
+    silence.set()
+    for turn in turns:
+        await turn.task
+    await asyncio.sleep(0)
+    assert not chat.runner.is_full
+    await remaining_events(await started(chat, 2))
