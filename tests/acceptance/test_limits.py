@@ -219,7 +219,7 @@ def test_a_hundred_thousand_wrong_elements_do_not_stop_the_others(demo: ChatProc
 
 def test_a_full_server_says_so_and_stores_nothing(tight: ChatProcess, shared_database: URL) -> None:
     streams = [
-        client_of(tight, f"user-{number}").stream("threads.create", input=message(script(words=2, then="hang")))
+        client_of(tight, f"user-{number}").stream("threads.create", input=message(script(words=2000, delay=0.02)))
         for number in range(3)
     ]
     for stream in streams:
@@ -233,5 +233,5 @@ def test_a_full_server_says_so_and_stores_nothing(tight: ChatProcess, shared_dat
     assert client_of(tight, "refused").call("threads.list")["data"] == []
     assert query(shared_database, "SELECT * FROM chat_users WHERE user_id = 'refused'") == []
     for stream in streams:
-        stream.close()
+        stream.disconnect()
     eventually(lambda: http.get(f"{tight.base_url}/health/ready").status_code == 200)
