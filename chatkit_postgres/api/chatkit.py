@@ -15,12 +15,13 @@ from chatkit_postgres.api.body import BodyLimits, declared_bytes, read_json_body
 from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.event_stream import EventStream, Readable
 from chatkit_postgres.api.idempotency import idempotency_key, request_hash
+from chatkit_postgres.api.on_disconnect import on_disconnect
 from chatkit_postgres.chat.requests import RequestLimits, client_context, parse_request
 from chatkit_postgres.chat.server import ChatServer
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.replay import Replay
 from chatkit_postgres.chat.turns.runner import TurnRunner
-from chatkit_postgres.chat.turns.running_turn import RunningTurn
+from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import KeyReused, KeyTaken
 from chatkit_postgres.store.session import WriteSession
@@ -69,10 +70,10 @@ class ChatEndpoint:
         if not is_streaming_req(operation):
             answer = await self._server.answer(operation, context)
             return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
-        key = idempotency_key(request)
+        key, wish = idempotency_key(request), on_disconnect(request)
         if key is None:
-            return self._follow(await self._run(operation, WriteSession(operation.type), context))
-        return await self._run_once(operation, key, context)
+            return self._follow(await self._run(operation, WriteSession(operation.type), context), wish)
+        return await self._run_once(operation, key, context, wish)
 
     async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
         context, draft = context.with_session(session), Draft()
@@ -80,7 +81,9 @@ class ChatEndpoint:
         # A turn that has to wait for others gets its response, and heartbeats on it, in time.
         return await self._runner.start(events, context, draft, wait_seconds=self._limits.heartbeat_seconds)
 
-    async def _run_once(self, operation: StreamingReq, key: str, context: RequestContext) -> Response:
+    async def _run_once(
+        self, operation: StreamingReq, key: str, context: RequestContext, wish: OnDisconnect | None
+    ) -> Response:
         digest = request_hash(operation)
         try:
             running = self._runner.find(key, digest, context)
@@ -90,12 +93,12 @@ class ChatEndpoint:
             else:
                 await running.primed(self._limits.heartbeat_seconds)
             # A turn whose last reader has left in the meantime is stopping; its items are read from the database.
-            return self._follow(running) if not running.is_stopping else await self._replay(key, digest, context)
+            return self._follow(running, wish) if not running.is_stopping else await self._replay(key, digest, context)
         except KeyTaken:
             # Another request has opened the turn: here, in another process, or before a restart.
             running = self._runner.find(key, digest, context)
             if running is not None and running.session.is_open:
-                return self._follow(running)
+                return self._follow(running, wish)
             return await self._replay(key, digest, context)
 
     async def _replay(self, key: str, digest: str, context: RequestContext) -> Response:
@@ -118,7 +121,8 @@ class ChatEndpoint:
             is_draining=lambda: self._runner.is_draining,
         )
 
-    def _follow(self, running: RunningTurn) -> Response:
+    def _follow(self, running: RunningTurn, wish: OnDisconnect | None) -> Response:
+        running.on_disconnect = wish or running.on_disconnect
         reader = self._runner.join(running)
         return self._stream(reader, lambda: self._runner.leave(running, reader))
 

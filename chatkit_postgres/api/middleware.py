@@ -113,7 +113,7 @@ class CorsMiddleware:
             allow_origins=origins,
             allow_credentials=with_cookies,
             allow_methods=["GET", "POST", "PUT"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", HEADER],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Chat-On-Disconnect", HEADER],
             expose_headers=[HEADER, "Retry-After"],
         )
         self._any_origin = CORSMiddleware(
@@ -160,9 +160,15 @@ class HeadMiddleware:
             await self.app(scope, receive, send)
             return
 
+        has_ended = False
+
         async def send_without_body(message: Message) -> None:
+            nonlocal has_ended
             if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
+                if has_ended:
+                    return
+                # A stream may never end by itself.
+                message, has_ended = {"type": "http.response.body", "body": b"", "more_body": False}, True
             await send(message)
 
         await self.app({**scope, "method": "GET"}, receive, send_without_body)

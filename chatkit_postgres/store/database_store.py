@@ -13,6 +13,7 @@ from chatkit_postgres.store.history import HistoryRepository
 from chatkit_postgres.store.ids import new_id
 from chatkit_postgres.store.item_writer import ItemWriter
 from chatkit_postgres.store.items import ItemRepository
+from chatkit_postgres.store.live import LiveRepository
 from chatkit_postgres.store.threads import ThreadRepository
 from chatkit_postgres.store.turns import TurnRepository
 
@@ -36,6 +37,7 @@ class DatabaseStore(Store[Any]):
         self.history = HistoryRepository(database)
         self.turns = TurnRepository(database)
         self.drafts = DraftRepository(database)
+        self.live = LiveRepository(database)
         self.attachments = AttachmentRepository(database)
 
     async def close(self) -> None:

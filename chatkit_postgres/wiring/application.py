@@ -10,6 +10,7 @@ from chatkit_postgres.api.attachments import FileEndpoint, attachments_router
 from chatkit_postgres.api.chatkit import ChatEndpoint, chatkit_router
 from chatkit_postgres.api.errors import install_error_handlers
 from chatkit_postgres.api.health import health_router
+from chatkit_postgres.api.live import LiveEndpoint, live_router
 from chatkit_postgres.api.metrics import metrics_router
 from chatkit_postgres.api.middleware import (
     CorsMiddleware,
@@ -80,6 +81,14 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     )
     endpoint = ChatEndpoint(parts.server, parts.runner, edge_limits)
     app.include_router(chatkit_router(endpoint, parts.authenticate))
+    live = LiveEndpoint(
+        parts.store,
+        parts.runner,
+        parts.followers,
+        heartbeat_seconds=edge_limits.heartbeat_seconds,
+        send_seconds=edge_limits.send_seconds,
+    )
+    app.include_router(live_router(live, parts.authenticate))
     files = FileEndpoint(
         parts.attachments,
         authenticate=parts.authenticate,

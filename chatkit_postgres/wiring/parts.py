@@ -21,6 +21,7 @@ from chatkit_postgres.auth.disabled_users import DisabledUsers
 from chatkit_postgres.auth.keys import Keys
 from chatkit_postgres.auth.tokens import TokenVerifier
 from chatkit_postgres.chat.server import ChatServer
+from chatkit_postgres.chat.turns.live import Followers
 from chatkit_postgres.chat.turns.runner import TurnRunner
 from chatkit_postgres.db import Database
 from chatkit_postgres.observability.metrics import Metrics
@@ -40,6 +41,7 @@ class Parts:
     attachments: Attachments
     server: ChatServer
     runner: TurnRunner
+    followers: Followers
     keys: Keys | None
     """None if another application authenticates the users."""
     disabled: DisabledUsers
@@ -92,6 +94,7 @@ def build_parts(
         attachments=attachments,
         server=server,
         runner=runner,
+        followers=Followers(store, server.encode, server.get_stream_options, is_draining=lambda: runner.is_draining),
         keys=keys,
         disabled=disabled,
         rate_limit=rate_limit,

@@ -32,8 +32,8 @@ from chatkit_postgres.attachments.links import Links
 from chatkit_postgres.attachments.object_storage import ObjectStorage
 from chatkit_postgres.chat.server import ChatServer
 from chatkit_postgres.chat.turns.draft import Draft
-from chatkit_postgres.chat.turns.runner import OnDisconnect, TurnRunner
-from chatkit_postgres.chat.turns.running_turn import RunningTurn, TurnLimits
+from chatkit_postgres.chat.turns.runner import TurnRunner
+from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn, TurnLimits
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 
 import asyncpg
@@ -139,6 +140,9 @@ class Address:
         self._thread.start()
         assert self._ready.wait(10)
 
+    def next_target(self) -> int:
+        return self.target
+
     def freeze(self) -> None:
         self._loop.call_soon_threadsafe(lambda: self._frozen.update(self._writers))
         time.sleep(0.05)
@@ -175,7 +179,7 @@ class Address:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.next_target())
         except OSError:
             writer.transport.abort()
             return
@@ -197,3 +201,14 @@ class Address:
         with suppress(OSError, RuntimeError):
             if writer not in self._frozen:
                 writer.write_eof()
+
+
+class RoundRobin(Address):
+    """A TCP proxy whose connections go to several servers in turn."""
+
+    def __init__(self, *ports: int) -> None:
+        self._ports = cycle(ports)
+        super().__init__(ports[0])
+
+    def next_target(self) -> int:
+        return next(self._ports)

@@ -162,7 +162,8 @@ class ColdProcess(ChatProcess):
 class Stream:
     """Reads one turn's events in a thread; records the events and how the connection ended."""
 
-    def __init__(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+    def __init__(self, url: str, body: dict[str, Any] | None, headers: dict[str, str]) -> None:
+        """With a body it is posted; without one, the stream is got."""
         self.events: list[Event] = []
         self.status: int | None = None
         self.headers: httpx2.Headers | None = None
@@ -172,10 +173,13 @@ class Stream:
         self._thread = threading.Thread(target=self._read, args=(url, body, headers), daemon=True)
         self._thread.start()
 
-    def _read(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+    def _read(self, url: str, body: dict[str, Any] | None, headers: dict[str, str]) -> None:
         waiting = ""
         try:
-            with httpx2.Client(timeout=60) as own, own.stream("POST", url, json=body, headers=headers) as response:
+            with (
+                httpx2.Client(timeout=60) as own,
+                own.stream("POST" if body is not None else "GET", url, json=body, headers=headers) as response,
+            ):
                 self.headers = response.headers
                 self.status = response.status_code
                 for chunk in response.iter_text():
@@ -222,10 +226,23 @@ class ChatClient:
     def post(self, operation: str, **params: Any) -> httpx2.Response:
         return http.post(self.url, json={"type": operation, "params": params}, headers=self.headers, timeout=30)
 
-    def stream(self, operation: str, *, key: str | None = None, **params: Any) -> Stream:
+    def stream(
+        self, operation: str, *, key: str | None = None, on_disconnect: str | None = None, **params: Any
+    ) -> Stream:
         """Starts a turn; a thread reads its events."""
-        headers = self.headers | ({"Idempotency-Key": key} if key else {})
+        more = {"Idempotency-Key": key, "Chat-On-Disconnect": on_disconnect}
+        headers = self.headers | {name: value for name, value in more.items() if value}
         return Stream(self.url, {"type": operation, "params": params}, headers)
+
+    def follow(self, thread_id: str) -> Stream:
+        """Follows the running turn of a thread; a thread reads its events."""
+        return Stream(self._thread_url(thread_id, "live"), None, self.headers)
+
+    def stop(self, thread_id: str) -> httpx2.Response:
+        return http.post(self._thread_url(thread_id, "stop"), headers=self.headers, timeout=30)
+
+    def _thread_url(self, thread_id: str, name: str) -> str:
+        return f"{self.url.removesuffix('/chatkit')}/threads/{thread_id}/{name}"
 
     def call(self, operation: str, **params: Any) -> dict[str, Any]:
         response = self.post(operation, **params)

@@ -68,6 +68,11 @@ class Checkpoints:
             self._saved_at = time.monotonic()
             self._task = asyncio.create_task(self._run(), name="checkpoints")
 
+    def hurry(self) -> None:
+        """Save what there is at the next step: a reader that has left may be a page that is reloaded, which must not
+        show less than before."""
+        self._items_at = self._text_at = 0
+
     async def leave(self, turn: Unfinished) -> None:
         """Returns once no statement is under way that could save something of this turn."""
         self._turns.discard(turn)

@@ -55,7 +55,7 @@ class Replay:
         try:
             events = await self._events_once_ended(seconds)
         except ChatError as error:
-            events = [_error(error.code)]
+            events = [error_event(error.code)]
         if events is None:
             return None
         self._has_ended = True
@@ -82,7 +82,7 @@ class Replay:
     async def _events(self) -> list[ThreadStreamEvent]:
         entry = self._entry
         if entry.thread_id is None:
-            return [_error(NotFound.code)]
+            return [error_event(NotFound.code)]
         thread = await self._store.load_thread(entry.thread_id, self._context)
         shown = thread_response(thread)
         items = await self._store.turns.items_of(entry, self._context)
@@ -93,14 +93,14 @@ class Replay:
         if thread.title is not None:
             events.append(ThreadUpdatedEvent(thread=shown))
         if entry.error_code is not None:
-            events.append(_error(entry.error_code))
+            events.append(error_event(entry.error_code))
         elif entry.state == "stopped":
             # No reader received it, because all had left. A client that repeats the request has lost its connection.
-            events.append(_error(AnswerStopped.code))
+            events.append(error_event(AnswerStopped.code))
         return events
 
 
-def _error(code: str) -> ErrorEvent:
+def error_event(code: str) -> ErrorEvent:
     error = error_of(code)
     if isinstance(error, InternalError):
         return ErrorEvent(code=ErrorCode.STREAM_ERROR, allow_retry=True)

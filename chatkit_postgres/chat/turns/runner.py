@@ -2,14 +2,14 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Literal
+from uuid import UUID
 
 from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.turns.beginnings import Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, Reader
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
-from chatkit_postgres.chat.turns.running_turn import RunningTurn, Stop, TurnLimits, no_readers
+from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn, Stop, TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Draining, KeyReused, ServerFull, TooManyTurns, Unavailable, UserDisabled
 from chatkit_postgres.observability.logs import get_logger, log_failure
@@ -17,8 +17,6 @@ from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 
 SAVE_SECONDS = 10.0
-
-OnDisconnect = Literal["stop", "finish"]
 
 logger = get_logger(__name__)
 
@@ -83,6 +81,12 @@ class TurnRunner:
         self._close_older_turns(started)
         return started
 
+    def stop_turn(self, user_id: str, turn_id: UUID) -> None:
+        """Stop a turn at once if it runs in this process; its text is kept."""
+        for running in self._of_user(user_id):
+            if running.session.turn_id == turn_id:
+                running.stop(Stop("stopped"))
+
     def find(self, key: str, request_hash: str, context: RequestContext) -> RunningTurn | None:
         """The turn of this owner that runs under an idempotency key here. Raises KeyReused for another request.
 
@@ -122,8 +126,10 @@ class TurnRunner:
         """Remove a reader. When the last one leaves, the turn is stopped: ChatKit's stop button closes the stream."""
         self._metrics.readers.dec()
         running.buffer.leave(reader)
-        if running.buffer.readers == 0 and self._on_disconnect == "stop":
+        if running.buffer.readers == 0 and (running.on_disconnect or self._on_disconnect) == "stop":
             running.stop(no_readers())
+        else:
+            self._checkpoints.hurry()
 
     async def drain(self, seconds: float) -> None:
         """Refuse new turns, give the running ones ``seconds`` to end, then stop them and wait until they are saved."""

@@ -9,6 +9,7 @@ import asyncio
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from chatkit.errors import ErrorCode
 from chatkit.types import ErrorEvent, StreamOptionsEvent, ThreadStreamEvent
@@ -34,6 +35,9 @@ from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import EndState
+
+OnDisconnect = Literal["stop", "finish"]
+"""What a turn does when its last reader leaves."""
 
 logger = get_logger(__name__)
 
@@ -84,6 +88,8 @@ class RunningTurn:
     ) -> None:
         self.context = context
         self.draft = draft
+        self.on_disconnect: OnDisconnect | None = None
+        """As its client asked; None: as the server is set."""
         self.session = required_session(context)
         self.buffer = EventBuffer(lambda event: encode(event, context))
         self._events = events

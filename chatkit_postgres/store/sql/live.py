@@ -1,0 +1,85 @@
+"""Statements about the running turn of a thread, for whoever follows or stops it from any process."""
+
+from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.store.sql.drafts import merged
+
+# No row: no such thread. The turn is null if none is running; it is stale if its process shows no sign of life.
+FIND_RUNNING_TURN = Statement(
+    "find_running_turn",
+    """
+SELECT t.turn_id, t.operation, t.retry_from, t.open_position, s.thread_id,
+       t.heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds) AS is_stale,
+       (SELECT COALESCE(min(position), s.next_position) FROM chat_messages m
+         WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = t.turn_id) AS first_position
+  FROM chat_sessions s
+  LEFT JOIN chat_turns t ON t.user_id = :owner AND t.session_id = :session AND t.turn_id = s.current_turn_id
+                        AND t.ended_at IS NULL
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+    session="uuid",
+    stale_seconds="double precision",
+)
+
+# The process that runs the turn sees it within half a second. No row: no such thread.
+REQUEST_STOP = Statement(
+    "request_stop",
+    """
+WITH stopped AS (
+  UPDATE chat_turns t SET stop_requested_at = now()
+    FROM chat_sessions s
+   WHERE s.user_id = :owner AND s.session_id = :session
+     AND t.user_id = :owner AND t.session_id = :session AND t.turn_id = s.current_turn_id AND t.ended_at IS NULL
+  RETURNING t.turn_id
+)
+SELECT stopped.turn_id FROM chat_sessions s LEFT JOIN stopped ON true
+ WHERE s.user_id = :owner AND s.session_id = :session
+""",
+    session="uuid",
+)
+
+# The visible items of a turn, from its first one on, and those that a retry will replace.
+LIST_ITEMS_OF_RUNNING_TURN = Statement(
+    "list_items_of_running_turn",
+    f"""
+SELECT item_id, message_id, is_partial, ({merged("chat_messages")})::text AS item
+  FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND position >= :first_position AND turn_id = :turn AND NOT is_draft
+ ORDER BY position
+""",
+    session="uuid",
+    turn="uuid",
+    first_position="bigint",
+)
+
+LIST_REPLACED_ITEMS = Statement(
+    "list_replaced_items",
+    """
+SELECT item_id FROM chat_messages
+ WHERE user_id = :owner AND session_id = :session AND position > :retry_from AND position < :open_position
+   AND NOT is_draft
+""",
+    session="uuid",
+    retry_from="bigint",
+    open_position="bigint",
+)
+
+# News of turns of several owners: each row names its own. Only turns with news are returned: new entries of the log,
+# another write to the thread, or the end. Each entry is [sequence, message, content index, start, text, annotation].
+POLL_TURNS = Statement(
+    "poll_turns",
+    """
+SELECT f.number, CASE WHEN s.session_id IS NOT NULL THEN t.state END AS state, t.error_code, s.updated_at, log.entries
+  FROM jsonb_to_recordset(CAST(:followed AS jsonb)) AS f(
+         number bigint, user_id text, session_id uuid, turn_id uuid, after bigint, seen_at timestamptz)
+  LEFT JOIN chat_sessions s ON s.user_id = f.user_id AND s.session_id = f.session_id
+  LEFT JOIN chat_turns t ON t.user_id = f.user_id AND t.session_id = f.session_id AND t.turn_id = f.turn_id
+  LEFT JOIN LATERAL (
+    SELECT jsonb_agg(jsonb_build_array(l.sequence, l.message_id, l.content_index, l.start, l.text, l.annotation)
+                     ORDER BY l.sequence)::text AS entries
+      FROM chat_draft_log l
+     WHERE l.user_id = f.user_id AND l.session_id = f.session_id AND l.turn_id = f.turn_id AND l.sequence > f.after
+  ) log ON true
+ WHERE log.entries IS NOT NULL OR t.state IS DISTINCT FROM 'running' OR s.updated_at IS DISTINCT FROM f.seen_at
+""",
+    followed="text",
+)
