@@ -122,16 +122,20 @@ class Flock:
             lambda: ("attachments.delete", {"attachment_id": self.dice.choice(files or ["atc_none"])}),
             lambda: ("upload", {}),
             lambda: ("read a file", {"attachment_id": self.dice.choice(files or ["atc_none"])}),
+            lambda: ("live", {"thread_id": thread}),
+            lambda: ("stop", {"thread_id": thread}),
             # What is refused must not be logged either.
             lambda: ("threads.create", {"input": bird.mark, "other": [bird.mark]}),
             lambda: (bird.mark, {bird.mark: bird.mark}),
         ]
-        weights = [4, 9, 3, 4, 4, 1, 3, 3, 6, 6, 4, 4, 1, 1, 2, 2, 1, 1]
+        weights = [4, 9, 3, 4, 4, 1, 3, 3, 6, 6, 4, 4, 1, 1, 2, 2, 6, 1, 1, 1]
         operation, params = self.dice.choices(bodies, weights)[0]()
         if operation == "upload":
             await self._upload(bird)
         elif operation == "read a file":
             await self._read_file(bird, params["attachment_id"])
+        elif operation in {"live", "stop"}:
+            await self._join(bird, operation, params["thread_id"])
         else:
             await self._ask(bird, operation, params)
 
@@ -152,10 +156,18 @@ class Flock:
             content = await self.client.get(described.json()["download_url"])
             self._look(bird, "download", content.text)
 
+    async def _join(self, bird: Canary, name: str, thread_id: str) -> None:
+        url, method = f"/api/threads/{thread_id}/{name}", "GET" if name == "live" else "POST"
+        answer = await self.client.request(method, url, headers=bird.headers)
+        self.outcomes[f"{name} {answer.status_code}"] += 1
+        self._look(bird, name, answer.text)
+
     async def _ask(self, bird: Canary, operation: str, params: dict[str, Any]) -> None:
         headers = bird.headers | {"Content-Type": "application/json"}
         if self.dice.random() < 0.1:
             headers["Idempotency-Key"] = f"{bird.mark}-{self.dice.randint(1, 30)}"
+        if self.dice.random() < 0.3:
+            headers["Chat-On-Disconnect"] = self.dice.choice(["finish", "stop"])
         body = {"type": operation, "params": params, "metadata": {"userInfo": bird.mark}}
         leaves_after = self.dice.uniform(0, 0.03) if self.dice.random() < 0.15 else None
         received = bytearray()
@@ -211,6 +223,7 @@ def test_no_mark_reaches_anybody_else(
     assert flock.outcomes["items.list 404"] > requests / 200
     assert flock.outcomes["read a file 200"] > requests / 500
     assert flock.outcomes["read a file 404"] > 0
+    assert min(flock.outcomes[name] for name in ("live 200", "live 204", "live 404", "stop 200", "stop 404")) > 0
     eventually(lambda: query(shared_database, "SELECT 1 FROM chat_turns WHERE state = 'running'") == [], 30)
     for bird in flock.birds:
         for other in flock.birds:

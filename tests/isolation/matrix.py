@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
+from urllib.parse import quote
 
 import asyncpg
 import httpx2
@@ -52,11 +53,19 @@ OWN: dict[str, Callable[[UserData], Params]] = {
     "attachments.create": lambda _: {"name": "a.txt", "size": 3, "mime_type": "text/plain"},
     "attachments.delete": lambda w: {"attachment_id": w.attachment},
     "input.transcribe": lambda _: {"audio_base64": "AAAA", "mime_type": "audio/webm"},
+    "follow a turn": lambda w: {"thread_id": w.thread},
+    "stop a turn": lambda w: {"thread_id": w.thread},
 }
 # What the caller's own request is answered with, where it is not 200.
 NOT_OFFERED = {
     "input.transcribe": 501,
 }
+ROUTES = {
+    "follow a turn": ("GET", "/api/threads/{thread_id}/live"),
+    "stop a turn": ("POST", "/api/threads/{thread_id}/stop"),
+}
+"""What is no operation of the protocol."""
+NOTHING_RUNS = {"follow a turn": 204}
 TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "draft_log")
 ID_FIELDS = {"after", "attachments"}
 MALFORMED = ("", " ", "x" * 300, "../../etc/passwd", "thr_\u202e", "' OR user_id <> '", "%00", "\x00", "\ud800")
@@ -156,9 +165,14 @@ class Matrix:
     async def ask(self, operation: str, params: Params, token: str | None) -> Answer:
         self.asked += 1
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        # Lone surrogates travel as escapes.
-        body = json.dumps({"type": operation, "params": params}).encode()
-        response = await self.client.post("/api/chatkit", content=body, headers=headers)
+        if operation in ROUTES:
+            method, path = ROUTES[operation]
+            quoted = quote(params["thread_id"], safe="", errors="surrogatepass")
+            response = await self.client.request(method, path.format(thread_id=quoted), headers=headers)
+        else:
+            # Lone surrogates travel as escapes.
+            body = json.dumps({"type": operation, "params": params}).encode()
+            response = await self.client.post("/api/chatkit", content=body, headers=headers)
         request_id = response.headers["x-request-id"].encode()
         return Answer(response.status_code, response.content.replace(request_id, b""))
 
@@ -188,7 +202,8 @@ class Matrix:
         await self._check_tokens(operation, own)
         assert await self.calls() == calls, f"{operation}: the model was called for a request that was refused"
         baseline = await self.ask(operation, own, token)
-        assert baseline.status == NOT_OFFERED.get(operation, 200), f"{operation}, own ids: {baseline}"
+        expected_status = NOTHING_RUNS.get(operation) or NOT_OFFERED.get(operation, 200)
+        assert baseline.status == expected_status, f"{operation}, own ids: {baseline}"
         assert self.victim.mark.encode() not in baseline.body, f"{operation}, own ids: the victim's text came back"
         assert await self.digest() == before, f"{operation}, own ids: the victim's rows changed"
 

@@ -36,7 +36,7 @@ from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import new_id, session_uuid
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import attachments, items, threads, turns
+from chatkit_postgres.store.sql import attachments, items, live, threads, turns
 from chatkit_postgres.store.sql import history as history_sql
 from tests.isolation.matrix import Matrix, Params
 from tests.isolation.user_data import UserData
@@ -46,9 +46,10 @@ from tests.support.processes import message, parse_events
 
 STATEMENTS: dict[str, Statement] = {
     statement.name: statement
-    for room in (attachments, items, history_sql, threads, turns)
+    for room in (attachments, items, history_sql, live, threads, turns)
     for statement in vars(room).values()
-    if isinstance(statement, Statement)
+    # Those of several owners are in tests/store/test_drafts.py and test_live.py.
+    if isinstance(statement, Statement) and ":owner" in statement.sql
 }
 
 
@@ -186,6 +187,14 @@ async def _answer_that_is_judged(user_data: UserData, store: DatabaseStore) -> N
     await store.turns.finish(context, Outcome("completed"))
 
 
+async def _follow_and_stop(matrix: Matrix, thread_id: str) -> None:
+    headers = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
+    url = f"/api/threads/{thread_id}"
+    followed = await matrix.client.get(f"{url}/live", headers=headers)
+    assert [event["type"] for event in parse_events(followed.text)].count("thread.item.done") > 0
+    assert (await matrix.client.post(f"{url}/stop", headers=headers)).json() == {"stopped": False}
+
+
 async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers) -> None:
     """The owner uses everything there is, so that every statement of the store runs. Ends at the first finding."""
     user_data = matrix.victim
@@ -210,7 +219,10 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     await asyncio.sleep(0.2)
     await ask("threads.add_user_message", {"thread_id": thread_id, **message_input("now")})
     await older
-    await ask("threads.retry_after_item", {"thread_id": thread_id, "item_id": first})
+    retry = asyncio.create_task(ask("threads.retry_after_item", {"thread_id": thread_id, "item_id": first}))
+    await asyncio.sleep(0.2)
+    await _follow_and_stop(matrix, thread_id)
+    await retry
     await ask("threads.add_user_message", {"thread_id": thread_id, **message_input("ask")})
     await ask("threads.add_client_tool_output", {"thread_id": thread_id, "result": 1})
     press_it = {"thread_id": user_data.thread, "item_id": user_data.widget, "action": {"type": "press"}}

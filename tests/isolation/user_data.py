@@ -16,7 +16,9 @@ from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.drafts import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.ids import new_id
+from chatkit_postgres.store.session import WriteSession
 from tests.support.assistants import BUTTON
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 
@@ -41,6 +43,9 @@ class UserData:
     deleted_item: str = field(default_factory=lambda: new_id("message"))
     attachment: str = field(default_factory=lambda: new_id("attachment"))
     deleted_attachment: str = field(default_factory=lambda: new_id("attachment"))
+
+    is_answered: bool = False
+    """Whether an answer is being written in ``thread``."""
 
     @property
     def context(self) -> RequestContext:
@@ -75,6 +80,17 @@ async def store_user_data(store: DatabaseStore, user_data: UserData) -> UserData
         )
         await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     await store.delete_attachment(user_data.deleted_attachment, context)
+    if user_data.is_answered:
+        await _begin_answer(store, user_data, says)
     await store.delete_thread_item(user_data.thread, user_data.deleted_item, context)
     await store.delete_thread(user_data.deleted_thread, context)
     return user_data
+
+
+async def _begin_answer(store: DatabaseStore, user_data: UserData, says: str) -> None:
+    turn = RequestContext(user_data.user, session=WriteSession("threads.add_user_message"))
+    await store.add_thread_item(user_data.thread, user_message(user_data.thread, new_id("message"), says), turn)
+    unfinished = assistant_message(user_data.thread, new_id("message"), says)
+    await store.drafts.save_items([PartialItem(turn, unfinished)])
+    entry = LogEntry(unfinished.id, sequence=1, content_index=0, start=len(says), text=says)
+    await store.drafts.checkpoint([Checkpoint(turn, [entry])], beats=False)
