@@ -5,106 +5,16 @@ database, the model and the clients run in other processes and are not counted; 
 """
 
 import asyncio
-import json
-import os
 import statistics
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx2
 from sqlalchemy import URL
 
-from chatkit_postgres.auth.tokens import mint
-from tests.support.processes import ModelServer, clean_environment, free_port, message
-
-SECRET = "b" * 48
-TICKS = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass
-class Side:
-    """A running server, and a client that acts as any number of users."""
-
-    name: str
-    pid: int
-    client: httpx2.AsyncClient
-
-    def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def memory(self) -> int:
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
-
-    async def say(self, user: int, words: str, thread_id: str | None = None) -> tuple[str, float, int]:
-        """The id of the thread, the seconds to the first word, and the number of received words."""
-        params: dict[str, Any] = {"input": message(words)} | ({"thread_id": thread_id} if thread_id else {})
-        operation = "threads.add_user_message" if thread_id else "threads.create"
-        headers = {"Authorization": f"Bearer {mint(SECRET, f'user-{user}', seconds=3600)}"}
-        started, first, words_seen = time.perf_counter(), 0.0, 0
-        body = {"type": operation, "params": params}
-        async with self.client.stream("POST", "/api/chatkit", json=body, headers=headers) as response:
-            async for line in response.aiter_lines():
-                if not line.startswith("data: "):
-                    continue
-                if '"delta":"' in line:
-                    first = first or time.perf_counter() - started
-                    words_seen += line.count("w") if '"delta":"w' in line else 1
-                elif thread_id is None and '"thread.created"' in line:
-                    thread_id = json.loads(line[6:])["thread"]["id"]
-        if thread_id is None or not words_seen:
-            raise RuntimeError(f"{self.name} did not answer: {response.status_code}")
-        return thread_id, first, words_seen
-
-
-def script(words: int, delay: float = 0.0) -> str:
-    return "SCRIPT " + json.dumps({"words": words, "delay": delay})
-
-
-@asynccontextmanager
-async def running(name: str, database: URL, model: ModelServer, directory: Path, tools: int) -> AsyncIterator[Side]:
-    port = free_port()
-    own = {
-        "OPENAI_BASE_URL": model.url,
-        "OPENAI_API_KEY": "none",
-        "BENCH_TOOLS": str(tools),
-        "DATABASE_URL": database.render_as_string(hide_password=False),
-        "CHAT_JWT_SECRET": SECRET,
-        "CHAT_ASSISTANT": "benchmarks.assistant:build",
-        "CHAT_REQUESTS_PER_MINUTE": "1000000",
-        "CHAT_DATA_DIR": str(directory / "data"),
-        "CHAT_LOG_LEVEL": "WARNING",
-    }
-    commands = {
-        "this server": ["-m", "chatkit_postgres", "serve", "--port", str(port)],
-        "the sample": ["-m", "benchmarks.sample_server", str(port)],
-    }
-    command = [sys.executable, *commands[name]]
-    process = await asyncio.create_subprocess_exec(
-        *command, env=clean_environment(**own), stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        limits = httpx2.Limits(max_connections=400, max_keepalive_connections=400)
-        base_url = f"http://127.0.0.1:{port}"
-        async with httpx2.AsyncClient(base_url=base_url, timeout=120, limits=limits) as client:
-            while True:
-                try:
-                    if (await client.get("/health/ready")).status_code == 200:
-                        break
-                except httpx2.TransportError:
-                    if process.returncode is not None:
-                        raise RuntimeError(f"{name} did not start") from None
-                await asyncio.sleep(0.1)
-            yield Side(name, process.pid, client)
-    finally:
-        process.terminate()
-        await process.wait()
+from benchmarks.sides import NAMES, Side, running, script, several_at_once
+from tests.support.processes import ModelServer
 
 
 async def tokens_per_cpu_second(side: Side, scale: float) -> float:
@@ -119,7 +29,7 @@ async def turns_per_cpu_second(side: Side, scale: float) -> float:
     """Turns per processor second: answers of one word, each in a new thread."""
     turns = max(20, round(200 * scale))
     before = side.processor_seconds()
-    await _several_at_once(turns, lambda number: side.say(number, script(1)))
+    await several_at_once(turns, lambda number: side.say(number, script(1)))
     return turns / (side.processor_seconds() - before)
 
 
@@ -193,7 +103,6 @@ MEASURES = [
     Measure("first word beside 150 streams, ms", first_word_under_load, is_less_better=True),
     Measure("memory of an open stream, KiB", kilobytes_per_stream, is_less_better=True, is_fresh=True),
 ]
-NAMES = ("this server", "the sample")
 
 
 async def measure(database: URL, directory: Path, measures: Sequence[Measure], *, rounds: int, scale: float) -> None:
@@ -211,8 +120,7 @@ async def measure(database: URL, directory: Path, measures: Sequence[Measure], *
                         for name in NAMES
                     ]
                     for side in sides:
-                        # Warm-up: modules are imported and code is compiled at the first request.
-                        await _several_at_once(8, lambda number, side=side: side.say(number, script(3)))  # type: ignore[misc]
+                        await side.warm_up()
                     while len(pairs) < rounds:
                         pairs.append(await _pair(what, sides, scale, is_turned=len(pairs) % 2 == 1))
                         if what.is_fresh:
@@ -229,13 +137,3 @@ async def _pair(what: Measure, sides: Sequence[Side], scale: float, *, is_turned
     found = {side.name: await what.of(side, scale) for side in (reversed(sides) if is_turned else sides)}
     ours, theirs = (found[name] for name in NAMES)
     return ours, theirs
-
-
-async def _several_at_once(count: int, act: Callable[[int], Awaitable[object]], at_once: int = 8) -> None:
-    numbers = iter(range(count))
-
-    async def work() -> None:
-        for number in numbers:
-            await act(number)
-
-    await asyncio.gather(*(work() for _ in range(at_once)))

@@ -15,6 +15,7 @@ from agents.extensions.memory import SQLAlchemySession
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from benchmarks.counters import wal_bytes
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
@@ -127,10 +128,10 @@ async def measure(url: URL, seconds: float) -> None:
                 "SQLAlchemySession": lambda t=thread_id: session_turn(sessions, t),
             }[name]()
             await turn()
-            before, sent = await _written(connection), counted[name]() if name in counted else 0
+            before, sent = await wal_bytes(connection), counted[name]() if name in counted else 0
             figures.append(await turns_per_second(turn, seconds))
             turns = figures[-1] * seconds
-            written[name] = (await _written(connection) - before) / turns
+            written[name] = (await wal_bytes(connection) - before) / turns
             if name in counted:
                 statements[name] = (counted[name]() - sent) / turns
     floor = statistics.median(speeds["asyncpg alone"])
@@ -141,8 +142,3 @@ async def measure(url: URL, seconds: float) -> None:
     await connection.close()
     await sessions.dispose()
     await store.database.close()
-
-
-async def _written(connection: asyncpg.Connection) -> int:
-    """Bytes in PostgreSQL's write-ahead log so far."""
-    return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
