@@ -1,4 +1,7 @@
-"""Runs benchmarks as ratios of two sides on one machine: ``python -m benchmarks [store|servers]``."""
+"""Runs benchmarks as ratios of two sides on one machine: ``python -m benchmarks [store|servers|load|wal]``.
+
+Without a name: the store and the servers.
+"""
 
 import argparse
 import asyncio
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from benchmarks import servers, store
+from benchmarks import load, servers, store, wal
 from chatkit_postgres.db import Database, Statement, migrations
 from chatkit_postgres.db.embedded import EmbeddedPostgres
 
@@ -34,13 +37,9 @@ async def _version_of(database: URL) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=["store", "servers", "all"])
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each side of the store runs in a round")
-    parser.add_argument("--rounds", type=int, default=9, help="how often each server is measured")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the load on the servers")
-    parser.add_argument("--quick", action="store_true", help="two figures of the servers only")
-    arguments = parser.parse_args()
+    arguments = _arguments()
+    if arguments.what in {"load", "wal"}:
+        load.share_two_cores()
     with tempfile.TemporaryDirectory() as directory:
         # The server may run as another user, who needs access to this directory.
         Path(directory).chmod(0o755)
@@ -48,17 +47,41 @@ def main() -> None:
         try:
             migrations.upgrade(postgres.start())
             print(machine(postgres.url))
-            if arguments.what != "servers":
-                asyncio.run(store.measure(postgres.url, arguments.seconds))
-            if arguments.what != "store":
-                measures = servers.MEASURES[:2] if arguments.quick else servers.MEASURES
-                asyncio.run(
-                    servers.measure(
-                        postgres.url, Path(directory), measures, rounds=arguments.rounds, scale=arguments.scale
-                    )
-                )
+            asyncio.run(_measure(arguments, postgres.url, Path(directory)))
         finally:
             postgres.stop()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = ["store", "servers", "load", "wal", "all"]
+    parser.add_argument("what", nargs="?", default="all", choices=names, help="all: store and servers")
+    parser.add_argument("--seconds", type=float, default=3.0, help="store: how long each side runs in a round")
+    parser.add_argument("--rounds", type=int, default=9, help="servers: how often each server is measured")
+    parser.add_argument("--scale", type=float, default=1.0, help="servers: of the load on them")
+    parser.add_argument("--quick", action="store_true", help="servers: two figures only")
+    parser.add_argument("--answers", type=_sizes, default=[100, 300, 1000], help="load: how many, for each run")
+    parser.add_argument("--begin", type=float, default=50.0, help="load: how many are begun in a second")
+    parser.add_argument("--words", type=_sizes, default=[1000, 4000], help="wal: of an answer, for each run")
+    return parser.parse_args()
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.split(",")]
+
+
+async def _measure(arguments: argparse.Namespace, database: URL, directory: Path) -> None:
+    match arguments.what:
+        case "load":
+            await load.measure(database, directory, arguments.answers, begin=arguments.begin)
+        case "wal":
+            await wal.measure(database, directory, arguments.words)
+        case _:
+            if arguments.what != "servers":
+                await store.measure(database, arguments.seconds)
+            if arguments.what != "store":
+                measures = servers.MEASURES[:2] if arguments.quick else servers.MEASURES
+                await servers.measure(database, directory, measures, rounds=arguments.rounds, scale=arguments.scale)
 
 
 if __name__ == "__main__":
