@@ -95,7 +95,7 @@ def _unchunked(body: bytes) -> tuple[bytes, bool]:
 
 
 def _read_events(text: bytes) -> tuple[str, str, str | None]:
-    """The text of the deltas, the text of the finished message, and the code of an error."""
+    """The text of the deltas, the text of the finished message, and the error."""
     streamed: list[str] = []
     stored = ""
     for event in _events(text):
@@ -105,7 +105,7 @@ def _read_events(text: bytes) -> tuple[str, str, str | None]:
             case "thread.item.done" if event["item"]["type"] == "assistant_message":
                 stored = "".join(part["text"] for part in event["item"]["content"])
             case "error":
-                return "".join(streamed), stored, str(event.get("code", "error"))
+                return "".join(streamed), stored, f"{event.get('code')}: {event.get('message')}"
     return "".join(streamed), stored, None
 
 

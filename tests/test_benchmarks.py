@@ -13,7 +13,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 
 UPDATES = [{"type": "thread.item.updated", "update": {"type": "text", "delta": word}} for word in ("w0 ", "w1 ")]
-ERROR = {"type": "error", "code": "database_unavailable"}
+ERROR = {"type": "error", "code": "custom", "message": "The database is unavailable."}
 
 
 def done(text: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def response(*events: dict[str, Any], is_ended: bool = True) -> bytes:
         (response(*UPDATES, done("w0")), "words missing"),
         (response(*UPDATES[:1], done("w0 w1")), "words missing"),
         (response(*UPDATES), "words missing"),
-        (response(*UPDATES, ERROR), "database_unavailable"),
+        (response(*UPDATES, ERROR), "custom: The database is unavailable."),
         (b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\r\n{}", REFUSED),
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\n{}", "status 503"),
         (b"HTTP/1.1 500 Internal Server Error\r\nRetry-After: 5\r\n\r\n{}", "status 500"),
