@@ -97,8 +97,9 @@ class _Guarded:
                             _raise_if_unsuccessful(event)
                             has_begun = True
                             attempts.passed()
-                            for earlier in held:
-                                yield earlier
+                            # Not kept while the answer streams: the first event has the whole response.
+                            while held:
+                                yield held.pop(0)
                         yield event
             except APIError as error:
                 if has_begun:

@@ -86,9 +86,12 @@ class ModelStream:
             with PACE.stream():
                 async for body in bodies:
                     events, is_text, error = self._joined(body)
-                    for data in events:
-                        if (event := self.read(data)) is not None:
+                    # Not kept until the next read: the first events have the whole response.
+                    events.reverse()
+                    while events:
+                        if (event := self.read(events.pop())) is not None:
                             yield event
+                    event = None
                     if error is not None:
                         raise error
                     if self.is_done:

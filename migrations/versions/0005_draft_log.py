@@ -1,4 +1,7 @@
-"""Adds the log of the text of unfinished answers, and the request to stop a turn.
+"""Adds the log of the text of unfinished answers, the request to stop a turn, and statistics for long threads.
+
+Without the statistics, PostgreSQL does not know that a thread has one owner, and may look for an item by its id among
+all items of the thread.
 
 Safe while yesterday's code is serving, which ignores both. Its partial rows are what this code writes first, too: whole
 messages, to which an empty log adds nothing. A turn of this code that yesterday's code closes keeps its log; this code
@@ -35,8 +38,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "session_id", "turn_id", "sequence", name="chat_draft_log_pkey"),
     )
     op.add_column("chat_turns", sa.Column("stop_requested_at", sa.DateTime(timezone=True)))
+    op.execute("CREATE STATISTICS chat_messages_owner (dependencies) ON user_id, session_id FROM chat_messages")
 
 
 def downgrade() -> None:
+    op.execute("DROP STATISTICS chat_messages_owner")
     op.drop_column("chat_turns", "stop_requested_at")
     op.drop_table("chat_draft_log")

@@ -3,14 +3,18 @@
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.store.sql.drafts import merged
 
-# No row: no such thread. The turn is null if none is running; it is stale if its process shows no sign of life.
+# No row: no such thread. The turn is null if none is running; it is stale if its process shows no sign of life. Its
+# first item is looked for among the newest, not in the whole thread.
 FIND_RUNNING_TURN = Statement(
     "find_running_turn",
     """
 SELECT t.turn_id, t.operation, t.retry_from, t.open_position, s.thread_id,
        t.heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds) AS is_stale,
-       (SELECT COALESCE(min(position), s.next_position) FROM chat_messages m
-         WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = t.turn_id) AS first_position
+       COALESCE((SELECT min(position) FILTER (WHERE newest.turn_id = t.turn_id)
+                   FROM (SELECT position, turn_id FROM chat_messages
+                          WHERE user_id = :owner AND session_id = :session
+                          ORDER BY position DESC LIMIT 1000) newest
+                  WHERE t.turn_id IS NOT NULL), s.next_position) AS first_position
   FROM chat_sessions s
   LEFT JOIN chat_turns t ON t.user_id = :owner AND t.session_id = :session AND t.turn_id = s.current_turn_id
                         AND t.ended_at IS NULL
