@@ -35,7 +35,8 @@ class RunningTurnRow:
 class LiveItem:
     """An item of a running turn, with its text so far."""
 
-    message_id: UUID
+    message_id: str
+    """The id of its row."""
     item: ThreadItem
     is_partial: bool
 
@@ -45,7 +46,7 @@ class LogText:
     """An entry of the log."""
 
     sequence: int
-    message_id: UUID
+    message_id: str
     content_index: int
     start: int
     text: str
@@ -117,7 +118,9 @@ class LiveRepository:
             turn=turn.turn_id,
             first_position=turn.first_position,
         )
-        return [LiveItem(row["message_id"], rows.load_item(row, turn.thread_id), row["is_partial"]) for row in found]
+        return [
+            LiveItem(str(row["message_id"]), rows.load_item(row, turn.thread_id), row["is_partial"]) for row in found
+        ]
 
     async def replaced_item_ids(self, turn: RunningTurnRow, caller: Caller) -> list[str]:
         """The items of the old answer that a retry will replace."""
@@ -153,4 +156,4 @@ class LiveRepository:
 
 
 def _entries(text: str | None) -> list[LogText]:
-    return [LogText(entry[0], UUID(entry[1]), *entry[2:]) for entry in json.loads(text)] if text is not None else []
+    return [LogText(*entry) for entry in json.loads(text)] if text is not None else []

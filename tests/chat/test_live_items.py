@@ -61,7 +61,7 @@ def citation(number: int) -> Annotation:
 def test_a_page_ends_with_the_items_of_the_turn(seed: int) -> None:
     dice = random.Random(seed)
     live, page = LiveItems(), Page()
-    message_ids = {name: uuid4() for name in ("m", "a", "b", "widget")}
+    message_ids = {name: str(uuid4()) for name in ("m", "a", "b", "widget")}
     shown: dict[str, LiveItem] = {"m": LiveItem(message_ids["m"], user_message("t", "m"), is_partial=False)}
     entries: list[LogText] = []
     sequence = 0
@@ -113,7 +113,7 @@ def test_a_page_ends_with_the_items_of_the_turn(seed: int) -> None:
 
 
 def test_an_entry_of_another_state_of_the_item_is_left_out() -> None:
-    live, page, message_id = LiveItems(), Page(), uuid4()
+    live, page, message_id = LiveItems(), Page(), str(uuid4())
     page.apply(live.updated([LiveItem(message_id, assistant_message("t", "a", "Once"), is_partial=True)]))
     for entry in (
         LogText(1, message_id, 0, 9, "too far", None),
@@ -121,7 +121,7 @@ def test_an_entry_of_another_state_of_the_item_is_left_out() -> None:
         LogText(3, message_id, 0, 2, "ce", None),
         LogText(4, message_id, 0, 0, "", citation(0).model_dump(mode="json") | {"index": 1}),
         LogText(5, message_id, 0, 5, "", citation(5).model_dump(mode="json")),
-        LogText(6, uuid4(), 0, 0, "of an item that nobody may see", None),
+        LogText(6, str(uuid4()), 0, 0, "of an item that nobody may see", None),
     ):
         page.apply(live.appended([entry]))
     item = page.items["a"]
@@ -133,11 +133,11 @@ def test_the_old_answer_disappears_with_the_first_item_of_the_new_one() -> None:
     live = LiveItems()
     live.replaced_ids = ["old"]
     assert live.updated([]) == []
-    new = LiveItem(uuid4(), assistant_message("t", "new", "The new one"), is_partial=False)
+    new = LiveItem(str(uuid4()), assistant_message("t", "new", "The new one"), is_partial=False)
     assert live.updated([new]) == [ThreadItemRemovedEvent(item_id="old"), ThreadItemDoneEvent(item=new.item)]
     assert live.updated([new]) == []
 
 
 def test_hidden_context_is_not_shown() -> None:
     hidden = HiddenContextItem(id="h", thread_id="t", created_at=NAIVE, content="for the model")
-    assert LiveItems().updated([LiveItem(uuid4(), hidden, is_partial=False)]) == []
+    assert LiveItems().updated([LiveItem(str(uuid4()), hidden, is_partial=False)]) == []

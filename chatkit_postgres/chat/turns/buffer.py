@@ -19,23 +19,34 @@ Encode = Callable[[ThreadStreamEvent, RequestContext], bytes]
 """Encodes an event for a user: signed URLs are the user's own."""
 
 
+class DeltaTemplate:
+    """Encodes the deltas of one part of one message: only the text differs between these frames."""
+
+    __slots__ = ("_head", "_tail")
+
+    def __init__(self, item_id: str, content_index: int, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
+        update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=TEXT_PLACEHOLDER)
+        frame = encode(ThreadItemUpdatedEvent(item_id=item_id, update=update))
+        self._head, _, self._tail = frame.partition(to_json(TEXT_PLACEHOLDER))
+
+    def frame(self, text: str) -> bytes:
+        return self._head + to_json(text) + self._tail
+
+
 class _TextRun:
     """Adjacent deltas of one part of one message."""
 
-    __slots__ = ("_head", "_tail", "content_index", "deltas", "item_id")
+    __slots__ = ("_template", "content_index", "deltas", "item_id")
 
     def __init__(self, item_id: str, content_index: int, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
         self.item_id = item_id
         self.content_index = content_index
         self.deltas: list[str] = []
-        # Only the text differs between these frames, so one frame is encoded and used as a template.
-        update = AssistantMessageContentPartTextDelta(content_index=content_index, delta=TEXT_PLACEHOLDER)
-        frame = encode(ThreadItemUpdatedEvent(item_id=item_id, update=update))
-        self._head, _, self._tail = frame.partition(to_json(TEXT_PLACEHOLDER))
+        self._template = DeltaTemplate(item_id, content_index, encode)
 
     def frame(self, delta: int) -> bytes:
         """The text from a delta on, as one delta."""
-        return self._head + to_json("".join(self.deltas[delta:])) + self._tail
+        return self._template.frame("".join(self.deltas[delta:]))
 
 
 class EventBuffer:

@@ -8,9 +8,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from chatkit.types import StreamOptions, StreamOptionsEvent, ThreadMetadata, ThreadStreamEvent, ThreadUpdatedEvent
+from chatkit.types import (
+    AssistantMessageContentPartTextDelta,
+    StreamOptions,
+    StreamOptionsEvent,
+    ThreadItemUpdatedEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    ThreadUpdatedEvent,
+)
 
-from chatkit_postgres.chat.turns.buffer import Encode
+from chatkit_postgres.chat.turns.buffer import DeltaTemplate, Encode
 from chatkit_postgres.chat.turns.live_items import LiveItems
 from chatkit_postgres.chat.turns.replay import error_event
 from chatkit_postgres.chat.wire import thread_response
@@ -47,6 +55,7 @@ class Follower:
         self._stream_options = stream_options
         self._items = LiveItems()
         self._thread: ThreadMetadata | None = None
+        self._templates: dict[tuple[str, int], DeltaTemplate] = {}
         self._frames: list[bytes] = []
         self._has_news = asyncio.Event()
         self._has_ended = False
@@ -116,8 +125,21 @@ class Follower:
 
     def _add(self, events: Sequence[ThreadStreamEvent]) -> None:
         if events:
-            self._frames += [self._encode(event, self._context) for event in events]
+            self._frames += map(self._frame, events)
             self._has_news.set()
+
+    def _frame(self, event: ThreadStreamEvent) -> bytes:
+        match event:
+            case ThreadItemUpdatedEvent(
+                item_id=item_id, update=AssistantMessageContentPartTextDelta(content_index=index, delta=delta)
+            ):
+                template = self._templates.get((item_id, index))
+                if template is None:
+                    template = DeltaTemplate(item_id, index, lambda event: self._encode(event, self._context))
+                    self._templates[item_id, index] = template
+                return template.frame(delta)
+            case _:
+                return self._encode(event, self._context)
 
 
 class Followers:

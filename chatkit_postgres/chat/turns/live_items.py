@@ -1,7 +1,6 @@
 """LiveItems: turns what the database has of a running turn into the events that a follower has not received yet."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from chatkit.types import (
     Annotation,
@@ -24,7 +23,7 @@ from chatkit_postgres.store.live import LiveItem, LogText
 
 class LiveItems:
     def __init__(self) -> None:
-        self._known: dict[UUID, LiveItem] = {}
+        self._known: dict[str, LiveItem] = {}
         self.replaced_ids: Sequence[str] = ()
         """The items of an old answer, which disappear with the first item of the new one."""
 
