@@ -12,7 +12,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import NO_CHORES, SECRET, environment, new_user
-from tests.isolation.matrix import OWN, TABLES
+from tests.isolation.matrix import OWN, ROUTES, TABLES
 from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
 
@@ -52,7 +52,7 @@ def rows(database: URL, user: str) -> list[str]:
 
 
 @pytest.mark.parametrize("code", STATUSES)
-@pytest.mark.parametrize("operation", sorted(set(OWN) - OF_NO_THREAD))
+@pytest.mark.parametrize("operation", sorted(set(OWN) - set(ROUTES) - OF_NO_THREAD))
 def test_it_is_refused_by_every_writing_operation(
     server: ChatProcess, user_data: UserData, shared_database: URL, operation: str, code: str
 ) -> None:

@@ -18,7 +18,7 @@ from tests.faults.harness import new_user
 from tests.support.chat import Chat, add_message, create, demo_assistant, stored
 from tests.support.files import Uploader
 from tests.support.processes import done_items, http, message, thread_id_of
-from tests.support.sql import Statements
+from tests.support.sql import OF_CHECKPOINTS, Statements
 
 
 def sent(*attachment_ids: str, words: str = "Look") -> dict[str, Any]:
@@ -196,9 +196,7 @@ class TestStatements:
             statements = Statements(database)
             await chat.events(request)
             # The contents a model sees are read one by one.
-            own = [
-                name for name in statements.names if name not in {"load_attachments", "checkpoint_item", "heartbeat"}
-            ]
+            own = [name for name in statements.names if name not in {"load_attachments"} | OF_CHECKPOINTS]
             counts.append((len(own), statements.names[0]))
         assert counts == [(6, "load_thread"), (6, "load_attachments"), (6, "load_attachments")]
 

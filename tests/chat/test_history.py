@@ -18,7 +18,7 @@ from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import Chat, add_message, demo_assistant
 from tests.support.items import NAIVE, assistant_message, thread, user_message
-from tests.support.sql import Statements, sql_connection
+from tests.support.sql import OF_CHECKPOINTS, Statements, sql_connection
 
 
 def alice() -> RequestContext:
@@ -119,9 +119,6 @@ async def test_what_was_answered_now_is_cut_as_well(store: DatabaseStore) -> Non
     assert len(seen[1].output) < 33_000
 
 
-DEPEND_ON_TIME = {"checkpoint_item", "heartbeat"}
-
-
 async def test_a_picture_and_a_widget_with_words_weigh_a_line(store: DatabaseStore) -> None:
     await talked(store, ("u", "my name is Bob"), ("a", "Hello Bob"))
     image = GeneratedImage(id="i", url="data:image/png;base64," + "A" * 1_500_000)
@@ -141,7 +138,7 @@ class Traffic:
 
         async def run(database: Any, owner: str, statement: Statement, **more: Any) -> Sequence[Any]:
             found = await original(database, owner, statement, **more)
-            if statement.name in DEPEND_ON_TIME:
+            if statement.name in OF_CHECKPOINTS:
                 return found
             self.rows += len(found)
             for row in found:
@@ -163,7 +160,7 @@ async def test_a_thread_of_ten_thousand_items_costs_what_one_of_a_hundred_does(
         with monkeypatch.context() as patch:
             traffic = Traffic(store, patch)
             assert (await chat.events(add_message(thread_id, "And now?")))[-1]["type"] == "thread.item.done"
-        names = [name for name in statements.names if name not in DEPEND_ON_TIME]
+        names = [name for name in statements.names if name not in OF_CHECKPOINTS]
         costs.append((names, traffic.rows, traffic.bytes))
     assert costs[0] == costs[1]
     names, rows, _ = costs[0]

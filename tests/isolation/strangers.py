@@ -190,7 +190,12 @@ async def _answer_that_is_judged(user_data: UserData, store: DatabaseStore) -> N
 async def _follow_and_stop(matrix: Matrix, thread_id: str) -> None:
     headers = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
     url = f"/api/threads/{thread_id}"
-    followed = await matrix.client.get(f"{url}/live", headers=headers)
+    # Until the turn has opened.
+    for _ in range(100):
+        followed = await matrix.client.get(f"{url}/live", headers=headers)
+        if followed.status_code == 200:
+            break
+        await asyncio.sleep(0.03)
     assert [event["type"] for event in parse_events(followed.text)].count("thread.item.done") > 0
     assert (await matrix.client.post(f"{url}/stop", headers=headers)).json() == {"stopped": False}
 
@@ -220,7 +225,6 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     await ask("threads.add_user_message", {"thread_id": thread_id, **message_input("now")})
     await older
     retry = asyncio.create_task(ask("threads.retry_after_item", {"thread_id": thread_id, "item_id": first}))
-    await asyncio.sleep(0.2)
     await _follow_and_stop(matrix, thread_id)
     await retry
     await ask("threads.add_user_message", {"thread_id": thread_id, **message_input("ask")})

@@ -315,3 +315,20 @@ class TestOwners:
         monkeypatch.setattr(statement, "driver_sql", forgetful)
         with pytest.raises(AssertionError):
             await attack(store)
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "7", '"text"', "{}", "[]", "[7]", '[{"text": null}]', '[{"annotations": 7}]']
+)
+async def test_a_partial_row_that_somebody_has_broken_affects_no_other(store: DatabaseStore, content: str) -> None:
+    await grown(store)
+    async with sql_connection(store.database) as connection:
+        broken = (
+            "UPDATE chat_messages SET item = jsonb_set(item, '{content}', CAST(:content AS jsonb)) WHERE is_partial"
+        )
+        await connection.execute(text(broken), {"content": content})
+    page = await store.load_thread_items("t", None, 10, "asc", RequestContext("alice"))
+    assert [item.id for item in page.data] == ["m", "a"]
+    await store.database.run_for_all_owners(maintenance.CLOSE_STALE_TURNS, stale_seconds=-1.0)
+    page = await store.load_thread_items("t", None, 10, "asc", RequestContext("alice"))
+    assert [item.id for item in page.data] == ["m", "a"]

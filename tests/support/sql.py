@@ -13,6 +13,9 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.db.connecting import driver_arguments
 from chatkit_postgres.db.connections import PooledConnections, TimedConnection
 
+OF_CHECKPOINTS = {"save_partial_items", "checkpoint_turns"}
+"""The statements of a turn that depend on how long it takes."""
+
 
 class Statements:
     """The names of the statements that reach PostgreSQL, in order."""

@@ -7,25 +7,40 @@ turn holds the fence of that owner's thread.
 from chatkit_postgres.db.statement import Statement
 
 
+def _log(m: str) -> str:
+    """The log of the row ``m`` of chat_messages."""
+    return f"""chat_draft_log
+            WHERE user_id = {m}.user_id AND session_id = {m}.session_id AND turn_id = {m}.turn_id
+              AND message_id = {m}.message_id"""
+
+
+def _has_log(m: str) -> str:
+    """Whether a row is an unfinished message with a log. A row that somebody else has written has none."""
+    return f"""{m}.is_partial AND {m}.item_type = 'assistant_message'
+         AND jsonb_typeof({m}.item -> 'content') = 'array' AND EXISTS (SELECT 1 FROM {_log(m)})"""
+
+
 def merged(m: str) -> str:
     """The item of a row ``m`` of chat_messages, with the log of its turn. Of entries with one start the last counts: a
     checkpoint of which we do not know whether it was committed is repeated with more text."""
-    return f"""CASE WHEN {m}.is_partial AND {m}.item_type = 'assistant_message' THEN COALESCE((
+    return f"""CASE WHEN {_has_log(m)} THEN COALESCE((
       SELECT jsonb_set({m}.item, '{{content}}', jsonb_agg(p.part || jsonb_build_object(
                'text', (p.part ->> 'text') || COALESCE(log.text, ''),
-               'annotations', COALESCE(p.part -> 'annotations', '[]') || COALESCE(log.annotations, '[]'))
+               'annotations', p.annotations || COALESCE(log.annotations, '[]'))
                ORDER BY p.number))
-        FROM jsonb_array_elements({m}.item -> 'content') WITH ORDINALITY AS p(part, number)
+        FROM (SELECT part, number,
+                     CASE jsonb_typeof(part -> 'annotations') WHEN 'array' THEN part -> 'annotations' ELSE '[]' END
+                       AS annotations
+                FROM jsonb_array_elements({m}.item -> 'content') WITH ORDINALITY AS x(part, number)) p
        CROSS JOIN LATERAL (
          SELECT string_agg(l.text, '' ORDER BY l.start)
                   FILTER (WHERE l.annotation IS NULL AND l.start >= length(p.part ->> 'text')) AS text,
                 jsonb_agg(l.annotation ORDER BY l.start)
                   FILTER (WHERE l.annotation IS NOT NULL
-                            AND l.start >= jsonb_array_length(COALESCE(p.part -> 'annotations', '[]'))) AS annotations
+                            AND l.start >= jsonb_array_length(p.annotations)) AS annotations
            FROM (SELECT DISTINCT ON (annotation IS NULL, start) start, text, annotation
-                   FROM chat_draft_log
-                  WHERE user_id = {m}.user_id AND session_id = {m}.session_id AND turn_id = {m}.turn_id
-                    AND message_id = {m}.message_id AND content_index = p.number - 1
+                   FROM {_log(m)}
+                    AND content_index = p.number - 1
                   ORDER BY annotation IS NULL, start, sequence DESC) l
        ) log), {m}.item)
     ELSE {m}.item END"""
@@ -42,10 +57,7 @@ def log_of_ended(ended: str) -> str:
     FROM (SELECT d.user_id, d.session_id, d.message_id, {merged("d")} AS item
             FROM chat_messages d JOIN {ended} e
               ON d.user_id = e.user_id AND d.session_id = e.session_id AND d.turn_id = e.turn_id
-           WHERE d.is_partial AND NOT d.is_draft AND d.item_type = 'assistant_message'
-             AND EXISTS (SELECT 1 FROM chat_draft_log l
-                          WHERE l.user_id = d.user_id AND l.session_id = d.session_id AND l.turn_id = d.turn_id
-                            AND l.message_id = d.message_id)) whole
+           WHERE NOT d.is_draft AND {_has_log("d")}) whole
    WHERE m.user_id = whole.user_id AND m.session_id = whole.session_id AND m.message_id = whole.message_id
      AND m.is_partial
 ), drafts_deleted AS (
