@@ -70,10 +70,11 @@ class ChatEndpoint:
         if not is_streaming_req(operation):
             answer = await self._server.answer(operation, context)
             return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
-        key, wish = idempotency_key(request), on_disconnect(request)
+        key, at_end = idempotency_key(request), on_disconnect(request)
         if key is None:
-            return self._follow(await self._run(operation, WriteSession(operation.type), context), wish)
-        return await self._run_once(operation, key, context, wish)
+            running = await self._run(operation, WriteSession(operation.type), context)
+            return self._read(running, at_end)
+        return await self._run_once(operation, key, context, at_end)
 
     async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
         context, draft = context.with_session(session), Draft()
@@ -82,7 +83,7 @@ class ChatEndpoint:
         return await self._runner.start(events, context, draft, wait_seconds=self._limits.heartbeat_seconds)
 
     async def _run_once(
-        self, operation: StreamingReq, key: str, context: RequestContext, wish: OnDisconnect | None
+        self, operation: StreamingReq, key: str, context: RequestContext, at_end: OnDisconnect | None
     ) -> Response:
         digest = request_hash(operation)
         try:
@@ -93,12 +94,12 @@ class ChatEndpoint:
             else:
                 await running.primed(self._limits.heartbeat_seconds)
             # A turn whose last reader has left in the meantime is stopping; its items are read from the database.
-            return self._follow(running, wish) if not running.is_stopping else await self._replay(key, digest, context)
+            return self._read(running, at_end) if not running.is_stopping else await self._replay(key, digest, context)
         except KeyTaken:
             # Another request has opened the turn: here, in another process, or before a restart.
             running = self._runner.find(key, digest, context)
             if running is not None and running.session.is_open:
-                return self._follow(running, wish)
+                return self._read(running, at_end)
             return await self._replay(key, digest, context)
 
     async def _replay(self, key: str, digest: str, context: RequestContext) -> Response:
@@ -121,8 +122,8 @@ class ChatEndpoint:
             is_draining=lambda: self._runner.is_draining,
         )
 
-    def _follow(self, running: RunningTurn, wish: OnDisconnect | None) -> Response:
-        running.on_disconnect = wish or running.on_disconnect
+    def _read(self, running: RunningTurn, at_end: OnDisconnect | None) -> Response:
+        running.on_disconnect = at_end or running.on_disconnect
         reader = self._runner.join(running)
         return self._stream(reader, lambda: self._runner.leave(running, reader))
 

@@ -10,16 +10,17 @@ from chatkit_postgres.errors import TooManyRequests, Unavailable
 class ConcurrencyLimit:
     """For requests that hold a temporary file, or megabytes of memory, while they run."""
 
-    def __init__(self, *, per_user: int, altogether: int) -> None:
+    def __init__(self, *, per_user: int, altogether: int, refusal: type[TooManyRequests] = TooManyRequests) -> None:
+        self._refusal = refusal
         self._per_user = per_user
         self._altogether = altogether
         self._held: Counter[str] = Counter()
 
     @contextmanager
     def acquire(self, user_id: str) -> Iterator[None]:
-        """Raises TooManyRequests if the user has too many, Unavailable if everybody has."""
+        """Raises the refusal if the user has too many, Unavailable if everybody has."""
         if self._held[user_id] >= self._per_user:
-            raise TooManyRequests(retry_after_seconds=2)
+            raise self._refusal(retry_after_seconds=2)
         if self._held.total() >= self._altogether:
             raise Unavailable
         self._held[user_id] += 1

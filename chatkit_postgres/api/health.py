@@ -53,6 +53,8 @@ def health_router(
             "lifespan": "ok" if is_started() else "not_started",
             "revision": {"seen": current, "wanted": head_revision},
         }
+        if not is_ready:
+            logger.info("readiness", **body)
         return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
 
     return router

@@ -13,7 +13,8 @@ from chatkit_postgres.api.event_stream import EventStream
 from chatkit_postgres.chat.turns.live import Followers
 from chatkit_postgres.chat.turns.runner import TurnRunner
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Draining
+from chatkit_postgres.errors import Draining, TooManyFollowers
+from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 
 MAX_FOLLOWERS = 10_000
@@ -26,6 +27,7 @@ class LiveEndpoint:
         store: DatabaseStore,
         runner: TurnRunner,
         followers: Followers,
+        metrics: Metrics,
         *,
         heartbeat_seconds: float,
         send_seconds: float,
@@ -33,9 +35,12 @@ class LiveEndpoint:
         self._store = store
         self._runner = runner
         self._followers = followers
+        self._metrics = metrics
         self._heartbeat_seconds = heartbeat_seconds
         self._send_seconds = send_seconds
-        self._limit = ConcurrencyLimit(per_user=MAX_FOLLOWERS_PER_USER, altogether=MAX_FOLLOWERS)
+        self._limit = ConcurrencyLimit(
+            per_user=MAX_FOLLOWERS_PER_USER, altogether=MAX_FOLLOWERS, refusal=TooManyFollowers
+        )
 
     async def live(self, thread_id: str, context: RequestContext) -> Response:
         bind_contextvars(thread_id=thread_id[:100])
@@ -45,12 +50,14 @@ class LiveEndpoint:
             raise Draining
         if turn is None:
             return Response(status_code=204)
-        with ExitStack() as place:
-            place.enter_context(self._limit.acquire(context.user_id))
+        with ExitStack() as slot:
+            slot.enter_context(self._limit.acquire(context.user_id))
             follower = await self._followers.follow(turn, context)
-            place.callback(self._followers.leave, follower)
-            # The response gives the place back.
-            leave = place.pop_all().close
+            slot.callback(self._followers.leave, follower)
+            self._metrics.followers.inc()
+            slot.callback(self._metrics.followers.dec)
+            # The response gives the slot back.
+            leave = slot.pop_all().close
         return EventStream(follower, leave, heartbeat_seconds=self._heartbeat_seconds, send_seconds=self._send_seconds)
 
     async def stop(self, thread_id: str, context: RequestContext) -> Response:

@@ -18,4 +18,4 @@ def on_disconnect(request: Request) -> OnDisconnect | None:
         case ["stop"]:
             return "stop"
         case _:
-            raise BadRequest(f"{HEADER}: finish or stop.")
+            raise BadRequest(f"{HEADER}: must be finish or stop.")

@@ -22,7 +22,7 @@ from chatkit_postgres.db.failures import (
     sqlstate,
 )
 from chatkit_postgres.db.keepalive import keep_alive
-from chatkit_postgres.db.slots import REQUEST, Slots
+from chatkit_postgres.db.slots import Slots
 from chatkit_postgres.errors import DatabaseUnavailable
 
 IDLE_SECONDS = 10
@@ -101,7 +101,7 @@ class PooledConnections:
         try:
             await self._slots.acquire()
         except TimeoutError:
-            raise PoolExhausted(f"all {self._size} connections were in use for {REQUEST.seconds} seconds") from None
+            raise PoolExhausted(f"all {self._size} connections were in use") from None
         self.in_use += 1
         try:
             if self._is_closed:

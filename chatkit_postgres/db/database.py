@@ -87,7 +87,7 @@ class Database:
         return await self._run(statement, parameters)
 
     async def run_for_several_owners(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
-        """For a statement that writes rows of several owners: each of its rows names its own."""
+        """For a statement that reads or writes rows of several owners: each of its rows names its own."""
         return await self._run(statement, parameters)
 
     async def run_once(self, statement: Statement, **parameters: Any) -> Sequence[Row]:

@@ -18,7 +18,7 @@ class ConnectionSilent(OSError):
 
 
 class PoolExhausted(OSError):
-    """All connections of the pool were in use for the whole time-out."""
+    """All connections of the pool were in use for as long as the task may wait."""
 
 
 class ConnectionLost(Exception):

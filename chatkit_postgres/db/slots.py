@@ -1,4 +1,4 @@
-"""Hands out the places in a pool of connections: in the order of the requests, with the background a little behind."""
+"""Hands out the slots of a pool of connections in the order of the requests, with the background a little behind."""
 
 import asyncio
 import heapq
@@ -9,23 +9,23 @@ from itertools import count
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """How to wait for a place when none is free."""
+class WaitPolicy:
+    """How to wait for a slot when none is free."""
 
     seconds: float | None
     """After that many seconds, give up; None: never."""
-    behind_seconds: float = 0
-    """Everybody who asks within that time goes first."""
+    yield_seconds: float = 0
+    """Whoever asks within that time goes first."""
 
 
-REQUEST = Waiting(seconds=10)
+REQUEST = WaitPolicy(seconds=10)
 """An error after ten seconds is of more use than a page that never loads."""
-TURN = Waiting(seconds=None)
+TURN = WaitPolicy(seconds=None)
 """A running turn has a time limit of its own, and what it has to save must not be lost because the process is busy."""
-BACKGROUND = Waiting(seconds=None, behind_seconds=0.2)
+BACKGROUND = WaitPolicy(seconds=None, yield_seconds=0.2)
 """Checkpoints and heartbeats let the beginnings and ends of turns go first, but not so long that text could be lost."""
 
-waiting: ContextVar[Waiting] = ContextVar("waiting", default=REQUEST)
+wait_policy: ContextVar[WaitPolicy] = ContextVar("wait_policy", default=REQUEST)
 """Of the current task."""
 
 
@@ -36,15 +36,15 @@ class Slots:
         self._numbers = count()
 
     async def acquire(self) -> None:
-        """Raises TimeoutError."""
+        """Raises TimeoutError after the ``seconds`` of the current task's policy."""
         if self._free:
             self._free -= 1
             return
-        how = waiting.get()
+        policy = wait_policy.get()
         granted = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (time.monotonic() + how.behind_seconds, next(self._numbers), granted))
+        heapq.heappush(self._queue, (time.monotonic() + policy.yield_seconds, next(self._numbers), granted))
         try:
-            async with asyncio.timeout(how.seconds):
+            async with asyncio.timeout(policy.seconds):
                 await granted
         except BaseException:
             if granted.done() and not granted.cancelled():

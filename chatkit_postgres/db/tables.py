@@ -96,8 +96,8 @@ chat_messages = Table(
 
 # The text of unfinished messages that is newer than their partial rows in chat_messages. No foreign key: a thread that
 # is deleted in the middle of a checkpoint would fail the checkpoint of all others.
-chat_draft_log = Table(
-    "chat_draft_log",
+chat_partial_log = Table(
+    "chat_partial_log",
     metadata,
     Column("user_id", Text, nullable=False),
     Column("session_id", Uuid, nullable=False),
@@ -111,7 +111,7 @@ chat_draft_log = Table(
     Column("text", Text, nullable=False, server_default=text("''")),
     # In place of text.
     Column("annotation", JSONB),
-    PrimaryKeyConstraint("user_id", "session_id", "turn_id", "sequence", name="chat_draft_log_pkey"),
+    PrimaryKeyConstraint("user_id", "session_id", "turn_id", "sequence", name="chat_partial_log_pkey"),
 )
 
 # No foreign key to the thread: the ledger keeps the usage of deleted threads.

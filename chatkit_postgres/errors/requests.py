@@ -179,6 +179,11 @@ class TooManyTurns(TooManyRequests):
     sentence = "Several answers are being written for you already. Please wait for one of them."
 
 
+class TooManyFollowers(TooManyRequests):
+    code = "too_many_followers"
+    sentence = "This answer is open in too many places. Please close one of them."
+
+
 class TooManyAttachments(TooManyRequests):
     code = "too_many_attachments"
     sentence = "Too many files are waiting to be sent. Please send or remove some first."

@@ -17,6 +17,15 @@ class Metrics:
             ["operation", "state"],
             registry=self._registry,
         )
+        self.turns_refused = Counter(
+            "chatkit_turns_refused",
+            "Turns refused before anything was stored, by the code of their error.",
+            ["code"],
+            registry=self._registry,
+        )
+        self.followers = Gauge(
+            "chatkit_followers", "Connections that follow a turn through the database.", registry=self._registry
+        )
         self.readers = Gauge("chatkit_open_readers", "Connections that read a turn.", registry=self._registry)
         self.first_event = Histogram(
             "chatkit_first_event_seconds",

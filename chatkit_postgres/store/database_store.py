@@ -8,12 +8,12 @@ from chatkit.types import Attachment, Page, ThreadItem, ThreadMetadata
 from chatkit_postgres.db import Database
 from chatkit_postgres.store.attachments import AttachmentRepository
 from chatkit_postgres.store.caller import Caller, session_of
-from chatkit_postgres.store.drafts import DraftRepository
 from chatkit_postgres.store.history import HistoryRepository
 from chatkit_postgres.store.ids import new_id
 from chatkit_postgres.store.item_writer import ItemWriter
 from chatkit_postgres.store.items import ItemRepository
 from chatkit_postgres.store.live import LiveRepository
+from chatkit_postgres.store.partials import PartialRepository
 from chatkit_postgres.store.threads import ThreadRepository
 from chatkit_postgres.store.turns import TurnRepository
 
@@ -36,7 +36,7 @@ class DatabaseStore(Store[Any]):
         self.writer = ItemWriter(database, self.items)
         self.history = HistoryRepository(database)
         self.turns = TurnRepository(database)
-        self.drafts = DraftRepository(database)
+        self.partials = PartialRepository(database)
         self.live = LiveRepository(database)
         self.attachments = AttachmentRepository(database)
 

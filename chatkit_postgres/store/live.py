@@ -24,7 +24,6 @@ class RunningTurnRow:
     thread_id: str
     session_id: UUID
     turn_id: UUID
-    operation: str
     retry_from: int | None
     open_position: int | None
     first_position: int
@@ -94,7 +93,6 @@ class LiveRepository:
             thread_id=row["thread_id"],
             session_id=session_id,
             turn_id=row["turn_id"],
-            operation=row["operation"],
             retry_from=row["retry_from"],
             open_position=row["open_position"],
             first_position=row["first_position"],

@@ -18,6 +18,8 @@ async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
         await asyncio.sleep(stale_seconds * random.uniform(0.25, 0.75))  # noqa: S311 - jitter is no secret
         try:
             (closed,) = await database.run_for_all_owners(sql.CLOSE_STALE_TURNS, stale_seconds=stale_seconds)
+            if closed["count"]:
+                logger.warning("interrupted_turns_closed", count=closed["count"])
             await database.run_for_all_owners(sql.DELETE_LOGS_OF_ENDED_TURNS)
             await database.run_for_all_owners(sql.FORGET_KEYS)
         except DatabaseUnavailable:
@@ -25,5 +27,3 @@ async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
         except Exception as error:  # noqa: BLE001 - tried again in a moment
             log_failure(logger, "maintenance_failed", error)
             continue
-        if closed["count"]:
-            logger.warning("interrupted_turns_closed", count=closed["count"])

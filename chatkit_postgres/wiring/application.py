@@ -85,6 +85,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
         parts.store,
         parts.runner,
         parts.followers,
+        parts.metrics,
         heartbeat_seconds=edge_limits.heartbeat_seconds,
         send_seconds=edge_limits.send_seconds,
     )

@@ -43,14 +43,14 @@ class Answer:
         assert self.draft.update("a", delta)
         self.words += 1
 
-    def lost(self, reason: ChatError | None) -> None:
+    def end_by_checkpoint(self, reason: ChatError | None) -> None:
         self.is_open = False
         self.ended_for.append(reason)
 
 
 @pytest.fixture
 async def checkpoints(store: DatabaseStore) -> AsyncIterator[Checkpoints]:
-    made = Checkpoints(store.drafts, heartbeat_seconds=1, observe_lag=lambda _: None)
+    made = Checkpoints(store.partials, heartbeat_seconds=1, observe_lag=lambda _: None)
     yield made
     for turn in list(made._turns):
         await made.leave(turn)
@@ -92,7 +92,7 @@ async def test_a_thousand_answers_cost_four_statements_a_second_and_lose_a_secon
         store,
         "SELECT count(*) AS answers, min(length) AS shortest FROM ("
         " SELECT m.user_id, length(m.content) + COALESCE(sum(length(l.text)), 0) AS length FROM chat_messages m"
-        " LEFT JOIN chat_draft_log l USING (user_id, session_id, turn_id, message_id)"
+        " LEFT JOIN chat_partial_log l USING (user_id, session_id, turn_id, message_id)"
         " WHERE m.is_partial GROUP BY m.user_id, m.content) x",
     )
     assert row["answers"] == ANSWERS
@@ -106,7 +106,7 @@ async def test_bytes_grow_with_the_text(store: DatabaseStore, checkpoints: Check
         answer.say()
         await asyncio.sleep(0.1)
     await asyncio.sleep(1.1)
-    written = await stored(store, "SELECT text FROM chat_draft_log ORDER BY sequence")
+    written = await stored(store, "SELECT text FROM chat_partial_log ORDER BY sequence")
     (row,) = await stored(store, "SELECT content FROM chat_messages WHERE is_partial")
     assert len(written) > 1
     # Each word was written once: in the row, or in one entry.

@@ -44,12 +44,12 @@ async def test_turns_beyond_the_bound_wait_to_begin_and_are_all_answered(slow: S
     chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=2))
     turns = [asyncio.create_task(started(chat, number)) for number in range(6)]
     await asyncio.sleep(0.1)
-    assert chat.runner._beginnings.places.locked()
+    assert chat.runner._beginnings.slots.locked()
     slow.lets.set()
     for turn in await asyncio.gather(*turns):
         assert "error" not in [event["type"] for event in await remaining_events(turn)]
     assert len(await stored(slow, "SELECT * FROM chat_turns WHERE state = 'completed'")) == 6
-    assert not chat.runner._beginnings.places.locked()
+    assert not chat.runner._beginnings.slots.locked()
 
 
 async def test_an_answer_that_takes_long_keeps_nobody_from_beginning(store: DatabaseStore) -> None:
@@ -69,12 +69,12 @@ async def test_a_beginning_that_hangs_keeps_nobody_from_beginning(
     chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=1))
     hanging = [asyncio.create_task(started(chat, number)) for number in range(3)]
     await asyncio.sleep(0.5)
-    assert not chat.runner._beginnings.places.locked()
+    assert not chat.runner._beginnings.slots.locked()
     slow.lets.set()
     for turn in await asyncio.gather(*hanging):
         await turn.task
     # And each place was given back once.
-    assert chat.runner._beginnings.places._value == 1
+    assert chat.runner._beginnings.slots._value == 1
 
 
 async def test_a_turn_that_waits_has_its_stream_in_time(slow: SlowStore) -> None:

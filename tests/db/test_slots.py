@@ -1,23 +1,23 @@
-"""The places in a pool of connections, and who gets the next one."""
+"""The slots of a pool of connections, and who gets the next one."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
-from chatkit_postgres.db import BACKGROUND, TURN, Database, waiting
-from chatkit_postgres.db.slots import REQUEST, Slots, Waiting
+from chatkit_postgres.db import BACKGROUND, TURN, Database, wait_policy
+from chatkit_postgres.db.slots import REQUEST, Slots, WaitPolicy
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.store import DatabaseStore
 from tests.support.items import thread
 
 
-async def served(slots: Slots, *waiters: tuple[str, Waiting], hold_seconds: float = 0) -> list[str]:
+async def served(slots: Slots, *waiters: tuple[str, WaitPolicy], hold_seconds: float = 0) -> list[str]:
     """The order in which those who wait get their places, while all places are held for a moment."""
     order: list[str] = []
 
-    async def ask(name: str, how: Waiting) -> None:
-        waiting.set(how)
+    async def ask(name: str, how: WaitPolicy) -> None:
+        wait_policy.set(how)
         await slots.acquire()
         order.append(name)
         slots.release()
@@ -39,7 +39,7 @@ async def test_beginnings_and_ends_go_before_checkpoints() -> None:
 
 
 async def test_a_checkpoint_waits_no_longer_than_text_may_be_lost() -> None:
-    early = ("checkpoint", replace(BACKGROUND, behind_seconds=0.05))
+    early = ("checkpoint", replace(BACKGROUND, yield_seconds=0.05))
     finals = [(f"final {number}", TURN) for number in range(10)]
     order = await served(Slots(1), early, *finals)
     assert order.index("checkpoint") <= 6
@@ -48,10 +48,10 @@ async def test_a_checkpoint_waits_no_longer_than_text_may_be_lost() -> None:
 async def test_a_request_gives_up_and_a_turn_does_not() -> None:
     slots = Slots(1)
     await slots.acquire()
-    waiting.set(Waiting(seconds=0.05))
+    wait_policy.set(WaitPolicy(seconds=0.05))
     with pytest.raises(TimeoutError):
         await slots.acquire()
-    waiting.set(TURN)
+    wait_policy.set(TURN)
     patient = asyncio.create_task(slots.acquire())
     await asyncio.sleep(0.2)
     assert not patient.done()
@@ -92,7 +92,7 @@ async def test_many_who_come_and_go_leave_every_place_free() -> None:
     async with asyncio.timeout(1):
         for _ in range(3):
             await slots.acquire()
-    waiting.set(Waiting(seconds=0.01))
+    wait_policy.set(WaitPolicy(seconds=0.01))
     with pytest.raises(TimeoutError):
         await slots.acquire()
 
@@ -108,10 +108,10 @@ async def test_a_turn_outlasts_a_pool_that_is_busy(database: Database) -> None:
 
     holding = asyncio.create_task(store.database._connections.use(hold))
     await asyncio.sleep(0)
-    waiting.set(Waiting(seconds=0.1))
+    wait_policy.set(WaitPolicy(seconds=0.1))
     with pytest.raises(DatabaseUnavailable):
         await store.save_thread(thread("t"), Alice())
-    waiting.set(TURN)
+    wait_policy.set(TURN)
     await store.save_thread(thread("t"), Alice())
     await holding
     await store.close()

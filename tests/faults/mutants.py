@@ -32,13 +32,13 @@ MUTANTS = (
         "chatkit_postgres/api/chatkit.py",
         (
             (
-                "            return self._follow(await self._run(operation, WriteSession(operation.type), context))\n",
+                "            return self._read(running, at_end)\n        return await",
                 """            from starlette.responses import StreamingResponse
             context = context.with_session(WriteSession(operation.type))
             events = self._server.stream(operation, context, Draft())
             frames = (self._server.encode(event, context) async for event in events)
             return StreamingResponse(frames, media_type='text/event-stream')
-""",
+        return await""",
             ),
         ),
         "tests/faults/test_readers.py::test_a_reader_that_hangs_up_loses_nothing_it_has_read",
@@ -89,9 +89,9 @@ MUTANTS = (
     ),
     Mutant(
         "a checkpoint writes without the fence",
-        "chatkit_postgres/store/sql/drafts.py",
+        "chatkit_postgres/store/sql/partials.py",
         (("    JOIN turn t USING (number)\n   WHERE t.holds\n", "    JOIN turn t USING (number)\n"),),
-        "tests/store/test_drafts.py::TestFence::test_a_turn_that_lost_its_thread_writes_nothing_and_learns_why",
+        "tests/store/test_partials.py::TestFence::test_a_turn_that_lost_its_thread_writes_nothing_and_learns_why",
         "INVARIANT: a checkpoint is fenced",
     ),
     Mutant(
@@ -99,11 +99,11 @@ MUTANTS = (
         "chatkit_postgres/store/sql/items.py",
         (
             (
-                "  DELETE FROM chat_draft_log l USING session\n   WHERE l.user_id",
-                "  DELETE FROM chat_draft_log l USING session\n   WHERE false AND l.user_id",
+                "  DELETE FROM chat_partial_log l USING session\n   WHERE l.user_id",
+                "  DELETE FROM chat_partial_log l USING session\n   WHERE false AND l.user_id",
             ),
         ),
-        "tests/store/test_drafts.py::TestEnds::test_a_finished_item_replaces_its_log",
+        "tests/store/test_partials.py::TestEnds::test_a_finished_item_replaces_its_log",
         "INVARIANT: a finished item has no log",
     ),
 )

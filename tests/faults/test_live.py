@@ -1,15 +1,17 @@
 """A running turn, followed and stopped from any process; and pages that are reloaded in the middle of an answer."""
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
 
 from chatkit_postgres.auth.tokens import mint
-from tests.conftest import query
+from chatkit_postgres.errors import Interrupted
 from tests.faults.harness import (
     SECRET,
     Replica,
@@ -22,6 +24,7 @@ from tests.faults.harness import (
     new_user,
     script,
     sent_by_model,
+    start,
     state_of,
 )
 from tests.support.failover import RoundRobin
@@ -158,19 +161,24 @@ def test_a_turn_outlives_its_reader_only_if_it_is_asked_to(first: Replica, on_di
 
 
 def test_a_follower_hears_that_its_process_died(
-    first: Replica, second: Replica, moment: random.Random, record_property: Report
+    directory: Path, first: Replica, moment: random.Random, record_property: Report
 ) -> None:
-    """On the other one. The answer has its partial text, and the thread takes the next message."""
     user = new_user()
-    stream = first.client(user).stream("threads.create", input=message(script(words=3000, delay=0.01)))
+    server = start(directory, first.database, first.model)
+    stream = server.client(user).stream("threads.create", input=message(script(words=3000, delay=0.01)))
     stream.wait_for_text(moment.randrange(20, 100))
-    follower = second.client(user).follow(stream.thread_id)
+    follower = first.client(user).follow(stream.thread_id)
     eventually(lambda: shown(follower.events) != "")
-    aged = f"UPDATE chat_turns SET heartbeat_at = now() - interval '1 h' WHERE user_id = '{user}' RETURNING turn_id"
-    assert query(first.database, aged)
-    witness = Witness(user, stream.thread_id)
-    check_usable(witness, second.client(user))
-    follower.wait()
+    server.process.stop(signal.SIGKILL)
     stream.wait()
-    assert len(follower.errors) == 1
+    # Another process closes the turn, and makes the partial message whole.
+    follower.wait()
+    assert [error["message"] for error in follower.errors] == [Interrupted.sentence]
+    client, witness = first.client(user), Witness(user, stream.thread_id)
+    witness.record(stream.events)
+    assert shown(follower.events) == last_text(client, witness.thread_id), (
+        "INVARIANT: a follower ends with the same text"
+    )
+    check_usable(witness, client)
+    check_invariants(first.database, witness, client)
     record_property("acknowledged", witness.acknowledged)

@@ -104,4 +104,6 @@ def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
 
     with ThreadPoolExecutor(8) as pool:
         record_property("acknowledged", sum(pool.map(check, range(AT_ONCE))))
-    eventually(lambda: query(shared_database, "SELECT 1 FROM chat_draft_log LIMIT 1") == [], 30, "the logs are merged")
+    eventually(
+        lambda: query(shared_database, "SELECT 1 FROM chat_partial_log LIMIT 1") == [], 30, "the logs are merged"
+    )

@@ -66,7 +66,7 @@ ROUTES = {
 }
 """What is no operation of the protocol."""
 NOTHING_RUNS = {"follow a turn": 204}
-TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "draft_log")
+TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "partial_log")
 ID_FIELDS = {"after", "attachments"}
 MALFORMED = ("", " ", "x" * 300, "../../etc/passwd", "thr_\u202e", "' OR user_id <> '", "%00", "\x00", "\ud800")
 

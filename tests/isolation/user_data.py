@@ -16,8 +16,8 @@ from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.drafts import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.ids import new_id
+from chatkit_postgres.store.partials import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.session import WriteSession
 from tests.support.assistants import BUTTON
 from tests.support.items import NAIVE, assistant_message, thread, user_message
@@ -91,6 +91,6 @@ async def _begin_answer(store: DatabaseStore, user_data: UserData, says: str) ->
     turn = RequestContext(user_data.user, session=WriteSession("threads.add_user_message"))
     await store.add_thread_item(user_data.thread, user_message(user_data.thread, new_id("message"), says), turn)
     unfinished = assistant_message(user_data.thread, new_id("message"), says)
-    await store.drafts.save_items([PartialItem(turn, unfinished)])
+    await store.partials.save_items([PartialItem(turn, unfinished)])
     entry = LogEntry(unfinished.id, sequence=1, content_index=0, start=len(says), text=says)
-    await store.drafts.checkpoint([Checkpoint(turn, [entry])], beats=False)
+    await store.partials.checkpoint([Checkpoint(turn, [entry])], with_heartbeat=False)

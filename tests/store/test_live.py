@@ -10,12 +10,12 @@ from chatkit.types import AssistantMessageItem
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.drafts import Checkpoint
 from chatkit_postgres.store.ids import session_uuid
 from chatkit_postgres.store.live import Position, RunningTurnRow
 from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.partials import Checkpoint
 from chatkit_postgres.store.sql import live
-from tests.store.test_drafts import append, entry, grown, in_turn
+from tests.store.test_partials import append, entry, grown, in_turn
 from tests.support.chat import stored
 from tests.support.items import assistant_message
 
@@ -80,9 +80,9 @@ async def test_who_asks_to_stop_is_heard_by_the_process_that_runs_the_turn(store
     with pytest.raises(NotFound):
         await store.live.request_stop("t", RequestContext("mallory"))
     checkpoints = [Checkpoint(context), Checkpoint(others)]
-    assert await store.drafts.checkpoint(checkpoints, beats=False) == {}
+    assert await store.partials.checkpoint(checkpoints, with_heartbeat=False) == {}
     assert await store.live.request_stop("t", RequestContext("alice")) == context.session.turn_id
-    assert await store.drafts.checkpoint(checkpoints, beats=False) == {context.session.turn_id: None}
+    assert await store.partials.checkpoint(checkpoints, with_heartbeat=False) == {context.session.turn_id: None}
     await store.turns.finish(context, Outcome("stopped"))
     assert await store.live.request_stop("t", RequestContext("alice")) is None
 
@@ -96,7 +96,7 @@ async def peek(store: DatabaseStore) -> None:
     polled = await store.live.poll([foreign, nobodys])
     assert polled[0] == polled[1], "a stranger's poll differs from that of an absent turn"
     assert polled[0].entries == []
-    assert (await stored(store, "SELECT count(*) AS n FROM chat_draft_log"))[0]["n"] == 4
+    assert (await stored(store, "SELECT count(*) AS n FROM chat_partial_log"))[0]["n"] == 4
 
 
 async def test_a_stranger_polls_nothing(store: DatabaseStore) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy import text
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Conflict, Interrupted, NotFound, Superseded, ThreadNotActive, Unprocessable
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.drafts import PartialItem
 from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.partials import PartialItem
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import NAIVE, assistant_message, thread, user_message
@@ -163,7 +163,7 @@ class TestTurns:
 
 
 async def checkpoint(store: DatabaseStore, item: ThreadItem, context: RequestContext) -> bool:
-    (is_saved,) = await store.drafts.save_items([PartialItem(context, item)])
+    (is_saved,) = await store.partials.save_items([PartialItem(context, item)])
     return is_saved
 
 

@@ -20,9 +20,9 @@ from chatkit_postgres.chat.history import recent_items
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Conflict, ThreadLocked
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.drafts import PartialItem
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.partials import PartialItem
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.unreadable import LOCKED, SENTENCE
 from tests.support.chat import Chat, add_message, demo_assistant, remaining_events
@@ -210,7 +210,7 @@ async def test_what_stands_in_is_never_written(store: DatabaseStore) -> None:
         for write in (store.save_item, store.add_thread_item):
             await write("t", item.model_copy(), context)
         if context.session is not None:
-            await store.drafts.save_items([PartialItem(context, item.model_copy())])
+            await store.partials.save_items([PartialItem(context, item.model_copy())])
     with pytest.raises(Conflict):
         await store.items.change("t", item, alice())
     assert await stored(store, "a") == before

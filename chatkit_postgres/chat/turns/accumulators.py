@@ -28,7 +28,7 @@ from chatkit.types import (
 from pydantic import ValidationError
 
 from chatkit_postgres.chat.widget_tree import at_rest, find_component
-from chatkit_postgres.store.drafts import LogEntry
+from chatkit_postgres.store.partials import LogEntry
 
 
 @dataclass(frozen=True, slots=True)

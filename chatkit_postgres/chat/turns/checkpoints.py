@@ -13,17 +13,18 @@ from typing import Protocol
 
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.db import BACKGROUND, waiting
+from chatkit_postgres.db import BACKGROUND, wait_policy
 from chatkit_postgres.errors import ChatError, DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
-from chatkit_postgres.store.drafts import Checkpoint, DraftRepository, PartialItem
+from chatkit_postgres.store.caller import required_session
+from chatkit_postgres.store.partials import Checkpoint, PartialItem, PartialRepository
 
 PERIOD_SECONDS = 0.5
 STEP_SECONDS = 0.1
-"""How soon the first text of an answer is saved: once another turn has the fence, only text that has a row can be."""
+"""How often to look for items without a row: their text is lost when another turn takes the fence."""
 
 FAILED_SECONDS = 10
-"""After a failure of one turn's checkpoint, how long the others do without it."""
+"""After a failure, for how long the items of a turn are left out of checkpoints."""
 
 Save = Callable[[Sequence["Unfinished"]], Awaitable[None]]
 
@@ -41,16 +42,16 @@ class Unfinished(Protocol):
         """Whether it has a thread, and is not ending."""
         ...
 
-    def lost(self, reason: ChatError | None) -> None:
-        """End it; without a reason, because somebody asked to stop it."""
+    def end_by_checkpoint(self, reason: ChatError | None) -> None:
+        """End it for the reason that a checkpoint has found; None: somebody asked to stop it."""
         ...
 
 
 class Checkpoints:
     def __init__(
-        self, drafts: DraftRepository, *, heartbeat_seconds: float, observe_lag: Callable[[float], object]
+        self, partials: PartialRepository, *, heartbeat_seconds: float, observe_lag: Callable[[float], object]
     ) -> None:
-        self._drafts = drafts
+        self._partials = partials
         self._heartbeat_seconds = heartbeat_seconds
         self._observe_lag = observe_lag
         self._turns: set[Unfinished] = set()
@@ -68,7 +69,7 @@ class Checkpoints:
             self._saved_at = time.monotonic()
             self._task = asyncio.create_task(self._run(), name="checkpoints")
 
-    def hurry(self) -> None:
+    def save_soon(self) -> None:
         """Save what there is at the next step: a reader that has left may be a page that is reloaded, which must not
         show less than before."""
         self._items_at = self._text_at = 0
@@ -83,7 +84,7 @@ class Checkpoints:
             self._task.cancel()
 
     async def _run(self) -> None:
-        waiting.set(BACKGROUND)
+        wait_policy.set(BACKGROUND)
         while self._turns:
             await asyncio.sleep(STEP_SECONDS)
             now = time.monotonic()
@@ -108,7 +109,7 @@ class Checkpoints:
                 for turn in turns:
                     await self._guarded(save, [turn])
             else:
-                log_failure(logger, "checkpoint_failed", error)
+                log_failure(logger, "checkpoint_failed", error, thread_id=required_session(turns[0].context).thread_id)
                 self._failed_at[turns[0]] = time.monotonic()
         finally:
             self._in_flight = ()
@@ -129,7 +130,7 @@ class Checkpoints:
             # None of them is held, so this does not wait.
             await lock.acquire()
         try:
-            for (_, changes), is_saved in zip(found, await self._drafts.save_items(partials), strict=True):
+            for (_, changes), is_saved in zip(found, await self._partials.save_items(partials), strict=True):
                 if is_saved:
                     changes.saved()
         finally:
@@ -138,23 +139,23 @@ class Checkpoints:
 
     async def _save_text(self, turns: Sequence[Unfinished]) -> None:
         started = time.monotonic()
-        beats = started - self._beat_at >= self._heartbeat_seconds
+        is_due = started - self._beat_at >= self._heartbeat_seconds
         new = [[] if self._has_failed(turn) else turn.draft.new_text() for turn in turns]
         checkpoints = [
             Checkpoint(turn.context, [entry for changes in found for entry in changes.entries])
             for turn, found in zip(turns, new, strict=True)
         ]
-        lost = await self._drafts.checkpoint(checkpoints, beats=beats)
+        lost = await self._partials.checkpoint(checkpoints, with_heartbeat=is_due)
         for changes in chain.from_iterable(new):
             changes.saved()
         if any(new):
             self._observe_lag(time.monotonic() - self._saved_at)
         self._saved_at = started
-        if beats:
+        if is_due:
             self._beat_at = started
         for turn, checkpoint in zip(turns, checkpoints, strict=True):
             if checkpoint.session.turn_id in lost and turn.is_open:
-                turn.lost(lost[checkpoint.session.turn_id])
+                turn.end_by_checkpoint(lost[checkpoint.session.turn_id])
 
     def _has_failed(self, turn: Unfinished) -> bool:
         failed_at = self._failed_at.get(turn)

@@ -23,7 +23,7 @@ from chatkit_postgres.chat.turns.live_items import LiveItems
 from chatkit_postgres.chat.turns.replay import error_event
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.db import BACKGROUND, waiting
+from chatkit_postgres.db import BACKGROUND, wait_policy
 from chatkit_postgres.errors import ChatError, DatabaseUnavailable, NotFound, Superseded
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store import DatabaseStore
@@ -79,7 +79,7 @@ class Follower:
         return news.state != "running" or news.changed_at != self.position.seen_at
 
     async def take_items(self, news: News) -> None:
-        """Read what has changed. Raises ChatError; then the same news come again."""
+        """Read what has changed. Raises ChatError; the next poll then returns the same news."""
         with suppress(NotFound):
             await self._reload()
         self.take(news)
@@ -175,7 +175,7 @@ class Followers:
             self._polling.cancel()
 
     async def _poll(self) -> None:
-        waiting.set(BACKGROUND)
+        wait_policy.set(BACKGROUND)
         while self._followers:
             await asyncio.sleep(POLL_SECONDS)
             if self._is_draining():

@@ -11,7 +11,7 @@ from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn, Stop, TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Draining, KeyReused, ServerFull, TooManyTurns, Unavailable, UserDisabled
+from chatkit_postgres.errors import ChatError, Draining, KeyReused, ServerFull, TooManyTurns, Unavailable, UserDisabled
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
@@ -37,7 +37,7 @@ class TurnRunner:
         self.limits = limits or TurnLimits()
         self._on_disconnect = on_disconnect
         self._checkpoints = Checkpoints(
-            store.drafts,
+            store.partials,
             heartbeat_seconds=self.limits.heartbeat_seconds,
             observe_lag=metrics.checkpoint_lag.observe,
         )
@@ -57,12 +57,9 @@ class TurnRunner:
     ) -> RunningTurn:
         """Start a turn and wait for its first event, no longer than ``wait_seconds``. Raises the error that prevented
         it, and before anything is stored Draining, ServerFull or TooManyTurns."""
-        if self.is_draining:
-            raise Draining
-        if self.is_full:
-            raise ServerFull
-        if len(self._of_user(context.user_id)) >= self.limits.turns_per_user:
-            raise TooManyTurns
+        if (refusal := self._refusal(context)) is not None:
+            self._metrics.turns_refused.labels(refusal.code).inc()
+            raise refusal
         started = RunningTurn(
             events,
             context,
@@ -80,6 +77,15 @@ class TurnRunner:
         await started.primed(wait_seconds)
         self._close_older_turns(started)
         return started
+
+    def _refusal(self, context: RequestContext) -> ChatError | None:
+        if self.is_draining:
+            return Draining()
+        if self.is_full:
+            return ServerFull()
+        if len(self._of_user(context.user_id)) >= self.limits.turns_per_user:
+            return TooManyTurns()
+        return None
 
     def stop_turn(self, user_id: str, turn_id: UUID) -> None:
         """Stop a turn at once if it runs in this process; its text is kept."""
@@ -129,7 +135,7 @@ class TurnRunner:
         if running.buffer.readers == 0 and (running.on_disconnect or self._on_disconnect) == "stop":
             running.stop(no_readers())
         else:
-            self._checkpoints.hurry()
+            self._checkpoints.save_soon()
 
     async def drain(self, seconds: float) -> None:
         """Refuse new turns, give the running ones ``seconds`` to end, then stop them and wait until they are saved."""

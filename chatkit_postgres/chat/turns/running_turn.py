@@ -20,7 +20,7 @@ from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.db import TURN, waiting
+from chatkit_postgres.db import TURN, wait_policy
 from chatkit_postgres.errors import (
     AssistantRefused,
     ChatError,
@@ -136,8 +136,8 @@ class RunningTurn:
         """Whether it has a thread, and is not ending."""
         return self.session.is_open and self._stop is None and not self._closing
 
-    def lost(self, reason: ChatError | None) -> None:
-        """End the turn: for a reason that a checkpoint has found, or without one because somebody asked to stop it."""
+    def end_by_checkpoint(self, reason: ChatError | None) -> None:
+        """End the turn for the reason that a checkpoint has found; None: somebody asked to stop it."""
         match reason:
             case Superseded():
                 self.stop(Stop("superseded", reason))
@@ -149,7 +149,7 @@ class RunningTurn:
     async def _run(self) -> None:
         outcome = self._outcome
         error: ChatError | None = None
-        waiting.set(TURN)
+        wait_policy.set(TURN)
         try:
             await self._beginning.enter()
             async with aclosing(self._events) as events:

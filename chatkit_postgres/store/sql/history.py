@@ -1,8 +1,8 @@
 """Selects the part of a thread that a model may see: the newest items that fit, without refused messages."""
 
 from chatkit_postgres.db import Statement
-from chatkit_postgres.store.sql.drafts import merged
 from chatkit_postgres.store.sql.items import VIEW, VISIBLE
+from chatkit_postgres.store.sql.partials import merged
 
 # Hides messages that were refused, with or without their images: (1) messages whose last turn was refused by a
 # guardrail or a provider; (2) messages whose turn ended without a verdict, if the next verdict, which also covered

@@ -2,7 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
-from chatkit_postgres.store.sql.drafts import merged
+from chatkit_postgres.store.sql.partials import merged
 from chatkit_postgres.store.sql.turns import CLAIM
 
 # Hides from a turn the drafts of other turns and, during a retry, the answer that it replaces.
@@ -120,7 +120,7 @@ WITH {before}session AS (
   RETURNING m.item = CAST(:item AS jsonb) AS same,
             m.turn_id IS NOT DISTINCT FROM :turn AS ours, {_SETTLED} AS settled
 ), log_deleted AS (
-  DELETE FROM chat_draft_log l USING session
+  DELETE FROM chat_partial_log l USING session
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
 ){after}
 SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
@@ -244,7 +244,7 @@ WITH session AS (
    WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
   RETURNING m.message_id
 ), log_deleted AS (
-  DELETE FROM chat_draft_log l USING session
+  DELETE FROM chat_partial_log l USING session
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
 ), {dropped("removed")}
 SELECT EXISTS (SELECT 1 FROM session) AS accepted

@@ -1,14 +1,14 @@
 """Statements about the running turn of a thread, for whoever follows or stops it from any process."""
 
 from chatkit_postgres.db.statement import Statement
-from chatkit_postgres.store.sql.drafts import merged
+from chatkit_postgres.store.sql.partials import merged
 
 # No row: no such thread. The turn is null if none is running; it is stale if its process shows no sign of life. Its
 # first item is looked for among the newest, not in the whole thread.
 FIND_RUNNING_TURN = Statement(
     "find_running_turn",
     """
-SELECT t.turn_id, t.operation, t.retry_from, t.open_position, s.thread_id,
+SELECT t.turn_id, t.retry_from, t.open_position, s.thread_id,
        t.heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds) AS is_stale,
        COALESCE((SELECT min(position) FILTER (WHERE newest.turn_id = t.turn_id)
                    FROM (SELECT position, turn_id FROM chat_messages
@@ -80,7 +80,7 @@ SELECT f.number, CASE WHEN s.session_id IS NOT NULL THEN t.state END AS state, t
   LEFT JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_array(l.sequence, l.message_id, l.content_index, l.start, l.text, l.annotation)
                      ORDER BY l.sequence)::text AS entries
-      FROM chat_draft_log l
+      FROM chat_partial_log l
      WHERE l.user_id = f.user_id AND l.session_id = f.session_id AND l.turn_id = f.turn_id AND l.sequence > f.after
   ) log ON true
  WHERE log.entries IS NOT NULL OR t.state IS DISTINCT FROM 'running' OR s.updated_at IS DISTINCT FROM f.seen_at

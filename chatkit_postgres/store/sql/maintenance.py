@@ -1,7 +1,7 @@
-"""Periodic statements for all owners: the only ones that name no owner."""
+"""Periodic statements for all owners: the only ones that name no owner, except through the owner of a row."""
 
 from chatkit_postgres.db.statement import Statement
-from chatkit_postgres.store.sql.drafts import log_of_ended
+from chatkit_postgres.store.sql.partials import log_of_ended
 
 KEYS_LIVE_HOURS = 24
 MAX_AT_ONCE = 100
@@ -23,13 +23,13 @@ SELECT count(*) AS count FROM closed
     stale_seconds="double precision",
 )
 
-# Of turns that code without a draft log has closed, and of checkpoints that were committed after the end of their turn.
+# Of turns that code without a log has closed, and of checkpoints that were committed after the end of their turn.
 DELETE_LOGS_OF_ENDED_TURNS = Statement(
     "delete_logs_of_ended_turns",
     f"""
 WITH ended AS (
   SELECT DISTINCT l.user_id, l.session_id, l.turn_id
-    FROM chat_draft_log l
+    FROM chat_partial_log l
     LEFT JOIN chat_turns t ON t.user_id = l.user_id AND t.session_id = l.session_id AND t.turn_id = l.turn_id
    WHERE t.turn_id IS NULL OR t.ended_at IS NOT NULL
 ), {log_of_ended("ended")}

@@ -130,7 +130,7 @@ WITH attachments AS (
   UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
    WHERE user_id = :owner AND session_id = :session AND state <> 'deleted'
 ), log_deleted AS (
-  DELETE FROM chat_draft_log WHERE user_id = :owner AND session_id = :session
+  DELETE FROM chat_partial_log WHERE user_id = :owner AND session_id = :session
 )
 DELETE FROM chat_sessions WHERE user_id = :owner AND session_id = :session
 RETURNING thread_id

@@ -1,7 +1,7 @@
 """Statements about turns: taking the fence, opening, ending."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
-from chatkit_postgres.store.sql.drafts import log_of_ended, merged
+from chatkit_postgres.store.sql.partials import log_of_ended, merged
 
 CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
 """The parameters that a statement which opens a turn writes into the ledger."""
@@ -155,7 +155,7 @@ WITH ended AS (
   DELETE FROM chat_messages m USING ended
    WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = ended.turn_id AND m.is_draft
 ), log_deleted AS (
-  DELETE FROM chat_draft_log l USING ended
+  DELETE FROM chat_partial_log l USING ended
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = ended.turn_id
 )
 SELECT turn_id FROM ended

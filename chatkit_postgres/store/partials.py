@@ -14,7 +14,7 @@ from chatkit_postgres.store.caller import StoreContext, owner_of, required_sessi
 from chatkit_postgres.store.ids import message_uuid
 from chatkit_postgres.store.refusals import lost_fence
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import drafts as sql
+from chatkit_postgres.store.sql import partials as sql
 from chatkit_postgres.store.unreadable import STAND_INS
 
 
@@ -52,7 +52,7 @@ class Checkpoint:
         return required_session(self.context)
 
 
-class DraftRepository:
+class PartialRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -75,8 +75,10 @@ class DraftRepository:
         keys = {(row["turn_id"], row["message_id"]) for row in saved}
         return [_note_saved(partial, keys) for partial in partials]
 
-    async def checkpoint(self, checkpoints: Sequence[Checkpoint], *, beats: bool) -> dict[UUID, ChatError | None]:
-        """Append to the logs of open turns and, with ``beats``, show that they are alive, in one statement.
+    async def checkpoint(
+        self, checkpoints: Sequence[Checkpoint], *, with_heartbeat: bool
+    ) -> dict[UUID, ChatError | None]:
+        """Append to the logs of open turns and, with ``with_heartbeat``, show that they are alive, in one statement.
 
         Returns the turns that must end, by their ids, each with the reason: Superseded, Interrupted, NotFound if the
         thread was deleted, None if somebody asked to stop it. Of a turn that has lost the fence nothing is written.
@@ -100,7 +102,7 @@ class DraftRepository:
             sql.CHECKPOINT_TURNS,
             turns=rows.dump_json(turns),
             entries=rows.storable_json(rows.dump_json(entries)),
-            beats=beats,
+            with_heartbeat=with_heartbeat,
         )
         sessions = {checkpoint.session.turn_id: checkpoint.session for checkpoint in checkpoints}
         return {row["turn_id"]: _reason(row, sessions[row["turn_id"]]) for row in found}

@@ -13,11 +13,11 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Statement
 from chatkit_postgres.errors import Interrupted, NotFound, Superseded
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.drafts import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.partials import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import drafts, maintenance
+from chatkit_postgres.store.sql import maintenance, partials
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
 from tests.support.sql import sql_connection
@@ -34,12 +34,12 @@ async def in_turn(store: DatabaseStore, user: str = "alice", thread_id: str = "t
 
 
 async def partial(store: DatabaseStore, context: RequestContext, words: str, thread_id: str = "t") -> bool:
-    (is_saved,) = await store.drafts.save_items([PartialItem(context, assistant_message(thread_id, "a", words))])
+    (is_saved,) = await store.partials.save_items([PartialItem(context, assistant_message(thread_id, "a", words))])
     return is_saved
 
 
 async def append(store: DatabaseStore, context: RequestContext, *entries: LogEntry) -> dict[Any, Any]:
-    return dict(await store.drafts.checkpoint([Checkpoint(context, entries)], beats=False))
+    return dict(await store.partials.checkpoint([Checkpoint(context, entries)], with_heartbeat=False))
 
 
 def entry(sequence: int, start: int, words: str) -> LogEntry:
@@ -58,7 +58,7 @@ async def answered_so_far(store: DatabaseStore, user: str = "alice") -> str:
 
 
 async def log(store: DatabaseStore) -> list[dict[str, Any]]:
-    return await stored(store, "SELECT user_id, sequence, start, text FROM chat_draft_log ORDER BY user_id, sequence")
+    return await stored(store, "SELECT user_id, sequence, start, text FROM chat_partial_log ORDER BY user_id, sequence")
 
 
 async def grown(store: DatabaseStore, user: str = "alice") -> RequestContext:
@@ -105,7 +105,7 @@ class TestReads:
         context = await in_turn(store)
         parts = [AssistantMessageContent(text="One", annotations=[CITATION]), AssistantMessageContent(text="Two")]
         item = assistant_message("t", "a").model_copy(update={"content": parts})
-        await store.drafts.save_items([PartialItem(context, item)])
+        await store.partials.save_items([PartialItem(context, item)])
         await append(
             store,
             context,
@@ -232,9 +232,10 @@ class TestFence:
             PartialItem(older, assistant_message("t", "a", "late")),
             PartialItem(newer, assistant_message("t", "b")),
         ]
-        assert await store.drafts.save_items(items) == [False, True]
-        lost = await store.drafts.checkpoint(
-            [Checkpoint(older, [entry(3, 16, "!")]), Checkpoint(newer, [LogEntry("b", 1, 0, 6, "...")])], beats=True
+        assert await store.partials.save_items(items) == [False, True]
+        lost = await store.partials.checkpoint(
+            [Checkpoint(older, [entry(3, 16, "!")]), Checkpoint(newer, [LogEntry("b", 1, 0, 6, "...")])],
+            with_heartbeat=True,
         )
         assert [type(reason) for reason in lost.values()] == [Superseded]
         page = await store.load_thread_items("t", None, 10, "asc", RequestContext(user_id="alice"))
@@ -247,8 +248,8 @@ class TestFence:
             await connection.execute(text("SELECT * FROM chat_turns WHERE user_id = 'alice' FOR UPDATE"))
             async with asyncio.timeout(5):
                 items = [PartialItem(context, assistant_message("t", "a", "Once")) for context in (busy, free)]
-                assert await store.drafts.save_items(items) == [False, True]
-                lost = await store.drafts.checkpoint([Checkpoint(busy), Checkpoint(free)], beats=True)
+                assert await store.partials.save_items(items) == [False, True]
+                lost = await store.partials.checkpoint([Checkpoint(busy), Checkpoint(free)], with_heartbeat=True)
             assert lost == {}
         assert await partial(store, busy, "Once")
 
@@ -258,7 +259,7 @@ class TestFence:
             await connection.execute(text("UPDATE chat_turns SET heartbeat_at = now() - interval '1 h'"))
         age = "SELECT min(now() - heartbeat_at) > interval '1 min' AS is_old FROM chat_turns"
         for beats in (False, True):
-            await store.drafts.checkpoint([Checkpoint(context) for context in contexts], beats=beats)
+            await store.partials.checkpoint([Checkpoint(context) for context in contexts], with_heartbeat=beats)
             assert (await stored(store, age))[0]["is_old"] is not beats
 
 
@@ -269,7 +270,7 @@ async def answered_so_far_of(store: DatabaseStore, item_id: str) -> str:
 
 
 async def everything_of(store: DatabaseStore, user: str) -> Sequence[Any]:
-    tables = ("chat_sessions", "chat_messages", "chat_turns", "chat_draft_log")
+    tables = ("chat_sessions", "chat_messages", "chat_turns", "chat_partial_log")
     return [
         await stored(store, f"SELECT * FROM {table} WHERE user_id = '{user}' ORDER BY 1, 2, 3, 4") for table in tables
     ]
@@ -286,9 +287,9 @@ async def attack(store: DatabaseStore) -> None:
         PartialItem(mallorys, assistant_message("t", "a", "stolen")),
         PartialItem(bobs, assistant_message("t", "a", "Bob's")),
     ]
-    assert await store.drafts.save_items(items) == [False, True]
+    assert await store.partials.save_items(items) == [False, True]
     checkpoints = [Checkpoint(mallorys, [entry(3, 16, " stolen")]), Checkpoint(bobs, [entry(1, 5, " own")])]
-    lost = await store.drafts.checkpoint(checkpoints, beats=True)
+    lost = await store.partials.checkpoint(checkpoints, with_heartbeat=True)
     assert [type(reason) for reason in lost.values()] == [NotFound]
     assert await everything_of(store, "alice") == before
     assert await everything_of(store, "mallory") == [[], [], [], []]
@@ -302,8 +303,8 @@ class TestOwners:
     @pytest.mark.parametrize(
         ("statement", "comparison"),
         [
-            (drafts.SAVE_PARTIAL_ITEMS, "s.user_id = g.user_id AND s"),
-            (drafts.CHECKPOINT_TURNS, "s.user_id = t.user_id AND s"),
+            (partials.SAVE_PARTIAL_ITEMS, "s.user_id = g.user_id AND s"),
+            (partials.CHECKPOINT_TURNS, "s.user_id = t.user_id AND s"),
         ],
         ids=lambda value: value.name if isinstance(value, Statement) else "",
     )

@@ -9,7 +9,7 @@ from chatkit_postgres.db.statement import Statement
 
 def _log(m: str) -> str:
     """The log of the row ``m`` of chat_messages."""
-    return f"""chat_draft_log
+    return f"""chat_partial_log
             WHERE user_id = {m}.user_id AND session_id = {m}.session_id AND turn_id = {m}.turn_id
               AND message_id = {m}.message_id"""
 
@@ -22,7 +22,7 @@ def _has_log(m: str) -> str:
 
 def merged(m: str) -> str:
     """The item of a row ``m`` of chat_messages, with the log of its turn. Of entries with one start the last counts: a
-    checkpoint of which we do not know whether it was committed is repeated with more text."""
+    checkpoint whose commit is uncertain is sent again, with more text."""
     return f"""CASE WHEN {_has_log(m)} THEN COALESCE((
       SELECT jsonb_set({m}.item, '{{content}}', jsonb_agg(p.part || jsonb_build_object(
                'text', (p.part ->> 'text') || COALESCE(log.text, ''),
@@ -47,8 +47,8 @@ def merged(m: str) -> str:
 
 
 def log_of_ended(ended: str) -> str:
-    """CTEs that make the partial messages of the turns in the CTE ``ended`` whole, and delete their log. Messages that
-    nobody was to see are deleted instead."""
+    """CTEs that make the partial messages of the turns in the CTE ``ended`` whole, and delete their log. Drafts are
+    deleted instead."""
     return f"""log_kept AS (
   UPDATE chat_messages m
      SET item = whole.item,
@@ -64,7 +64,7 @@ def log_of_ended(ended: str) -> str:
   DELETE FROM chat_messages m USING {ended} e
    WHERE m.user_id = e.user_id AND m.session_id = e.session_id AND m.turn_id = e.turn_id AND m.is_draft
 ), log_deleted AS (
-  DELETE FROM chat_draft_log l USING {ended} e
+  DELETE FROM chat_partial_log l USING {ended} e
    WHERE l.user_id = e.user_id AND l.session_id = e.session_id AND l.turn_id = e.turn_id
 )"""
 
@@ -101,7 +101,7 @@ WITH given AS (
      SET item = excluded.item, content = excluded.content, is_draft = excluded.is_draft
    WHERE m.is_partial AND m.turn_id = excluded.turn_id
 ), log_deleted AS (
-  DELETE FROM chat_draft_log l USING given g JOIN held h USING (user_id, session_id, turn_id)
+  DELETE FROM chat_partial_log l USING given g JOIN held h USING (user_id, session_id, turn_id)
    WHERE l.user_id = g.user_id AND l.session_id = g.session_id AND l.turn_id = g.turn_id
      AND l.message_id = g.message_id
 )
@@ -110,8 +110,8 @@ SELECT g.turn_id, g.message_id FROM given g JOIN placed p USING (user_id, sessio
     items="text",
 )
 
-# What is new of the messages of running turns and, with :beats, the heartbeat of these turns. Returns the turns that
-# must end: their thread is deleted, another turn has the fence, they were closed, or somebody asked to stop them.
+# What is new of the messages of running turns and, with :with_heartbeat, their heartbeat. Returns the turns that must
+# end: their thread is deleted, another turn has the fence, they were closed, or somebody asked to stop them.
 CHECKPOINT_TURNS = Statement(
     "checkpoint_turns",
     """
@@ -122,7 +122,7 @@ WITH turn AS (
     LEFT JOIN chat_sessions s ON s.user_id = t.user_id AND s.session_id = t.session_id
     LEFT JOIN chat_turns l ON l.user_id = t.user_id AND l.session_id = t.session_id AND l.turn_id = t.turn_id
 ), appended AS (
-  INSERT INTO chat_draft_log
+  INSERT INTO chat_partial_log
          (user_id, session_id, turn_id, sequence, message_id, content_index, start, text, annotation)
   SELECT t.user_id, t.session_id, t.turn_id, e.sequence, e.message_id, e.content_index, e.start, e.text,
          NULLIF(e.annotation, 'null')
@@ -135,7 +135,7 @@ WITH turn AS (
 ), beating AS (
   SELECT l.user_id, l.session_id, l.turn_id
     FROM chat_turns l JOIN turn t USING (user_id, session_id, turn_id)
-   WHERE :beats AND t.holds AND l.ended_at IS NULL
+   WHERE :with_heartbeat AND t.holds AND l.ended_at IS NULL
    ORDER BY l.user_id, l.session_id, l.turn_id
      FOR NO KEY UPDATE OF l SKIP LOCKED
 ), beaten AS (
@@ -147,5 +147,5 @@ SELECT turn_id, has_thread, holds, state, is_stop_requested FROM turn WHERE NOT 
 """,
     turns="text",
     entries="text",
-    beats="boolean",
+    with_heartbeat="boolean",
 )

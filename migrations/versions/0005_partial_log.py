@@ -25,7 +25,7 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     op.create_table(
-        "chat_draft_log",
+        "chat_partial_log",
         sa.Column("user_id", sa.Text, nullable=False),
         sa.Column("session_id", sa.Uuid, nullable=False),
         sa.Column("turn_id", sa.Uuid, nullable=False),
@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.Column("start", sa.Integer, nullable=False),
         sa.Column("text", sa.Text, nullable=False, server_default=sa.text("''")),
         sa.Column("annotation", JSONB),
-        sa.PrimaryKeyConstraint("user_id", "session_id", "turn_id", "sequence", name="chat_draft_log_pkey"),
+        sa.PrimaryKeyConstraint("user_id", "session_id", "turn_id", "sequence", name="chat_partial_log_pkey"),
     )
     op.add_column("chat_turns", sa.Column("stop_requested_at", sa.DateTime(timezone=True)))
     op.execute("CREATE STATISTICS chat_messages_owner (dependencies) ON user_id, session_id FROM chat_messages")
@@ -44,4 +44,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP STATISTICS chat_messages_owner")
     op.drop_column("chat_turns", "stop_requested_at")
-    op.drop_table("chat_draft_log")
+    op.drop_table("chat_partial_log")
