@@ -20,6 +20,7 @@ from playwright.sync_api import (
 )
 from sqlalchemy import URL
 
+from tests.conftest import query
 from tests.faults.harness import SECRET, new_user
 from tests.support.nextjs import NextApp, build
 from tests.support.processes import ChatProcess, free_port
@@ -36,6 +37,11 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 expect.set_options(timeout=45_000)
+
+CDN = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js"
+STAND_IN = Path(__file__).parent / "chatkit_stand_in.js"
+SLOW = " ".join(["This is a slow answer: stop it, and what you have read of it stays."] * 8)
+"""The demo's answer to ``slow``: eleven seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +221,43 @@ def app(backend: ChatProcess, app_port: int, tmp_path_factory: pytest.TempPathFa
     started = NextApp(app_port, backend.base_url, SECRET, tmp_path_factory.mktemp("next") / "next.log")
     yield started
     started.stop()
+
+
+SignIn = Callable[..., Visitor]
+
+
+@pytest.fixture
+def sign_in(chromium: Browser, app: NextApp, shared_database: URL) -> Iterator[SignIn]:
+    """``sign_in("Ada")`` is a browser in which Ada is signed in. Both demo users begin with nothing."""
+    for table in ("sessions", "turns", "attachments"):
+        _forget(shared_database, table)
+    made: list[Visitor] = []
+
+    def begin(name: str, base_url: str = app.base_url) -> Visitor:
+        visitor = Visitor(chromium.new_context(), base_url, name)
+        visitor.answered = [CDN]
+        visitor.page.route(CDN, lambda route: route.fulfill(path=STAND_IN, content_type="text/javascript"))
+        visitor.page.goto(base_url)
+        visitor.page.get_by_role("button", name=name).click()
+        expect(visitor.page.get_by_label("Say")).to_be_visible()
+        made.append(visitor)
+        return visitor
+
+    yield begin
+    for visitor in made:
+        visitor.check()
+        visitor.context.close()
+
+
+def _forget(database: URL, table: str) -> None:
+    query(database, f"DELETE FROM chat_{table} WHERE user_id IN ('ada', 'grace') RETURNING 1")
+
+
+def send_message(page: Page, text: str) -> None:
+    page.get_by_label("Say").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def turns(database: URL, user: str) -> list[str]:
+    found = query(database, f"SELECT state FROM chat_turns WHERE user_id = '{user}' ORDER BY started_at")
+    return [row["state"] for row in found]

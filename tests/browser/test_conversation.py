@@ -84,45 +84,6 @@ def test_hostile_text_is_only_text(visitor: Visitor) -> None:
         assert page.title() != "1", hostile
 
 
-def test_stop_keeps_what_was_read(visitor: Visitor) -> None:
-    visitor.page.get_by_label("Message", exact=True).fill("slow")
-    visitor.page.keyboard.press("Enter")
-    expect(visitor.answer).to_contain_text("This is a slow answer")
-    visitor.page.get_by_role("button", name="Stop").click()
-    expect(visitor.page.locator("#ended")).to_contain_text("Stopped.")
-    visitor.wait_for_turn_end()
-    seen = visitor.answer.locator(".markdown").inner_text()
-    whole = " ".join(["This is a slow answer: stop it, and what you have read of it stays."] * 8)
-    assert whole.startswith(seen)
-    assert len(seen) < len(whole)
-
-    def is_kept() -> bool:
-        kept = after_a_reload(visitor)
-        return kept.startswith(seen) and len(kept) < len(whole)
-
-    eventually(is_kept)
-
-
-def after_a_reload(visitor: Visitor) -> str:
-    visitor.page.reload()
-    expect(visitor.answer).to_contain_text("This is a slow answer")
-    return str(visitor.answer.locator(".markdown").inner_text())
-
-
-def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_read(visitor: Visitor) -> None:
-    visitor.page.get_by_label("Message", exact=True).fill("slow")
-    visitor.page.keyboard.press("Enter")
-    expect(visitor.answer).to_contain_text("This is a slow answer")
-    seen = visitor.answer.locator(".markdown").inner_text()
-    # The server may notice a moment later that nobody reads any more, and what is kept until then is a little older.
-    eventually(lambda: seen in after_a_reload(visitor))
-    expect(visitor.page.locator("#ended")).to_contain_text("You left before this answer was finished.")
-    expect(visitor.page.locator(".item")).to_have_count(2)
-    # And it can be gone on with.
-    visitor.send_message("Hello")
-    expect(visitor.answer).to_contain_text("You said: Hello")
-
-
 def test_a_stopped_answer_says_so_after_a_reload_and_can_be_tried_again(visitor: Visitor) -> None:
     page = visitor.page
     ended, stop = page.locator("#ended"), page.get_by_role("button", name="Stop")

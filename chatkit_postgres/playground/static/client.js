@@ -2,6 +2,8 @@
 
 const WAITS_BEFORE_REPEATING = [400, 1500];
 const UPLOAD_TRIES = 5;
+const FOLLOW_TRIES = 10;
+const LONGEST_WAIT_SECONDS = 5;
 
 export class ChatError extends Error {
   constructor(body, status, retryAfter) {
@@ -27,14 +29,14 @@ export class ChatClient {
   }
 
   /**
-   * The events of a streaming operation. Aborting the signal stops the turn. After a broken connection, the request is
-   * repeated with the same key: the server then sends the events of the same turn again, from the beginning, stores
-   * nothing twice, and sends an error if the turn was stopped.
+   * The events of a streaming operation. The turn continues if the signal is aborted: `stop` ends it. After a broken
+   * connection, the request is repeated with the same key: the server then sends the events of the same turn again, from
+   * the beginning, stores nothing twice, and sends an error if the turn was stopped.
    */
   async *stream(type, params, { signal, key }) {
     for (let attempt = 0; ; attempt++) {
       try {
-        const response = await this.#post({ type, params }, { "Idempotency-Key": key }, signal);
+        const response = await this.#post({ type, params }, { "Idempotency-Key": key, "Chat-On-Disconnect": "finish" }, signal);
         yield* eventsOf(response);
         return;
       } catch (error) {
@@ -43,6 +45,45 @@ export class ChatClient {
         await pause(WAITS_BEFORE_REPEATING[attempt], signal);
       }
     }
+  }
+
+  /** Stop the running turn of a thread. Return whether there was one. */
+  async stop(threadId) {
+    return reached(async () => (await (await this.#fetch(`${urlOf(threadId)}/stop`, { method: "POST" })).json()).stopped);
+  }
+
+  /** Whether a turn of a thread is running. True if the server cannot say so now: `follow` waits until it can. */
+  async isRunning(threadId) {
+    const asking = new AbortController();
+    try {
+      return (await this.#live(threadId, asking.signal)).status === 200;
+    } catch (error) {
+      return error.status !== 404;
+    } finally {
+      asking.abort();
+    }
+  }
+
+  /** The events of the running turn of a thread, to its end; again from the beginning after a broken connection. */
+  async *follow(threadId, signal) {
+    for (let failures = 0; ;) {
+      try {
+        const response = await this.#live(threadId, signal);
+        if (response.status === 204) return;
+        for await (const event of eventsOf(response)) {
+          failures = 0;
+          yield event;
+        }
+      } catch (error) {
+        const mayPass = error instanceof TypeError || error.status >= 500 || error.status === 429;
+        if (signal.aborted || !mayPass || ++failures > FOLLOW_TRIES) throw error;
+        await pause(1000 * (error.retryAfter ?? Math.min(failures, LONGEST_WAIT_SECONDS)), signal);
+      }
+    }
+  }
+
+  #live(threadId, signal) {
+    return this.#fetch(`${urlOf(threadId)}/live`, { signal });
   }
 
   /** Upload a file in two steps: announce it, then send its bytes. If the server is busy, wait as long as it asks. */
@@ -83,6 +124,8 @@ export class ChatClient {
     return response;
   }
 }
+
+const urlOf = (threadId) => `/api/threads/${encodeURIComponent(threadId)}`;
 
 async function inTurn(request, signal) {
   for (let left = UPLOAD_TRIES; ; left--) {

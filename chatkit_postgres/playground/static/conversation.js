@@ -4,9 +4,12 @@ import { ChatError } from "./client.js";
 import { WAIT } from "./composer.js";
 import { announce, at, hasKeyboard } from "./dom.js";
 import { Endings } from "./endings.js";
+import { showEvent } from "./events.js";
 import { keepPlace, keptPlace } from "./kept.js";
 import { UNTITLED } from "./sidebar.js";
-import { applyUpdate, textOf } from "./updates.js";
+import { ThreadItems } from "./thread-items.js";
+import { Turn } from "./turn.js";
+import { textOf } from "./updates.js";
 
 const PAGE = 40;
 const NAME = "chatkit-postgres";
@@ -15,7 +18,8 @@ const SLOW_MS = 300;
 
 export class Conversation {
   threadId = null;
-  #items = new Map();
+  /** The ThreadItems. */
+  items;
   #opened = 0;
   #older = null;
   #turn = null;
@@ -28,12 +32,14 @@ export class Conversation {
    */
   constructor({ client, log, composer, listed, asked }) {
     Object.assign(this, { client, log, composer, listed, asked });
+    this.items = new ThreadItems(log);
     this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {
       this.#leave();
       // A browser may cache the page for Back with its running turn: the message would be both sent and in its field.
-      if (this.#turn && !this.#turn.isStored) this.stop();
+      if (this.#turn && !this.#turn.isStored) this.#turn.leave();
     });
+    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.#catchUp());
   }
 
   // The open conversation
@@ -41,13 +47,12 @@ export class Conversation {
   /** `title` is the title if it is known already. */
   async open(threadId, title) {
     this.#leave();
-    this.stop();
+    this.#turn?.leave();
     this.#turn = null;
     this.#opened++;
     this.#isPlaced = !threadId;
     this.threadId = threadId;
-    this.#items.clear();
-    this.log.clear();
+    this.items.clear();
     this.log.clearNotices();
     this.composer.turnTo(threadId);
     announce("");
@@ -55,7 +60,7 @@ export class Conversation {
     if (!threadId) this.log.toStart();
     at("older").hidden = true;
     this.#setRunning(false);
-    this.#showThread(threadId && { title: title ?? LOADING });
+    this.showThread(threadId && { title: title ?? LOADING });
     // Before loading, so that a user who opens another conversation stays there.
     if (hasKeyboard()) this.composer.text.focus();
     if (!threadId) return;
@@ -66,7 +71,7 @@ export class Conversation {
     } catch (error) {
       if (opened === this.#opened) {
         this.showTitle(title);
-        this.#fail(error.message, () => this.open(threadId, title));
+        this.fail(error.message, () => this.open(threadId, title));
       }
     } finally {
       clearTimeout(slow);
@@ -86,10 +91,8 @@ export class Conversation {
       const params = { thread_id: this.threadId, order: "desc", limit: PAGE, after: this.#older };
       const page = await this.client().call("items.list", params);
       if (opened !== this.#opened) return;
-      const items = this.#take(page);
-      this.#items = new Map([...items.map((item) => [item.id, item]), ...this.#items]);
       const isFocused = document.activeElement === document.body || document.activeElement === at("older");
-      await this.log.prepend(items, () => this.#showOlder());
+      await this.items.prepend(this.#take(page), () => this.#showOlder());
       if (isFocused && !this.#older) at("log").focus();
     });
     at("older").disabled = false;
@@ -99,7 +102,7 @@ export class Conversation {
     at("older").hidden = !this.#older;
   }
 
-  #showThread(thread) {
+  showThread(thread) {
     this.showTitle(thread?.title);
     const status = thread?.status?.type ?? "active";
     this.composer.close(status === "active" ? null : (thread.status.reason ?? `This conversation is ${status}.`));
@@ -110,10 +113,13 @@ export class Conversation {
     this.#isPlaced = false;
     // A message sent while the items are loading would be overwritten.
     this.composer.allow(false, "Wait until the conversation has loaded.");
+    let isRunning = false;
     try {
+      // First, so that the items are complete if no turn is running.
+      isRunning = await this.client().isRunning(threadId);
       const [thread, page] = await Promise.all([
         this.client().call("threads.get_by_id", { thread_id: threadId }),
-        this.client().call("items.list", { thread_id: threadId, order: "desc", limit: PAGE }),
+        this.#newest(threadId),
       ]).catch((error) => {
         if (error.status !== 404 || opened !== this.#opened) throw error;
         return [];
@@ -126,24 +132,37 @@ export class Conversation {
       }
       // Another conversation, or another user, was chosen; or an operation of this one is running.
       if (opened !== this.#opened || this.#turn) return;
-      this.#showThread(thread);
+      this.showThread(thread);
       const items = this.#take(page);
       this.#showOlder();
-      this.#items = new Map(items.map((item) => [item.id, item]));
-      this.log.clear();
-      await Promise.all(items.map((item) => this.log.put(item)));
+      await this.items.show(items);
       if (opened !== this.#opened) return;
       this.log.toPlace(place);
       this.#isPlaced = true;
-      this.#endings.show();
+      if (isRunning) this.#follow();
+      else this.#endings.show();
     } finally {
       if (opened === this.#opened) this.composer.allow(!this.#turn);
     }
   }
 
-  /** The last item with content. */
-  last() {
-    return [...this.#items.values()].findLast((item) => item.type !== "end_of_turn" && (item.type !== "assistant_message" || textOf(item)));
+  #newest(threadId) {
+    return this.client().call("items.list", { thread_id: threadId, order: "desc", limit: PAGE });
+  }
+
+  /** Show what other pages have added while this one was not looked at, and follow a turn that is running. */
+  async #catchUp() {
+    const { threadId } = this;
+    const isHere = this.whileOpen();
+    if (!threadId || !this.#isPlaced || this.#turn) return;
+    const isRunning = await this.client().isRunning(threadId);
+    const page = await this.#newest(threadId).catch(() => null);
+    if (!page || !isHere() || this.#turn) return;
+    const last = this.items.last();
+    this.items.refresh(page.data.toReversed());
+    if (this.items.last()?.id !== last?.id) this.log.ended(null);
+    if (isRunning) this.#follow();
+    this.listed();
   }
 
   #leave() {
@@ -154,7 +173,6 @@ export class Conversation {
       turn.refused?.();
       turn.refused = () => "";
     }
-    if (turn) this.#endings.left(turn);
   }
 
   /** The items of a page that begins with the newest, oldest first. */
@@ -170,7 +188,7 @@ export class Conversation {
   }
 
   stop() {
-    this.#turn?.controller.abort();
+    this.#turn?.requestStop();
   }
 
   /**
@@ -180,27 +198,25 @@ export class Conversation {
   async run(type, params, how = {}) {
     if (this.#turn) return false;
     const { key = crypto.randomUUID(), stored = () => {}, refused, again, provisional, isAutomatic = false } = how;
-    const turn = { controller: new AbortController(), open: new Set(), isStored: false, hasFailed: false, isMessage: Boolean(again), provisional, refused };
-    turn.again = again ?? (() => this.run(type, params, { stored }));
-    this.#turn = turn;
+    const turn = this.#begin({ again: again ?? (() => this.run(type, params, { stored })), isMessage: Boolean(again), provisional, refused });
     if (!isAutomatic) this.log.clearNotices();
-    this.log.ended(null);
-    this.#setRunning(true);
     if (provisional) {
       at("welcome").hidden = true;
       this.log.put(provisional, true);
     }
-    this.log.progress("Thinking …");
     try {
-      for await (const event of this.client().stream(type, params, { signal: turn.controller.signal, key })) {
+      for await (const event of this.client().stream(type, params, { signal: turn.signal, key })) {
         if (this.#turn !== turn) return false;
         // The server sends a message as soon as it is stored, so an error before that means that it is not.
         if (provisional && !turn.isStored && event.type === "error") throw new ChatError(event);
-        if (!turn.isStored) stored();
-        turn.isStored = true;
-        this.#handle(event, turn);
+        if (!turn.isStored) {
+          stored();
+          turn.store();
+        }
+        showEvent(event, turn, this);
       }
       if (!turn.isStored) throw new TypeError("The response was empty.");
+      await turn.stopping;
     } catch (error) {
       if (this.#turn !== turn) return false;
       turn.hasFailed = true;
@@ -212,35 +228,82 @@ export class Conversation {
       this.listed();
     }
     if (turn.hasFailed) return false;
-    const last = this.last();
-    if (last && last.type !== "user_message") {
-      const text = await this.log.visibleText(last.id);
-      if (last === this.last()) announce(`The assistant says: ${text.slice(0, 400) || last.type.replaceAll("_", " ")}`);
-    }
+    const last = await this.#announceLast();
     if (last?.type === "client_tool_call" && last.status === "pending") await this.asked(last);
     return true;
+  }
+
+  /** Follow the turn of another page, or of this one before a reload, until no turn is running. */
+  async #follow() {
+    const { threadId } = this;
+    const turn = this.#begin({ isStored: true });
+    try {
+      for await (const event of this.client().follow(threadId, turn.signal)) {
+        if (this.#turn !== turn) return;
+        // The first event of a turn, also of one that is followed again: the end of the one before is out of date.
+        if (event.type === "stream_options") {
+          turn.hasFailed = false;
+          this.log.ended(null);
+        }
+        showEvent(event, turn, this);
+      }
+      await turn.stopping;
+      const page = await this.#newest(threadId);
+      if (this.#turn === turn) this.items.refresh(page.data.toReversed());
+    } catch (error) {
+      if (this.#turn !== turn) return;
+      turn.hasFailed = true;
+      this.#failed(error, turn, () => this.open(threadId));
+    } finally {
+      if (this.#turn === turn) this.#end(turn);
+      this.listed();
+    }
+    if (!turn.hasFailed) await this.#announceLast();
+  }
+
+  async #announceLast() {
+    const last = this.items.last();
+    if (last && last.type !== "user_message") {
+      const text = await this.log.visibleText(last.id);
+      if (last === this.items.last()) announce(`The assistant says: ${text.slice(0, 400) || last.type.replaceAll("_", " ")}`);
+    }
+    return last;
+  }
+
+  #begin(how) {
+    const isHere = this.whileOpen();
+    this.#turn = new Turn({ ...how, stop: async () => isHere() && this.threadId && this.client().stop(this.threadId) });
+    this.log.ended(null);
+    this.log.progress("Thinking …");
+    this.#setRunning(true);
+    return this.#turn;
   }
 
   #failed(error, turn, repeat) {
     const isFinal = error instanceof ChatError && !(error.status >= 500) && error.status !== 429;
     const isStopped = error.name === "AbortError";
-    const message = isStopped ? "Stopped." : error instanceof ChatError ? error.message : "The connection was lost.";
-    if (turn.isStored) return this.#fail(message, isStopped ? turn.again : repeat, !isStopped);
+    const stopped = turn.isOutOfReach ? "The server could not be asked to stop: the answer may go on there." : "Stopped.";
+    const message = isStopped ? stopped : error instanceof ChatError ? error.message : "The connection was lost.";
+    if (turn.isStored) return this.fail(message, isStopped ? turn.again : repeat, !isStopped);
     if (turn.provisional) this.log.remove(turn.provisional.id);
     at("welcome").hidden = Boolean(this.threadId);
-    if (!turn.refused) return this.#fail(message, !isFinal && repeat, !isStopped);
+    if (!turn.refused) return this.fail(message, !isFinal && repeat, !isStopped);
     // The text is back in its field, to be sent from there, so this ending is not remembered.
     const word = turn.refused(isFinal);
     turn.isRefused = true;
-    return this.#fail(isStopped ? message : `${message} ${word}`.trim(), null, !isStopped);
+    return this.fail(isStopped ? message : `${message} ${word}`.trim(), null, !isStopped);
   }
 
   #end(turn) {
     this.#turn = null;
+    if (turn.isStopped && !turn.hasFailed) {
+      turn.hasFailed = true;
+      this.fail("Stopped.", turn.again, false);
+    }
     for (const id of turn.open) {
-      const item = this.#items.get(id);
+      const item = this.items.get(id);
       // Stopped before the first delta.
-      if (item?.type === "assistant_message" && !textOf(item)) this.#remove(id);
+      if (item?.type === "assistant_message" && !textOf(item)) this.items.remove(id);
       else if (item) this.log.put(item);
     }
     if (!turn.isRefused) this.#endings.keep(this.log.ending(), turn);
@@ -259,64 +322,17 @@ export class Conversation {
     else if (isLost && hasKeyboard()) this.composer.text.focus();
   }
 
-  #fail(message, again, isError = true) {
+  fail(message, again, isError = true) {
     announce(message);
     this.log.ended(message, again, isError);
   }
 
-  #handle(event, turn) {
-    switch (event.type) {
-      case "thread.created":
-        // Received again after a broken connection.
-        if (this.threadId !== event.thread.id) history.pushState(null, "", `#${event.thread.id}`);
-        this.threadId = event.thread.id;
-        this.composer.belongTo(event.thread.id);
-        at("welcome").hidden = true;
-        this.#showThread(event.thread);
-        return this.listed();
-      case "thread.updated":
-        this.#showThread(event.thread);
-        return this.listed();
-      case "thread.item.added":
-        turn.open.add(event.item.id);
-        this.log.progress(null);
-        return this.put(event.item, true);
-      case "thread.item.done":
-      case "thread.item.replaced":
-        turn.open.delete(event.item.id);
-        if (event.item.type !== "user_message") this.log.progress(null);
-        else if (turn.provisional) this.log.rename(turn.provisional.id, event.item);
-        return this.put(event.item, false);
-      case "thread.item.updated": {
-        const item = this.#items.get(event.item_id);
-        if (!item) return undefined;
-        applyUpdate(item, event.update);
-        return this.log.put(item, turn.open.has(item.id));
-      }
-      case "thread.item.removed":
-        return this.#remove(event.item_id);
-      case "progress_update":
-        announce(event.text);
-        return this.log.progress(event.text);
-      case "notice":
-        return this.log.notice(event);
-      case "client_effect":
-        return this.log.tell(JSON.stringify(event.data), { level: "info", title: `Effect ${event.name}` });
-      case "error":
-        turn.hasFailed = true;
-        return this.#fail(event.message ?? "The answer could not be finished.", event.allow_retry && turn.again);
-    }
-    return undefined;
-  }
-
-  put(item, isRunning) {
-    this.#items.set(item.id, item);
-    return this.log.put(item, isRunning);
-  }
-
-  #remove(id) {
-    this.#items.delete(id);
-    this.log.remove(id);
+  /** The conversation that a first message has made; its event comes again after a broken connection. */
+  created(thread) {
+    if (this.threadId !== thread.id) history.pushState(null, "", `#${thread.id}`);
+    this.threadId = thread.id;
+    this.composer.belongTo(thread.id);
+    at("welcome").hidden = true;
   }
 
   // Messages of the user
@@ -333,7 +349,7 @@ export class Conversation {
 
   /** Retry the answer to the message before this item, or to the last message. */
   async retry(item) {
-    const all = [...this.#items.values()];
+    const all = this.items.all();
     const until = item ? all.findIndex((one) => one.id === item.id) : all.length;
     const message = all.slice(0, until).findLast((one) => one.type === "user_message");
     if (message) await this.#retryAfter(message.id);
@@ -342,8 +358,7 @@ export class Conversation {
   async #retryAfter(messageId) {
     if (this.isBusy()) return;
     const opened = this.#opened;
-    const all = [...this.#items.keys()];
-    for (const old of all.slice(all.indexOf(messageId) + 1)) this.#remove(old);
+    this.items.removeAfter(messageId);
     const params = { thread_id: this.threadId, item_id: messageId };
     const how = { again: () => this.#retryAfter(messageId) };
     if (await this.run("threads.retry_after_item", params, how)) return;

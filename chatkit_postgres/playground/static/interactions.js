@@ -65,12 +65,12 @@ export class Interactions {
   async #actAtOnce(params) {
     const isStillOpen = this.conversation.whileOpen();
     const { updated_item: updated } = await this.client().call("threads.sync_custom_action", params);
-    if (updated && isStillOpen()) this.conversation.put(updated, false);
+    if (updated && isStillOpen()) this.conversation.items.put(updated, false);
   }
 
   async answer(item, submission) {
     if (this.conversation.isBusy()) return;
-    const stored = () => this.conversation.put({ ...item, status: submission.status, inputs: withAnswers(item, submission) }, false);
+    const stored = () => this.conversation.items.put({ ...item, status: submission.status, inputs: withAnswers(item, submission) }, false);
     const params = { thread_id: this.conversation.threadId, item_id: item.id, input: submission };
     await this.conversation.run("threads.add_structured_input", params, { stored });
   }
@@ -81,7 +81,7 @@ export class Interactions {
     const tool = Object.hasOwn(CLIENT_TOOLS, item.name) && CLIENT_TOOLS[item.name];
     const result = tool ? tool(item.arguments) : { error: `This page has no tool ${item.name}.` };
     // The stream has the answer only, and not the call again.
-    const stored = () => this.conversation.put({ ...item, status: "completed", output: result }, false);
+    const stored = () => this.conversation.items.put({ ...item, status: "completed", output: result }, false);
     await this.conversation.run("threads.add_client_tool_output", { thread_id: this.conversation.threadId, result }, { stored, isAutomatic });
   }
 }

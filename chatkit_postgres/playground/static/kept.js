@@ -31,8 +31,8 @@ export function keptAnswers(itemId) {
 }
 
 /**
- * `ending` is {after, text, again, isError, length}: the last item that was there, the text below it, whether trying again is
- * offered, whether it is a failure; and how long the item may be, if it was left before its end. Longer, it has got to it.
+ * `ending` is {after, text, again, isError}: the last item that was there, the text below it, whether trying again is
+ * offered, and whether it is a failure.
  */
 export function keepEnding(user, threadId, ending) {
   keep(nameOf("ended", user, threadId), ending && JSON.stringify(ending));

@@ -180,7 +180,7 @@ at("shade").addEventListener("click", () => showSidebar(false));
 at("close-sidebar").addEventListener("click", () => showSidebar(false));
 addEventListener("popstate", () => {
   const threadId = location.hash.slice(1) || null;
-  // A link to the open conversation does not stop its answer.
+  // A link to the open conversation does not open it again.
   if (threadId === conversation.threadId) showSidebar(false);
   else open(threadId);
 });
