@@ -10,4 +10,4 @@ export function proxy(): NextResponse {
   return response;
 }
 
-export const config = { matcher: ["/((?!api/chatkit|api/attachments|_next/).*)"] };
+export const config = { matcher: ["/((?!api/chatkit|api/attachments|api/threads|_next/).*)"] };

@@ -21,14 +21,31 @@
       this.querySelector("[name=stop]").addEventListener("click", () => this.#running?.abort());
       this.querySelector("[type=file]").addEventListener("change", (event) => this.#upload(event.target.files[0]));
       this.#tell("ready");
-      if (options.initialThread) this.setThreadId(options.initialThread);
+      if (options.initialThread) this.#load(options.initialThread);
     }
 
+    /** Whether ChatKit aborts a running request here is not documented: the app must not take it for Stop. */
     async setThreadId(threadId) {
+      this.#running?.abort();
+      this.#tell("thread.change", { threadId });
+      await this.#load(threadId);
+    }
+
+    async #load(threadId) {
       this.#thread = threadId;
       this.list.replaceChildren();
+      if (threadId === null) return;
+      this.#tell("thread.load.start", { threadId });
+      await this.fetchUpdates();
+      this.#tell("thread.load.end", { threadId });
+    }
+
+    async fetchUpdates() {
+      (window.updates ??= []).push(performance.now());
+      const threadId = this.#thread;
       const response = await this.#post({ type: "items.list", params: { thread_id: threadId, order: "asc" } });
       const body = await response.json();
+      if (threadId !== this.#thread) return;
       if (!response.ok) this.#fail(body);
       else body.data.forEach((item) => this.#show(item));
     }

@@ -98,6 +98,7 @@ def test_only_headers_that_are_listed_go_on_and_the_token_is_ours(ada: httpx2.Cl
         "X-Forwarded-For": "10.0.0.1",
         "Accept-Language": "de",
         "Idempotency-Key": "one",
+        "Chat-On-Disconnect": "finish",
         "Accept-Encoding": "gzip, br",
     }
     ada.post("/api/chatkit", json={}, headers=theirs)
@@ -106,15 +107,17 @@ def test_only_headers_that_are_listed_go_on_and_the_token_is_ours(ada: httpx2.Cl
     assert claims["sub"] == "ada"
     assert claims["exp"] - claims["iat"] <= 600
     assert seen.pop("host") != f"127.0.0.1:{app.port}"
-    assert {name: seen[name] for name in ("accept-language", "idempotency-key", "accept-encoding")} == {
+    wanted = {
         "accept-language": "de",
         "idempotency-key": "one",
+        "chat-on-disconnect": "finish",
         "accept-encoding": "identity",
     }
+    assert {name: seen[name] for name in wanted} == wanted
     # What node's own fetch says of itself and of the connection.
     usual = {"connection", "user-agent", "sec-fetch-mode", "transfer-encoding", "accept", "content-type"}
     usual |= {"cache-control", "pragma"}
-    assert set(seen) - usual == {"accept-language", "idempotency-key", "accept-encoding", "content-length"}
+    assert set(seen) - usual == {*wanted, "content-length"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503])

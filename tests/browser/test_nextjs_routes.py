@@ -1,5 +1,7 @@
 """The routes of the Next.js example, built for production, in front of a real server; no browser needed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -7,10 +9,30 @@ import pytest
 
 from tests.faults.harness import SECRET
 from tests.support.nextjs import NextApp
-from tests.support.processes import free_port
+from tests.support.processes import free_port, message, parse_events, thread_id_of
 
 # The first of them may have to install and build the example.
 pytestmark = pytest.mark.timeout(600)
+
+
+@contextmanager
+def signed_in(app: NextApp, user: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as client:
+        assert client.post("/api/session", data={"user": user}).status_code == 303
+        yield client
+
+
+@pytest.fixture
+def ada(app: NextApp) -> Iterator[httpx2.Client]:
+    with signed_in(app, "ada") as client:
+        yield client
+
+
+@pytest.fixture
+def thread(ada: httpx2.Client) -> str:
+    """Of Ada; no turn is running."""
+    body = {"type": "threads.create", "params": {"input": message("task")}}
+    return thread_id_of(parse_events(ada.post("/api/chatkit", json=body).text))
 
 
 def test_large_files_pass_whole(app: NextApp) -> None:
@@ -103,7 +125,18 @@ def test_a_sign_in_that_is_none_is_refused(app: NextApp, body: bytes, content_ty
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/attachments/%2e%2e/usage", "/api/attachments/a/b", "/api/attachments/..%2fusage"]
+    "path",
+    [
+        "/api/attachments/%2e%2e/usage",
+        "/api/attachments/a/b",
+        "/api/attachments/..%2fusage",
+        "/api/threads",
+        "/api/threads/a",
+        "/api/threads/a/other",
+        "/api/threads/a/live/b",
+        "/api/threads/..%2fusage/live",
+        "/api/threads/%2e%2e/live",
+    ],
 )
 def test_nothing_else_of_the_backend_is_reached(app: NextApp, path: str) -> None:
     with httpx2.Client(base_url=app.base_url, timeout=60, headers={"Origin": app.base_url}) as ada:
@@ -138,6 +171,61 @@ def test_headers_of_a_stream_keep_it_a_stream(app: NextApp) -> None:
         assert answer.headers["x-accel-buffering"] == "no"
         for name in ("content-encoding", "content-length", "set-cookie", "server"):
             assert name not in answer.headers
+
+
+def test_a_thread_at_rest_has_nothing_to_follow_or_stop(ada: httpx2.Client, thread: str) -> None:
+    live, stop = ada.get(f"/api/threads/{thread}/live"), ada.post(f"/api/threads/{thread}/stop")
+    assert (live.status_code, live.content) == (204, b"")
+    assert (stop.status_code, stop.json()) == (200, {"stopped": False})
+
+
+def test_a_turn_outlives_its_reader_and_is_followed_and_stopped(ada: httpx2.Client) -> None:
+    body = {"type": "threads.create", "params": {"input": message("slow")}}
+    with ada.stream("POST", "/api/chatkit", json=body, headers={"Chat-On-Disconnect": "finish"}) as answer:
+        begun = next(answer.iter_text())
+    thread = thread_id_of(parse_events(begun))
+    with ada.stream("GET", f"/api/threads/{thread}/live", headers={"Accept-Encoding": "gzip"}) as live:
+        assert live.headers["content-type"].startswith("text/event-stream")
+        assert live.headers["cache-control"] == "no-cache, no-transform"
+        assert live.headers["x-accel-buffering"] == "no"
+        chunks = live.iter_text()
+        received = next(chunks)
+        while '"delta"' not in received:
+            received += next(chunks)
+        assert ada.post(f"/api/threads/{thread}/stop").json() == {"stopped": True}
+        types = [event["type"] for event in parse_events(received + "".join(chunks))]
+    assert types[0] == "stream_options"
+    assert types.count("thread.item.done") == 2
+    assert "error" not in types
+    assert ada.get(f"/api/threads/{thread}/live").status_code == 204
+
+
+TURN = pytest.mark.parametrize(("method", "name"), [("GET", "live"), ("POST", "stop")])
+
+
+@TURN
+def test_a_strangers_thread_and_an_absent_one_have_the_same_bytes(
+    app: NextApp, thread: str, method: str, name: str
+) -> None:
+    with signed_in(app, "grace") as grace:
+        absent = f"{thread[:-4]}0000"
+        answers = [grace.request(method, f"/api/threads/{one}/{name}") for one in (thread, absent)]
+    foreign, missing = (answer.content.replace(answer.headers["x-request-id"].encode(), b"") for answer in answers)
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert foreign == missing
+    assert answers[0].headers.keys() == answers[1].headers.keys()
+
+
+@TURN
+def test_other_sites_and_strangers_reach_no_turn(
+    ada: httpx2.Client, app: NextApp, thread: str, method: str, name: str
+) -> None:
+    path = f"/api/threads/{thread}/{name}"
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        other = ada.request(method, path, headers=headers)
+        assert (other.status_code, other.json()["code"]) == (403, "origin_not_allowed")
+    nobody = httpx2.request(method, f"{app.base_url}{path}", headers={"Origin": app.base_url}, timeout=60)
+    assert (nobody.status_code, nobody.json()["code"]) == (401, "unauthorized")
 
 
 def test_a_backend_that_is_away_is_an_error_of_the_usual_shape(app: NextApp, tmp_path: Path) -> None:

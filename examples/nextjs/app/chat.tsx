@@ -2,20 +2,27 @@
 
 import { ChatKit, useChatKit } from "@openai/chatkit-react";
 import Script from "next/script";
-import { useEffect, useState } from "react";
-import { idempotentFetch } from "@/lib/idempotent-fetch";
+import { useEffect, useRef, useState } from "react";
+import { stopTurn } from "@/lib/live-turn";
+import { turnFetch } from "@/lib/turn-fetch";
+import { useLiveTurn } from "@/lib/use-live-turn";
 
 const SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js";
 const PATIENCE_MS = 10_000;
 
 export function Chat({ thread }: { thread: string | null }) {
   const [isMissing, setMissing] = useMissingScript();
-  const { control } = useChatKit({
+  const openThread = useRef<string | null>(null);
+  useEffect(() => {
+    openThread.current = thread;
+    return () => void (openThread.current = null);
+  }, [thread]);
+  const { control, fetchUpdates } = useChatKit({
     api: {
       url: "/api/chatkit",
       // Any text works on localhost; elsewhere, use the key of your domain from OpenAI's settings.
       domainKey: process.env.NEXT_PUBLIC_CHATKIT_DOMAIN_KEY ?? "localhost",
-      fetch: idempotentFetch,
+      fetch: turnFetch(() => openThread.current),
       uploadStrategy: { type: "two_phase" },
     },
     initialThread: thread,
@@ -30,10 +37,19 @@ export function Chat({ thread }: { thread: string | null }) {
       ],
     },
     onClientTool: ({ name }) => (name === "get_page_title" ? { title: document.title } : { error: `There is no tool ${name}.` }),
-    // The URL names the conversation, so that a reload opens it again.
-    onThreadChange: ({ threadId }) => history.replaceState(null, "", threadId ? `?thread=${encodeURIComponent(threadId)}` : "/"),
+    onThreadChange: ({ threadId }) => {
+      openThread.current = threadId;
+      live.leave(threadId);
+      // The URL names the conversation, so that a reload opens it again.
+      history.replaceState(null, "", threadId ? `?thread=${encodeURIComponent(threadId)}` : "/");
+    },
+    // A thread that was opened, at first or from the history: its answer may still be running.
+    onThreadLoadEnd: ({ threadId }) => void live.follow(threadId),
+    // ChatKit itself reads the turns that it requests.
+    onResponseStart: () => live.leave(),
     onError: ({ error }) => console.error(error),
   });
+  const live = useLiveTurn(fetchUpdates);
   return (
     <>
       <Script src={SCRIPT} strategy="afterInteractive" onError={() => setMissing(true)} />
@@ -43,6 +59,14 @@ export function Chat({ thread }: { thread: string | null }) {
           safe on the server.
           <button type="button" onClick={() => location.reload()}>
             Try again
+          </button>
+        </p>
+      )}
+      {live.isRunning && (
+        <p role="status">
+          The assistant is still answering.
+          <button type="button" onClick={() => openThread.current && stopTurn(openThread.current)}>
+            Stop answering
           </button>
         </p>
       )}

@@ -6,7 +6,7 @@ import { tokenFor } from "./token";
 const BACKEND = process.env.CHAT_BACKEND_URL ?? "http://127.0.0.1:8000";
 
 // Not the cookie, which is ours, and not a client's authorization, because we identify the user.
-const PASSED_ON = ["accept", "accept-language", "content-type", "content-length", "idempotency-key"];
+const PASSED_ON = ["accept", "accept-language", "content-type", "content-length", "idempotency-key", "chat-on-disconnect"];
 // Not content-length or content-encoding, because the forwarded body may be framed differently.
 const PASSED_BACK = [
   "content-type",
@@ -37,7 +37,7 @@ export async function forward(request: Request, path: string, user: User | null)
       duplex: "half",
       redirect: "manual",
       cache: "no-store",
-      // Without the signal, Stop in the browser never reaches the model.
+      // Without the signal, the chat server does not notice that the browser has left.
       signal: request.signal,
     } as RequestInit);
   } catch (error) {
