@@ -32,13 +32,15 @@ MUTANTS = (
         "chatkit_postgres/api/chatkit.py",
         (
             (
-                "            return self._read(running, at_end)\n        return await",
+                """            running = await self._run(operation, WriteSession(operation.type), context)
+            return self._read(running, at_end)
+""",
                 """            from starlette.responses import StreamingResponse
             context = context.with_session(WriteSession(operation.type))
             events = self._server.stream(operation, context, Draft())
             frames = (self._server.encode(event, context) async for event in events)
             return StreamingResponse(frames, media_type='text/event-stream')
-        return await""",
+""",
             ),
         ),
         "tests/faults/test_readers.py::test_a_reader_that_hangs_up_loses_nothing_it_has_read",
