@@ -48,3 +48,12 @@ async def test_pauses_end_on_a_tick(slept: list[float]) -> None:
                 streams.enter_context(paced.stream())
             await paced.pause()
     assert [round(100.004 + seconds, 6) for seconds in slept] == [100.01, 100.01, 100.02]
+
+
+async def test_a_lagging_event_loop_pauses_longer_up_to_a_limit(slept: list[float]) -> None:
+    paced = Pace(seconds_per_stream=0.001, max_seconds=1)
+    with paced.stream():
+        for lag in (0.0, 0.04, 0.1, 5.0, 0.0):
+            paced.slow_down(lag)
+            await paced.pause()
+    assert slept == [0.001, 0.001, pytest.approx(0.301), 0.6, 0.001]

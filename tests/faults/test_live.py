@@ -1,5 +1,6 @@
 """A running turn, followed and stopped from any process; and pages that are reloaded in the middle of an answer."""
 
+import json
 import random
 import signal
 import time
@@ -28,8 +29,9 @@ from tests.faults.harness import (
     state_of,
 )
 from tests.support.failover import RoundRobin
-from tests.support.processes import ChatClient, Event, done_items, eventually, message, texts
+from tests.support.processes import ChatClient, Event, done_items, eventually, http, message, texts
 
+CREATE = json.dumps({"type": "threads.create", "params": {"input": message("Hello")}}).encode()
 RELOADS = 100
 WORDS = 60
 
@@ -182,3 +184,28 @@ def test_a_follower_hears_that_its_process_died(
     check_usable(witness, client)
     check_invariants(first.database, witness, client)
     record_property("acknowledged", witness.acknowledged)
+
+
+def test_what_is_no_ordinary_request_for_a_turn_has_its_own_answer(first: Replica) -> None:
+    user = new_user()
+    client = first.client(user)
+    stream = client.stream("threads.create", input=message(script(words=2000, delay=0.01)))
+    stream.wait_for_text(2)
+    live = f"{first.process.base_url}/api/threads/{stream.thread_id}/live"
+    # Not before the turn ends: the headers are all that HEAD asks for.
+    head = http.head(live, headers=client.headers, timeout=5)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert http.post(live, headers=client.headers).status_code == 405
+    followers = [client.follow(stream.thread_id) for _ in range(20)]
+    eventually(lambda: all(follower.status == 200 for follower in followers))
+    refused = http.get(live, headers=client.headers)
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_followers")
+    assert client.stop(stream.thread_id).json() == {"stopped": True}
+    for follower in followers:
+        follower.wait()
+    eventually(lambda: first.metric("chatkit_followers") == 0)
+    for header in ("", "Finish", "finish, stop"):
+        wrong = client.send_raw(CREATE, **{"Chat-On-Disconnect": header})
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "bad_request")
+    assert len(state_of(first.database, user)) == 1
