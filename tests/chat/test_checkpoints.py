@@ -164,3 +164,28 @@ async def test_nothing_is_under_way_once_a_turn_has_left(store: DatabaseStore, c
             answers[moment].is_open = False
             await asyncio.sleep(0.05)
             assert await text_of(store, answers[moment].context.user_id) == before
+
+
+async def test_a_turn_that_begins_while_the_last_one_leaves_is_saved(
+    store: DatabaseStore, checkpoints: Checkpoints
+) -> None:
+    leaving, beginning = await opened(store, 2)
+    checkpoints.add(leaving)
+    await asyncio.sleep(0)
+    await checkpoints.leave(leaving)
+    checkpoints.add(beginning)
+    beginning.say()
+    await asyncio.sleep(1)
+    assert await text_of(store, "user-1") == "w0 "
+
+
+async def test_nothing_is_remembered_of_a_turn_that_has_left(store: DatabaseStore, checkpoints: Checkpoints) -> None:
+    (bad,) = await opened(store, 1)
+    bad.say()
+    bad.draft.begin(assistant_message("t", "b", "x").model_copy(update={"created_at": "\ud800"}))
+    checkpoints.add(bad)
+    async with asyncio.timeout(5):
+        while not checkpoints._failed_at:  # noqa: ASYNC110 - the event is in another task
+            await asyncio.sleep(0.02)
+    await checkpoints.leave(bad)
+    assert (checkpoints._failed_at, checkpoints._turns) == ({}, set())

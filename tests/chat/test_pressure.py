@@ -122,3 +122,30 @@ async def test_what_cannot_be_borne_is_refused_before_anything_is_stored(store: 
     await asyncio.sleep(0)
     assert not chat.runner.is_full
     await remaining_events(await started(chat, 2))
+
+
+async def test_a_reader_that_leaves_while_the_turn_opens_stops_it_once_it_is_open(slow: SlowStore) -> None:
+    """Not in the middle of the statement that may have stored the message."""
+    silence = asyncio.Event()
+    chat = Chat(slow, Scripted(silence))
+    turn = await started(chat, 0, wait_seconds=0.05)
+    reader = chat.runner.join(turn)
+    chat.runner.leave(turn, reader)
+    await asyncio.sleep(0.1)
+    assert (turn.is_stopping, turn.has_begun) == (False, False)
+    slow.lets.set()
+    await turn.task
+    (row,) = await stored(slow, "SELECT state FROM chat_turns")
+    assert row["state"] == "stopped"
+
+
+async def test_a_drain_lets_a_turn_finish_its_opening_even_if_its_stream_has_begun(slow: SlowStore) -> None:
+    silence = asyncio.Event()
+    chat = Chat(slow, Scripted(silence))
+    turn = await started(chat, 0, wait_seconds=0.05)
+    draining = asyncio.create_task(chat.runner.drain(0))
+    await asyncio.sleep(0.1)
+    assert not turn.is_stopping
+    slow.lets.set()
+    await draining
+    assert (await stored(slow, "SELECT state FROM chat_turns"))[0]["state"] == "interrupted"

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import uuid4
 
 import pytest
-from chatkit.types import AssistantMessageItem
+from chatkit.types import AssistantMessageItem, HiddenContextItem
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotFound
@@ -14,10 +14,11 @@ from chatkit_postgres.store.ids import session_uuid
 from chatkit_postgres.store.live import Position, RunningTurnRow
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.partials import Checkpoint
+from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import live
 from tests.store.test_partials import append, entry, grown, in_turn
 from tests.support.chat import stored
-from tests.support.items import assistant_message
+from tests.support.items import NAIVE, assistant_message, thread, user_message
 
 
 async def found(store: DatabaseStore, user: str = "alice") -> RunningTurnRow:
@@ -113,3 +114,14 @@ async def test_a_poll_that_forgets_the_owner_is_noticed(
     monkeypatch.setattr(live.POLL_TURNS, "driver_sql", forgetful)
     with pytest.raises(AssertionError):
         await peek(store)
+
+
+async def test_what_a_retry_replaces_are_the_items_that_a_client_has(store: DatabaseStore) -> None:
+    alice = RequestContext("alice")
+    await store.save_thread(thread("t"), alice)
+    hidden = HiddenContextItem(id="h", thread_id="t", created_at=NAIVE, content="for the model")
+    for item in (user_message("t", "m"), hidden, assistant_message("t", "old")):
+        await store.add_thread_item("t", item, alice)
+    await store.turns.open_retry("t", "m", RequestContext("alice", session=WriteSession("threads.retry_after_item")))
+    assert await store.live.replaced_item_ids(await found(store), alice) == ["old"]
+    assert await store.live.replaced_item_ids(await found(store), RequestContext("bob")) == []

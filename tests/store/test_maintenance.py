@@ -67,3 +67,19 @@ async def test_maintenance_comes_round_by_itself(store: DatabaseStore) -> None:
     upkeep.cancel()
     with suppress(asyncio.CancelledError):
         await upkeep
+
+
+async def test_all_turns_of_a_process_that_died_are_closed_however_many(store: DatabaseStore) -> None:
+    await change(
+        store,
+        "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, heartbeat_at)"
+        " SELECT 'u' || n, gen_random_uuid(), gen_random_uuid(), 'threads.create', now() - interval '1 h'"
+        " FROM generate_series(1, 250) n",
+    )
+    task = asyncio.create_task(run_maintenance(store.database, stale_seconds=1))
+    async with asyncio.timeout(10):
+        while await stored(store, "SELECT 1 FROM chat_turns WHERE state = 'running'"):  # noqa: ASYNC110 - in another task
+            await asyncio.sleep(0.05)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -8,6 +8,8 @@ text, are saved in another one.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
@@ -67,7 +69,8 @@ class Checkpoints:
         self._turns.add(turn)
         if self._task is None or self._task.done():
             self._saved_at = time.monotonic()
-            self._task = asyncio.create_task(self._run(), name="checkpoints")
+            # A context of its own: the log must not name the request that happened to come first.
+            self._task = asyncio.create_task(self._run(), name="checkpoints", context=Context())
 
     def save_soon(self) -> None:
         """Save what there is at the next step: a reader that has left may be a page that is reloaded, which must not
@@ -77,43 +80,59 @@ class Checkpoints:
     async def leave(self, turn: Unfinished) -> None:
         """Returns once no statement is under way that could save something of this turn."""
         self._turns.discard(turn)
-        self._failed_at.pop(turn, None)
         if turn in self._in_flight:
             await self._idle.wait()
+        self._failed_at.pop(turn, None)
         if not self._turns and self._task is not None:
             self._task.cancel()
+            # Another turn may begin before it has ended.
+            self._task = None
 
     async def _run(self) -> None:
         wait_policy.set(BACKGROUND)
         while self._turns:
             await asyncio.sleep(STEP_SECONDS)
             now = time.monotonic()
-            turns = [turn for turn in self._turns if turn.is_open]
-            if now - self._items_at >= PERIOD_SECONDS and any(turn.draft.needs_row for turn in turns):
+            if now - self._items_at >= PERIOD_SECONDS and any(turn.draft.needs_row for turn in self._open_turns()):
                 self._items_at = now
-                await self._guarded(self._save_items, turns)
-            if now - self._text_at >= PERIOD_SECONDS and turns:
+                await self._save(self._save_items, self._open_turns())
+            if now - self._text_at >= PERIOD_SECONDS and self._open_turns():
                 self._text_at = now
-                await self._guarded(self._save_text, turns)
+                is_due = now - self._beat_at >= self._heartbeat_seconds
+                is_saved = await self._save(partial(self._save_text, with_heartbeat=is_due), self._open_turns())
+                if is_due and is_saved:
+                    self._beat_at = now
 
-    async def _guarded(self, save: Save, turns: Sequence[Unfinished]) -> None:
+    def _open_turns(self) -> list[Unfinished]:
+        return [turn for turn in self._turns if turn.is_open]
+
+    async def _save(self, save: Save, turns: Sequence[Unfinished]) -> bool:
+        """Save what is new of these turns; of those that cannot be saved together, by halves. Returns False if the
+        database is not available."""
+        turns = [turn for turn in turns if turn in self._turns]
+        if not turns:
+            return True
         self._in_flight = turns
         self._idle.clear()
         try:
             await save(turns)
         except DatabaseUnavailable:
             # The next checkpoint saves all that is new since the last one that succeeded.
-            return
+            return False
         except Exception as error:  # noqa: BLE001 - one answer that cannot be saved must not keep the others from it
-            if len(turns) > 1:
-                for turn in turns:
-                    await self._guarded(save, [turn])
-            else:
-                log_failure(logger, "checkpoint_failed", error, thread_id=required_session(turns[0].context).thread_id)
+            if len(turns) == 1:
+                context = turns[0].context
+                thread_id = required_session(context).thread_id
+                log_failure(logger, "checkpoint_failed", error, user_id=context.user_id, thread_id=thread_id)
                 self._failed_at[turns[0]] = time.monotonic()
+                return True
+        else:
+            return True
         finally:
             self._in_flight = ()
             self._idle.set()
+        middle = len(turns) // 2
+        return await self._save(save, turns[:middle]) and await self._save(save, turns[middle:])
 
     async def _save_items(self, turns: Sequence[Unfinished]) -> None:
         found = [
@@ -137,22 +156,19 @@ class Checkpoints:
             for lock in locks:
                 lock.release()
 
-    async def _save_text(self, turns: Sequence[Unfinished]) -> None:
+    async def _save_text(self, turns: Sequence[Unfinished], *, with_heartbeat: bool) -> None:
         started = time.monotonic()
-        is_due = started - self._beat_at >= self._heartbeat_seconds
         new = [[] if self._has_failed(turn) else turn.draft.new_text() for turn in turns]
         checkpoints = [
             Checkpoint(turn.context, [entry for changes in found for entry in changes.entries])
             for turn, found in zip(turns, new, strict=True)
         ]
-        lost = await self._partials.checkpoint(checkpoints, with_heartbeat=is_due)
+        lost = await self._partials.checkpoint(checkpoints, with_heartbeat=with_heartbeat)
         for changes in chain.from_iterable(new):
             changes.saved()
         if any(new):
             self._observe_lag(time.monotonic() - self._saved_at)
         self._saved_at = started
-        if is_due:
-            self._beat_at = started
         for turn, checkpoint in zip(turns, checkpoints, strict=True):
             if checkpoint.session.turn_id in lost and turn.is_open:
                 turn.end_by_checkpoint(lost[checkpoint.session.turn_id])

@@ -7,6 +7,7 @@ followers of a process are polled by one statement; a follower whose client has 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
@@ -166,13 +167,15 @@ class Followers:
         await follower.begin()
         self._followers.add(follower)
         if self._polling is None or self._polling.done():
-            self._polling = asyncio.create_task(self._poll(), name="followers")
+            self._polling = asyncio.create_task(self._poll(), name="followers", context=Context())
         return follower
 
     def leave(self, follower: Follower) -> None:
         self._followers.discard(follower)
         if not self._followers and self._polling is not None:
             self._polling.cancel()
+            # Another follower may join before it has ended.
+            self._polling = None
 
     async def _poll(self) -> None:
         wait_policy.set(BACKGROUND)
@@ -198,8 +201,15 @@ class Followers:
                 if follower.needs_items(news):
                     reads.append(self._read(follower, news))
                 else:
-                    follower.take(news)
+                    self._take(follower, news)
             await asyncio.gather(*reads)
+
+    def _take(self, follower: Follower, news: News) -> None:
+        try:
+            follower.take(news)
+        except Exception as error:  # noqa: BLE001 - one follower's failure is not the others'
+            log_failure(logger, "follower_failed", error)
+            follower.end()
 
     async def _read(self, follower: Follower, news: News) -> None:
         try:

@@ -16,6 +16,7 @@ from chatkit.types import (
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
 )
+from pydantic import ValidationError
 
 from chatkit_postgres.chat.wire import is_hidden
 from chatkit_postgres.store.live import LiveItem, LogText
@@ -65,8 +66,13 @@ def _appended(item: AssistantMessageItem, entry: LogText) -> list[ThreadStreamEv
         return []
     part = item.content[index]
     if entry.annotation is not None:
-        annotation = Annotation.model_validate(entry.annotation)
-        return _annotations(item, index, [annotation]) if entry.start == len(part.annotations) else []
+        if entry.start != len(part.annotations):
+            return []
+        try:
+            return _annotations(item, index, [Annotation.model_validate(entry.annotation)])
+        except ValidationError:
+            # Of a kind that only newer code knows; the finished item has it.
+            return []
     text = entry.text[len(part.text) - entry.start :] if entry.start <= len(part.text) else ""
     if not text:
         return []

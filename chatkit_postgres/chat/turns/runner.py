@@ -1,6 +1,7 @@
 """Starts turns, holds references to them until they end, and stops all but the newest of a thread."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from uuid import UUID
 
@@ -75,7 +76,10 @@ class TurnRunner:
         self.running_count += 1
         started.task.add_done_callback(lambda _: self._forget(started))
         await started.primed(wait_seconds)
-        self._close_older_turns(started)
+        if started.has_begun:
+            self._close_older_turns(started)
+        else:
+            self._in_background(self._close_once_begun(started))
         return started
 
     def _refusal(self, context: RequestContext) -> ChatError | None:
@@ -132,10 +136,12 @@ class TurnRunner:
         """Remove a reader. When the last one leaves, the turn is stopped: ChatKit's stop button closes the stream."""
         self._metrics.readers.dec()
         running.buffer.leave(reader)
-        if running.buffer.readers == 0 and (running.on_disconnect or self._on_disconnect) == "stop":
-            running.stop(no_readers())
-        else:
+        if (running.on_disconnect or self._on_disconnect) != "stop":
             self._checkpoints.save_soon()
+        elif running.has_begun:
+            self._stop_if_unread(running)
+        else:
+            self._in_background(self._stop_once_begun(running))
 
     async def drain(self, seconds: float) -> None:
         """Refuse new turns, give the running ones ``seconds`` to end, then stop them and wait until they are saved."""
@@ -147,7 +153,7 @@ class TurnRunner:
         # A turn that is being opened finishes that statement first: stopped in the middle of it, the turn could have
         # stored a message whose sender is asked to send it again.
         with suppress(TimeoutError):
-            opening = (running.primed() for running in self._all())
+            opening = (running.begun() for running in self._all())
             await asyncio.wait_for(asyncio.gather(*opening, return_exceptions=True), SAVE_SECONDS)
         for running in self._all():
             running.stop(Stop("interrupted", Draining()))
@@ -160,9 +166,26 @@ class TurnRunner:
         lost the fence."""
         session = newest.session
         if session.previous_turn_id is not None and session.thread_id is not None:
-            closing = asyncio.create_task(self._close_stale_turns(session.thread_id, newest.context))
-            self._background.add(closing)
-            closing.add_done_callback(self._background.discard)
+            self._in_background(self._close_stale_turns(session.thread_id, newest.context))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    @staticmethod
+    def _stop_if_unread(running: RunningTurn) -> None:
+        if running.buffer.readers == 0:
+            running.stop(no_readers())
+
+    async def _stop_once_begun(self, running: RunningTurn) -> None:
+        """Not in the middle of the statement that opens the turn, which may have stored the message by then."""
+        await running.begun()
+        self._stop_if_unread(running)
+
+    async def _close_once_begun(self, running: RunningTurn) -> None:
+        await running.begun()
+        self._close_older_turns(running)
 
     async def _close_stale_turns(self, thread_id: str, context: RequestContext) -> None:
         try:

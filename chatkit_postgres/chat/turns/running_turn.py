@@ -101,6 +101,7 @@ class RunningTurn:
         self._started = time.monotonic()
         loop = asyncio.get_running_loop()
         self._primed: asyncio.Future[None] = loop.create_future()
+        self._begun = asyncio.Event()
         self._stop: Stop | None = None
         self._closing = False
         self._error_sent = self._has_sent = False
@@ -120,6 +121,14 @@ class RunningTurn:
         except TimeoutError:
             if not self._primed.done():
                 self._primed.set_result(None)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a first event, or it has ended without one."""
+        return self._begun.is_set()
+
+    async def begun(self) -> None:
+        await self._begun.wait()
 
     def stop(self, reason: Stop) -> None:
         """End the turn and save its partial answer. Only the first reason counts; after the end, none does."""
@@ -179,6 +188,7 @@ class RunningTurn:
 
     def _end(self, _: asyncio.Task[None]) -> None:
         self._time_limit.cancel()
+        self._begun.set()
         if not self._primed.done():
             self._primed.set_exception(Draining())
         self._primed.exception()  # Mark it as retrieved: nobody may be waiting for it any more.
@@ -203,6 +213,7 @@ class RunningTurn:
         self.buffer.add(event)
         if not self._has_sent:
             self._has_sent = True
+            self._begun.set()
             self._metrics.first_event.labels(self.session.operation).observe(time.monotonic() - self._started)
         if not self._primed.done():
             self._primed.set_result(None)

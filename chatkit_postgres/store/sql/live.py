@@ -60,7 +60,7 @@ LIST_REPLACED_ITEMS = Statement(
     """
 SELECT item_id FROM chat_messages
  WHERE user_id = :owner AND session_id = :session AND position > :retry_from AND position < :open_position
-   AND NOT is_draft
+   AND NOT is_draft AND item_type NOT IN ('hidden_context_item', 'sdk_hidden_context')
 """,
     session="uuid",
     retry_from="bigint",

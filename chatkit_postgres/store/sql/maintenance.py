@@ -6,14 +6,22 @@ from chatkit_postgres.store.sql.partials import log_of_ended
 KEYS_LIVE_HOURS = 24
 MAX_AT_ONCE = 100
 
+# A hundred at once: a process that died may have run thousands, and a statement has a time limit. The locks keep other
+# processes from doing the same ones.
 CLOSE_STALE_TURNS = Statement(
     "close_all_stale_turns",
     f"""
-WITH closed AS (
-  UPDATE chat_turns
-     SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
+WITH stale AS (
+  SELECT user_id, session_id, turn_id FROM chat_turns
    WHERE state = 'running' AND heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds)
-  RETURNING user_id, session_id, turn_id
+   LIMIT {MAX_AT_ONCE}
+     FOR NO KEY UPDATE SKIP LOCKED
+), closed AS (
+  UPDATE chat_turns t
+     SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
+    FROM stale
+   WHERE t.user_id = stale.user_id AND t.session_id = stale.session_id AND t.turn_id = stale.turn_id
+  RETURNING t.user_id, t.session_id, t.turn_id
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = closed.user_id AND s.session_id = closed.session_id AND s.current_turn_id = closed.turn_id
@@ -32,6 +40,7 @@ WITH ended AS (
     FROM chat_partial_log l
     LEFT JOIN chat_turns t ON t.user_id = l.user_id AND t.session_id = l.session_id AND t.turn_id = l.turn_id
    WHERE t.turn_id IS NULL OR t.ended_at IS NOT NULL
+   LIMIT {MAX_AT_ONCE}
 ), {log_of_ended("ended")}
 SELECT count(*) AS count FROM ended
 """,

@@ -24,9 +24,12 @@ def merged(m: str) -> str:
     """The item of a row ``m`` of chat_messages, with the log of its turn. Of entries with one start the last counts: a
     checkpoint whose commit is uncertain is sent again, with more text."""
     return f"""CASE WHEN {_has_log(m)} THEN COALESCE((
-      SELECT jsonb_set({m}.item, '{{content}}', jsonb_agg(p.part || jsonb_build_object(
-               'text', (p.part ->> 'text') || COALESCE(log.text, ''),
-               'annotations', p.annotations || COALESCE(log.annotations, '[]'))
+      SELECT jsonb_set({m}.item, '{{content}}', jsonb_agg(
+               CASE WHEN jsonb_typeof(p.part -> 'text') = 'string'
+                    THEN p.part || jsonb_build_object(
+                           'text', (p.part ->> 'text') || COALESCE(log.text, ''),
+                           'annotations', p.annotations || COALESCE(log.annotations, '[]'))
+                    ELSE p.part END
                ORDER BY p.number))
         FROM (SELECT part, number,
                      CASE jsonb_typeof(part -> 'annotations') WHEN 'array' THEN part -> 'annotations' ELSE '[]' END
