@@ -20,6 +20,8 @@ class WaitPolicy:
 
 REQUEST = WaitPolicy(seconds=10)
 """An error after ten seconds is of more use than a page that never loads."""
+BEGINNING = WaitPolicy(seconds=30)
+"""Without a database, the sender of a message is told so."""
 TURN = WaitPolicy(seconds=None)
 """A running turn has a time limit of its own, and what it has to save must not be lost because the process is busy."""
 BACKGROUND = WaitPolicy(seconds=None, yield_seconds=0.2)

@@ -3,19 +3,15 @@
 import random
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import URL
 
-from tests.conftest import query
 from tests.faults.harness import (
     Replica,
     Report,
     Witness,
-    all_items,
     call_of,
     check_invariants,
     check_usable,
@@ -26,8 +22,7 @@ from tests.faults.harness import (
     start,
     state_of,
 )
-from tests.support.model_script import user_texts
-from tests.support.processes import ModelServer, done_items, eventually, message, texts
+from tests.support.processes import ModelServer, done_items, message
 
 
 def test_a_killed_server_loses_at_most_a_second_of_text(
@@ -67,43 +62,3 @@ def test_a_killed_server_loses_at_most_a_second_of_text(
     check_invariants(shared_database, witness, client)
     assert "interrupted" in state_of(shared_database, user)
     record_property("acknowledged", witness.acknowledged)
-
-
-AT_ONCE = 200
-
-
-@pytest.mark.slow
-def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
-    directory: Path, first: Replica, shared_database: URL, model_server: ModelServer, record_property: Report
-) -> None:
-    server = start(directory, shared_database, model_server, CHAT_TURN_STALE_SECONDS="6")
-    users, prompts = [new_user() for _ in range(AT_ONCE)], [script(words=3000, delay=0.25) for _ in range(AT_ONCE)]
-    streams = [
-        server.client(user).stream("threads.create", input=message(prompt))
-        for user, prompt in zip(users, prompts, strict=True)
-    ]
-    for stream in streams:
-        stream.wait_for_text(8)
-    killed = time.time()
-    server.process.stop(signal.SIGKILL)
-    sent = {user_texts(call["body"]["messages"])[-1]: call["sent"] for call in model_server.calls()}
-
-    def check(number: int) -> int:
-        streams[number].wait()
-        client, witness = first.client(users[number]), Witness(users[number], streams[number].thread_id)
-        witness.record(streams[number].events)
-        # At once: nobody waits until the turn counts as dead.
-        check_usable(witness, client)
-        answers = [item for item in all_items(client, witness.thread_id) if item["type"] == "assistant_message"]
-        pieces, kept = sent[prompts[number]], texts(answers)[0]
-        must_be_kept = "".join(piece for at, piece in pieces if at <= killed - 1)
-        assert kept.startswith(must_be_kept), "INVARIANT: at most the last second is lost"
-        assert "".join(piece for _, piece in pieces).startswith(kept)
-        check_invariants(shared_database, witness, client)
-        return witness.acknowledged
-
-    with ThreadPoolExecutor(8) as pool:
-        record_property("acknowledged", sum(pool.map(check, range(AT_ONCE))))
-    eventually(
-        lambda: query(shared_database, "SELECT 1 FROM chat_partial_log LIMIT 1") == [], 30, "the logs are merged"
-    )

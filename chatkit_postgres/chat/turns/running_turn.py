@@ -20,7 +20,7 @@ from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.db import TURN, wait_policy
+from chatkit_postgres.db import BEGINNING, TURN, wait_policy
 from chatkit_postgres.errors import (
     AssistantRefused,
     ChatError,
@@ -158,7 +158,7 @@ class RunningTurn:
     async def _run(self) -> None:
         outcome = self._outcome
         error: ChatError | None = None
-        wait_policy.set(TURN)
+        wait_policy.set(BEGINNING)
         try:
             await self._beginning.enter()
             async with aclosing(self._events) as events:
@@ -166,6 +166,7 @@ class RunningTurn:
                     self._raise_if_stopped()
                     if isinstance(event, StreamOptionsEvent):
                         self._beginning.leave()
+                        wait_policy.set(TURN)
                     elif isinstance(event, ErrorEvent):
                         self._record(event)
                     self._send(event)
@@ -177,6 +178,7 @@ class RunningTurn:
             outcome.state, error = "failed", self._chat_error(raised)
         self._beginning.leave()
         self._closing = True
+        wait_policy.set(TURN)
         await self._checkpoints.leave(self)
         if error is not None:
             outcome.error_code = error.code
