@@ -21,7 +21,7 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
-from chatkit_postgres.chat.turns.accumulators import accumulator_for
+from chatkit_postgres.chat.turns.draft import accumulator_for
 from chatkit_postgres.chat.turns.running_turn import RunningTurn, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore

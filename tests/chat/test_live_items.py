@@ -21,8 +21,8 @@ from chatkit.types import (
 )
 from chatkit.widgets import DynamicWidgetRoot
 
-from chatkit_postgres.chat.turns.accumulators import MessageAccumulator
 from chatkit_postgres.chat.turns.live_items import LiveItems
+from chatkit_postgres.chat.turns.message_accumulator import MessageAccumulator
 from chatkit_postgres.store.live import LiveItem, LogText
 from tests.support.items import NAIVE, assistant_message, user_message
 

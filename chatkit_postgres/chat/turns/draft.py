@@ -3,9 +3,16 @@
 import asyncio
 from itertools import count
 
-from chatkit.types import ThreadItem, ThreadItemUpdate
+from chatkit.types import AssistantMessageItem, ThreadItem, ThreadItemUpdate, WidgetItem, WorkflowItem
 
-from chatkit_postgres.chat.turns.accumulators import Changes, ItemAccumulator, accumulator_for
+from chatkit_postgres.chat.turns.accumulators import (
+    Changes,
+    ItemAccumulator,
+    NothingAccumulated,
+    WidgetAccumulator,
+    WorkflowAccumulator,
+)
+from chatkit_postgres.chat.turns.message_accumulator import MessageAccumulator
 
 
 class Draft:
@@ -63,3 +70,15 @@ class Draft:
             if accumulator.needs_row is needs_row
             and (changes := accumulator.changes(lambda: next(self._sequence))) is not None
         ]
+
+
+def accumulator_for(item: ThreadItem) -> ItemAccumulator:
+    match item:
+        case AssistantMessageItem():
+            return MessageAccumulator(item)
+        case WidgetItem():
+            return WidgetAccumulator(item)
+        case WorkflowItem():
+            return WorkflowAccumulator(item)
+        case _:
+            return NothingAccumulated()
