@@ -40,6 +40,14 @@ async def started(chat: Chat, number: int, wait_seconds: float | None = None) ->
     return await chat.runner.start(events, context, draft, wait_seconds=wait_seconds)
 
 
+async def queued(chat: Chat) -> tuple[RunningTurn, "asyncio.Task[RunningTurn]"]:
+    """A turn that waits to begin, with its stream; and the one that it waits for."""
+    first = asyncio.create_task(started(chat, 0))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        return await started(chat, 1, wait_seconds=0.05), first
+
+
 async def test_turns_beyond_the_bound_wait_to_begin_and_are_all_answered(slow: SlowStore) -> None:
     chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=2))
     turns = [asyncio.create_task(started(chat, number)) for number in range(6)]
@@ -79,31 +87,45 @@ async def test_a_beginning_that_hangs_keeps_nobody_from_beginning(
 
 async def test_a_turn_that_waits_has_its_stream_in_time(slow: SlowStore) -> None:
     chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=1))
-    async with asyncio.timeout(5):
-        turns = [await started(chat, number, wait_seconds=0.05) for number in range(3)]
-    assert [turn.buffer.ended for turn in turns] == [False] * 3
-    reader = turns[2].buffer.read_from_start()
+    turn, first = await queued(chat)
+    reader = turn.buffer.read_from_start()
     # A heartbeat is sent for it.
-    assert await reader.read(0.05) is None
+    assert (turn.buffer.ended, await reader.read(0.05)) == (False, None)
     slow.lets.set()
-    for turn in turns:
-        events = await remaining_events(turn)
+    for each in (await first, turn):
+        events = await remaining_events(each)
         assert (events[0]["type"], "error" in str(events)) == ("thread.created", False)
+
+
+async def test_a_turn_whose_turn_it_is_has_no_stream_before_its_first_event(slow: SlowStore) -> None:
+    """So that without a database the error is a response of its own."""
+    chat = Chat(slow, Scripted(), TurnLimits(beginning_turns=1))
+    beginning = asyncio.create_task(started(chat, 0, wait_seconds=0.05))
+    await asyncio.sleep(0.3)
+    assert not beginning.done()
+    slow.lets.set()
+    await (await beginning).task
 
 
 async def test_a_refusal_after_the_stream_has_begun_is_an_event_of_it(slow: SlowStore) -> None:
     async def load_thread(*_: object) -> None:
-        await slow.lets.wait()
         raise NotFound
 
     slow.load_thread = load_thread  # type: ignore[method-assign, assignment]
-    chat, request, draft = Chat(slow, Scripted()), add_message("absent", "Hello"), Draft()
+    chat, request, draft = (
+        Chat(slow, Scripted(), TurnLimits(beginning_turns=1)),
+        add_message("absent", "Hello"),
+        Draft(),
+    )
+    first = asyncio.create_task(started(chat, 0))
+    await asyncio.sleep(0.01)
     context = RequestContext("alice", session=WriteSession(request.type))
     turn = await chat.runner.start(chat.server.stream(request, context, draft), context, draft, wait_seconds=0.05)
     slow.lets.set()
     (error,) = await remaining_events(turn)
     assert (error["type"], error["message"]) == ("error", NotFound.sentence)
-    assert await stored(slow, "SELECT * FROM chat_turns") == []
+    await (await first).task
+    assert len(await stored(slow, "SELECT * FROM chat_turns")) == 1
 
 
 async def test_what_cannot_be_borne_is_refused_before_anything_is_stored(store: DatabaseStore) -> None:
@@ -124,28 +146,30 @@ async def test_what_cannot_be_borne_is_refused_before_anything_is_stored(store: 
     await remaining_events(await started(chat, 2))
 
 
-async def test_a_reader_that_leaves_while_the_turn_opens_stops_it_once_it_is_open(slow: SlowStore) -> None:
+async def test_a_reader_that_leaves_a_turn_that_waits_stops_it_once_it_is_open(slow: SlowStore) -> None:
     """Not in the middle of the statement that may have stored the message."""
     silence = asyncio.Event()
-    chat = Chat(slow, Scripted(silence))
-    turn = await started(chat, 0, wait_seconds=0.05)
+    chat = Chat(slow, Scripted(silence), TurnLimits(beginning_turns=1))
+    turn, first = await queued(chat)
     reader = chat.runner.join(turn)
     chat.runner.leave(turn, reader)
     await asyncio.sleep(0.1)
     assert (turn.is_stopping, turn.has_begun) == (False, False)
     slow.lets.set()
     await turn.task
-    (row,) = await stored(slow, "SELECT state FROM chat_turns")
+    (row,) = await stored(slow, "SELECT state FROM chat_turns WHERE user_id = 'user-1'")
     assert row["state"] == "stopped"
+    silence.set()
+    await (await first).task
 
 
 async def test_a_drain_lets_a_turn_finish_its_opening_even_if_its_stream_has_begun(slow: SlowStore) -> None:
-    silence = asyncio.Event()
-    chat = Chat(slow, Scripted(silence))
-    turn = await started(chat, 0, wait_seconds=0.05)
+    chat = Chat(slow, Scripted(asyncio.Event()), TurnLimits(beginning_turns=1))
+    turn, _ = await queued(chat)
     draining = asyncio.create_task(chat.runner.drain(0))
     await asyncio.sleep(0.1)
     assert not turn.is_stopping
     slow.lets.set()
     await draining
-    assert (await stored(slow, "SELECT state FROM chat_turns"))[0]["state"] == "interrupted"
+    states = await stored(slow, "SELECT DISTINCT state FROM chat_turns")
+    assert [row["state"] for row in states] == ["interrupted"]

@@ -17,9 +17,12 @@ class Beginning:
     def __init__(self, beginnings: Beginnings) -> None:
         self._slots = beginnings.slots
         self._limit: asyncio.TimerHandle | None = None
+        self.is_waiting = True
+        """Whether others have to begin first."""
 
     async def enter(self) -> None:
         await self._slots.acquire()
+        self.is_waiting = False
         self._limit = asyncio.get_running_loop().call_later(HOLD_SECONDS, self.leave)
 
     def leave(self) -> None:

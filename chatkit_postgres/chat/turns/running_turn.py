@@ -7,7 +7,7 @@ at most once, by the runner, for one reason.
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,14 +113,15 @@ class RunningTurn:
     async def primed(self, seconds: float | None = None) -> None:
         """Return once there is a first event. Raises the error that prevented it.
 
-        Returns after ``seconds`` without one, too; from then on an error is an event of the stream.
+        Returns after ``seconds``, too, if the turn still waits for others to begin; from then on an error is an event
+        of the stream.
         """
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._primed)
-        except TimeoutError:
-            if not self._primed.done():
-                self._primed.set_result(None)
+        if self._beginning.is_waiting and not self._primed.done():
+            self._primed.set_result(None)
+        await asyncio.shield(self._primed)
 
     @property
     def has_begun(self) -> bool:
