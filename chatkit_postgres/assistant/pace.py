@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 IGNORED_LAG_SECONDS = 0.05
-LAG_FACTOR = 3
-MAX_LAGGING_SECONDS = 0.6
+LAG_FACTOR = 5
+MAX_LAGGING_SECONDS = 1.0
 """Text that is read so late looks uneven, but still moves."""
 
 
