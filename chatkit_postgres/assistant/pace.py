@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 IGNORED_LAG_SECONDS = 0.05
-LAG_FACTOR = 5
-MAX_LAGGING_SECONDS = 1.0
-"""Text that is read so late looks uneven, but still moves."""
+LAG_FACTOR = 3
+MAX_LAGGING_SECONDS = 0.35
+"""With the time until the next checkpoint less than a second: what was not read is lost with the process."""
+MANY_STREAMS = 50
+"""With fewer, longer pauses would spare the event loop nothing."""
 
 
 class Pace:
     """Pauses each stream in proportion to the number of open streams, so that each read returns more data.
 
-    When the event loop lags, they pause longer: events that are merged cost less than beginnings that wait.
+    When the event loop lags and streams are many, they pause longer: events that are merged cost less than beginnings that wait.
     Streams that pause until the same tick wake up together, which costs the event loop less than separate wake-ups.
     """
 
@@ -41,7 +43,7 @@ class Pace:
 
     async def pause(self) -> None:
         seconds = min(self._max_seconds, self._open_streams * self._seconds_per_stream)
-        if self._lag_seconds > IGNORED_LAG_SECONDS:
+        if self._lag_seconds > IGNORED_LAG_SECONDS and self._open_streams >= MANY_STREAMS:
             seconds = min(MAX_LAGGING_SECONDS, seconds + LAG_FACTOR * self._lag_seconds)
         if self._tick_seconds is not None:
             now = time.monotonic()
