@@ -3,16 +3,19 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context
 from typing import Protocol
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from chatkit_postgres.observability.logs import failure, get_logger
 
 # One newline: a blank line would end an event, and common parsers would dispatch an empty one.
 HEARTBEAT = b": ping\n"
 SLICE_BYTES = 64 * 1024
+HANDED_OVER = "chatkit_postgres.streams"
+"""Key of a list in the scope of a request: the streams whose events are sent outside of the route."""
 
 logger = get_logger(__name__)
 
@@ -24,6 +27,10 @@ class Readable(Protocol):
 
 
 class EventStream(Response):
+    """Begins like any response, and appends itself to the list that the outermost middleware puts into the scope under
+    HANDED_OVER. That middleware then sends the events: the frames of the route and of all other middleware, which an
+    open stream would keep in memory, have ended by then (decision 0026)."""
+
     media_type = "text/event-stream"
     charset = "utf-8"
 
@@ -33,49 +40,71 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
-        self._leave = leave
+        self.leave = leave
         self._heartbeat_seconds = heartbeat_seconds
         self._send_seconds = send_seconds
         self._sending_since: float | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._watcher: asyncio.TimerHandle | None = None
+        self._is_abandoned = False
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._send_all(send))
-        leaving = asyncio.create_task(_disconnected(receive))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            while not self._is_stuck():
-                done, _running = await asyncio.wait(
-                    {sending, leaving}, timeout=self._send_seconds / 4, return_when=asyncio.FIRST_COMPLETED
-                )
-                if done:
-                    break
-        finally:
-            self._leave()
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            logger.info("reader_gone", **failure(error))
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        except BaseException:
+            self.leave()
+            raise
+        handed_over: list[EventStream] | None = scope.get(HANDED_OVER)
+        if handed_over is None:
+            await self.send_events(receive, send)
+        else:
+            handed_over.append(self)
 
-    def _is_stuck(self) -> bool:
-        """A client that reads nothing for ``send_seconds`` counts as gone."""
-        return self._sending_since is not None and time.monotonic() - self._sending_since > self._send_seconds
-
-    async def _send_all(self, send: Send) -> None:
-        async def put(message: Message) -> None:
+    async def send_events(self, receive: Receive, send: Send) -> None:
+        """Send everything up to the end, or until the client has left."""
+        # One task sends and another waits for the client's departure, which ends the first.
+        self._task = asyncio.current_task()
+        leaving = asyncio.create_task(_disconnected(receive), context=Context())
+        leaving.add_done_callback(self._abandon)
+        self._watch()
+        try:
+            while (frames := await self._events.read(self._heartbeat_seconds)) != b"":
+                body = HEARTBEAT if frames is None else frames
+                # In slices, so that a slow client that reads part of a long answer does not count as gone.
+                for start in range(0, len(body), SLICE_BYTES):
+                    self._sending_since = time.monotonic()
+                    part = body[start : start + SLICE_BYTES]
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    self._sending_since = None
+                # Neither reading nor sending has to wait, and other tasks run only while this one does.
+                await asyncio.sleep(0)
             self._sending_since = time.monotonic()
-            await send(message)
-            self._sending_since = None
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            if self._task is None or not self._is_abandoned:
+                raise
+            self._task.uncancel()
+        except Exception as error:  # noqa: BLE001 - of whatever kind: it is the connection's
+            logger.info("reader_gone", **failure(error))
+        finally:
+            self._task = None
+            if self._watcher is not None:
+                self._watcher.cancel()
+            leaving.cancel()
+            self.leave()
 
-        await put({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        while (frames := await self._events.read(self._heartbeat_seconds)) != b"":
-            body = HEARTBEAT if frames is None else frames
-            # In slices, so that a slow client that reads part of a long answer does not count as gone.
-            for start in range(0, len(body), SLICE_BYTES):
-                part = body[start : start + SLICE_BYTES]
-                await put({"type": "http.response.body", "body": part, "more_body": True})
-            # Neither reading nor sending has to wait, and other tasks run only while this one does.
-            await asyncio.sleep(0)
-        await put({"type": "http.response.body", "body": b"", "more_body": False})
+    def _abandon(self, _: object = None) -> None:
+        """The client has left, or counts as gone."""
+        if self._task is not None:
+            self._is_abandoned = True
+            self._task.cancel()
+
+    def _watch(self) -> None:
+        """A client that reads nothing for ``send_seconds`` counts as gone."""
+        if self._sending_since is not None and time.monotonic() - self._sending_since > self._send_seconds:
+            self._abandon()
+        else:
+            self._watcher = asyncio.get_running_loop().call_later(self._send_seconds / 4, self._watch)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from chatkit_postgres.api.event_stream import EventStream
+from chatkit_postgres.api.middleware import RequestIdMiddleware
 
 
 class Endless:
@@ -47,4 +50,82 @@ async def test_a_client_that_hangs_up_is_noticed_while_nothing_is_sent() -> None
 
     stream = EventStream(Silent(), lambda: left.append(True), heartbeat_seconds=1, send_seconds=1)
     await asyncio.wait_for(stream({"type": "http"}, gone, take), 5)
+    assert left == [True]
+
+
+class Once:
+    """One frame, and the end."""
+
+    def __init__(self) -> None:
+        self._frames = [b"data: {}\n\n", b""]
+
+    async def read(self, seconds: float) -> bytes:
+        return self._frames.pop(0)
+
+
+def scope() -> dict[str, Any]:
+    return {"type": "http", "method": "POST", "path": "/", "headers": [], "state": {}}
+
+
+async def test_events_are_sent_when_the_route_has_ended() -> None:
+    """What the route and the middleware around it hold is free while a stream is open."""
+    happened: list[str] = []
+    given = scope()
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        scope["route"] = object()
+        await EventStream(Once(), lambda: happened.append("left"), heartbeat_seconds=1, send_seconds=1)(
+            scope, receive, send
+        )
+        happened.append("route ended")
+
+    async def take(message: Any) -> None:
+        happened.append(message["type"])
+        assert ("route" in given) is (message["type"] == "http.response.start")
+
+    await RequestIdMiddleware(route)(given, never, take)
+    body = "http.response.body"
+    assert happened == ["http.response.start", "route ended", body, body, "left"]
+
+
+async def test_a_stream_is_left_if_middleware_fails_after_it_began() -> None:
+    left: list[bool] = []
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        await EventStream(Once(), lambda: left.append(True), heartbeat_seconds=1, send_seconds=1)(scope, receive, send)
+        raise ValueError("broken")
+
+    async def take(_: Any) -> None:
+        pass
+
+    with pytest.raises(ValueError, match="broken"):
+        await RequestIdMiddleware(failing)(scope(), never, take)
+    assert left == [True]
+
+
+async def test_a_stream_is_left_if_it_cannot_begin() -> None:
+    left: list[bool] = []
+
+    async def closed(_: Any) -> None:
+        raise OSError("closed")
+
+    stream = EventStream(Once(), lambda: left.append(True), heartbeat_seconds=1, send_seconds=1)
+    with pytest.raises(OSError, match="closed"):
+        await stream(scope(), never, closed)
+    assert left == [True]
+
+
+async def test_a_cancelled_request_stays_cancelled() -> None:
+    """Only the departure of the client ends a stream without an error."""
+    left: list[bool] = []
+
+    async def take(_: Any) -> None:
+        await asyncio.sleep(0)
+
+    stream = EventStream(Endless(), lambda: left.append(True), heartbeat_seconds=1, send_seconds=1)
+    request = asyncio.create_task(stream(scope(), never, take))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
     assert left == [True]
