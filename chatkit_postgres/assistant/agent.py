@@ -131,6 +131,8 @@ class AgentAssistant(Assistant):
         agent = await self.agent(history, context)
         # The run has its own context, from which the SDK reads the events of tools and the open workflow.
         running = with_all_calls(await self.agent_context(context))
+        # The queue of the outer context is not used: what is streamed through it is sent at once.
+        context._events = running._events  # noqa: SLF001 - see docs/decisions/0006
         hooks = TurnHooks()
         watcher.set(hooks)
         spent = Counter[str]()
@@ -141,9 +143,12 @@ class AgentAssistant(Assistant):
         )
         if self.models is not None:
             run_config.model_provider = self.models
+        model_input = await self.converter(context).to_agent_input(list(history))
+        # Not kept in memory while the answer streams.
+        del history
         result = Runner.run_streamed(
             self._equipped(agent, wanted),
-            await self.converter(context).to_agent_input(list(history)),
+            model_input,
             context=running,
             max_turns=MAX_MODEL_CALLS,
             run_config=run_config,
@@ -227,7 +232,7 @@ class _TextInterceptor:
         self._session = session
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._send_delta = send_delta
-        self._begun: set[str] = set()
+        self._begun: frozenset[str] = frozenset()
         """Ids of messages whose first visible text has taken the SDK's path."""
         self._set_current_agent(run.current_agent)
 
@@ -242,7 +247,7 @@ class _TextInterceptor:
                 # A message's first visible text takes the SDK's path, because without_empty_messages holds the
                 # message's announcement until then.
                 if data.delta.strip():
-                    self._begun.add(data.item_id)
+                    self._begun |= {data.item_id}
                 yield event
             else:
                 update = AssistantMessageContentPartTextDelta(content_index=data.content_index, delta=data.delta)

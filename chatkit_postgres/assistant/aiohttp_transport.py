@@ -69,10 +69,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                     timeout=aiohttp.ClientTimeout(connect=seconds.get("connect"), sock_read=seconds.get("read")),
                     proxy=self._proxy_for(request.url),
                 )
+        if response.connection is not None and response.connection.protocol is not None:
+            # From here on _next limits each read; aiohttp would set a timer anew for each piece that arrives.
+            response.connection.protocol.read_timeout = None
         headers = httpx2.Headers(response.raw_headers)
         if _retry_after(headers) > MAX_RETRY_AFTER_SECONDS:
             headers["x-should-retry"] = "false"
-        stream = _Body(response, request, seconds.get("read"))
+        # The request itself holds the whole history, which is not kept in memory while the answer streams.
+        stream = _Body(response, httpx2.Request(request.method, request.url), seconds.get("read"))
         return httpx2.Response(response.status, headers=headers, stream=stream, request=request)
 
     async def aclose(self) -> None:

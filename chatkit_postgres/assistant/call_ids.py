@@ -62,7 +62,7 @@ class CallsOfResponse:
         self._ids = ids
         self._ours: defaultdict[str, list[str]] = defaultdict(list)
         """Our ids by the provider's id, one for each call that has this id."""
-        self._renamed: set[str] = set()
+        self._renamed: frozenset[str] = frozenset()
         self._seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def rename_in(self, event: Any) -> None:
@@ -86,7 +86,7 @@ class CallsOfResponse:
                 ours = self._ours[theirs]
                 if seen[theirs] == len(ours):
                     ours.append(self._ids.issue(theirs))
-                    self._renamed.add(ours[-1])
+                    self._renamed |= {ours[-1]}
                 call.call_id = ours[seen[theirs]]
                 seen[theirs] += 1
 

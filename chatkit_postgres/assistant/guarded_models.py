@@ -19,7 +19,7 @@ from chatkit_postgres.assistant.call_ids import CallIds, CallsOfResponse
 from chatkit_postgres.assistant.input_shape import with_plain_answers
 from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
 from chatkit_postgres.assistant.sse import drained
-from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, separate_thoughts, strip_thoughts
+from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, ThoughtSeparator, strip_thoughts
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.observability.logs import failure, get_logger
 
@@ -119,17 +119,16 @@ class _Guarded:
     async def _read(self, events: Any, *, renames: bool) -> AsyncGenerator[Any, None]:
         calls = CallsOfResponse(self._guard.call_ids)
         think_blocks = self._guard.think_blocks
+        thoughts = ThoughtSeparator(are_shown=think_blocks == "thought") if think_blocks != "text" else None
         with _as_api_error():
-            async with (
-                aclosing(events),
-                aclosing(
-                    events if think_blocks == "text" else separate_thoughts(events, are_shown=think_blocks == "thought")
-                ) as separated,
-            ):
-                async for event in separated:
-                    if renames and event.type != TEXT_DELTA:
-                        calls.rename_in(event)
-                    yield event
+            async with aclosing(events):
+                async for event in events:
+                    for ready in (event,) if thoughts is None else thoughts.after(event):
+                        if renames and ready.type != TEXT_DELTA:
+                            calls.rename_in(ready)
+                        yield ready
+            for ready in () if thoughts is None else thoughts.at_end():
+                yield ready
 
 
 class GuardedResponsesModel(_Guarded, OpenAIResponsesModel):

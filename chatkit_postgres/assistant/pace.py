@@ -17,8 +17,9 @@ MANY_STREAMS = 50
 class Pace:
     """Pauses each stream in proportion to the number of open streams, so that each read returns more data.
 
-    When the event loop lags and streams are many, they pause longer: events that are merged cost less than beginnings that wait.
-    Streams that pause until the same tick wake up together, which costs the event loop less than separate wake-ups.
+    When the event loop lags and streams are many, they pause longer: events that are merged cost less than beginnings
+    that wait. Streams that pause until the same tick wake up together, which costs the event loop less than separate
+    wake-ups.
     """
 
     def __init__(self, seconds_per_stream: float, max_seconds: float, tick_seconds: float | None = None) -> None:

@@ -41,7 +41,9 @@ class ModelStream:
 
     def __init__(self, answer: AsyncAPIResponse[Any]) -> None:
         self.response = answer.http_response
-        self._answer, self._request = answer, answer.http_request
+        sent = answer.http_request
+        # The request that was sent holds the whole history, which is not kept in memory while the answer streams.
+        self._request = self.response.request = httpx2.Request(sent.method, sent.url)
         self._decoder = EventDecoder()
         self._events = self._read()
         self.usage: CompletionUsage | None = None
@@ -59,7 +61,7 @@ class ModelStream:
 
     async def aclose(self) -> None:
         await self._events.aclose()
-        await self._answer.close()
+        await self.response.aclose()
 
     def text_key(self, data: dict[str, Any]) -> object:
         """A key of the text to which the event is a delta; None for any other event."""
@@ -107,11 +109,11 @@ class ModelStream:
             raise drained((self.is_ended and self.failure()) or error) from error.__cause__
         finally:
             await bodies.aclose()
-            await self._answer.close()
+            await self.response.aclose()
 
     async def _bodies(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for body in self._answer.iter_bytes():
+            async for body in self.response.aiter_bytes():
                 yield body
         except httpx2.RequestError as error:
             if not self.is_ended:

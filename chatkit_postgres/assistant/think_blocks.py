@@ -7,7 +7,7 @@ model.
 
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from openai.types.responses import (
@@ -50,32 +50,31 @@ def _strip_part(part: Any, stripped: dict[int, Any]) -> None:
         part.text = without_thought(part.text)
 
 
-async def separate_thoughts(events: AsyncIterator[Any], *, are_shown: bool) -> AsyncGenerator[Any, None]:
-    """The events of a response, with thoughts as reasoning events, or without thoughts."""
-    messages = _Messages(are_shown=are_shown)
-    async for event in events:
-        if event.type == TEXT_DELTA and not messages.is_held(event.item_id):
-            # The usual event: a delta of a message whose text has begun.
-            yield event
-            continue
-        for ready in messages.ready_after(event):
-            yield ready
-    for ready in messages.closed():
-        yield ready
+class ThoughtSeparator:
+    """Makes reasoning events of the thoughts in the messages of one response, or removes them.
 
-
-class _Messages:
-    """The messages that were announced, and whose answer text has not begun yet."""
+    It holds the messages that were announced, and whose answer text has not begun yet.
+    """
 
     def __init__(self, *, are_shown: bool) -> None:
         self._are_shown = are_shown
         self._open: dict[str, _Message] = {}
         self._stripped: dict[int, Any] = {}
 
-    def is_held(self, message_id: str) -> bool:
-        return message_id in self._open
+    def after(self, event: Any) -> Iterable[Any]:
+        """The events to send when this one has arrived."""
+        if event.type == TEXT_DELTA and event.item_id not in self._open:
+            # The usual event: a delta of a message whose text has begun.
+            return (event,)
+        return self._after(event)
 
-    def ready_after(self, event: Any) -> Iterator[Any]:
+    def at_end(self) -> Iterator[Any]:
+        """The events to send when none follows."""
+        for message in self._open.values():
+            yield from message.closed()
+        self._open.clear()
+
+    def _after(self, event: Any) -> Iterator[Any]:
         match event:
             case ResponseOutputItemAddedEvent(item=ResponseOutputMessage() as item) if not _has_text(item):
                 self._open[item.id] = _Message(event, are_shown=self._are_shown)
@@ -84,7 +83,7 @@ class _Messages:
                 if (message := self._open.pop(item.id, None)) is not None:
                     yield from message.closed()
             case _ if event.type in ENDS_OF_RESPONSES:
-                yield from self.closed()
+                yield from self.at_end()
             case _:
                 message_id = getattr(event, "item_id", None) or ""
                 if (message := self._open.get(message_id)) is not None:
@@ -96,11 +95,6 @@ class _Messages:
                     yield from self._open.pop(message_id).closed()
         self._strip(event)
         yield event
-
-    def closed(self) -> Iterator[Any]:
-        for message in self._open.values():
-            yield from message.closed()
-        self._open.clear()
 
     def _strip(self, event: Any) -> None:
         if event.type == "response.output_text.done" and event.content_index == 0:

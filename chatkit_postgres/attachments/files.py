@@ -31,7 +31,7 @@ class OwnFiles(Files):
         self._intake = intake
         self._limits = limits
         self._context = context
-        self._made: set[str] = set()
+        self._made: frozenset[str] = frozenset()
 
     async def text(self, attachment_id: str, max_characters: int) -> str | None:
         def ending(content_type: str) -> str | None:
@@ -58,7 +58,7 @@ class OwnFiles(Files):
         # No declared type: the intake detects the real one.
         upload = Upload(io.BytesIO(data), len(data))
         attachment = await self._intake.take_new(new_attachment(name, "image/png"), upload, self._context)
-        self._made.add(attachment.id)
+        self._made |= {attachment.id}
         if self._context.session is not None:
             self._context.session.made_attachments.add(attachment.id)
         return reference_to(attachment.id)

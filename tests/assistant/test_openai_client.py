@@ -1,6 +1,8 @@
 """What our client sends and yields is what the openai client sends and yields."""
 
 import asyncio
+import gc
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from openai import APIError, AsyncOpenAI, omit
-from openai._models import construct_type
+from openai._models import FinalRequestOptions, construct_type
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent, ResponseTextDeltaEvent
 from polyfactory.factories.pydantic_factory import ModelFactory
@@ -185,3 +187,32 @@ async def test_an_error_of_any_shape_is_raised(kind: type[AsyncOpenAI], frame: s
         with pytest.raises(APIError):
             await chunks(client, words=1)
         await client.close()
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+async def test_the_sent_history_is_not_kept_while_the_answer_streams(model_server: ModelServer, api: str) -> None:
+    """It would be the largest part of what an open stream needs."""
+    mark = f"HISTORY-{api}"
+    async with StreamingOpenAI(api_key="none", base_url=model_server.url, max_retries=0) as client:
+        said: Any = [{"role": "user", "content": mark}, script(words=2, delay=0.1)]
+        if api == "responses":
+            stream: Any = await client.responses.create(model="m", input=said, stream=True)
+        else:
+            stream = await client.chat.completions.create(model="m", messages=said, stream=True)
+        first = await anext(aiter(stream))
+        gc.collect()
+        holders = [found for found in gc.get_objects() if mark.encode() in _held_by(found)]
+        assert holders == []
+        assert [first, *[event async for event in stream]][-1] is not None
+
+
+def _held_by(found: object) -> bytes:
+    match found:
+        case httpx2.Request():
+            return found.content
+        case io.BytesIO() if not found.closed:
+            return found.getvalue()
+        case FinalRequestOptions():
+            return repr(found.json_data).encode() + repr(found.extra_json).encode()
+        case _:
+            return b""

@@ -1,7 +1,7 @@
 """Thoughts that a model leaves in its text: shown as thoughts or dropped, and in no case part of the answer."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from openai.types.responses import (
 )
 from sqlalchemy import URL
 
-from chatkit_postgres.assistant.think_blocks import separate_thoughts, without_thought
+from chatkit_postgres.assistant.think_blocks import ThoughtSeparator, without_thought
 from tests.faults.harness import Replica, new_user, script, start
 from tests.support.processes import ModelServer, done_items, texts, thread_id_of
 
@@ -69,11 +69,12 @@ def events_of(pieces: Sequence[str]) -> list[Any]:
 
 
 async def split(pieces: Sequence[str], *, are_shown: bool) -> list[Any]:
-    async def given() -> AsyncIterator[Any]:
-        for event in events_of(pieces):
-            yield event
+    return separated(events_of(pieces), are_shown=are_shown)
 
-    return [event async for event in separate_thoughts(given(), are_shown=are_shown)]
+
+def separated(events: Iterable[Any], *, are_shown: bool) -> list[Any]:
+    thoughts = ThoughtSeparator(are_shown=are_shown)
+    return [ready for event in events for ready in thoughts.after(event)] + [*thoughts.at_end()]
 
 
 def cuts(text: str) -> Iterator[list[str]]:
@@ -196,11 +197,7 @@ def test_reasoning_content_goes_back_while_tools_are_called(
 
 
 async def given(*events: Any) -> list[Any]:
-    async def stream() -> AsyncIterator[Any]:
-        for event in events:
-            yield event
-
-    return [event async for event in separate_thoughts(stream(), are_shown=True)]
+    return separated(events, are_shown=True)
 
 
 async def test_what_several_events_share_is_stripped_once() -> None:
