@@ -1,7 +1,6 @@
 """Merges the events an assistant yields with those it sends through ``context.stream``, in one order."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -32,7 +31,7 @@ class EventQueue:
     """Events that wait to be sent, with the producers that wait for them."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[ThreadStreamEvent | None, asyncio.Future[None] | None]] = deque()
+        self._waiting: list[tuple[ThreadStreamEvent | None, asyncio.Future[None] | None]] = []
         self._arrived: asyncio.Future[None] | None = None
         self._is_open = False
 
@@ -76,7 +75,7 @@ class EventQueue:
                 while not self._waiting:
                     self._arrived = asyncio.get_running_loop().create_future()
                     await self._arrived
-                event, sent = self._waiting.popleft()
+                event, sent = self._waiting.pop(0)
                 if event is None:
                     break
                 yield event

@@ -47,7 +47,7 @@ from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.chat.operations.action_at_once import act_at_once
 from chatkit_postgres.chat.operations.speech import transcribe
 from chatkit_postgres.chat.operations.threads import get_thread, list_items, list_threads, update_thread
-from chatkit_postgres.chat.operations.turns import MAX_ANSWER_CHARACTERS, TurnOperations
+from chatkit_postgres.chat.operations.turns import MAX_ANSWER_CHARACTERS, Answer, Opening, TurnOperations
 from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.preflight import preflight
 from chatkit_postgres.chat.turns.draft import Draft
@@ -143,7 +143,13 @@ class ChatServer(ChatKitServer[RequestContext]):
             runs.follow()
         try:
             await preflight(request, context, self.store, self.assistant)
-            async with aclosing(self._operation(request, context, draft)) as events:
+            opening = self._opening(request, context)
+            # Not kept in memory while the answer streams.
+            del request
+            async with aclosing(opening):
+                while not isinstance(opened := await anext(opening), Answer):
+                    yield opened
+            async with aclosing(self._turns.send(opened, context, draft)) as events:
                 async for event in events:
                     yield event
         except (AttachmentUnavailable, NotFound):
@@ -176,20 +182,20 @@ class ChatServer(ChatKitServer[RequestContext]):
         load_history = partial(self._load_history, live.thread, message, live.request_context)
         return live.queue.merge(self.assistant.answer(message, live, load_history, live.queue.offer))
 
-    def _operation(self, request: StreamingReq, context: RequestContext, draft: Draft) -> Events:
+    def _opening(self, request: StreamingReq, context: RequestContext) -> Opening:
         match request:
             case ThreadsCreateReq(params=params):
-                return self._turns.create_thread(params, context, draft)
+                return self._turns.create_thread(params, context)
             case ThreadsAddUserMessageReq(params=params):
-                return self._turns.add_message(params, context, draft)
+                return self._turns.add_message(params, context)
             case ThreadsRetryAfterItemReq(params=params):
-                return self._turns.retry(params, context, draft)
+                return self._turns.retry(params, context)
             case ThreadsAddClientToolOutputReq(params=params):
-                return self._turns.add_tool_output(params, context, draft)
+                return self._turns.add_tool_output(params, context)
             case ThreadsAddStructuredInputReq(params=params):
-                return self._turns.add_structured_input(params, context, draft)
+                return self._turns.add_structured_input(params, context)
             case ThreadsCustomActionReq(params=params):
-                return self._turns.act(params, context, draft)
+                return self._turns.act(params, context)
             case _:
                 assert_never(request)
 

@@ -33,6 +33,22 @@ async def test_a_late_reader_gets_everything_from_the_beginning_with_adjacent_te
     assert await early.read(1) == b""
 
 
+async def test_what_the_only_reader_has_read_is_forgotten_unless_it_may_be_read_again() -> None:
+    encoded = EventBuffer(lambda event: b"data: " + event.model_dump_json().encode() + b"\n\n", is_repeatable=False)
+    reader = encoded.read_from_start()
+    received = ""
+    for number in range(100):
+        encoded.add(ProgressUpdateEvent(text=f"step {number} "))
+        encoded.add(delta("a", f"{number} "))
+        events = parse_events((await reader.read(1) or b"").decode())
+        received += "".join(event.get("text") or event["update"]["delta"] for event in events)
+        assert encoded.frames(0, 0)[0] == b""
+    assert received == "".join(f"step {number} {number} " for number in range(100))
+    encoded.leave(reader)
+    encoded.add(delta("a", "nobody reads this"))
+    assert encoded.frames(0, 0)[0] == b""
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,8 +1,9 @@
-"""The operations that run a turn: each opens it by its first write, and then streams the answer."""
+"""The operations that run a turn: each opens it by its first write; then the answer is sent."""
 
 import asyncio
-from collections.abc import Callable, Container
+from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import datetime
 
 from chatkit.server import agents_sdk_user_agent_override
@@ -19,6 +20,7 @@ from chatkit.types import (
     ThreadItemReplacedEvent,
     ThreadMetadata,
     ThreadRetryAfterItemParams,
+    ThreadStreamEvent,
     UserMessageInput,
     UserMessageItem,
 )
@@ -44,6 +46,23 @@ MAX_ANSWER_CHARACTERS = 1_000_000
 Respond = Callable[[LiveContext, UserMessageItem | None], Events]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a turn streams once it is open."""
+
+    thread: ThreadMetadata
+    events: Events
+    """Of the assistant."""
+    title: TitleTask | None = None
+    free_ids: Container[str] = frozenset()
+    """Items with one of these ids do not count against the limit of the answer."""
+
+
+Opening = AsyncGenerator[ThreadStreamEvent | Answer, None]
+"""Opens a turn: yields the events of its first writes, and last the answer. It ends before the answer begins, so that
+nothing of the request is kept in memory while the answer streams."""
+
+
 class TurnOperations:
     def __init__(
         self,
@@ -62,46 +81,37 @@ class TurnOperations:
         self._stream_options = stream_options
         self._max_answer_characters = max_answer_characters
 
-    async def create_thread(self, params: ThreadCreateParams, context: RequestContext, draft: Draft) -> Events:
+    async def create_thread(self, params: ThreadCreateParams, context: RequestContext) -> Opening:
         thread = ThreadMetadata(
             id=self._store.generate_thread_id(context),
             created_at=datetime.now(),  # noqa: DTZ005 - as the SDK's own
         )
         await self._store.save_thread(thread, context)
         yield ThreadCreatedEvent(thread=thread_response(thread))
-        async with aclosing(self._answer_new(thread, params.input, context, draft)) as events:
-            async for event in events:
-                yield event
+        message = await self._save_message(params.input, thread, context)
+        yield ThreadItemDoneEvent(item=message)
+        yield await self._answer(thread, message, context)
 
-    async def add_message(self, params: ThreadAddUserMessageParams, context: RequestContext, draft: Draft) -> Events:
+    async def add_message(self, params: ThreadAddUserMessageParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
-        async with aclosing(self._answer_new(thread, params.input, context, draft)) as events:
-            async for event in events:
-                yield event
+        message = await self._save_message(params.input, thread, context)
+        yield ThreadItemDoneEvent(item=message)
+        yield await self._answer(thread, message, context)
 
-    async def retry(self, params: ThreadRetryAfterItemParams, context: RequestContext, draft: Draft) -> Events:
+    async def retry(self, params: ThreadRetryAfterItemParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
         message = await self._store.turns.open_retry(params.thread_id, params.item_id, context)
-        async with aclosing(self._answer(thread, message, context, draft)) as events:
-            async for event in events:
-                yield event
+        yield await self._answer(thread, message, context)
 
-    async def add_tool_output(
-        self, params: ThreadAddClientToolOutputParams, context: RequestContext, draft: Draft
-    ) -> Events:
+    async def add_tool_output(self, params: ThreadAddClientToolOutputParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
         call = await completed_call(self._store, params, context)
         await self._store.turns.settle(thread.id, call, context)
         context.history_notes.answered = call
         called: set[str] = set()
-        answer = self._call_next_or_respond(thread, context, called)
-        async with aclosing(self._send(answer, thread, context, draft, free_ids=called)) as events:
-            async for event in events:
-                yield event
+        yield Answer(thread, self._call_next_or_respond(thread, context, called), free_ids=called)
 
-    async def add_structured_input(
-        self, params: ThreadAddStructuredInputParams, context: RequestContext, draft: Draft
-    ) -> Events:
+    async def add_structured_input(self, params: ThreadAddStructuredInputParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
         answers = await answered_questions(self._store, params, context)
         await self._store.turns.settle(thread.id, answers, context)
@@ -114,46 +124,58 @@ class TurnOperations:
                 async for event in answer:
                     yield event
 
-        answer = replaced_then_answered()
-        async with aclosing(self._send(answer, thread, context, draft, free_ids={answers.id})) as events:
-            async for event in events:
-                yield event
+        yield Answer(thread, replaced_then_answered(), free_ids={answers.id})
 
-    async def act(self, params: ThreadCustomActionParams, context: RequestContext, draft: Draft) -> Events:
+    async def act(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
         thread, action = await load_action(self._store, self._assistant, params, context)
         await self._store.turns.open(thread.id, context)
-        handled = action.events(LiveContext.of(thread, self._store, context))
-        async with aclosing(self._send(handled, thread, context, draft)) as events:
-            async for event in events:
-                yield event
+        yield Answer(thread, action.events(LiveContext.of(thread, self._store, context)))
 
-    async def _answer_new(
-        self, thread: ThreadMetadata, sent: UserMessageInput, context: RequestContext, draft: Draft
-    ) -> Events:
+    async def send(self, answer: Answer, context: RequestContext, draft: Draft) -> Events:
+        """The stream's options, the events of the answer that pass the pipeline, and the error that ended them."""
+        thread, title = answer.thread, answer.title
+        announce = AnnounceThread(self._store, thread, context, title)
+        pipeline = answer_pipeline(
+            self._store,
+            context.files or self._attachments.of(context),
+            thread,
+            context,
+            draft=draft,
+            announce=announce,
+            max_characters=self._max_answer_characters,
+            free_ids=answer.free_ids,
+        )
+        try:
+            # A title that needs no waiting is applied before the answer begins, and saved even if the answer fails.
+            await asyncio.sleep(0)
+            yield StreamOptionsEvent(stream_options=self._stream_options(thread, context))
+            with agents_sdk_user_agent_override():
+                async with aclosing(pipeline.run(answer.events)) as events:
+                    async for event in events:
+                        yield event
+        except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
+            yield failure_event(error, context.outcome)
+            for event in await announce.changes():
+                yield event
+        finally:
+            if title is not None:
+                title.cancel()
+
+    async def _save_message(
+        self, sent: UserMessageInput, thread: ThreadMetadata, context: RequestContext
+    ) -> UserMessageItem:
         message = await user_message(self._store, sent, thread, context)
         # The statement that saves the message also assigns its attachments to the thread.
         await self._store.add_thread_item(thread.id, message, context)
-        yield ThreadItemDoneEvent(item=message)
-        async with aclosing(self._answer(thread, message, context, draft)) as events:
-            async for event in events:
-                yield event
+        return message
 
-    async def _answer(
-        self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext, draft: Draft
-    ) -> Events:
+    async def _answer(self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext) -> Answer:
         """Answer a user's message, which makes client tools void that still wait, and give a new thread its title."""
         if drop_calls(thread):
             await self._store.save_thread(thread, context)
         live = LiveContext.of(thread, self._store, context)
         title = TitleTask(thread, self._assistant, message, live) if thread.title is None else None
-        try:
-            answer = self._respond(live, message)
-            async with aclosing(self._send(answer, thread, context, draft, title=title)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            if title is not None:
-                title.cancel()
+        return Answer(thread, self._respond(live, message), title=title)
 
     async def _call_next_or_respond(self, thread: ThreadMetadata, context: RequestContext, called: set[str]) -> Events:
         """The next of the client tools that were called together, whose id is added to ``called``; the model continues
@@ -168,41 +190,4 @@ class TurnOperations:
         live = LiveContext.of(thread, self._store, context)
         async with aclosing(self._respond(live, None)) as events:
             async for event in events:
-                yield event
-
-    async def _send(
-        self,
-        events: Events,
-        thread: ThreadMetadata,
-        context: RequestContext,
-        draft: Draft,
-        *,
-        title: TitleTask | None = None,
-        free_ids: Container[str] = frozenset(),
-    ) -> Events:
-        """The stream's options, the events that pass the pipeline, and the error that ended them. Items with one of
-        ``free_ids`` do not count against the limit of the answer."""
-        announce = AnnounceThread(self._store, thread, context, title)
-        files = context.files or self._attachments.of(context)
-        pipeline = answer_pipeline(
-            self._store,
-            files,
-            thread,
-            context,
-            draft=draft,
-            announce=announce,
-            max_characters=self._max_answer_characters,
-            free_ids=free_ids,
-        )
-        # A title that needs no waiting is applied before the answer begins, and saved even if the answer fails.
-        await asyncio.sleep(0)
-        yield StreamOptionsEvent(stream_options=self._stream_options(thread, context))
-        try:
-            with agents_sdk_user_agent_override():
-                async with aclosing(pipeline.run(events)) as answer:
-                    async for event in answer:
-                        yield event
-        except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
-            yield failure_event(error, context.outcome)
-            for event in await announce.changes():
                 yield event

@@ -39,7 +39,7 @@ class MapItemIds(Stage):
         self._known = context.session.known_item_ids if context.session is not None else set[str]()
         self._open: dict[str, str] = {}
         """The model's id to ours, from its ``added`` to its ``done``."""
-        self._warned: set[str] = set()
+        self._warned: frozenset[str] = frozenset()
         self._given: dict[str, list[str]] = {}
         """The model's id to every id we gave for it in this turn."""
 
@@ -75,7 +75,7 @@ class MapItemIds(Stage):
     def _warn(self, name: str, **details: object) -> None:
         """Once for each turn: such a model does it with every delta."""
         if name not in self._warned:
-            self._warned.add(name)
+            self._warned |= {name}
             logger.warning(name, **details)
 
     def _fresh(self, item: ThreadItem) -> str:

@@ -51,8 +51,10 @@ class Pipeline:
                     else:
                         waiting.extend((derived, number) for derived in reversed(passed))
                 for stage in self._observers:
-                    for following in await stage.sent(sent):
-                        yield following
+                    announced = [*await stage.sent(sent)]
+                    while announced:
+                        # Not kept in memory until the next event: it may be a whole thread.
+                        yield announced.pop(0)
         for stage in stages:
             for following in await stage.finish():
                 yield following

@@ -4,12 +4,12 @@ Each reader starts at the beginning and reads at its own pace; none of them slow
 received yet is merged, so a slow reader receives fewer and longer deltas, and the buffer never grows beyond the answer.
 """
 
-import asyncio
 from collections.abc import Callable
 
 from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent, ThreadStreamEvent
 from pydantic_core import to_json
 
+from chatkit_postgres.chat.turns.wakeup import Wakeup
 from chatkit_postgres.context import RequestContext
 
 TEXT_PLACEHOLDER = "\ue000"
@@ -50,13 +50,20 @@ class _TextRun:
 
 
 class EventBuffer:
-    def __init__(self, encode: Callable[[ThreadStreamEvent], bytes]) -> None:
+    def __init__(self, encode: Callable[[ThreadStreamEvent], bytes], *, is_repeatable: bool = True) -> None:
+        """``is_repeatable``: whether others may read from the start later. Otherwise what the only reader has read is
+        forgotten."""
         self._encode = encode
+        self._is_repeatable = is_repeatable
         self._entries: list[bytes | _TextRun] = []
         self._readers: set[Reader] = set()
+        self._is_unread = False
+        """Whether nobody reads it any more, and nobody can."""
         self.ended = False
 
     def add(self, event: ThreadStreamEvent) -> None:
+        if self._is_unread:
+            return
         match event:
             case ThreadItemUpdatedEvent(
                 item_id=item_id, update=AssistantMessageContentPartTextDelta(content_index=index, delta=delta)
@@ -85,6 +92,9 @@ class EventBuffer:
 
     def leave(self, reader: "Reader") -> None:
         self._readers.discard(reader)
+        if not self._is_repeatable and not self._readers:
+            self._is_unread = True
+            self._entries.clear()
 
     def frames(self, entry: int, delta: int) -> tuple[bytes, int, int]:
         """The frames from a place in the buffer on, and the next place."""
@@ -101,6 +111,15 @@ class EventBuffer:
             entry, delta = entry + 1, 0
         return b"".join(frames), entry, 0
 
+    def forget(self, entry: int, delta: int) -> tuple[int, int]:
+        """Forget what comes before a place in the buffer, unless it may be read again. Returns the place's new name."""
+        if self._is_repeatable:
+            return entry, delta
+        del self._entries[:entry]
+        if self._entries and isinstance(run := self._entries[0], _TextRun):
+            del run.deltas[:delta]
+        return 0, 0
+
     def _wake(self) -> None:
         for reader in self._readers:
             reader.has_news.set()
@@ -113,7 +132,7 @@ class Reader:
         self._buffer = buffer
         self._entry = 0
         self._delta = 0
-        self.has_news = asyncio.Event()
+        self.has_news = Wakeup()
 
     async def read(self, seconds: float) -> bytes | None:
         """All frames that were not read yet; None after ``seconds`` without one; empty at the end, when the turn's end
@@ -123,10 +142,7 @@ class Reader:
             ended = self._buffer.ended
             frames, self._entry, self._delta = self._buffer.frames(self._entry, self._delta)
             if frames or ended:
+                self._entry, self._delta = self._buffer.forget(self._entry, self._delta)
                 return frames
-            try:
-                # wait_for would create a task.
-                async with asyncio.timeout(seconds):
-                    await self.has_news.wait()
-            except TimeoutError:
+            if not await self.has_news.wait(seconds):
                 return None

@@ -22,6 +22,7 @@ from chatkit.types import (
 from chatkit_postgres.chat.turns.buffer import DeltaTemplate, Encode
 from chatkit_postgres.chat.turns.live_items import LiveItems
 from chatkit_postgres.chat.turns.replay import error_event
+from chatkit_postgres.chat.turns.wakeup import Wakeup
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import BACKGROUND, wait_policy
@@ -58,7 +59,7 @@ class Follower:
         self._thread: ThreadMetadata | None = None
         self._templates: dict[tuple[str, int], DeltaTemplate] = {}
         self._frames: list[bytes] = []
-        self._has_news = asyncio.Event()
+        self._has_news = Wakeup()
         self._has_ended = False
         self.position = Position(context.user_id, turn.session_id, turn.turn_id, sequence=0, seen_at=None)
 
@@ -106,12 +107,8 @@ class Follower:
 
     async def read(self, seconds: float) -> bytes | None:
         """As Reader.read."""
-        if not self._frames and not self._has_ended:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._has_news.wait()
-            except TimeoutError:
-                return None
+        if not self._frames and not self._has_ended and not await self._has_news.wait(seconds):
+            return None
         frames = b"".join(self._frames)
         self._frames.clear()
         self._has_news.clear()

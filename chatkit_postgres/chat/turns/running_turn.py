@@ -91,7 +91,9 @@ class RunningTurn:
         self.on_disconnect: OnDisconnect | None = None
         """As its client asked; None: as the server is set."""
         self.session = required_session(context)
-        self.buffer = EventBuffer(lambda event: encode(event, context))
+        # Only the same request under the same key can join later.
+        is_repeatable = self.session.idempotency_key is not None
+        self.buffer = EventBuffer(lambda event: encode(event, context), is_repeatable=is_repeatable)
         self._events = events
         self._outcome = context.outcome
         self._store = store
@@ -101,11 +103,11 @@ class RunningTurn:
         self._started = time.monotonic()
         loop = asyncio.get_running_loop()
         self._primed: asyncio.Future[None] = loop.create_future()
-        self._begun = asyncio.Event()
+        self._begun: asyncio.Future[None] = loop.create_future()
         self._stop: Stop | None = None
         self._closing = False
         self._error_sent = self._has_sent = False
-        self._time_limit = loop.call_later(limits.turn_seconds, self.stop, Stop("failed", TurnTimedOut()))
+        self._time_limit = loop.call_later(limits.turn_seconds, self._stop_late)
         checkpoints.add(self)
         self.task = asyncio.create_task(self._run(), name=f"turn-{context.request_id}")
         self.task.add_done_callback(self._end)
@@ -126,16 +128,19 @@ class RunningTurn:
     @property
     def has_begun(self) -> bool:
         """Whether there was a first event, or it has ended without one."""
-        return self._begun.is_set()
+        return self._begun.done()
 
     async def begun(self) -> None:
-        await self._begun.wait()
+        await asyncio.shield(self._begun)
 
     def stop(self, reason: Stop) -> None:
         """End the turn and save its partial answer. Only the first reason counts; after the end, none does."""
         if not self._closing and self._stop is None:
             self._stop = reason
             self.task.cancel()
+
+    def _stop_late(self) -> None:
+        self.stop(Stop("failed", TurnTimedOut()))
 
     @property
     def is_stopping(self) -> bool:
@@ -191,11 +196,15 @@ class RunningTurn:
 
     def _end(self, _: asyncio.Task[None]) -> None:
         self._time_limit.cancel()
-        self._begun.set()
+        self._begin()
         if not self._primed.done():
             self._primed.set_exception(Draining())
         self._primed.exception()  # Mark it as retrieved: nobody may be waiting for it any more.
         self.buffer.end()
+
+    def _begin(self) -> None:
+        if not self._begun.done():
+            self._begun.set_result(None)
 
     def _raise_if_stopped(self) -> None:
         # An assistant's code may have swallowed the cancellation.
@@ -216,7 +225,7 @@ class RunningTurn:
         self.buffer.add(event)
         if not self._has_sent:
             self._has_sent = True
-            self._begun.set()
+            self._begin()
             self._metrics.first_event.labels(self.session.operation).observe(time.monotonic() - self._started)
         if not self._primed.done():
             self._primed.set_result(None)
