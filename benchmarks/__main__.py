@@ -1,4 +1,6 @@
-"""Runs benchmarks as ratios of two sides on one machine: ``python -m benchmarks [store|servers|load|wal|scale]``.
+"""Runs benchmarks, most as ratios of two sides on one machine.
+
+``python -m benchmarks [store|servers|load|wal|scale|followers]``
 
 Without a name: the store and the servers.
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from benchmarks import load, scale, servers, store, wal
+from benchmarks import followers, load, scale, servers, store, wal
 from chatkit_postgres.db import Database, Statement, migrations
 from chatkit_postgres.db.embedded import EmbeddedPostgres
 
@@ -54,7 +56,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ["store", "servers", "load", "wal", "scale", "all"]
+    names = ["store", "servers", "load", "wal", "scale", "followers", "all"]
     parser.add_argument("what", nargs="?", default="all", choices=names, help="all: store and servers")
     parser.add_argument("--seconds", type=float, default=3.0, help="store: how long each side runs in a round")
     parser.add_argument("--rounds", type=int, default=9, help="servers: how often each server is measured")
@@ -64,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--begin", type=float, default=50.0, help="load: how many are begun in a second")
     parser.add_argument("--words", type=_sizes, default=[1000, 4000], help="wal: of an answer, for each run")
     sizes = "scale: messages in the smaller and in the larger database"
+    parser.add_argument("--followers", type=int, default=1000, help="followers: how many")
     parser.add_argument("--messages", type=_sizes, default=[10_000, 2_000_000], help=sizes)
     return parser.parse_args()
 
@@ -78,6 +81,8 @@ async def _measure(arguments: argparse.Namespace, database: URL, directory: Path
             await load.measure(database, directory, arguments.answers, begin=arguments.begin)
         case "wal":
             await wal.measure(database, directory, arguments.words)
+        case "followers":
+            await followers.measure(database, directory, arguments.followers, seconds=20)
         case "scale":
             small, large = arguments.messages
             await scale.measure(database, directory, small, large)

@@ -22,7 +22,10 @@ logger = get_logger(__name__)
 
 class Readable(Protocol):
     async def read(self, seconds: float) -> bytes | None:
-        """All frames that are ready to send; None after ``seconds`` without any; empty at the end of the stream."""
+        """All frames that are ready to send; None after ``seconds`` without any; empty at the end of the stream.
+
+        Other tasks run before it returns, because sending need not wait.
+        """
         ...
 
 
@@ -76,8 +79,6 @@ class EventStream(Response):
                     part = body[start : start + SLICE_BYTES]
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                     self._sending_since = None
-                # Neither reading nor sending has to wait, and other tasks run only while this one does.
-                await asyncio.sleep(0)
             self._sending_since = time.monotonic()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except asyncio.CancelledError:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 IGNORED_LAG_SECONDS = 0.05
-LAG_FACTOR = 3
-MAX_LAGGING_SECONDS = 0.35
-"""With the time until the next checkpoint less than a second: what was not read is lost with the process."""
-MANY_STREAMS = 50
-"""With fewer, longer pauses would spare the event loop nothing."""
+LAG_FACTOR = 5
+MAX_LAGGING_SECONDS = 1.0
+"""Text that is read so late looks uneven, but still moves."""
+MANY_STREAMS = 250
+"""With fewer, longer pauses would spare the event loop too little to be worth a later checkpoint of what they read."""
 
 
 class Pace:

@@ -19,7 +19,8 @@ from chatkit_postgres.assistant.pace import Pace
 from chatkit_postgres.assistant.usage import add_failed_usage
 
 DRAIN_SECONDS = 0.1
-PACE = Pace(seconds_per_stream=0.0015, max_seconds=0.1, tick_seconds=0.01)
+MAX_SECONDS = 0.1
+PACE = Pace(seconds_per_stream=0.0015, max_seconds=MAX_SECONDS, tick_seconds=0.01)
 
 
 async def _drain(bodies: AsyncIterator[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Followers of one process, who are polled together, and of whom none disturbs another."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from chatkit.types import StreamOptions, ThreadStreamEvent
@@ -11,6 +11,7 @@ from chatkit_postgres.chat.turns.live import Follower, Followers
 from chatkit_postgres.chat.wire import to_json
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.live import News, Position
 from chatkit_postgres.store.outcome import Outcome
 from tests.store.test_partials import append, entry, grown
 from tests.support.items import assistant_message
@@ -23,14 +24,14 @@ def encoded(event: ThreadStreamEvent, _: RequestContext) -> bytes:
 
 @pytest.fixture
 async def followers(store: DatabaseStore) -> AsyncIterator[Followers]:
-    made = Followers(store, encoded, lambda *_: StreamOptions(allow_cancel=True), is_draining=lambda: False)
+    is_ending: list[bool] = []
+    made = Followers(store, encoded, lambda *_: StreamOptions(allow_cancel=True), is_draining=lambda: is_ending != [])
     yield made
-    for follower in list(made._followers):
-        made.leave(follower)
+    is_ending.append(True)
 
 
-async def follow(followers: Followers, store: DatabaseStore, user: str) -> Follower:
-    context = RequestContext(user)
+async def follow(followers: Followers, store: DatabaseStore, user: str, public_url: str = "") -> Follower:
+    context = RequestContext(user, public_url=public_url)
     turn = await store.live.find("t", context, stale_seconds=60)
     assert turn is not None
     return await followers.follow(turn, context)
@@ -80,13 +81,58 @@ async def test_an_entry_that_cannot_be_read_ends_nobody_elses_stream(
     await read_until(alice, b"And then")
 
 
-async def test_a_follower_that_does_not_read_is_not_polled(store: DatabaseStore, followers: Followers) -> None:
+async def test_a_follower_that_reads_late_receives_the_text_in_one_piece(
+    store: DatabaseStore, followers: Followers
+) -> None:
     context = await grown(store)
-    follower = await follow(followers, store, "alice")
+    prompt, late = await follow(followers, store, "alice"), await follow(followers, store, "alice")
     for number in range(3):
         await append(store, context, entry(3 + number, 16 + number, "!"))
-        await asyncio.sleep(0.4)
-    assert not follower.is_waiting
-    assert follower.position.sequence == 0
+        await read_until(prompt, b"!")
+    # The stream's options; both messages so far, and one delta for all that was appended.
+    assert (await late.read(1) or b"").count(b"\n") == 1
+    assert (await late.read(1) or b"").count(b"\n") == 3
     await store.add_thread_item("t", assistant_message("t", "a", "Once upon a time!!!"), context)
-    await read_until(follower, b"time!!!")
+    await read_until(late, b"time!!!")
+
+
+async def test_a_turn_is_polled_once_for_all_its_followers(
+    store: DatabaseStore, followers: Followers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polled: list[int] = []
+    poll = store.live.poll
+
+    async def counted(positions: Sequence[Position]) -> dict[int, News]:
+        polled.append(len(positions))
+        return await poll(positions)
+
+    monkeypatch.setattr(store.live, "poll", counted)
+    alices, _ = await grown(store), await grown(store, "bob")
+    hers = [await follow(followers, store, "alice") for _ in range(20)]
+    elsewhere = await follow(followers, store, "alice", public_url="https://other.example")
+    his = await follow(followers, store, "bob")
+    polled.clear()
+    await append(store, alices, entry(3, 16, ", there was"))
+    for follower in (*hers, elsewhere):
+        await read_until(follower, b"there was")
+    # Alice's turn at each of two addresses, and Bob's.
+    assert set(polled) == {3}
+    for follower in (*hers, his):
+        followers.leave(follower)
+    polled.clear()
+    await append(store, alices, entry(4, 27, " a user"))
+    await read_until(elsewhere, b"a user")
+    assert set(polled) == {1}
+    followers.leave(elsewhere)
+
+
+async def test_who_joins_later_has_at_once_what_is_stored(store: DatabaseStore, followers: Followers) -> None:
+    """A page that is reloaded must not show less than before."""
+    context = await grown(store)
+    first = await follow(followers, store, "alice")
+    await append(store, context, entry(3, 16, ", there was"))
+    second = await follow(followers, store, "alice")
+    assert b"stream_options" in (await second.read(1) or b"")
+    assert b"there was" in (await second.read(0) or b"")
+    followers.leave(first)
+    followers.leave(second)

@@ -4,6 +4,7 @@ Each reader starts at the beginning and reads at its own pace; none of them slow
 received yet is merged, so a slow reader receives fewer and longer deltas, and the buffer never grows beyond the answer.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent, ThreadStreamEvent
@@ -113,7 +114,7 @@ class EventBuffer:
 
     def forget(self, entry: int, delta: int) -> tuple[int, int]:
         """Forget what comes before a place in the buffer, unless it may be read again. Returns the place's new name."""
-        if self._is_repeatable:
+        if self._is_repeatable or len(self._readers) > 1:
             return entry, delta
         del self._entries[:entry]
         if self._entries and isinstance(run := self._entries[0], _TextRun):
@@ -137,12 +138,16 @@ class Reader:
     async def read(self, seconds: float) -> bytes | None:
         """All frames that were not read yet; None after ``seconds`` without one; empty at the end, when the turn's end
         is saved."""
+        has_waited = False
         while True:
             self.has_news.clear()
             ended = self._buffer.ended
             frames, self._entry, self._delta = self._buffer.frames(self._entry, self._delta)
             if frames or ended:
                 self._entry, self._delta = self._buffer.forget(self._entry, self._delta)
+                if not has_waited:
+                    await asyncio.sleep(0)
                 return frames
             if not await self.has_news.wait(seconds):
                 return None
+            has_waited = True

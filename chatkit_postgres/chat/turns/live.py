@@ -1,28 +1,20 @@
 """Follows running turns through the database, so that a reader can join a turn on any process.
 
-A follower receives the items of the turn so far, then its new text, at most a second late, and then its end. All
-followers of a process are polled by one statement; a follower whose client has not read the last news yet is left out.
+A follower receives the items of the turn so far, then its new text, at most a second late, and then its end. All turns
+that are followed in a process are polled by one statement, however many follow each of them.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
+from uuid import UUID
 
-from chatkit.types import (
-    AssistantMessageContentPartTextDelta,
-    StreamOptions,
-    StreamOptionsEvent,
-    ThreadItemUpdatedEvent,
-    ThreadMetadata,
-    ThreadStreamEvent,
-    ThreadUpdatedEvent,
-)
+from chatkit.types import StreamOptions, StreamOptionsEvent, ThreadMetadata, ThreadStreamEvent, ThreadUpdatedEvent
 
-from chatkit_postgres.chat.turns.buffer import DeltaTemplate, Encode
+from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer, Reader
 from chatkit_postgres.chat.turns.live_items import LiveItems
 from chatkit_postgres.chat.turns.replay import error_event
-from chatkit_postgres.chat.turns.wakeup import Wakeup
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import BACKGROUND, wait_policy
@@ -38,42 +30,23 @@ StreamOptionsOf = Callable[[ThreadMetadata, RequestContext], StreamOptions]
 logger = get_logger(__name__)
 
 
-class Follower:
-    """A reader of a turn that runs in this process or another one."""
+class FollowedTurn:
+    """A turn that runs in this process or another one, and the events that lead from its items so far to its end."""
 
-    def __init__(
-        self,
-        turn: RunningTurnRow,
-        context: RequestContext,
-        *,
-        store: DatabaseStore,
-        encode: Encode,
-        stream_options: StreamOptionsOf,
-    ) -> None:
+    def __init__(self, turn: RunningTurnRow, context: RequestContext, *, store: DatabaseStore, encode: Encode) -> None:
         self._turn = turn
         self._context = context
         self._store = store
-        self._encode = encode
-        self._stream_options = stream_options
         self._items = LiveItems()
-        self._thread: ThreadMetadata | None = None
-        self._templates: dict[tuple[str, int], DeltaTemplate] = {}
-        self._frames: list[bytes] = []
-        self._has_news = Wakeup()
-        self._has_ended = False
+        self._reading = asyncio.Lock()
+        """So that an older state of the items is never taken after a newer one."""
+        self.buffer = EventBuffer(lambda event: encode(event, context))
         self.position = Position(context.user_id, turn.session_id, turn.turn_id, sequence=0, seen_at=None)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether its client has received everything, and wants more."""
-        return not self._frames and not self._has_ended
 
     async def begin(self) -> None:
         """Read what there is so far. Raises NotFound."""
         self._items.replaced_ids = await self._store.live.replaced_item_ids(self._turn, self._context)
-        thread = await self._store.load_thread(self._turn.thread_id, self._context)
-        self._add([StreamOptionsEvent(stream_options=self._stream_options(thread, self._context))])
-        self._thread = thread
+        self.thread = await self._store.load_thread(self._turn.thread_id, self._context)
         self._add(self._items.updated(await self._store.live.items(self._turn, self._context)))
 
     def needs_items(self, news: News) -> bool:
@@ -82,62 +55,53 @@ class Follower:
 
     async def take_items(self, news: News) -> None:
         """Read what has changed. Raises ChatError; the next poll then returns the same news."""
-        with suppress(NotFound):
-            await self._reload()
-        self.take(news)
+        async with self._reading:
+            with suppress(NotFound):
+                await self._reload()
+            self.take(news)
 
     def take(self, news: News) -> None:
         """Take new text and the end."""
+        if self.buffer.ended:
+            return
         self._add(self._items.appended(news.entries))
-        sequence = news.entries[-1].sequence if news.entries else self.position.sequence
-        self.position = Position(
-            self.position.owner, self.position.session_id, self.position.turn_id, sequence, news.changed_at
-        )
+        position = self.position
+        sequence = max([position.sequence, *(entry.sequence for entry in news.entries)])
+        self.position = Position(position.owner, position.session_id, position.turn_id, sequence, news.changed_at)
         if news.state != "running":
             self._add(self._items.finished())
             if news.state is None:
                 self._add([error_event(NotFound.code)])
             elif news.error_code is not None:
                 self._add([error_event(Superseded.code if news.state == "superseded" else news.error_code)])
-            self.end()
-
-    def end(self) -> None:
-        self._has_ended = True
-        self._has_news.set()
-
-    async def read(self, seconds: float) -> bytes | None:
-        """As Reader.read."""
-        if not self._frames and not self._has_ended and not await self._has_news.wait(seconds):
-            return None
-        frames = b"".join(self._frames)
-        self._frames.clear()
-        self._has_news.clear()
-        return frames
+            self.buffer.end()
 
     async def _reload(self) -> None:
         thread = await self._store.load_thread(self._turn.thread_id, self._context)
-        if self._thread is not None and thread_response(thread) != thread_response(self._thread):
+        if thread_response(thread) != thread_response(self.thread):
             self._add([ThreadUpdatedEvent(thread=thread_response(thread))])
-        self._thread = thread
+        self.thread = thread
         self._add(self._items.updated(await self._store.live.items(self._turn, self._context)))
 
     def _add(self, events: Sequence[ThreadStreamEvent]) -> None:
-        if events:
-            self._frames += map(self._frame, events)
-            self._has_news.set()
+        for event in events:
+            self.buffer.add(event)
 
-    def _frame(self, event: ThreadStreamEvent) -> bytes:
-        match event:
-            case ThreadItemUpdatedEvent(
-                item_id=item_id, update=AssistantMessageContentPartTextDelta(content_index=index, delta=delta)
-            ):
-                template = self._templates.get((item_id, index))
-                if template is None:
-                    template = DeltaTemplate(item_id, index, lambda event: self._encode(event, self._context))
-                    self._templates[item_id, index] = template
-                return template.frame(delta)
-            case _:
-                return self._encode(event, self._context)
+
+class Follower:
+    """A reader of a followed turn."""
+
+    def __init__(self, followed: FollowedTurn, options: bytes) -> None:
+        self.followed = followed
+        self.reader: Reader = followed.buffer.read_from_start()
+        self._options = options
+
+    async def read(self, seconds: float) -> bytes | None:
+        """As Reader.read."""
+        if self._options:
+            options, self._options = self._options, b""
+            return options
+        return await self.reader.read(seconds)
 
 
 class Followers:
@@ -155,66 +119,92 @@ class Followers:
         self._is_draining = is_draining
         self._encode = encode
         self._stream_options = stream_options
-        self._followers: set[Follower] = set()
+        self._turns: dict[tuple[str, UUID, str], FollowedTurn] = {}
+        """By owner, turn, and the URL at which their clients reach this server, which is part of events with files."""
         self._polling: asyncio.Task[None] | None = None
 
     async def follow(self, turn: RunningTurnRow, context: RequestContext) -> Follower:
         """Raises NotFound if the thread was deleted."""
-        follower = Follower(turn, context, store=self._store, encode=self._encode, stream_options=self._stream_options)
-        await follower.begin()
-        self._followers.add(follower)
+        key = (context.user_id, turn.turn_id, context.public_url)
+        followed = self._turns.get(key)
+        if followed is None:
+            made = FollowedTurn(turn, context, store=self._store, encode=self._encode)
+            await made.begin()
+            # Another follower may have begun meanwhile.
+            followed = self._turns.setdefault(key, made)
+        else:
+            # A page that is reloaded must not show less than before.
+            await self._take_news([followed])
+        options = StreamOptionsEvent(stream_options=self._stream_options(followed.thread, context))
+        follower = Follower(followed, self._encode(options, context))
+        # Its last follower may have left meanwhile.
+        self._turns.setdefault(key, followed)
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll(), name="followers", context=Context())
         return follower
 
     def leave(self, follower: Follower) -> None:
-        self._followers.discard(follower)
-        if not self._followers and self._polling is not None:
+        followed = follower.followed
+        followed.buffer.leave(follower.reader)
+        if not followed.buffer.readers:
+            self._forget(followed)
+        if not self._turns and self._polling is not None:
             self._polling.cancel()
             # Another follower may join before it has ended.
             self._polling = None
 
+    def _forget(self, followed: FollowedTurn) -> None:
+        self._turns = {key: other for key, other in self._turns.items() if other is not followed}
+
     async def _poll(self) -> None:
         wait_policy.set(BACKGROUND)
-        while self._followers:
+        while self._turns:
             await asyncio.sleep(POLL_SECONDS)
             if self._is_draining():
                 # Their clients follow the turns on another process.
-                for follower in self._followers:
-                    follower.end()
-            followers = [follower for follower in self._followers if follower.is_waiting]
-            if not followers:
-                continue
-            try:
-                found = await self._store.live.poll([follower.position for follower in followers])
-            except DatabaseUnavailable:
-                continue
-            except Exception as error:  # noqa: BLE001 - the next poll tries again
-                log_failure(logger, "followers_not_polled", error)
-                continue
-            reads = []
-            for number, news in found.items():
-                follower = followers[number]
-                if follower.needs_items(news):
-                    reads.append(self._read(follower, news))
-                else:
-                    self._take(follower, news)
-            await asyncio.gather(*reads)
+                for followed in self._turns.values():
+                    followed.buffer.end()
+            await self._take_news([*self._turns.values()])
+            for followed in [*self._turns.values()]:
+                if followed.buffer.ended:
+                    self._forget(followed)
 
-    def _take(self, follower: Follower, news: News) -> None:
+    async def _take_news(self, turns: Sequence[FollowedTurn]) -> None:
+        turns = [followed for followed in turns if not followed.buffer.ended]
+        if not turns:
+            return
         try:
-            follower.take(news)
-        except Exception as error:  # noqa: BLE001 - one follower's failure is not the others'
-            log_failure(logger, "follower_failed", error)
-            follower.end()
-
-    async def _read(self, follower: Follower, news: News) -> None:
-        try:
-            await follower.take_items(news)
+            found = await self._store.live.poll([followed.position for followed in turns])
         except DatabaseUnavailable:
             return
-        except ChatError:
-            follower.end()
-        except Exception as error:  # noqa: BLE001 - one follower's failure is not the others'
-            log_failure(logger, "follower_failed", error)
-            follower.end()
+        except Exception as error:  # noqa: BLE001 - the next poll tries again
+            log_failure(logger, "followers_not_polled", error)
+            return
+        reads = []
+        for number, news in found.items():
+            followed = turns[number]
+            if followed.needs_items(news):
+                reads.append(_read(followed, news))
+            else:
+                _take(followed, news)
+        await asyncio.gather(*reads)
+
+
+def _take(followed: FollowedTurn, news: News) -> None:
+    try:
+        followed.take(news)
+    except Exception as error:  # noqa: BLE001 - one turn's failure is not the others'
+        log_failure(logger, "follower_failed", error)
+        followed.buffer.end()
+
+
+async def _read(followed: FollowedTurn, news: News) -> None:
+    try:
+        await followed.take_items(news)
+    except DatabaseUnavailable:
+        return
+    except ChatError:
+        followed.buffer.end()
+    except Exception as error:  # noqa: BLE001 - one turn's failure is not the others'
+        log_failure(logger, "follower_failed", error)
+        followed.buffer.end()
