@@ -22,6 +22,8 @@ class HistoryNotes:
     """Item id to the state of its turn, for each answer that did not reach its end."""
     without_images: set[str] = field(default_factory=set)
     """Ids of messages whose images a provider has refused."""
+    last_agent: str | None = None
+    """The name of the agent that spoke last in the thread."""
     answered: ThreadItem | None = None
     """The client tool's call, or the questions, whose answer this turn continues from. They may be old: the history
     ends with them."""

@@ -33,6 +33,7 @@ from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, Sen
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.guardrails import refusal_as_answer
+from chatkit_postgres.assistant.handoffs import find_agent
 from chatkit_postgres.assistant.images import StoredImages, partial_images_of
 from chatkit_postgres.assistant.mcp_servers import watcher
 from chatkit_postgres.assistant.runs import FollowedRuns
@@ -51,7 +52,8 @@ logger = get_logger(__name__)
 
 class AgentAssistant(Assistant):
     """``actions`` are functions marked with ``@action``. Without ``converter``, a HistoryConverter converts the
-    history."""
+    history. With ``remember_agent``, the agent that spoke last answers the next message, if it can be reached by
+    handoffs from the agent that would answer otherwise; one that was renamed is forgotten."""
 
     def __init__(
         self,
@@ -59,8 +61,10 @@ class AgentAssistant(Assistant):
         *,
         actions: Sequence[Callable[..., Any]] = (),
         converter: ThreadItemConverter | None = None,
+        remember_agent: bool = False,
     ) -> None:
         self.default_agent = agent
+        self._remembers_agent = remember_agent
         self.models: ModelProvider | None = None
         self._converter = converter
         self._actions = actions
@@ -129,6 +133,8 @@ class AgentAssistant(Assistant):
         request = context.request_context
         wanted = self._wanted(history)
         agent = await self.agent(history, context)
+        if self._remembers_agent and (last := request.history_notes.last_agent) is not None:
+            agent = find_agent(agent, last) or agent
         # The run has its own context, from which the SDK reads the events of tools and the open workflow.
         running = with_all_calls(await self.agent_context(context))
         # The queue of the outer context is not used: what is streamed through it is sent at once.

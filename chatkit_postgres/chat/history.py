@@ -37,6 +37,7 @@ async def recent_items(
     notes = context.history_notes
     notes.cut_short.update(found.cut_short)
     notes.without_images |= found.without_images
+    notes.last_agent = found.last_agent
     items: Sequence[ThreadItem] = found.items
     if found.is_cut:
         items = list(dropwhile(lambda item: not isinstance(item, UserMessageItem), items)) or items

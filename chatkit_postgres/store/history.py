@@ -49,6 +49,8 @@ class NewestItems:
     """Ids of the messages whose images a provider has refused."""
     is_cut: bool
     """Whether the thread has older items."""
+    last_agent: str | None
+    """The name of the agent that sent the newest of them that an agent has sent."""
 
 
 def _without_refused(newest_first: Sequence[Row], thread_id: str) -> list[ThreadItem]:
@@ -94,4 +96,5 @@ class HistoryRepository:
             cut_short={row["item_id"]: row["ended_as"] for row in found if row["ended_as"] is not None},
             without_images={row["item_id"] for row in found if row["without_images"]},
             is_cut=bool(found) and not found[-1]["is_last"],
+            last_agent=next((row["sender_name"] for row in found if row["sender_name"] is not None), None),
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import uvicorn._types
+from agents import Agent, handoff
 from agents.exceptions import _mark_error_to_drain_stream_events, _should_drain_stream_events_before_raising
 from chatkit.agents import AgentContext, _AsyncQueueIterator, stream_agent_response
 from chatkit.types import (
@@ -33,7 +34,7 @@ PACKAGES = frozenset(
 )
 
 KNOWN = {
-    "agents": {"_mark_error_to_drain_stream_events"},
+    "agents": {"_agent_ref", "_mark_error_to_drain_stream_events"},
     "asyncpg": {"_transport"},
     "chatkit": {"_events"},
     "uvicorn": {"_start_asgi_task", "_types"},
@@ -103,9 +104,10 @@ def test_there_are_no_other_private_names_of_other_packages() -> None:
     assert [name for name in known if f"`{name}`" not in decision] == []
 
 
-def test_the_model_side_has_two_of_them() -> None:
+def test_the_model_side_has_three_of_them() -> None:
     text = "\n".join(path.read_text() for path in (ROOT / "chatkit_postgres/assistant").rglob("*.py"))
     assert {name for name in KNOWN["agents"] | KNOWN["chatkit"] if name in text} == {
+        "_agent_ref",
         "_events",
         "_mark_error_to_drain_stream_events",
     }
@@ -124,6 +126,13 @@ def test_errors_are_marked_so_that_what_came_before_them_is_delivered() -> None:
     assert not _should_drain_stream_events_before_raising(error)
     _mark_error_to_drain_stream_events(error)
     assert _should_drain_stream_events_before_raising(error)
+
+
+def test_a_handoff_knows_its_agent() -> None:
+    agent = Agent[Any](name="Plumber")
+    reference = handoff(agent)._agent_ref
+    assert reference is not None
+    assert reference() is agent
 
 
 def test_the_protocol_has_what_ours_sets_and_asks() -> None:

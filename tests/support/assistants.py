@@ -16,6 +16,7 @@ from agents import (
     ToolGuardrailFunctionOutput,
     ToolInputGuardrailData,
     function_tool,
+    handoff,
     input_guardrail,
     output_guardrail,
     tool_input_guardrail,
@@ -313,3 +314,16 @@ class AsksTheClient(Assistant):
                     yield ThreadItemAddedEvent(item=answer)
                     raise RuntimeError("as the output says")
                 yield ThreadItemDoneEvent(item=answer)
+
+
+def build_handing_over(*, remember_agent: bool = True) -> AgentAssistant:
+    """The reception hands over to the plumber or, through ``handoff()``, to the painter, who hand back."""
+    reception = Agent[Any](name="Reception", instructions="You are the reception.")
+    plumber = Agent[Any](name="Plumber", instructions="You are the plumber.", handoffs=[reception])
+    painter = Agent[Any](name="Painter", instructions="You are the painter.", handoffs=[reception])
+    reception.handoffs = [plumber, handoff(painter)]
+    return AgentAssistant(reception, remember_agent=remember_agent)
+
+
+def build_forgetting() -> AgentAssistant:
+    return build_handing_over(remember_agent=False)

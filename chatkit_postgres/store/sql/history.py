@@ -48,7 +48,7 @@ _REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
 _SEEN = f"""{VISIBLE}
            AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
 # A refused message is a row without an item, so that its answers can be left out, too.
-_OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, content,
+_OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, sender_name, content,
          item_type = 'user_message' AND {_REFUSED} AS is_refused,
          item_type = 'user_message'
            AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
@@ -90,7 +90,7 @@ WITH {_VERDICTS}, question AS (
      AND position < COALESCE((SELECT position FROM question), 9223372036854775807) AND {_SEEN}
    ORDER BY position DESC LIMIT :page
 )
-SELECT item_id, item, is_refused, without_images, is_last,
+SELECT item_id, sender_name, item, is_refused, without_images, is_last,
        CASE WHEN is_partial
             THEN (SELECT state FROM chat_turns t
                    WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = measured.turn_id)
