@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextvars import Context
 from typing import Protocol
 
 from starlette.responses import Response
@@ -67,8 +66,8 @@ class EventStream(Response):
         """Send everything up to the end, or until the client has left."""
         # One task sends and another waits for the client's departure, which ends the first.
         self._task = asyncio.current_task()
-        leaving = asyncio.create_task(_disconnected(receive), context=Context())
-        leaving.add_done_callback(self._abandon)
+        leaving = asyncio.create_task(_disconnected(receive))
+        leaving.add_done_callback(self._left)
         self._watch()
         try:
             while (frames := await self._events.read(self._heartbeat_seconds)) != b"":
@@ -82,9 +81,9 @@ class EventStream(Response):
             self._sending_since = time.monotonic()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except asyncio.CancelledError:
-            if self._task is None or not self._is_abandoned:
+            # Something else may have cancelled the request as well.
+            if self._task is None or not self._is_abandoned or self._task.uncancel():
                 raise
-            self._task.uncancel()
         except Exception as error:  # noqa: BLE001 - of whatever kind: it is the connection's
             logger.info("reader_gone", **failure(error))
         finally:
@@ -94,9 +93,15 @@ class EventStream(Response):
             leaving.cancel()
             self.leave()
 
-    def _abandon(self, _: object = None) -> None:
+    def _left(self, leaving: asyncio.Task[None]) -> None:
+        if not leaving.cancelled():
+            if (error := leaving.exception()) is not None:
+                logger.info("reader_gone", **failure(error))
+            self._abandon()
+
+    def _abandon(self) -> None:
         """The client has left, or counts as gone."""
-        if self._task is not None:
+        if self._task is not None and not self._is_abandoned:
             self._is_abandoned = True
             self._task.cancel()
 

@@ -1,7 +1,4 @@
-"""ASGI middleware: request id and access log, security headers, CORS, HEAD, and a catch-all error handler.
-
-What has nothing to do after the response is no coroutine: each costs an open stream half a KiB.
-"""
+"""ASGI middleware: request id and access log, security headers, CORS, HEAD, and a catch-all error handler."""
 
 import re
 import time
@@ -20,6 +17,8 @@ from chatkit_postgres.errors import BadRequest, HeadersTooLarge, InternalError
 from chatkit_postgres.observability.logs import get_logger, log_failure
 
 MAX_SHOWN_PATH = 200
+ROUTING = frozenset({"app", "endpoint", "path_params", "root_path", "route", "router", "state"})
+"""Keys of the scope that middleware around this application may read after a response, for metrics by route."""
 
 logger = get_logger("chatkit_postgres.requests")
 
@@ -56,8 +55,8 @@ class RequestIdMiddleware:
         try:
             await self.app(scope, receive, send_with_id)
             while streams:
-                # What routing has added is not kept in memory while the stream is open.
-                for name in scope.keys() - given:
+                # What the framework has added is not kept in memory while the stream is open.
+                for name in scope.keys() - given - ROUTING:
                     del scope[name]
                 await streams.pop().send_events(receive, send)
         finally:
@@ -183,7 +182,8 @@ class HeadMiddleware:
                 message, has_ended = {"type": "http.response.body", "body": b"", "more_body": False}, True
             await send(message)
 
-        return self.app({**scope, "method": "GET"}, receive, send_without_body)
+        # A stream is sent through the function above.
+        return self.app({**scope, "method": "GET", HANDED_OVER: None}, receive, send_without_body)
 
 
 class LoopbackHostMiddleware:

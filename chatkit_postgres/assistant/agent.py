@@ -137,7 +137,7 @@ class AgentAssistant(Assistant):
             agent = find_agent(agent, last) or agent
         # The run has its own context, from which the SDK reads the events of tools and the open workflow.
         running = with_all_calls(await self.agent_context(context))
-        # The queue of the outer context is not used: what is streamed through it is sent at once.
+        # Instead of its own, which is not used: what is streamed through the outer context is sent at once.
         context._events = running._events  # noqa: SLF001 - see docs/decisions/0006
         hooks = TurnHooks()
         watcher.set(hooks)

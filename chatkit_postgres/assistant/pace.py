@@ -11,7 +11,7 @@ LAG_FACTOR = 5
 MAX_LAGGING_SECONDS = 1.0
 """Text that is read so late looks uneven, but still moves."""
 MANY_STREAMS = 250
-"""With fewer, longer pauses would spare the event loop too little to be worth a later checkpoint of what they read."""
+"""With fewer, longer pauses spare the event loop too little to justify that more text is lost if the process dies."""
 
 
 class Pace:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chatkit_postgres.api.event_stream import EventStream
-from chatkit_postgres.api.middleware import RequestIdMiddleware
+from chatkit_postgres.api.middleware import HeadMiddleware, RequestIdMiddleware
 
 
 class Endless:
@@ -73,7 +73,7 @@ async def test_events_are_sent_when_the_route_has_ended() -> None:
     given = scope()
 
     async def route(scope: Any, receive: Any, send: Any) -> None:
-        scope["route"] = object()
+        scope["route"], scope["exit_stack"] = object(), object()
         await EventStream(Once(), lambda: happened.append("left"), heartbeat_seconds=1, send_seconds=1)(
             scope, receive, send
         )
@@ -81,7 +81,9 @@ async def test_events_are_sent_when_the_route_has_ended() -> None:
 
     async def take(message: Any) -> None:
         happened.append(message["type"])
-        assert ("route" in given) is (message["type"] == "http.response.start")
+        assert ("exit_stack" in given) is (message["type"] == "http.response.start")
+        # Middleware of a host may read it afterwards.
+        assert "route" in given
 
     await RequestIdMiddleware(route)(given, never, take)
     body = "http.response.body"
@@ -129,3 +131,43 @@ async def test_a_cancelled_request_stays_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await request
     assert left == [True]
+
+
+async def test_a_cancellation_counts_beside_the_departure_of_the_client() -> None:
+    async def gone() -> Any:
+        await asyncio.sleep(0)
+        request.cancel()
+        return {"type": "http.disconnect"}
+
+    async def take(_: Any) -> None:
+        pass
+
+    class Silent:
+        async def read(self, seconds: float) -> bytes | None:
+            await asyncio.sleep(60)
+            return None
+
+    stream = EventStream(Silent(), lambda: None, heartbeat_seconds=1, send_seconds=1)
+    request = asyncio.create_task(stream(scope(), gone, take))
+    with pytest.raises(asyncio.CancelledError):
+        await request
+
+
+async def test_a_head_request_of_a_stream_ends_at_once() -> None:
+    """Or the next request on its connection would wait for the end of the turn."""
+    sent: list[Any] = []
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        await EventStream(Endless(), lambda: None, heartbeat_seconds=1, send_seconds=1)(scope, receive, send)
+
+    async def take(message: Any) -> None:
+        sent.append(message)
+        if not message.get("more_body", True):
+            request.cancel()
+
+    request = asyncio.ensure_future(
+        RequestIdMiddleware(HeadMiddleware(route))(scope() | {"method": "HEAD"}, never, take)
+    )
+    async with asyncio.timeout(5):
+        await asyncio.gather(request, return_exceptions=True)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]

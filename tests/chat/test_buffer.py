@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from chatkit.types import ProgressUpdateEvent
+from chatkit.types import ProgressUpdateEvent, ThreadItemReplacedEvent
 
 from chatkit_postgres.chat.turns.buffer import TEXT_PLACEHOLDER, EventBuffer
 from tests.support.chat import delta
+from tests.support.items import assistant_message
 from tests.support.processes import parse_events
 
 
@@ -31,6 +32,22 @@ async def test_a_late_reader_gets_everything_from_the_beginning_with_adjacent_te
     rest = parse_events((await early.read(1) or b"").decode())
     assert [event.get("text") or event["update"]["delta"] for event in rest] == ["working", "after", "other"]
     assert await early.read(1) == b""
+
+
+async def test_only_the_last_event_that_replaces_an_item_is_kept() -> None:
+    """A widget that grows is sent as a whole each time."""
+    events = buffer()
+    early = events.read_from_start()
+    for number in range(1000):
+        item = assistant_message("t", "w", f"state {number:05} " * 100)
+        events.add(ThreadItemReplacedEvent(item=item), replaces="w")
+        events.add(delta("a", "."))
+        if number == 500:
+            assert b"state 00500" in (await early.read(1) or b"")
+    received = await events.read_from_start().read(1) or b""
+    assert (received.count(b"thread.item.replaced"), b"state 00999" in received) == (1, True)
+    assert len(received) < 300_000
+    assert (await early.read(1) or b"").count(b"thread.item.replaced") == 1
 
 
 async def test_what_the_only_reader_has_read_is_forgotten_unless_it_may_be_read_again() -> None:

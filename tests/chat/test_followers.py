@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from chatkit.types import StreamOptions, ThreadStreamEvent
@@ -11,7 +13,8 @@ from chatkit_postgres.chat.turns.live import Follower, Followers
 from chatkit_postgres.chat.wire import to_json
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.live import News, Position
+from chatkit_postgres.store.caller import Caller
+from chatkit_postgres.store.live import LiveItem, News, Position, RunningTurnRow
 from chatkit_postgres.store.outcome import Outcome
 from tests.store.test_partials import append, entry, grown
 from tests.support.items import assistant_message
@@ -124,6 +127,81 @@ async def test_a_turn_is_polled_once_for_all_its_followers(
     await read_until(elsewhere, b"a user")
     assert set(polled) == {1}
     followers.leave(elsewhere)
+
+
+async def test_who_joins_while_all_others_leave_and_another_joins_is_served(
+    store: DatabaseStore, followers: Followers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = await grown(store)
+    first = await follow(followers, store, "alice")
+    has_polled, may_go_on = asyncio.Event(), asyncio.Event()
+    poll = store.live.poll
+
+    async def slow(positions: Sequence[Position]) -> dict[int, News]:
+        news = await poll(positions)
+        has_polled.set()
+        await may_go_on.wait()
+        return news
+
+    monkeypatch.setattr(store.live, "poll", slow)
+    joining = asyncio.create_task(follow(followers, store, "alice"))
+    await has_polled.wait()
+    followers.leave(first)
+    monkeypatch.undo()
+    third = await follow(followers, store, "alice")
+    may_go_on.set()
+    second = await joining
+    await append(store, context, entry(3, 16, ", there was"))
+    for follower in (second, third):
+        await read_until(follower, b"there was")
+    await store.turns.finish(context, Outcome("completed"))
+    for follower in (second, third):
+        async with asyncio.timeout(5):
+            while await follower.read(1) != b"":
+                pass
+
+
+async def test_late_news_do_not_take_text_back(store: DatabaseStore, followers: Followers) -> None:
+    context = await grown(store)
+    follower = await follow(followers, store, "alice")
+    await read_until(follower, b"Once upon a time")
+    followed = follower.followed
+    (news,) = (await store.live.poll([followed.position])).values()
+    items, is_reading, may_go_on = store.live.items, asyncio.Event(), asyncio.Event()
+
+    async def slow(turn: RunningTurnRow, caller: Caller) -> list[LiveItem]:
+        found = await items(turn, caller)
+        is_reading.set()
+        await may_go_on.wait()
+        return found
+
+    # A change of the thread is being read when the next text is taken.
+    changed = replace(news, changed_at=datetime.now(UTC), entries=[])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store.live, "items", slow)
+        reading = asyncio.create_task(followed.take(changed))
+        await is_reading.wait()
+    await append(store, context, entry(3, 16, ", there was"))
+    (newer,) = (await store.live.poll([followed.position])).values()
+    taking = asyncio.create_task(followed.take(replace(newer, changed_at=changed.changed_at)))
+    await asyncio.sleep(0)
+    may_go_on.set()
+    await asyncio.gather(reading, taking)
+    await append(store, context, entry(4, 27, " a user"))
+    received = await read_until(follower, b"a user")
+    assert (b"there was" in received, b"thread.item.replaced" in received) == (True, False)
+
+
+async def test_a_hook_that_fails_leaves_nothing_behind(store: DatabaseStore) -> None:
+    def failing(*_: object) -> StreamOptions:
+        raise ValueError("a team's mistake")
+
+    await grown(store)
+    followers = Followers(store, encoded, failing, is_draining=lambda: False)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="a team's mistake"):
+            await follow(followers, store, "alice")
+    assert followers.turns == 0
 
 
 async def test_who_joins_later_has_at_once_what_is_stored(store: DatabaseStore, followers: Followers) -> None:

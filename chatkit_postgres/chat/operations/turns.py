@@ -134,29 +134,30 @@ class TurnOperations:
     async def send(self, answer: Answer, context: RequestContext, draft: Draft) -> Events:
         """The stream's options, the events of the answer that pass the pipeline, and the error that ended them."""
         thread, title = answer.thread, answer.title
-        announce = AnnounceThread(self._store, thread, context, title)
-        pipeline = answer_pipeline(
-            self._store,
-            context.files or self._attachments.of(context),
-            thread,
-            context,
-            draft=draft,
-            announce=announce,
-            max_characters=self._max_answer_characters,
-            free_ids=answer.free_ids,
-        )
         try:
+            announce = AnnounceThread(self._store, thread, context, title)
+            pipeline = answer_pipeline(
+                self._store,
+                context.files or self._attachments.of(context),
+                thread,
+                context,
+                draft=draft,
+                announce=announce,
+                max_characters=self._max_answer_characters,
+                free_ids=answer.free_ids,
+            )
             # A title that needs no waiting is applied before the answer begins, and saved even if the answer fails.
             await asyncio.sleep(0)
             yield StreamOptionsEvent(stream_options=self._stream_options(thread, context))
-            with agents_sdk_user_agent_override():
-                async with aclosing(pipeline.run(answer.events)) as events:
-                    async for event in events:
-                        yield event
-        except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
-            yield failure_event(error, context.outcome)
-            for event in await announce.changes():
-                yield event
+            try:
+                with agents_sdk_user_agent_override():
+                    async with aclosing(pipeline.run(answer.events)) as events:
+                        async for event in events:
+                            yield event
+            except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
+                yield failure_event(error, context.outcome)
+                for event in await announce.changes():
+                    yield event
         finally:
             if title is not None:
                 title.cancel()
@@ -174,8 +175,9 @@ class TurnOperations:
         if drop_calls(thread):
             await self._store.save_thread(thread, context)
         live = LiveContext.of(thread, self._store, context)
+        events = self._respond(live, message)
         title = TitleTask(thread, self._assistant, message, live) if thread.title is None else None
-        return Answer(thread, self._respond(live, message), title=title)
+        return Answer(thread, events, title=title)
 
     async def _call_next_or_respond(self, thread: ThreadMetadata, context: RequestContext, called: set[str]) -> Events:
         """The next of the client tools that were called together, whose id is added to ``called``; the model continues

@@ -58,13 +58,21 @@ class EventBuffer:
         self._is_repeatable = is_repeatable
         self._entries: list[bytes | _TextRun] = []
         self._readers: set[Reader] = set()
-        self._is_unread = False
+        self._is_abandoned = False
         """Whether nobody reads it any more, and nobody can."""
+        self._replacing: dict[str, int] = {}
+        """Item id to the place of the last event that replaces the item."""
         self.ended = False
 
-    def add(self, event: ThreadStreamEvent) -> None:
-        if self._is_unread:
+    def add(self, event: ThreadStreamEvent, *, replaces: str | None = None) -> None:
+        """``replaces``: the id of the item that the event shows as a whole. Whoever has not read the last such event
+        receives only this one. The buffer must be repeatable."""
+        if self._is_abandoned:
             return
+        if replaces is not None:
+            if (before := self._replacing.get(replaces)) is not None:
+                self._entries[before] = b""
+            self._replacing[replaces] = len(self._entries)
         match event:
             case ThreadItemUpdatedEvent(
                 item_id=item_id, update=AssistantMessageContentPartTextDelta(content_index=index, delta=delta)
@@ -94,7 +102,7 @@ class EventBuffer:
     def leave(self, reader: "Reader") -> None:
         self._readers.discard(reader)
         if not self._is_repeatable and not self._readers:
-            self._is_unread = True
+            self._is_abandoned = True
             self._entries.clear()
 
     def frames(self, entry: int, delta: int) -> tuple[bytes, int, int]:
@@ -113,7 +121,8 @@ class EventBuffer:
         return b"".join(frames), entry, 0
 
     def forget(self, entry: int, delta: int) -> tuple[int, int]:
-        """Forget what comes before a place in the buffer, unless it may be read again. Returns the place's new name."""
+        """Forget what comes before a place in the buffer, unless it may be read again. Returns where that place is
+        now."""
         if self._is_repeatable or len(self._readers) > 1:
             return entry, delta
         del self._entries[:entry]

@@ -10,7 +10,14 @@ from contextlib import suppress
 from contextvars import Context
 from uuid import UUID
 
-from chatkit.types import StreamOptions, StreamOptionsEvent, ThreadMetadata, ThreadStreamEvent, ThreadUpdatedEvent
+from chatkit.types import (
+    StreamOptions,
+    StreamOptionsEvent,
+    ThreadItemReplacedEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    ThreadUpdatedEvent,
+)
 
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer, Reader
 from chatkit_postgres.chat.turns.live_items import LiveItems
@@ -24,6 +31,7 @@ from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.live import News, Position, RunningTurnRow
 
 POLL_SECONDS = 0.3
+NEWS_SECONDS = 1
 
 StreamOptionsOf = Callable[[ThreadMetadata, RequestContext], StreamOptions]
 
@@ -38,7 +46,7 @@ class FollowedTurn:
         self._context = context
         self._store = store
         self._items = LiveItems()
-        self._reading = asyncio.Lock()
+        self._taking = asyncio.Lock()
         """So that an older state of the items is never taken after a newer one."""
         self.buffer = EventBuffer(lambda event: encode(event, context))
         self.position = Position(context.user_id, turn.session_id, turn.turn_id, sequence=0, seen_at=None)
@@ -49,21 +57,18 @@ class FollowedTurn:
         self.thread = await self._store.load_thread(self._turn.thread_id, self._context)
         self._add(self._items.updated(await self._store.live.items(self._turn, self._context)))
 
-    def needs_items(self, news: News) -> bool:
-        """Whether more than the text of an answer has changed."""
-        return news.state != "running" or news.changed_at != self.position.seen_at
+    async def take(self, news: News) -> None:
+        """Take new text and the end, and read what else has changed. Raises ChatError; the next poll then returns the
+        same news."""
+        async with self._taking:
+            if self.buffer.ended:
+                return
+            if news.state != "running" or news.changed_at != self.position.seen_at:
+                with suppress(NotFound):
+                    await self._reload()
+            self._take(news)
 
-    async def take_items(self, news: News) -> None:
-        """Read what has changed. Raises ChatError; the next poll then returns the same news."""
-        async with self._reading:
-            with suppress(NotFound):
-                await self._reload()
-            self.take(news)
-
-    def take(self, news: News) -> None:
-        """Take new text and the end."""
-        if self.buffer.ended:
-            return
+    def _take(self, news: News) -> None:
         self._add(self._items.appended(news.entries))
         position = self.position
         sequence = max([position.sequence, *(entry.sequence for entry in news.entries)])
@@ -85,7 +90,7 @@ class FollowedTurn:
 
     def _add(self, events: Sequence[ThreadStreamEvent]) -> None:
         for event in events:
-            self.buffer.add(event)
+            self.buffer.add(event, replaces=event.item.id if isinstance(event, ThreadItemReplacedEvent) else None)
 
 
 class Follower:
@@ -123,22 +128,28 @@ class Followers:
         """By owner, turn, and the URL at which their clients reach this server, which is part of events with files."""
         self._polling: asyncio.Task[None] | None = None
 
+    @property
+    def turns(self) -> int:
+        """How many turns are followed."""
+        return len(self._turns)
+
     async def follow(self, turn: RunningTurnRow, context: RequestContext) -> Follower:
         """Raises NotFound if the thread was deleted."""
         key = (context.user_id, turn.turn_id, context.public_url)
-        followed = self._turns.get(key)
+        followed = self._open(key)
         if followed is None:
-            made = FollowedTurn(turn, context, store=self._store, encode=self._encode)
-            await made.begin()
-            # Another follower may have begun meanwhile.
-            followed = self._turns.setdefault(key, made)
+            followed = FollowedTurn(turn, context, store=self._store, encode=self._encode)
+            await followed.begin()
         else:
-            # A page that is reloaded must not show less than before.
-            await self._take_news([followed])
+            # A page that is reloaded must not show less than before. The next poll would do, too.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NEWS_SECONDS):
+                    await self._take_news([followed])
+        # Others may have joined or left meanwhile; from here on nobody can.
+        followed = self._open(key) or followed
         options = StreamOptionsEvent(stream_options=self._stream_options(followed.thread, context))
         follower = Follower(followed, self._encode(options, context))
-        # Its last follower may have left meanwhile.
-        self._turns.setdefault(key, followed)
+        self._turns[key] = followed
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll(), name="followers", context=Context())
         return follower
@@ -152,6 +163,10 @@ class Followers:
             self._polling.cancel()
             # Another follower may join before it has ended.
             self._polling = None
+
+    def _open(self, key: tuple[str, UUID, str]) -> FollowedTurn | None:
+        followed = self._turns.get(key)
+        return None if followed is None or followed.buffer.ended else followed
 
     def _forget(self, followed: FollowedTurn) -> None:
         self._turns = {key: other for key, other in self._turns.items() if other is not followed}
@@ -180,27 +195,12 @@ class Followers:
         except Exception as error:  # noqa: BLE001 - the next poll tries again
             log_failure(logger, "followers_not_polled", error)
             return
-        reads = []
-        for number, news in found.items():
-            followed = turns[number]
-            if followed.needs_items(news):
-                reads.append(_read(followed, news))
-            else:
-                _take(followed, news)
-        await asyncio.gather(*reads)
+        await asyncio.gather(*(_take(turns[number], news) for number, news in found.items()))
 
 
-def _take(followed: FollowedTurn, news: News) -> None:
+async def _take(followed: FollowedTurn, news: News) -> None:
     try:
-        followed.take(news)
-    except Exception as error:  # noqa: BLE001 - one turn's failure is not the others'
-        log_failure(logger, "follower_failed", error)
-        followed.buffer.end()
-
-
-async def _read(followed: FollowedTurn, news: News) -> None:
-    try:
-        await followed.take_items(news)
+        await followed.take(news)
     except DatabaseUnavailable:
         return
     except ChatError:
