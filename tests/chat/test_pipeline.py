@@ -116,10 +116,11 @@ async def test_a_title_may_stream(store: DatabaseStore) -> None:
         async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
             await asyncio.sleep(0.05)
             await context.stream(ProgressUpdateEvent(text="Thinking of a title"))
+            # The answer ends after that.
+            is_titled.set()
             return "A fine title"
 
     is_titled = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.2, is_titled.set)
     server = ChatServer(store, Talkative(is_titled, ThreadItemDoneEvent(item=message("m", "Hi"))), file_store(store))
     assert "progress_update" in await kinds(server, create("Hello"))
     assert [row["title"] for row in await stored(store, "SELECT title FROM chat_sessions")] == ["A fine title"]
