@@ -52,9 +52,13 @@ def test_a_reader_that_is_gone_before_the_first_event_leaves_a_thread_in_order(
     client = first.client(user)
     witness = Witness(user, thread_id_of(client.create("Hello")))
     prompt = script(words=2000, delay=0.01)
+    request_id = client.headers["X-Request-ID"] = f"gone-{user}"
     connection = raw_post(client, "threads.add_user_message", thread_id=witness.thread_id, input=message(prompt))
+    del client.headers["X-Request-ID"]
     time.sleep(moment.choice([0, 0, 0.001, 0.005, 0.02]))
     connection.close()
+    # On a busy machine the server may not even have read the request by now.
+    eventually(lambda: request_id in first.process.log)
     eventually(lambda: "running" not in state_of(first.database, user))
     check_usable(witness, client)
     check_invariants(first.database, witness, client)
