@@ -238,6 +238,7 @@ class _TextInterceptor:
         self._session = session
         self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
         self._send_delta = send_delta
+        # Not a set, which takes 200 bytes while it is empty.
         self._begun: frozenset[str] = frozenset()
         """Ids of messages whose first visible text has taken the SDK's path."""
         self._set_current_agent(run.current_agent)

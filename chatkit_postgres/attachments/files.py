@@ -31,6 +31,7 @@ class OwnFiles(Files):
         self._intake = intake
         self._limits = limits
         self._context = context
+        # Not a set, which takes 200 bytes while it is empty.
         self._made: frozenset[str] = frozenset()
 
     async def text(self, attachment_id: str, max_characters: int) -> str | None:
