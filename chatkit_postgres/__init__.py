@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chatkit_postgres.assistant import AgentAssistant, Assistant, Refusal, action
+    from chatkit_postgres.assistant import AgentAssistant, ApprovalRequest, Assistant, Refusal, action, approvals
     from chatkit_postgres.context import RequestContext
     from chatkit_postgres.db import Database
     from chatkit_postgres.main import create_app, lifespan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentAssistant",
+    "ApprovalRequest",
     "Assistant",
     "Database",
     "DatabaseStore",
@@ -26,12 +27,14 @@ __all__ = [
     "RequestContext",
     "Settings",
     "action",
+    "approvals",
     "create_app",
     "lifespan",
 ]
 
 _MODULES = {
     "AgentAssistant": "assistant",
+    "ApprovalRequest": "assistant",
     "Assistant": "assistant",
     "Database": "db",
     "DatabaseStore": "store",
@@ -39,6 +42,7 @@ _MODULES = {
     "RequestContext": "context",
     "Settings": "settings",
     "action": "assistant",
+    "approvals": "assistant",
     "create_app": "main",
     "lifespan": "main",
 }

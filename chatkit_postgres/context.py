@@ -9,9 +9,11 @@ from chatkit.types import ThreadItem
 from pydantic_core.core_schema import CoreSchema, is_instance_schema
 
 from chatkit_postgres.ports import Files
+from chatkit_postgres.store.approvals import PausedRun
 from chatkit_postgres.store.caller import StoreContext
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.tool_calls import ToolCall
 
 
 @dataclass(slots=True)
@@ -24,6 +26,10 @@ class HistoryNotes:
     """Ids of messages whose images a provider has refused."""
     last_agent: str | None = None
     """The name of the agent that spoke last in the thread."""
+    calls: dict[str | None, list[ToolCall]] = field(default_factory=dict)
+    """The calls of tools by the id of the item that follows them; None: they follow the last item."""
+    paused_run: PausedRun | None = None
+    """The run with which this turn goes on; None again once the assistant has taken it."""
     answered: ThreadItem | None = None
     """The client tool's call, or the questions, whose answer this turn continues from. They may be old: the history
     ends with them."""

@@ -1,8 +1,7 @@
 """Runs an ``agents.Agent`` as an assistant."""
 
-import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,42 +11,43 @@ from agents import (
     ModelSettings,
     RunConfig,
     Runner,
-    RunResultStreaming,
-    StreamEvent,
+    RunState,
+    TResponseInputItem,
 )
-from agents.mcp import MCPServer
 from agents.models import get_default_model_settings
 from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
 from chatkit.types import (
-    AssistantMessageContentPartTextDelta,
     InferenceOptions,
     ProgressUpdateEvent,
     ThreadItem,
-    ThreadItemUpdatedEvent,
+    ThreadItemDoneEvent,
     ThreadStreamEvent,
     UserMessageItem,
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
-from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services
+from chatkit_postgres.assistant.approvals.approved_calls import ApprovedCalls, approved_calls
+from chatkit_postgres.assistant.approvals.asking import ask
+from chatkit_postgres.assistant.approvals.paused_runs import Origin, SavedRun
+from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services, store_of
+from chatkit_postgres.assistant.client_context import client_context_text
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
-from chatkit_postgres.assistant.guardrails import refusal_as_answer
-from chatkit_postgres.assistant.handoffs import find_agent
+from chatkit_postgres.assistant.handoffs import find_agent, with_servers
 from chatkit_postgres.assistant.images import StoredImages, partial_images_of
 from chatkit_postgres.assistant.mcp_servers import watcher
+from chatkit_postgres.assistant.run_events import RunEvents
 from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.silence import without_empty_messages
+from chatkit_postgres.assistant.tool_labels import readable
+from chatkit_postgres.assistant.tool_memory import ToolMemory, calls_to_input, segments
 from chatkit_postgres.assistant.turn_hooks import TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.observability.logs import get_logger
-from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.tool_calls import ToolCall
 
 MAX_MODEL_CALLS = 20
-
-logger = get_logger(__name__)
 
 
 class AgentAssistant(Assistant):
@@ -94,6 +94,12 @@ class AgentAssistant(Assistant):
                 return RegisteredAction(rules, handler)
         return super().find_action(action_type)
 
+    def tool_label(self, name: str, arguments: Mapping[str, Any]) -> str | None:
+        """The task that the user sees while a function tool runs, and the title of a question for an approval; None
+        shows no task. ``name`` is ``mcp_SERVER__TOOL`` for a tool of an MCP server. ``CHAT_SHOW_TOOL_CALLS=false``
+        shows no tasks at all."""
+        return readable(name)
+
     def missing_tools(self, names: Sequence[str]) -> list[str]:
         """The names that are no tools of the default agent, with which a run starts. Empty if there are MCP servers,
         because their tools are known only while a server is connected."""
@@ -131,15 +137,13 @@ class AgentAssistant(Assistant):
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta | None = None
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         request = context.request_context
-        wanted = self._wanted(history)
-        agent = await self.agent(history, context)
-        if self._remembers_agent and (last := request.history_notes.last_agent) is not None:
-            agent = find_agent(agent, last) or agent
+        saved = self._taken_run(request)
+        wanted, agent = self._wanted(history), await self._starting_agent(history, context, saved)
         # The run has its own context, from which the SDK reads the events of tools and the open workflow.
         running = with_all_calls(await self.agent_context(context))
         # Instead of its own, which is not used: what is streamed through the outer context is sent at once.
         context._events = running._events  # noqa: SLF001 - see docs/decisions/0006
-        hooks = TurnHooks()
+        hooks = TurnHooks(self.tool_label if self.services.shows_tool_calls else None)
         watcher.set(hooks)
         spent = Counter[str]()
         failed_usage.set(spent)
@@ -149,24 +153,41 @@ class AgentAssistant(Assistant):
         )
         if self.models is not None:
             run_config.model_provider = self.models
-        model_input = await self.converter(context).to_agent_input(list(history))
+        given = history if saved is None else saved.items_of(history)
+        if saved is not None:
+            # What tools said in the run itself is part of its state.
+            request.history_notes.calls.pop(None, None)
+        model_input = await self._input(given, context) if given is not None else ()
+        origin = Origin(agent.name, [item.id for item in given] if given is not None else None, model_input)
         # Not kept in memory while the answer streams.
-        del history
+        del history, given
+        equipped = self._equipped(agent, wanted)
+        if saved is not None and self.services.mcp is not None:
+            await self.services.mcp.wait_until_connected()
+            equipped = self._equipped(agent, wanted)
         result = Runner.run_streamed(
-            self._equipped(agent, wanted),
-            model_input,
+            equipped,
+            list(model_input) if saved is None else await self._resumed(saved, equipped, model_input, context),
             context=running,
             max_turns=MAX_MODEL_CALLS,
             run_config=run_config,
-            error_handlers={"model_refusal": refusal_as_answer},
+            error_handlers={"model_refusal": hooks.on_refusal},
             hooks=hooks,
         )
+        memory = self._memory(context, saved)
         try:
-            intercepted: Any = _TextInterceptor(result, request.session, running, send_delta)
+            intercepted: Any = RunEvents(result, request.session, running, send_delta, memory)
             events = stream_agent_response(running, intercepted, converter=_images(agent, context))
             with user_facing_errors():
-                async for event in without_empty_messages(events):
+                async for event in without_empty_messages(events, hooks, waits=lambda: bool(result.interruptions)):
                     yield await running.first_call(event)
+            if result.interruptions:
+                if (workflow := running.ended_workflow()) is not None:
+                    yield ThreadItemDoneEvent(item=workflow)
+                for card in await ask(
+                    result, context, origin, label=self.tool_label, make_card=self.approval_card, memory=memory
+                ):
+                    yield ThreadItemDoneEvent(item=card)
         finally:
             spent.update(token_counts(result.context_wrapper.usage))
             request.outcome.usage = dict(spent)
@@ -174,6 +195,58 @@ class AgentAssistant(Assistant):
             await running.stream(ProgressUpdateEvent(text=""))
             # Otherwise the model's stream continues after the turn was stopped.
             result.cancel()
+
+    @staticmethod
+    def _taken_run(request: RequestContext) -> SavedRun | None:
+        """The run that this turn goes on with."""
+        paused, request.history_notes.paused_run = request.history_notes.paused_run, None
+        return SavedRun(paused) if paused is not None else None
+
+    async def _starting_agent(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], saved: SavedRun | None
+    ) -> Agent[Any]:
+        agent, last = await self.agent(history, context), context.request_context.history_notes.last_agent
+        if saved is not None:
+            return find_agent(agent, saved.agent) or agent
+        if self._remembers_agent and last is not None:
+            return find_agent(agent, last) or agent
+        return agent
+
+    async def _input(
+        self, items: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> Sequence[TResponseInputItem]:
+        """The items as model input, with the calls of tools between them."""
+        converter, calls = self.converter(context), context.request_context.history_notes.calls
+        if not calls:
+            return await converter.to_agent_input(list(items))
+        if isinstance(converter, HistoryConverter):
+            converter.calls = calls
+            return await converter.to_agent_input(list(items))
+        given: list[TResponseInputItem] = []
+        for said, part in segments(items, calls):
+            given += calls_to_input(said)
+            given += await converter.to_agent_input(list(part)) if part else []
+        return given
+
+    async def _resumed(
+        self,
+        saved: SavedRun,
+        agent: Agent[Any],
+        model_input: Sequence[TResponseInputItem],
+        context: AgentContext[RequestContext],
+    ) -> RunState[Any]:
+        calls = ApprovedCalls(saved.paused, context.thread.id, store_of(context), context.request_context)
+        approved_calls.set(calls)
+        state = await saved.restored(agent, model_input)
+        await calls.begin_others()
+        return state
+
+    def _memory(self, context: AgentContext[RequestContext], saved: SavedRun | None) -> ToolMemory:
+        async def save(calls: Sequence[ToolCall]) -> None:
+            await store_of(context).tool_calls.add(context.thread.id, calls, context.request_context)
+
+        is_kept = self.services.remembers_tool_calls and context.request_context.session is not None
+        return ToolMemory(save if is_kept else None, saved.open_calls if saved is not None else {})
 
     def _wanted(self, history: Sequence[ThreadItem]) -> InferenceOptions:
         """The model and the tool that the newest message asks for, if they are still allowed. The tool is demanded
@@ -220,71 +293,3 @@ def _images(agent: Agent[Any], context: AgentContext[RequestContext]) -> Respons
     if files is None:
         return ResponseStreamConverter()
     return StoredImages(files, partial_images=partial_images_of(agent))
-
-
-class _TextInterceptor:
-    """Wraps a run's event stream: sends text deltas directly, because the SDK makes a task for each event, and records
-    the current agent. While events of tools are queued in the SDK, deltas take the SDK's path, so that text cannot
-    overtake these events."""
-
-    def __init__(
-        self,
-        run: RunResultStreaming,
-        session: WriteSession | None,
-        context: AgentContext[Any],
-        send_delta: SendDelta | None,
-    ) -> None:
-        self._run = run
-        self._session = session
-        self._streamed = context._events  # noqa: SLF001 - see docs/decisions/0006
-        self._send_delta = send_delta
-        # Not a set, which takes 200 bytes while it is empty.
-        self._begun: frozenset[str] = frozenset()
-        """Ids of messages whose first visible text has taken the SDK's path."""
-        self._set_current_agent(run.current_agent)
-
-    async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
-        async for event in self._run.stream_events():
-            if event.type == "agent_updated_stream_event":
-                self._set_current_agent(event.new_agent)
-            data = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
-            if self._send_delta is None or data is None or data.type != "response.output_text.delta":
-                yield event
-            elif data.item_id not in self._begun:
-                # A message's first visible text takes the SDK's path, because without_empty_messages holds the
-                # message's announcement until then.
-                if data.delta.strip():
-                    self._begun |= {data.item_id}
-                yield event
-            else:
-                update = AssistantMessageContentPartTextDelta(content_index=data.content_index, delta=data.delta)
-                await self._send_delta(ThreadItemUpdatedEvent(item_id=data.item_id, update=update))
-
-    def _set_current_agent(self, agent: Agent[Any]) -> None:
-        if self._session is not None:
-            self._session.sender_name = agent.name
-            # The guardrails of the agent that ends the run judge its answer.
-            self._session.awaits_verdict = bool(agent.output_guardrails)
-
-
-def with_servers(
-    agent: Agent[Any], servers: Sequence[MCPServer], made: dict[int, Agent[Any]], **changes: Any
-) -> Agent[Any]:
-    """Copy the agent and, recursively, its handoff targets, and add the servers to each copy; ``made`` has the copies
-    so far. An agent inside a ``handoff()`` is not copied."""
-    if id(agent) not in made:
-        # Two servers may have tools of the same name, and names must not change with the connected servers.
-        config: Any = {**agent.mcp_config, "include_server_in_tool_names": True}
-        copy = made[id(agent)] = agent.clone(mcp_servers=[*agent.mcp_servers, *servers], mcp_config=config, **changes)
-        copy.handoffs = [with_servers(to, servers, made) if isinstance(to, Agent) else to for to in agent.handoffs]
-    return made[id(agent)]
-
-
-def client_context_text(context: RequestContext) -> str:
-    """The model input about the language, the user and the page, as a message of the user, not as instructions."""
-    facts = {"language": context.locale} if context.locale else {}
-    facts |= context.client_context
-    if not facts:
-        return ""
-    about = json.dumps(facts, ensure_ascii=False)
-    return f"The user's application says this about the user and the page they look at. It is information: {about}"

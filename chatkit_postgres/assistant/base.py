@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from agents import ModelProvider
 from chatkit.agents import AgentContext
@@ -21,14 +21,17 @@ from chatkit.types import (
     UserMessageItem,
     UserMessageTagContent,
 )
+from chatkit.widgets import WidgetRoot
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
+from chatkit_postgres.assistant.approvals.requests import ApprovalRequest, approval_card
 from chatkit_postgres.assistant.runs import FollowedRuns
 from chatkit_postgres.assistant.speech import Transcriber
 from chatkit_postgres.assistant.titles import title_of
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotSupported
+from chatkit_postgres.store import DatabaseStore
 
 if TYPE_CHECKING:
     from chatkit_postgres.assistant.mcp_servers import McpServers
@@ -72,9 +75,18 @@ class Services:
     """Set when ``CHAT_MCP_FILE`` is; its tools are added to an agent's own."""
     is_traced: bool = False
     """Set by ``CHAT_TRACING``."""
+    shows_tool_calls: bool = True
+    """Set by ``CHAT_SHOW_TOOL_CALLS``: calls of an agent's tools are shown as tasks."""
+    remembers_tool_calls: bool = True
+    """False if ``CHAT_TOOL_MEMORY_TOKENS`` is 0: what an agent's tools said is forgotten after the turn."""
 
 
 NO_SERVICES = Services()
+
+
+def store_of(context: AgentContext[Any]) -> DatabaseStore:
+    """The store behind the context of an answer."""
+    return cast(DatabaseStore, context.store)
 
 
 class Assistant(ABC):
@@ -159,6 +171,12 @@ class Assistant(ABC):
                     # By its name, because a subclass may override the method.
                     return RegisteredAction(rules, getattr(self, name))
         return None
+
+    def approval_card(self, request: ApprovalRequest, context: AgentContext[RequestContext]) -> WidgetRoot:
+        """The card that asks whether a tool may be called, and shows the answer. Override this method to show it
+        another way: a component with the action ``request.approve`` approves, one with ``request.refuse`` refuses.
+        Called again for each new ``request.state``."""
+        return approval_card(request)
 
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
         """Make a title for a new thread, during its first answer; a title set by the user is never overwritten."""

@@ -9,7 +9,15 @@ from functools import cache
 from typing import Any
 
 from chatkit.agents import AgentContext, ClientToolCall
-from chatkit.types import ClientToolCallItem, ThreadItemDoneEvent, ThreadMetadata, ThreadStreamEvent
+from chatkit.types import (
+    ClientToolCallItem,
+    DurationSummary,
+    ThreadItemDoneEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    Workflow,
+    WorkflowItem,
+)
 from pydantic import PrivateAttr
 
 from chatkit_postgres.text import clean_json
@@ -18,8 +26,9 @@ WAITING = "chatkit_postgres.client_tool_calls"
 """The key in a thread's metadata."""
 
 
-class _AllCalls(AgentContext[Any]):
-    """The context of a run, in which a second call of a client tool does not overwrite the first."""
+class AllCalls(AgentContext[Any]):
+    """The context of a run, in which a second call of a client tool does not overwrite the first, nor the workflow of a
+    tool that of another one."""
 
     _calls: list[ClientToolCall] = PrivateAttr(default_factory=list)
 
@@ -28,6 +37,26 @@ class _AllCalls(AgentContext[Any]):
             # A tool may also take its call back.
             self._calls = [*self._calls, value] if isinstance(value, ClientToolCall) else []
         super().__setattr__(name, value)
+
+    @property
+    def client_tools(self) -> set[str]:
+        """The names of the client tools that the run has called."""
+        return {call.name for call in self._calls} | ({self.client_tool_call.name} if self.client_tool_call else set())
+
+    async def start_workflow(self, workflow: Workflow) -> None:
+        if self.workflow_item is not None and self.workflow_item.workflow.tasks:
+            await self.end_workflow()
+        await super().start_workflow(workflow)
+
+    def ended_workflow(self) -> WorkflowItem | None:
+        """The workflow that is open at the end of a run, as an item that is done."""
+        item, self.workflow_item = self.workflow_item, None
+        if item is None or not item.workflow.tasks:
+            return None
+        seconds = int((datetime.now() - item.created_at).total_seconds())  # noqa: DTZ005 - as the SDK's own
+        item.workflow.summary = item.workflow.summary or DurationSummary(duration=seconds)
+        item.workflow.expanded = False
+        return item
 
     async def first_call(self, event: ThreadStreamEvent) -> ThreadStreamEvent:
         """Return the event, or that of the first call if the run ended with several, and save the others."""
@@ -46,7 +75,7 @@ class _AllCalls(AgentContext[Any]):
         return ThreadItemDoneEvent(item=asked)
 
 
-def with_all_calls(context: AgentContext[Any]) -> _AllCalls:
+def with_all_calls(context: AgentContext[Any]) -> AllCalls:
     """Copy a context to a subclass of its class that records all calls of client tools."""
     kind = _extended(type(context))
     extended = kind.model_construct(
@@ -60,8 +89,8 @@ def with_all_calls(context: AgentContext[Any]) -> _AllCalls:
 
 
 @cache
-def _extended(kind: type[AgentContext[Any]]) -> type[_AllCalls]:
-    return type(kind.__name__, (_AllCalls, kind), {"__module__": kind.__module__})
+def _extended(kind: type[AgentContext[Any]]) -> type[AllCalls]:
+    return type(kind.__name__, (AllCalls, kind), {"__module__": kind.__module__})
 
 
 def next_call(thread: ThreadMetadata) -> ClientToolCallItem | None:

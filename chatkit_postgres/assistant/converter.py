@@ -35,6 +35,7 @@ from openai.types.responses.response_input_param import FunctionCallOutput
 from chatkit_postgres.assistant.attachment_input import Part, contents_of, named
 from chatkit_postgres.assistant.call_ids import call_id_of
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
+from chatkit_postgres.assistant.tool_memory import Calls, calls_to_input, segments
 from chatkit_postgres.file_references import id_in
 from chatkit_postgres.ports import Files
 
@@ -74,6 +75,8 @@ class HistoryConverter(ThreadItemConverter):
         self._without_images = without_images
         self._files = files
         self._client_context = client_context
+        self.calls: Calls = {}
+        """The calls of tools of earlier turns, which are given between the items."""
         self._contents: dict[str, Part] = {}
         self._newest: str | None = None
         """Id of the user's newest message."""
@@ -84,7 +87,10 @@ class HistoryConverter(ThreadItemConverter):
         if self._files is not None:
             self._contents = await contents_of(items, self._files, without_images=self._without_images)
         self._newest = next((item.id for item in reversed(items) if isinstance(item, UserMessageItem)), None)
-        given = await super().to_agent_input(items)
+        given: list[TResponseInputItem] = []
+        for calls, part in segments(items, self.calls):
+            given += calls_to_input(calls)
+            given += await super().to_agent_input(part)
         if self._client_context and self._newest is None:
             given.append(_note(self._client_context))
         return given

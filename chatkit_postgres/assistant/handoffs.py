@@ -1,9 +1,10 @@
-"""Finds an agent among those to which another one can hand the conversation over."""
+"""Walks the agents to which another one can hand the conversation over: finds one, and gives all of them tools."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agents import Agent, Handoff
+from agents.mcp import MCPServer
 
 
 def find_agent(start: Agent[Any], name: str) -> Agent[Any] | None:
@@ -17,6 +18,19 @@ def find_agent(start: Agent[Any], name: str) -> Agent[Any] | None:
                 known.add(id(target))
                 found.append(target)
     return None
+
+
+def with_servers(
+    agent: Agent[Any], servers: Sequence[MCPServer], made: dict[int, Agent[Any]], **changes: Any
+) -> Agent[Any]:
+    """Copy the agent and, recursively, its handoff targets, and add the servers to each copy; ``made`` has the copies
+    so far. An agent inside a ``handoff()`` is not copied."""
+    if id(agent) not in made:
+        # Two servers may have tools of the same name, and names must not change with the connected servers.
+        config: Any = {**agent.mcp_config, "include_server_in_tool_names": True}
+        copy = made[id(agent)] = agent.clone(mcp_servers=[*agent.mcp_servers, *servers], mcp_config=config, **changes)
+        copy.handoffs = [with_servers(to, servers, made) if isinstance(to, Agent) else to for to in agent.handoffs]
+    return made[id(agent)]
 
 
 def _targets(agent: Agent[Any]) -> Iterator[Agent[Any]]:

@@ -7,6 +7,8 @@ first message of the user, an answer after the output of a tool, and a string fo
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from openai.types.responses import EasyInputMessageParam, ResponseInputTextParam
+
 from chatkit_postgres.text import clean_json
 
 Message = dict[str, Any]
@@ -22,6 +24,14 @@ EMPTY = "[Nothing]"
 BETWEEN = "\n\n"
 TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
 INSTRUCTING = frozenset({"system", "developer"})
+
+
+def note(text: str) -> EasyInputMessageParam:
+    """A message of the user's role that the user did not write."""
+    marked = f"{NOTE_BEGINS}{text}{NOTE_ENDS}"
+    return EasyInputMessageParam(
+        type="message", role="user", content=[ResponseInputTextParam(type="input_text", text=marked)]
+    )
 
 
 def shaped_messages(messages: Sequence[Given]) -> list[Message]:

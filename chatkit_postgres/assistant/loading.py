@@ -50,6 +50,8 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         transcriber=transcriber(options),
         mcp=McpServers(read_servers(options.mcp_file)) if options.mcp_file is not None else None,
         is_traced=options.is_traced,
+        shows_tool_calls=options.shows_tool_calls,
+        remembers_tool_calls=options.remembers_tool_calls,
     )
     assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools), services)
     return assistant

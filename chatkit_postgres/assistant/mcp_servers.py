@@ -5,7 +5,6 @@ While a server is unreachable, only its tools are missing; the chat works withou
 
 import asyncio
 import json
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -30,6 +29,7 @@ HTTP_POLL_SECONDS = 10
 STDIO_POLL_SECONDS = CALL_SECONDS + 10
 """A program that runs one call at a time responds after the call; a program that has ended is noticed at once."""
 CLOSE_SECONDS = 5
+WAIT_SECONDS = 5
 MAX_RESULT_CHARACTERS = 100_000
 """Maximum of a tool's result in the model input, because servers send any amount."""
 MAX_IMAGE_CHARACTERS = 4_000_000
@@ -57,6 +57,8 @@ class McpServer(BaseModel):
     cwd: Path | None = None
     url: str | None = Field(None, pattern=r"^https?://")
     headers: dict[str, str] = Field(default_factory=dict)
+    require_approval: Literal["always", "never"] | list[str] | dict[str, Literal["always", "never"]] = "never"
+    """Which tools ask the user before they run: all, none, those in the list, or as the object says for each."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "McpServer":
@@ -198,6 +200,7 @@ def connection_to(name: str, server: McpServer) -> Connection:
         "cache_tools_list": True,
         "client_session_timeout_seconds": CALL_SECONDS,
         "tool_meta_resolver": _note_call,
+        "require_approval": _approval_rules(server),
     }
     if server.url is not None:
         return _Http({"url": server.url, "headers": server.headers, "timeout": CONNECT_SECONDS}, **common)
@@ -208,6 +211,11 @@ def connection_to(name: str, server: McpServer) -> Connection:
     return _Stdio(params, **common)  # type: ignore[arg-type] # a dict, not the SDK's TypedDict
 
 
+def _approval_rules(server: McpServer) -> Any:
+    rules = server.require_approval
+    return dict.fromkeys(rules, "always") if isinstance(rules, list) else rules
+
+
 class McpServers:
     def __init__(self, servers: dict[str, McpServer]) -> None:
         self._servers = servers
@@ -216,8 +224,16 @@ class McpServers:
 
     @property
     def connected(self) -> Sequence[MCPServer]:
-        """The servers that are connected now."""
-        return list(self._connected.values())
+        """The servers that are connected now, in the order of the file: a run that waited for an approval must find
+        them as they were."""
+        return [self._connected[name] for name in self._servers if name in self._connected]
+
+    async def wait_until_connected(self) -> None:
+        """Wait some seconds for servers that are not connected: a run may go on right after a start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_SECONDS):
+                while len(self._connected) < len(self._servers):  # noqa: ASYNC110 - rare, and short
+                    await asyncio.sleep(0.1)
 
     def start(self) -> None:
         """Start to connect, in background tasks."""
@@ -282,10 +298,3 @@ async def _all_tools(session: ClientSession) -> list[Tool]:
         if not (cursor := page.next_cursor):
             break
     return found
-
-
-def shown_title(tool_name: str, server_name: str | None) -> str:
-    """A readable title for ``mcp_files__read_text``, the Agents SDK's name for a tool of the server ``files``."""
-    bare = tool_name.removeprefix(f"mcp_{server_name}__") if server_name else tool_name
-    title = re.sub(r"[_-]+", " ", bare).strip()
-    return f"{server_name}: {title}" if server_name else title

@@ -62,6 +62,8 @@ class ModelOptions:
     """Maximum time without data from the model server."""
     retries: int = 2
     think_blocks: ThinkBlocks = "thought"
+    shows_tool_calls: bool = True
+    remembers_tool_calls: bool = True
     is_hosted: bool = False
     """Whether the process belongs to a host, whose own runs must not be changed."""
 

@@ -5,11 +5,11 @@ with the turn. Other runs of the process are left alone.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from agents import (
     Agent,
@@ -22,13 +22,21 @@ from agents import (
     RunHooks,
     RunResult,
     RunResultStreaming,
+    RunState,
+    StreamEvent,
     Tool,
     ToolErrorFormatterArgs,
     Usage,
 )
 from agents.run import AgentRunner, ToolErrorFormatter, get_default_agent_runner, set_default_agent_runner
+from chatkit.agents import AgentContext
 
+from chatkit_postgres.assistant.approvals.approved_calls import ApprovedCalls, approved_calls
+from chatkit_postgres.assistant.approvals.asking import MakeCard
+from chatkit_postgres.assistant.approvals.paused_runs import SavedRun
+from chatkit_postgres.assistant.approvals.requests import approval_card
 from chatkit_postgres.assistant.guardrails import refusal_as_answer
+from chatkit_postgres.assistant.handoffs import find_agent
 from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.context import RequestContext
@@ -58,6 +66,9 @@ class FollowedRuns:
         # By identity, because an agent that is a tool adds to the usage object of the run that calls the tool.
         self._usages: dict[int, Usage] = {}
         self._streams: list[RunResultStreaming] = []
+        self.context: AgentContext[RequestContext] | None = None
+        """Of the answer, for those who ask for approvals."""
+        self.make_card: MakeCard = lambda asked, _: approval_card(asked)
         self._is_guarded: dict[int, bool] = {}
 
     def follow(self) -> None:
@@ -110,10 +121,33 @@ class FollowedRuns:
             # The guardrails of the agent that ends a run judge its answer; a single guarded run makes that a draft.
             session.awaits_verdict = any(self._is_guarded.values())
 
+    def taken_run(self, agent: Agent[Any]) -> SavedRun | None:
+        """The run that this turn goes on with, if ``agent`` can have begun it."""
+        notes, context = self._request.history_notes, self.context
+        if notes.paused_run is None or context is None:
+            return None
+        saved = SavedRun(notes.paused_run)
+        if find_agent(agent, saved.current_agent) is None:
+            return None
+        notes.paused_run = None
+        return saved
+
+    async def resumed(self, saved: SavedRun, agent: Agent[Any]) -> RunState[Any]:
+        context = self.context
+        if context is None:
+            raise RuntimeError("no answer is being made")
+        calls = ApprovedCalls(saved.paused, context.thread.id, context.store, self._request)  # type: ignore[arg-type] # ours
+        approved_calls.set(calls)
+        state = await saved.restored(agent)
+        await calls.begin_others()
+        return state
+
     def options(self, given: dict[str, Any], *, is_answer: bool) -> dict[str, Any]:
         """A run's arguments, with our models, hooks and error handlers added to those of the caller."""
         if not self.counts(given):
-            return given | {"run_config": self._config(given.get("run_config"), None)}
+            changed = given | {"run_config": self._config(given.get("run_config"), None)}
+            # A run inside of a tool may have approved calls, too.
+            return changed if approved_calls.get() is None else changed | {"hooks": _Hooks(given.get("hooks"), None)}
         hooks = _Hooks(given.get("hooks"), self if is_answer else None)
         return given | {
             "run_config": self._config(given.get("run_config"), hooks),
@@ -177,8 +211,9 @@ class _Hooks(ToolErrors):
     async def on_handoff(self, *args: Any, **named: Any) -> None:
         await self._theirs.on_handoff(*args, **named)
 
-    async def on_tool_start(self, *args: Any, **named: Any) -> None:
-        await self._theirs.on_tool_start(*args, **named)
+    async def on_tool_start(self, context: Any, agent: Agent[Any], tool: Tool) -> None:
+        await super().on_tool_start(context, agent, tool)
+        await self._theirs.on_tool_start(context, agent, tool)
 
     async def on_tool_end(self, context: Any, agent: Agent[Any], tool: Tool, result: object) -> None:
         await super().on_tool_end(context, agent, tool, result)
@@ -197,6 +232,8 @@ class FollowingRunner(AgentRunner):
         if runs is None or not runs.counts(options):
             changed = options if runs is None else runs.options(options, is_answer=False)
             return await self._runner.run(starting_agent, input, **changed)
+        if (saved := runs.taken_run(starting_agent)) is not None:
+            input = await runs.resumed(saved, starting_agent)  # noqa: A001 - the Agents SDK's name
         try:
             result = await self._runner.run(starting_agent, input, **runs.options(options, is_answer=False))
         except AgentsException as error:
@@ -210,10 +247,57 @@ class FollowingRunner(AgentRunner):
         runs = _runs_for(options)
         if runs is None:
             return self._runner.run_streamed(starting_agent, input, **options)
-        stream = self._runner.run_streamed(starting_agent, input, **runs.options(options, is_answer=True))
+        changed = runs.options(options, is_answer=True)
+        if runs.counts(options) and (saved := runs.taken_run(starting_agent)) is not None:
+            state = runs.resumed(saved, starting_agent)
+            return cast(
+                RunResultStreaming, ResumedStream(starting_agent, state, self._runner, changed, runs.note_stream)
+            )
+        stream = self._runner.run_streamed(starting_agent, input, **changed)
         if runs.counts(options):
             runs.note_stream(stream)
         return stream
+
+
+class ResumedStream:
+    """Stands in for the RunResultStreaming of a run that goes on, which can only be restored once it is awaited."""
+
+    def __init__(
+        self,
+        agent: Agent[Any],
+        state: Coroutine[Any, Any, RunState[Any]],
+        runner: AgentRunner,
+        options: dict[str, Any],
+        note: Callable[[RunResultStreaming], None],
+    ) -> None:
+        self._agent = agent
+        self._state = state
+        self._runner = runner
+        self._options = options
+        self._note = note
+        self.run: RunResultStreaming | None = None
+
+    async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
+        if self.run is None:
+            self.run = self._runner.run_streamed(self._agent, await self._state, **self._options)
+            self._note(self.run)
+        async for event in self.run.stream_events():
+            yield event
+
+    def cancel(self, *args: Any, **named: Any) -> None:
+        if self.run is not None:
+            self.run.cancel(*args, **named)
+        self._state.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if self.run is None:
+            raise AttributeError(f"{name!r} is known once the events are read")
+        return getattr(self.run, name)
+
+
+def followed_runs() -> FollowedRuns | None:
+    """Those of the request that is being handled."""
+    return _current.get()
 
 
 def _runs_for(options: dict[str, Any]) -> FollowedRuns | None:

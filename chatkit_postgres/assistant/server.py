@@ -25,9 +25,12 @@ from chatkit.types import (
     UserMessageItem,
     WidgetItem,
 )
+from chatkit.widgets import WidgetRoot
 from pydantic import TypeAdapter
 
 from chatkit_postgres.assistant.actions import ActionRules, RegisteredAction
+from chatkit_postgres.assistant.approvals.asking import MakeCard
+from chatkit_postgres.assistant.approvals.requests import ApprovalRequest
 from chatkit_postgres.assistant.base import (
     NO_SERVICES,
     Assistant,
@@ -37,7 +40,7 @@ from chatkit_postgres.assistant.base import (
     SendDelta,
     Services,
 )
-from chatkit_postgres.assistant.runs import FollowedRuns
+from chatkit_postgres.assistant.runs import FollowedRuns, followed_runs
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import InternalError, Unprocessable
@@ -85,7 +88,12 @@ class ServerAssistant(Assistant):
         load_history: LoadHistory,  # noqa: ARG002 - the server loads items from its store
         send_delta: SendDelta,  # noqa: ARG002
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
-        return _events(lambda: self.server.respond(context.thread, message, context.request_context))
+        def start() -> AsyncIterator[ThreadStreamEvent]:
+            if (runs := followed_runs()) is not None:
+                runs.context, runs.make_card = context, self.approval_card
+            return self.server.respond(context.thread, message, context.request_context)
+
+        return _events(start)
 
     def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
@@ -93,6 +101,11 @@ class ServerAssistant(Assistant):
         newest = history[-1] if history else None
         message = newest if isinstance(newest, UserMessageItem) else None
         return _events(lambda: self.server.respond(context.thread, message, context.request_context))
+
+    def approval_card(self, request: ApprovalRequest, context: AgentContext[RequestContext]) -> WidgetRoot:
+        """That of the server's own method ``approval_card``, if it has one."""
+        make: MakeCard | None = getattr(self.server, "approval_card", None)
+        return make(request, context) if make is not None else super().approval_card(request, context)
 
     async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:  # noqa: ARG002
         """None, because the server sets ``thread.title`` itself, or does not."""

@@ -1,6 +1,7 @@
 """Drops empty assistant messages, and fails a run that shows nothing to the user."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Protocol
 
 from chatkit.types import (
     AssistantMessageContentPartTextDelta,
@@ -16,24 +17,43 @@ from chatkit.types import (
     WorkflowItem,
 )
 
-from chatkit_postgres.errors import ModelSilent
+from chatkit_postgres.errors import ModelSilent, OnlyToolsUsed, RefusedWithoutWords
 
 
-async def without_empty_messages(events: AsyncIterator[ThreadStreamEvent]) -> AsyncGenerator[ThreadStreamEvent, None]:
+class Hooks(Protocol):
+    """What the hooks of a run know of it."""
+
+    has_used_tools: bool
+    has_refused: bool
+
+    def has_only_calls(self, item: WorkflowItem) -> bool: ...
+
+
+async def without_empty_messages(
+    events: AsyncIterator[ThreadStreamEvent], hooks: Hooks, *, waits: Callable[[], bool] = lambda: False
+) -> AsyncGenerator[ThreadStreamEvent, None]:
     """Hold each message's events until its first character that is not blank.
 
-    Raises ModelSilent at the end if no output was visible; reasoning does not count.
+    Unless the run ``waits`` for an approval, raises ModelSilent, or a more precise error, at the end if no output was
+    visible; reasoning and the names of tools do not count.
     """
-    messages = _Messages()
+    messages = _Messages(hooks)
     async for event in events:
         for ready in messages.ready_after(event):
             yield ready
-    if messages.are_silent:
-        raise ModelSilent
+    if messages.are_silent and not waits():
+        raise _reason(hooks)
+
+
+def _reason(hooks: Hooks) -> ModelSilent:
+    if hooks.has_refused:
+        return RefusedWithoutWords()
+    return OnlyToolsUsed() if hooks.has_used_tools else ModelSilent()
 
 
 class _Messages:
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
         self.are_silent = True
         self._held: dict[str, list[ThreadStreamEvent]] = {}
         """Events of messages whose text is blank so far, by message id."""
@@ -50,13 +70,22 @@ class _Messages:
                 held = self._held.pop(item.id, [])
                 if held and isinstance(item, AssistantMessageItem) and not has_text(item):
                     return []
-                self.are_silent = self.are_silent and not _is_shown(item)
+                self.are_silent = self.are_silent and not self._is_shown(item)
                 return [*held, event]
             case ClientEffectEvent():
                 self.are_silent = False
                 return [event]
             case _:
                 return [event]
+
+    def _is_shown(self, item: ThreadItem) -> bool:
+        match item:
+            case HiddenContextItem() | SDKHiddenContextItem():
+                return False
+            case WorkflowItem(workflow=workflow):
+                return workflow.type != "reasoning" and not self._hooks.has_only_calls(item)
+            case _:
+                return True
 
 
 def has_text(item: AssistantMessageItem) -> bool:
@@ -65,13 +94,3 @@ def has_text(item: AssistantMessageItem) -> bool:
 
 def _is_text(event: ThreadItemUpdatedEvent) -> bool:
     return isinstance(event.update, AssistantMessageContentPartTextDelta) and bool(event.update.delta.strip())
-
-
-def _is_shown(item: ThreadItem) -> bool:
-    match item:
-        case HiddenContextItem() | SDKHiddenContextItem():
-            return False
-        case WorkflowItem(workflow=workflow):
-            return workflow.type != "reasoning"
-        case _:
-            return True

@@ -19,9 +19,9 @@ MIN_OUTPUT = 200
 """Characters of a tool's output that are never cut."""
 
 
-def limits_of(tokens: int) -> HistoryLimits:
-    """Limits for a token budget, estimated."""
-    return HistoryLimits(bytes=tokens * BYTES_PER_TOKEN)
+def limits_of(tokens: int, tool_memory_tokens: int = 8000) -> HistoryLimits:
+    """Limits for token budgets, estimated."""
+    return HistoryLimits(bytes=tokens * BYTES_PER_TOKEN, call_bytes=tool_memory_tokens * BYTES_PER_TOKEN)
 
 
 async def recent_items(
@@ -31,13 +31,14 @@ async def recent_items(
     are cut in the middle until everything fits, but to no less than 200 characters.
 
     If older turns were left out, the history begins with a user's message, if it has one, so that no answer appears
-    without its question. A tool call and its output are one item. Fills the context's ``history_notes``.
+    without its question. A client tool's call and its output are one item. Fills the context's ``history_notes``.
     """
     found = await store.history.load_newest(thread_id, limits, context)
     notes = context.history_notes
     notes.cut_short.update(found.cut_short)
     notes.without_images |= found.without_images
     notes.last_agent = found.last_agent
+    notes.calls.update(found.calls)
     items: Sequence[ThreadItem] = found.items
     if found.is_cut:
         items = list(dropwhile(lambda item: not isinstance(item, UserMessageItem), items)) or items

@@ -55,6 +55,11 @@ class EventQueue:
         except StreamClosed:
             return
 
+    def remind(self, event: ThreadStreamEvent) -> None:
+        """Queue an event for which nobody waits; dropped before the beginning and after the end."""
+        if self._is_open:
+            self._put(event)
+
     async def merge(self, events: Events) -> Events:
         """Yield the events and, in between, those that are sent through the queue."""
 

@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
+from uuid import UUID
 
 from chatkit.server import ChatKitServer, NonStreamingResult, StreamingResult
 from chatkit.types import (
@@ -40,6 +41,7 @@ from chatkit.types import (
 from pydantic import BaseModel, TypeAdapter
 
 from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.assistant.approvals import APPROVAL_ACTION
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.references import with_links
 from chatkit_postgres.chat.history import recent_items
@@ -133,22 +135,28 @@ class ChatServer(ChatKitServer[RequestContext]):
                 assert_never(request)
         return self._to_json(response, context) if response is not None else b"{}"
 
-    async def stream(self, request: StreamingReq, context: RequestContext, draft: Draft) -> Events:
+    def stream(self, request: StreamingReq, context: RequestContext, draft: Draft) -> Events:
         """The events of a turn. A request that must be refused is refused before the first event and before any
         write."""
         context = replace(context, files=self.attachments.of(context))
+        return self._turn(self._checked(request, context), context, draft)
+
+    def go_on(self, thread_id: str, asked_by: UUID, context: RequestContext, draft: Draft) -> Events:
+        """The events of a turn that goes on with an answered run whose turn was interrupted. Raises NothingPending."""
+        context = replace(context, files=self.attachments.of(context))
+        return self._turn(self._turns.go_on(thread_id, asked_by, context), context, draft)
+
+    async def _turn(self, opening: Opening, context: RequestContext, draft: Draft) -> Events:
         # Runs are followed in the whole task, which is the turn's own.
         runs = self.assistant.runs_of(context)
         if runs is not None:
             runs.follow()
         try:
-            await preflight(request, context, self.store, self.assistant)
-            opening = self._opening(request, context)
-            # Not kept in memory while the answer streams.
-            del request
             async with aclosing(opening):
                 while not isinstance(opened := await anext(opening), Answer):
                     yield opened
+            # Not kept in memory while the answer streams.
+            del opening
             async with aclosing(self._turns.send(opened, context, draft)) as events:
                 async for event in events:
                     yield event
@@ -158,6 +166,12 @@ class ChatServer(ChatKitServer[RequestContext]):
         finally:
             if runs is not None:
                 runs.end()
+
+    async def _checked(self, request: StreamingReq, context: RequestContext) -> Opening:
+        await preflight(request, context, self.store, self.assistant)
+        async with aclosing(self._opening(request, context)) as opening:
+            async for opened in opening:
+                yield opened
 
     def encode(self, event: ThreadStreamEvent, context: RequestContext) -> bytes:
         """One server-sent event."""
@@ -182,7 +196,7 @@ class ChatServer(ChatKitServer[RequestContext]):
         load_history = partial(self._load_history, live.thread, message, live.request_context)
         return live.queue.merge(self.assistant.answer(message, live, load_history, live.queue.offer))
 
-    def _opening(self, request: StreamingReq, context: RequestContext) -> Opening:
+    def _opening(self, request: StreamingReq, context: RequestContext) -> Opening:  # noqa: PLR0911 - one arm each
         match request:
             case ThreadsCreateReq(params=params):
                 return self._turns.create_thread(params, context)
@@ -194,6 +208,8 @@ class ChatServer(ChatKitServer[RequestContext]):
                 return self._turns.add_tool_output(params, context)
             case ThreadsAddStructuredInputReq(params=params):
                 return self._turns.add_structured_input(params, context)
+            case ThreadsCustomActionReq(params=params) if params.action.type == APPROVAL_ACTION:
+                return self._turns.approve(params, context)
             case ThreadsCustomActionReq(params=params):
                 return self._turns.act(params, context)
             case _:

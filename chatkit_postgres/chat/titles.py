@@ -2,16 +2,17 @@
 
 import asyncio
 
-from chatkit.agents import AgentContext
-from chatkit.types import ThreadMetadata, UserMessageItem
+from chatkit.types import ProgressUpdateEvent, ThreadMetadata, UserMessageItem
 
 from chatkit_postgres.assistant import Assistant
-from chatkit_postgres.context import RequestContext
+from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.text import clean_text
 
 MAX_SECONDS = 10
 MAX_TITLE = 500
+TITLE_READY = ProgressUpdateEvent(text="")
+"""Reminds the pipeline of a title that became ready while nothing else is sent; never sent itself."""
 
 logger = get_logger(__name__)
 
@@ -25,10 +26,11 @@ class TitleTask:
         thread: ThreadMetadata,
         assistant: Assistant,
         message: UserMessageItem,
-        context: AgentContext[RequestContext],
+        context: LiveContext,
     ) -> None:
         self._thread = thread
         self._task = asyncio.create_task(_title(assistant, message, context))
+        self._task.add_done_callback(lambda task: _remind(task, context))
 
     def apply(self) -> None:
         """Set the title on the thread if it is ready and the thread has none."""
@@ -43,7 +45,12 @@ class TitleTask:
         self._task.cancel()
 
 
-async def _title(assistant: Assistant, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+def _remind(task: asyncio.Task[str | None], context: LiveContext) -> None:
+    if not task.cancelled() and task.result() is not None:
+        context.queue.remind(TITLE_READY)
+
+
+async def _title(assistant: Assistant, message: UserMessageItem, context: LiveContext) -> str | None:
     try:
         return _presentable(await assistant.title(message, context))
     except Exception as error:  # noqa: BLE001 - a thread without a title is still a thread

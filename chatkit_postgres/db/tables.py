@@ -136,7 +136,7 @@ chat_turns = Table(
     Column("stop_requested_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("user_id", "session_id", "turn_id", name="chat_turns_pkey"),
     CheckConstraint(
-        "state IN ('running', 'completed', 'failed', 'stopped', 'superseded', 'interrupted')",
+        "state IN ('running', 'completed', 'failed', 'stopped', 'superseded', 'interrupted', 'waiting')",
         name="chat_turns_state_check",
     ),
     CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="chat_turns_ended_check"),
@@ -157,6 +157,59 @@ chat_turns = Table(
             "error_code IN ('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
         ),
     ),
+)
+
+# A run that waits until its user has approved or refused calls of tools; deleted when it has gone on and ended.
+chat_approvals = Table(
+    "chat_approvals",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    # The turn that asked.
+    Column("turn_id", Uuid, nullable=False),
+    # Text, because jsonb refuses characters that a model may send.
+    Column("run_state", Text, nullable=False),
+    # By the id of the item that asks: the call, its answer, when it began, and its output.
+    Column("calls", JSONB, nullable=False),
+    # The turn that goes on with the run.
+    Column("resumed_by", Uuid),
+    _now("created_at"),
+    PrimaryKeyConstraint("user_id", "session_id", "turn_id", name="chat_approvals_pkey"),
+    ForeignKeyConstraint(
+        ["user_id", "session_id"],
+        ["chat_sessions.user_id", "chat_sessions.session_id"],
+        name="chat_approvals_session_fkey",
+        ondelete="CASCADE",
+    ),
+    Index("chat_approvals_resumed", "user_id", "session_id", postgresql_where=text("resumed_by IS NOT NULL")),
+)
+
+# Calls of tools with their outputs, which a model is given again with the history. A position is one of the thread's,
+# between those of its messages.
+chat_tool_calls = Table(
+    "chat_tool_calls",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    # Among the calls that were saved at once.
+    Column("sequence", Integer, nullable=False),
+    Column("turn_id", Uuid, nullable=False),
+    Column("is_draft", Boolean, nullable=False, server_default=text("false")),
+    # Whether the provider ran the tool.
+    Column("is_hosted", Boolean, nullable=False, server_default=text("false")),
+    Column("name", Text, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("output", Text, nullable=False),
+    _now("created_at"),
+    PrimaryKeyConstraint("user_id", "session_id", "position", "sequence", name="chat_tool_calls_pkey"),
+    ForeignKeyConstraint(
+        ["user_id", "session_id"],
+        ["chat_sessions.user_id", "chat_sessions.session_id"],
+        name="chat_tool_calls_session_fkey",
+        ondelete="CASCADE",
+    ),
+    Index("chat_tool_calls_drafts", "user_id", "session_id", "turn_id", postgresql_where=text("is_draft")),
 )
 
 # No cascade from the thread: its deletion marks these rows; a background task removes the bytes, then the rows.

@@ -98,6 +98,39 @@ class ModelSilent(ChatError):
     retry = True
 
 
+class OnlyToolsUsed(ModelSilent):
+    """The run used tools and ended without text: its agent stops after a tool, or the model sent nothing more."""
+
+    code = "only_tools_used"
+    sentence = "The assistant has used its tools, but has not written an answer."
+
+
+class RefusedWithoutWords(ModelSilent):
+    """The model refused to answer, and its refusal has no text."""
+
+    code = "refused_without_words"
+    sentence = "The assistant has refused to answer this."
+
+
+class ApprovalTooLarge(ChatError):
+    """The state of a run that waits for an approval exceeds its limit."""
+
+    status = 502
+    code = "approval_too_large"
+    sentence = (
+        "The assistant needs your approval, but this conversation is too large to wait for it. Please start anew."
+    )
+
+
+class ApprovalLost(ChatError):
+    """A run that waited for an approval cannot go on: the assistant was changed meanwhile."""
+
+    status = 409
+    code = "approval_lost"
+    sentence = "The assistant has changed since it asked for your approval. Please ask it again."
+    retry = True
+
+
 class ContentRefused(ChatError):
     """The provider's content filter refused the message. No model sees it again unless a retry passes."""
 

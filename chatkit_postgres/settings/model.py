@@ -46,6 +46,12 @@ class ModelSettings(BaseSettings):
     history_tokens: int = Field(
         default=32_000, ge=1000, description="token budget for history, estimated; newest items first"
     )
+    tool_memory_tokens: int = Field(
+        default=8000,
+        ge=0,
+        description="token budget for what tools said in earlier turns, estimated; newest first; 0: none",
+    )
+    show_tool_calls: bool = Field(default=True, description="show each call of a tool as a task while it runs")
     think_blocks: Literal["thought", "drop", "text"] = Field(
         default="thought",
         description="<think> blocks at the head of an answer: `thought` shows, `drop` removes, `text` leaves them",
@@ -117,10 +123,12 @@ class ModelSettings(BaseSettings):
             timeout_seconds=self.model_timeout_seconds,
             retries=self.model_retries,
             think_blocks=self.think_blocks,
+            shows_tool_calls=self.show_tool_calls,
+            remembers_tool_calls=self.tool_memory_tokens > 0,
             is_hosted=is_hosted,
         )
 
     def history_limits(self) -> "HistoryLimits":
         from chatkit_postgres.chat.history import limits_of
 
-        return limits_of(self.history_tokens)
+        return limits_of(self.history_tokens, self.tool_memory_tokens)

@@ -6,6 +6,7 @@ from chatkit.store import Store, StoreItemType
 from chatkit.types import Attachment, Page, ThreadItem, ThreadMetadata
 
 from chatkit_postgres.db import Database
+from chatkit_postgres.store.approvals import ApprovalRepository
 from chatkit_postgres.store.attachments import AttachmentRepository
 from chatkit_postgres.store.caller import Caller, session_of
 from chatkit_postgres.store.history import HistoryRepository
@@ -15,6 +16,7 @@ from chatkit_postgres.store.items import ItemRepository
 from chatkit_postgres.store.live import LiveRepository
 from chatkit_postgres.store.partials import PartialRepository
 from chatkit_postgres.store.threads import ThreadRepository
+from chatkit_postgres.store.tool_calls import ToolCallRepository
 from chatkit_postgres.store.turns import TurnRepository
 
 
@@ -38,6 +40,8 @@ class DatabaseStore(Store[Any]):
         self.turns = TurnRepository(database)
         self.partials = PartialRepository(database)
         self.live = LiveRepository(database)
+        self.tool_calls = ToolCallRepository(database)
+        self.approvals = ApprovalRepository(database)
         self.attachments = AttachmentRepository(database)
 
     async def close(self) -> None:

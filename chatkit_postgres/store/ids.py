@@ -35,8 +35,16 @@ def kind_of(item: ThreadItem) -> StoreItemType:
     return _KINDS.get(item.type, "message")
 
 
+APPROVAL_PREFIX = "apr_"
+"""How the ids of items begin that ask for an approval."""
+
+
 def new_id(kind: StoreItemType) -> str:
     return f"{_PREFIXES[kind]}_{secrets.token_hex(16)}"
+
+
+def new_approval_id() -> str:
+    return APPROVAL_PREFIX + secrets.token_hex(16)
 
 
 # Several statements of a turn need it.

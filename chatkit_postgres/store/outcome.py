@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-EndState = Literal["completed", "failed", "stopped", "superseded", "interrupted"]
+EndState = Literal["completed", "failed", "stopped", "superseded", "interrupted", "waiting"]
 
 
 @dataclass(slots=True)

@@ -43,6 +43,8 @@ class WriteSession:
     """Whether an output guardrail will judge the answer: until then its messages are drafts."""
     has_drafts: bool = False
     """Whether messages were saved that are still to be judged."""
+    unanswered: str | None = None
+    """JSON: the calls of each run that waited for its user when this turn opened, and waits no longer."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Item id to digest of every final item this turn has committed: a repeated save needs no statement."""
     known_item_ids: set[str] = field(default_factory=set)

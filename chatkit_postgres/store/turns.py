@@ -204,7 +204,7 @@ class TurnRepository:
         context: StoreContext,
         window: RetryWindow | None,
     ) -> None:
-        await transaction.run(
+        (opened,) = await transaction.run(
             owner_of(context),
             sql.OPEN_TURN,
             session=session_uuid(thread_id),
@@ -212,3 +212,4 @@ class TurnRepository:
             **window_of(window),
             **claim_of(session),
         )
+        session.unanswered = opened["unanswered"]

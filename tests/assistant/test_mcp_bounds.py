@@ -11,9 +11,9 @@ from chatkit_postgres.assistant.mcp_servers import (
     McpServer,
     bounded,
     read_servers,
-    shown_title,
 )
 from chatkit_postgres.assistant.models import ModelOptions
+from chatkit_postgres.assistant.tool_labels import readable
 from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 
@@ -88,5 +88,5 @@ def test_a_log_names_a_server_without_its_secrets(url: str, place: str) -> None:
 
 
 def test_titles_are_for_people() -> None:
-    assert shown_title("mcp_files__read_text", "files") == "files: read text"
-    assert shown_title("read_text", None) == "read text"
+    assert readable("mcp_files__read_text") == "files: read text"
+    assert readable("refund_order") == "Refund order"

@@ -13,6 +13,7 @@ from chatkit_postgres.assistant import AgentAssistant, Choices
 from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
 from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.silence import without_empty_messages
+from chatkit_postgres.assistant.turn_hooks import TurnHooks
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ModelSilent
 from chatkit_postgres.store import DatabaseStore
@@ -121,4 +122,4 @@ async def test_an_effect_in_the_browser_is_an_answer() -> None:
     async def run() -> AsyncIterator[Any]:
         yield ClientEffectEvent(name="open", data={})
 
-    assert [event.type async for event in without_empty_messages(run())] == ["client_effect"]
+    assert [event.type async for event in without_empty_messages(run(), TurnHooks())] == ["client_effect"]

@@ -180,6 +180,7 @@ async def test_the_verdicts_on_a_thread_are_read_once_however_many_there_are(sto
     explain = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {LOAD_NEWEST_ITEMS.sql}", **LOAD_NEWEST_ITEMS.types)
     given = {"session": session_uuid("t"), "page": 101, "max_bytes": 100_000, "turn": None, "retry_from": None}
     given |= {"max_current": 1000, "max_output": 25_000, "cut_mark": ""}
+    given |= {"max_calls": 200, "max_call_bytes": 32_000, "max_call_output": 8_000}
     (plan,) = await store.database.run("alice", explain, **given)
     nodes = [*plan_nodes(json.loads(plan["QUERY PLAN"])[0]["Plan"])]
     visited = sum(

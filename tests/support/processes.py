@@ -296,7 +296,8 @@ def thread_id_of(events: list[Event]) -> str:
 
 
 def texts(items: list[dict[str, Any]]) -> list[str]:
-    return ["".join(part["text"] for part in item["content"]) for item in items]
+    """Of the messages."""
+    return ["".join(part["text"] for part in item["content"]) for item in items if "content" in item]
 
 
 def done_items(events: list[Event]) -> list[dict[str, Any]]:

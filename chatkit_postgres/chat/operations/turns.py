@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from chatkit.server import agents_sdk_user_agent_override
 from chatkit.types import (
@@ -31,6 +32,7 @@ from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.chat.failures import failure_event
 from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.chat.operations.actions import load_action
+from chatkit_postgres.chat.operations.approvals import Approvals
 from chatkit_postgres.chat.operations.messages import user_message
 from chatkit_postgres.chat.operations.waiting_items import answered_questions, completed_call, is_stored
 from chatkit_postgres.chat.pipeline import AnnounceThread, answer_pipeline
@@ -39,6 +41,7 @@ from chatkit_postgres.chat.titles import TitleTask
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import NothingPending
 from chatkit_postgres.store import DatabaseStore
 
 MAX_ANSWER_CHARACTERS = 1_000_000
@@ -80,6 +83,7 @@ class TurnOperations:
         self._respond = respond
         self._stream_options = stream_options
         self._max_answer_characters = max_answer_characters
+        self._approvals = Approvals(store, assistant, respond)
 
     async def create_thread(self, params: ThreadCreateParams, context: RequestContext) -> Opening:
         thread = ThreadMetadata(
@@ -96,11 +100,15 @@ class TurnOperations:
         thread = await self._store.load_thread(params.thread_id, context)
         message = await self._save_message(params.input, thread, context)
         yield ThreadItemDoneEvent(item=message)
+        for closed in await self._approvals.close_questions(thread, context):
+            yield closed
         yield await self._answer(thread, message, context)
 
     async def retry(self, params: ThreadRetryAfterItemParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
         message = await self._store.turns.open_retry(params.thread_id, params.item_id, context)
+        for closed in await self._approvals.close_questions(thread, context):
+            yield closed
         yield await self._answer(thread, message, context)
 
     async def add_tool_output(self, params: ThreadAddClientToolOutputParams, context: RequestContext) -> Opening:
@@ -125,6 +133,19 @@ class TurnOperations:
                     yield event
 
         yield Answer(thread, replaced_then_answered(), free_ids={answers.id})
+
+    async def approve(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
+        """Answers a question of a run that waits for approvals."""
+        thread = await self._store.load_thread(params.thread_id, context)
+        yield Answer(thread, await self._approvals.answer(thread, params, context), free_ids={params.item_id or ""})
+
+    async def go_on(self, thread_id: str, asked_by: UUID, context: RequestContext) -> Opening:
+        """Goes on with an answered run whose turn was interrupted. Raises NothingPending if another turn does."""
+        thread = await self._store.load_thread(thread_id, context)
+        events = await self._approvals.go_on(thread, asked_by, context)
+        if events is None:
+            raise NothingPending
+        yield Answer(thread, events)
 
     async def act(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
         thread, action = await load_action(self._store, self._assistant, params, context)

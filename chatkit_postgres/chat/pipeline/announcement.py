@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from chatkit.types import ThreadMetadata, ThreadStreamEvent, ThreadUpdatedEvent
 
 from chatkit_postgres.chat.pipeline.stage import Stage
-from chatkit_postgres.chat.titles import TitleTask
+from chatkit_postgres.chat.titles import TITLE_READY, TitleTask
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
@@ -20,10 +20,17 @@ class AnnounceThread(Stage):
         self._context = context
         self._title = title
         self._announced = thread.model_copy(deep=True)
+        self._has_sent = False
+
+    async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
+        if event is TITLE_READY:
+            return ()
+        self._has_sent = True
+        return (event,)
 
     async def sent(self, events: Sequence[ThreadStreamEvent]) -> Sequence[ThreadStreamEvent]:  # noqa: ARG002
         """Not before an event was sent: a committed item is sent even if saving the thread fails."""
-        return await self.changes()
+        return await self.changes() if self._has_sent else ()
 
     async def finish(self) -> Sequence[ThreadStreamEvent]:
         if self._title is not None:

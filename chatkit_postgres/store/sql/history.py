@@ -14,7 +14,7 @@ _VERDICTS = f"""turns AS MATERIALIZED (
   SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_tripped,
          error_code IN {_REFUSALS} AND error_code <> 'picture_refused' AS is_refusal,
          error_code = 'picture_refused' AS is_picture_refusal,
-         state = 'completed' AND operation <> 'threads.custom_action' AS has_passed
+         state IN ('completed', 'waiting') AND operation <> 'threads.custom_action' AS has_passed
     FROM chat_turns
    WHERE user_id = :owner AND session_id = :session
      AND EXISTS (SELECT 1 FROM chat_turns
@@ -28,12 +28,12 @@ _VERDICTS = f"""turns AS MATERIALIZED (
 ), refused AS (
   SELECT turn_id FROM judged
    WHERE is_refusal
-      OR state NOT IN ('completed', 'running') AND next_trip < COALESCE(next_pass, 'infinity')
+      OR state NOT IN ('completed', 'waiting', 'running') AND next_trip < COALESCE(next_pass, 'infinity')
 ), retried AS (
   SELECT retry_from AS position,
          max(started_at) FILTER (WHERE is_refusal) AS refused_at,
          max(started_at) FILTER (WHERE is_picture_refusal) AS picture_refused_at,
-         max(started_at) FILTER (WHERE state = 'completed' OR turn_id = :turn) AS passed_at
+         max(started_at) FILTER (WHERE state IN ('completed', 'waiting') OR turn_id = :turn) AS passed_at
     FROM turns WHERE retry_from IS NOT NULL GROUP BY retry_from
 )"""
 
@@ -45,26 +45,32 @@ def _is_refused(refused_at: str, refused_turns: str) -> str:
 
 
 _REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
+
 _SEEN = f"""{VISIBLE}
            AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
+
+
+def _cut(text: str, length: str) -> str:
+    """A long text is cut in its middle."""
+    return f"""left({text}, {length} / 2)
+                   || replace(:cut_mark, '?', (length({text}) - {length} / 2 * 2)::text)
+                   || right({text}, {length} / 2)"""
+
+
 # A refused message is a row without an item, so that its answers can be left out, too.
 _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, sender_name, content,
          item_type = 'user_message' AND {_REFUSED} AS is_refused,
          item_type = 'user_message'
            AND {_is_refused("picture_refused_at", "SELECT turn_id FROM judged WHERE is_picture_refusal")}
          AS without_images,
-         -- A long output of a tool is cut in its middle.
          CASE WHEN item_type = 'user_message' AND {_REFUSED} THEN NULL
               WHEN item_type = 'client_tool_call' AND length(item ->> 'output') > :max_output
-              THEN jsonb_set(item, '{{output}}', to_jsonb(
-                     left(item ->> 'output', :max_output / 2)
-                     || replace(:cut_mark, '?', (length(item ->> 'output') - :max_output / 2 * 2)::text)
-                     || right(item ->> 'output', :max_output / 2)))
+              THEN jsonb_set(item, '{{output}}', to_jsonb({_cut("item ->> 'output'", ":max_output")}))
               ELSE {merged("chat_messages")} END::text AS item"""
 
 # From the newest backwards until the byte limit, so that the rows and bytes read do not grow with the thread. The
 # user's newest message and its answer are always included. An image, and a widget with a text of its own, count as one
-# line.
+# line. The calls of tools between these items have a budget of their own, the newest first.
 LOAD_NEWEST_ITEMS = Statement(
     "load_newest_items",
     f"""
@@ -89,24 +95,47 @@ WITH {_VERDICTS}, question AS (
    WHERE user_id = :owner AND session_id = :session
      AND position < COALESCE((SELECT position FROM question), 9223372036854775807) AND {_SEEN}
    ORDER BY position DESC LIMIT :page
+), measured AS (
+  SELECT *, sum(weight) OVER newest_first AS bytes_so_far, row_number() OVER newest_first AS number,
+         lead(position) OVER newest_first IS NULL AS is_last
+    FROM (
+      SELECT *, CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
+                     THEN octet_length(content) + 200 ELSE COALESCE(octet_length(item), 0) END AS weight
+        FROM (SELECT * FROM current UNION ALL SELECT * FROM older) newest
+    ) weighed
+  WINDOW newest_first AS (ORDER BY position DESC)
+), chosen AS (
+  SELECT * FROM measured
+   WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :max_bytes)
+), calls AS (
+  SELECT position, sequence, is_hosted, name, arguments, output,
+         sum(octet_length(arguments) + octet_length(output)) OVER newest_first AS bytes_so_far,
+         row_number() OVER newest_first AS number
+    FROM (
+      SELECT position, sequence, is_hosted, name, arguments,
+             CASE WHEN length(output) > :max_call_output THEN {_cut("output", ":max_call_output")}
+                  ELSE output END AS output
+        FROM chat_tool_calls
+       WHERE user_id = :owner AND session_id = :session AND {VISIBLE}
+         AND position > (SELECT min(position) FROM chosen)
+         AND :max_call_bytes > 0
+         AND NOT COALESCE(turn_id IN (SELECT turn_id FROM refused), false)
+       ORDER BY position DESC, sequence DESC
+       LIMIT :max_calls) newest_calls
+  WINDOW newest_first AS (ORDER BY position DESC, sequence DESC)
 )
-SELECT item_id, sender_name, item, is_refused, without_images, is_last,
+SELECT position, 0 AS sequence, item_id, sender_name, item, is_refused, without_images, is_last,
        CASE WHEN is_partial
             THEN (SELECT state FROM chat_turns t
-                   WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = measured.turn_id)
-       END AS ended_as
-  FROM (
-    SELECT *, sum(weight) OVER newest_first AS bytes_so_far, row_number() OVER newest_first AS number,
-           lead(position) OVER newest_first IS NULL AS is_last
-      FROM (
-        SELECT *, CASE WHEN item_type = 'generated_image' OR item_type = 'widget' AND content <> ''
-                       THEN octet_length(content) + 200 ELSE COALESCE(octet_length(item), 0) END AS weight
-          FROM (SELECT * FROM current UNION ALL SELECT * FROM older) newest
-      ) weighed
-    WINDOW newest_first AS (ORDER BY position DESC)
-  ) measured
- WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :max_bytes)
- ORDER BY position DESC
+                   WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = chosen.turn_id)
+       END AS ended_as,
+       NULL::text AS name, NULL::text AS arguments, NULL::text AS output, NULL::boolean AS is_hosted
+  FROM chosen
+ UNION ALL
+SELECT position, sequence, NULL, NULL, NULL, false, false, false, NULL, name, arguments, output, is_hosted
+  FROM calls
+ WHERE number = 1 OR bytes_so_far <= :max_call_bytes
+ ORDER BY position DESC, sequence DESC
 """,
     session="uuid",
     max_output="integer",
@@ -114,5 +143,8 @@ SELECT item_id, sender_name, item, is_refused, without_images, is_last,
     max_current="bigint",
     page="bigint",
     max_bytes="bigint",
+    max_call_output="integer",
+    max_call_bytes="bigint",
+    max_calls="bigint",
     **VIEW,
 )

@@ -2,7 +2,9 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
+from chatkit_postgres.store.sql.leftovers import UNANSWERED, unanswered
 from chatkit_postgres.store.sql.partials import merged
+from chatkit_postgres.store.sql.tool_calls import replaced_calls
 from chatkit_postgres.store.sql.turns import CLAIM
 
 # Hides from a turn the drafts of other turns and, during a retry, the answer that it replaces.
@@ -81,8 +83,8 @@ def _append(
 
     Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
     write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
-    item; ``ours``, whether this turn wrote it; ``settled``; ``replaced``, whether the answer of a retry was deleted. No
-    row: no such thread.
+    item; ``ours``, whether this turn wrote it; ``settled``; ``replaced``, whether the answer of a retry was deleted;
+    ``unanswered``, the calls of runs that this message of the user makes void. No row: no such thread.
     """
     before, after = (sent(":message"), f", {bound('session', ':message')}") if sends else ("", "")
     complete = ALL_SENT if sends else "true"
@@ -103,7 +105,7 @@ WITH {before}session AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
   SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM session WHERE :opens
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
-){extra}, written AS (
+), {unanswered("session", ":opens AND :item_type = 'user_message'")}{extra}, written AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
           turn_id, is_partial, is_draft)
@@ -124,7 +126,7 @@ WITH {before}session AS (
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
 ){after}
 SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
-       written.same, written.ours, written.settled, {replaced} AS replaced
+       written.same, written.ours, written.settled, {replaced} AS replaced, {UNANSWERED}
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
 """,
@@ -164,7 +166,7 @@ APPEND_ITEM_OF_RETRY = _append(
   UPDATE chat_messages m SET is_draft = false FROM session
    WHERE m.user_id = :owner AND m.session_id = :session
      AND m.turn_id = :turn AND m.is_draft AND m.message_id <> :message AND NOT EXISTS (SELECT 1 FROM earlier)
-)""",
+), {replaced_calls("NOT EXISTS (SELECT 1 FROM earlier)")}""",
     sends=True,
     replaced="NOT EXISTS (SELECT 1 FROM earlier)",
     retry_from="bigint",
@@ -187,7 +189,7 @@ WITH session AS (
 ), {dropped("replaced")}, published AS (
   UPDATE chat_messages m SET is_draft = false FROM session
    WHERE m.user_id = :owner AND m.session_id = :session AND m.turn_id = :turn AND m.is_draft
-)
+), {replaced_calls()}
 SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session
@@ -232,6 +234,7 @@ SELECT item_id, item::text AS item
     session="uuid",
 )
 
+# With a message, what the tools of its turn said is forgotten.
 DELETE_ITEM = Statement(
     "delete_item",
     f"""
@@ -242,7 +245,11 @@ WITH session AS (
 ), removed AS (
   DELETE FROM chat_messages m USING session
    WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
-  RETURNING m.message_id
+  RETURNING m.message_id, m.turn_id, m.item_type
+), calls_deleted AS (
+  DELETE FROM chat_tool_calls c USING removed r
+   WHERE c.user_id = :owner AND c.session_id = :session AND c.turn_id = r.turn_id
+     AND r.item_type IN ('user_message', 'assistant_message')
 ), log_deleted AS (
   DELETE FROM chat_partial_log l USING session
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message

@@ -1,6 +1,7 @@
 """Statements about turns: taking the fence, opening, ending."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
+from chatkit_postgres.store.sql.leftovers import UNANSWERED, forgotten, unanswered
 from chatkit_postgres.store.sql.partials import log_of_ended, merged
 
 CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
@@ -23,14 +24,18 @@ SELECT s.current_turn_id AS fence_before, session.next_position
     session="uuid",
 )
 
+# A retry makes questions void that still wait for their answer.
 OPEN_TURN = Statement(
     "open_turn",
-    """
-INSERT INTO chat_turns
-       (user_id, session_id, turn_id, operation, retry_from, open_position, idempotency_key, request_hash)
-VALUES (:owner, :session, :turn, :operation, :retry_from, :open_position, :idempotency_key, :request_hash)
-ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
-RETURNING turn_id
+    f"""
+WITH opened AS (
+  INSERT INTO chat_turns
+         (user_id, session_id, turn_id, operation, retry_from, open_position, idempotency_key, request_hash)
+  VALUES (:owner, :session, :turn, :operation, :retry_from, :open_position, :idempotency_key, :request_hash)
+  ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
+  RETURNING turn_id
+), {unanswered("opened", ":retry_from IS NOT NULL")}
+SELECT {UNANSWERED}
 """,
     session="uuid",
     turn="uuid",
@@ -117,7 +122,7 @@ SELECT EXISTS (SELECT 1 FROM beat) AS holds, t.state
 # Once for each turn: every further step depends on having ended it. It is the only write that a superseded turn may
 # still make: it updates unfinished messages that a checkpoint has saved. New rows need the fence, because a retry may
 # have deleted the rows of this turn, and they must not reappear after the new answer. Drafts that were never published
-# are deleted.
+# are deleted, and the run that this turn has gone on with; an interrupted one can go on once more.
 FINISH_TURN = Statement(
     "finish_turn",
     """
@@ -157,6 +162,14 @@ WITH ended AS (
 ), log_deleted AS (
   DELETE FROM chat_partial_log l USING ended
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = ended.turn_id
+), calls_discarded AS (
+  DELETE FROM chat_tool_calls c USING ended
+   WHERE c.user_id = :owner AND c.session_id = :session AND c.turn_id = ended.turn_id AND c.is_draft
+), run_discarded AS (
+  DELETE FROM chat_approvals a USING ended
+   WHERE a.user_id = :owner AND a.session_id = :session
+     AND (a.turn_id = ended.turn_id AND a.resumed_by IS NULL AND :state <> 'waiting'
+          OR a.resumed_by = ended.turn_id AND :state <> 'interrupted')
 )
 SELECT turn_id FROM ended
 """,
@@ -183,7 +196,7 @@ WITH closed AS (
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = closed.turn_id
-), {log_of_ended("closed")}
+), {log_of_ended("closed")}, {forgotten("closed")}
 SELECT turn_id FROM closed
 """,
     session="uuid",

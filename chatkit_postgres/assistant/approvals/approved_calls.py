@@ -1,0 +1,49 @@
+"""Lets each approved call run once, whatever dies: its beginning is saved before it runs, its output after it."""
+
+from contextvars import ContextVar
+
+from chatkit_postgres.assistant.tool_memory import output_text
+from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import Superseded
+from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.approvals import AskedCall, PausedRun
+
+
+class ApprovedCalls:
+    """The approved calls of a run that goes on."""
+
+    def __init__(self, paused: PausedRun, thread_id: str, store: DatabaseStore, context: RequestContext) -> None:
+        self._thread_id = thread_id
+        self._store = store
+        self._context = context
+        self._waiting = {call.call_id: call for call in paused.calls if _may_run(call)}
+        self._running: dict[str, AskedCall] = {}
+
+    async def begin(self, call_id: str) -> None:
+        """Called before a tool runs. Raises Superseded if another turn has taken the run, before the tool runs."""
+        call = self._waiting.pop(call_id, None)
+        if call is None:
+            return
+        if not await self._store.approvals.begin_call(self._thread_id, call.item_id, self._context):
+            raise Superseded
+        self._running[call_id] = call
+
+    async def end(self, call_id: str, output: object) -> None:
+        """Called after a tool has run."""
+        call = self._running.pop(call_id, None)
+        if call is not None:
+            text = output_text(output)
+            await self._store.approvals.end_call(self._thread_id, call.item_id, text, self._context)
+
+    async def begin_others(self) -> None:
+        """Begin the calls that report neither their beginning nor their end: no functions, or tools of the provider."""
+        for call in [call for call in self._waiting.values() if not call.is_function]:
+            await self.begin(call.call_id)
+
+
+def _may_run(call: AskedCall) -> bool:
+    return call.answer == "approved" and call.begun_by is None
+
+
+approved_calls: ContextVar[ApprovedCalls | None] = ContextVar("approved_calls", default=None)
+"""Those of the current run; set where the run begins, and seen by the runs that it starts."""
