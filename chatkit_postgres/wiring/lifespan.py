@@ -8,6 +8,7 @@ from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.models import send_traces
 from chatkit_postgres.assistant.sse import PACE
 from chatkit_postgres.attachments.cleanup import run_attachment_cleanup
+from chatkit_postgres.chat.abandoned_runs import AbandonedRuns
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.fitness import misfits_of, read_server
 from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
@@ -58,7 +59,9 @@ async def _background_tasks(parts: Parts) -> AsyncIterator[None]:
     cleanup = run_attachment_cleanup(parts.database, parts.storage, parts.metrics, every_seconds=stale_seconds / 2)
     maintenance = run_maintenance(parts.database, stale_seconds=stale_seconds)
     loop_lag = watch_loop_lag(parts.metrics.loop_lag.observe, PACE.slow_down)
-    tasks = [asyncio.create_task(task) for task in (maintenance, parts.disabled.watch(), cleanup, loop_lag)]
+    abandoned = AbandonedRuns(parts.store, parts.server, parts.runner).watch(every_seconds=stale_seconds / 2)
+    work = (maintenance, abandoned, parts.disabled.watch(), cleanup, loop_lag)
+    tasks = [asyncio.create_task(task) for task in work]
     try:
         yield
     finally:
