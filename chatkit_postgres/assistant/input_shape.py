@@ -70,9 +70,17 @@ def shaped_items(items: Sequence[Given]) -> list[Message]:
 
 
 def with_plain_answers(items: Sequence[Any]) -> list[Any]:
-    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter makes output parts, which the
-    Agents SDK accepts for the responses API only."""
-    return [item | {"content": text} if (text := _answer_text(item)) is not None else item for item in items]
+    """Turn the text of earlier answers into strings. ChatKit's own ThreadItemConverter, and a run that goes on, have
+    output parts, which the Agents SDK accepts for the responses API only, and a status, which it accepts of parts
+    only."""
+    return [
+        _without_status(item) | {"content": text} if (text := _answer_text(item)) is not None else item
+        for item in items
+    ]
+
+
+def _without_status(item: Given) -> Message:
+    return {name: value for name, value in item.items() if name != "status"}
 
 
 def _answer_text(item: Any) -> str | None:

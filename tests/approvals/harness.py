@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatkit_postgres.assistant.approvals import APPROVAL_ACTION
-from tests.support.processes import ChatClient, Event, Stream, done_items, thread_id_of
+from tests.support.processes import ChatClient, Event, Stream, done_items, texts, thread_id_of
 
 
 def new_note() -> str:
@@ -65,6 +65,13 @@ class Asked:
         stream = self.press(number, approve=approve, client=client)
         events = stream.wait()
         assert stream.status == 200, stream.answer
+        return events
+
+    def done(self, number: int = 0) -> list[Event]:
+        """Approve, and expect the run to end."""
+        events = self.answer(number)
+        assert errors(events) == [], errors(events)
+        assert texts(done_items(events))[-1] == "Done."
         return events
 
     def card(self, number: int = 0) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_tool_may_ask_only_for_some_arguments(client: ChatClient, shared_datab
     assert len(asked.cards) == 1
     assert large in json.dumps(asked.cards)
     assert (effects(shared_database)[small], effects(shared_database)[large]) == (1, 0)
-    assert texts(done_items(asked.answer()))[-1] == "Done."
+    asked.done()
     assert (effects(shared_database)[small], effects(shared_database)[large]) == (1, 1)
 
 
@@ -105,7 +105,7 @@ def test_of_three_questions_each_has_its_own_answer(client: ChatClient, shared_d
     assert done_items(asked.answer(2)) == []
     assert [effects(shared_database)[note] for note in notes] == [0, 0, 0]
     assert [is_waiting(asked.card(number)) for number in range(3)] == [True, False, False]
-    assert texts(done_items(asked.answer(0)))[-1] == "Done."
+    asked.done(0)
     assert [effects(shared_database)[note] for note in notes] == [1, 0, 1]
 
 
@@ -189,7 +189,7 @@ def test_a_retry_asks_again(client: ChatClient, shared_database: URL) -> None:
     )
     assert gone.status_code == 404
     asked.cards = [card]
-    assert texts(done_items(asked.answer()))[-1] == "Done."
+    asked.done()
     assert effects(shared_database)[note] == 1
 
 
@@ -257,14 +257,14 @@ def test_a_locked_thread_takes_no_answer(client: ChatClient, shared_database: UR
     stream.wait()
     assert stream.status == 409, stream.answer
     execute(shared_database, lock.format(status='{"type": "active"}'))
-    assert texts(done_items(asked.answer()))[-1] == "Done."
+    asked.done()
     assert effects(shared_database)[note] == 1
 
 
 def test_a_tool_that_fails_after_its_approval_has_run(client: ChatClient, shared_database: URL) -> None:
     note = new_note()
     asked = Asked.by(client, asking(("fail", {"note": note})))
-    assert texts(done_items(asked.answer()))[-1] == "Done."
+    asked.done()
     assert effects(shared_database)[note] == 1
 
 
@@ -276,7 +276,7 @@ def test_the_model_may_ask_twice_in_one_run(client: ChatClient, shared_database:
     (second,) = cards(done_items(events))
     assert turns(shared_database, asked.thread_id) == ["waiting", "waiting"]
     asked.cards = [second]
-    assert texts(done_items(asked.answer()))[-1] == "Done."
+    asked.done()
     assert effects(shared_database)[note] == 2
     assert paused_runs(shared_database, asked.thread_id) == []
 

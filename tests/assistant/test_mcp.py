@@ -42,7 +42,8 @@ STDIO: dict[str, Any] = {
 
 
 class HttpServer:
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
+        self.environment = environment
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/mcp"
         self.start()
@@ -50,7 +51,11 @@ class HttpServer:
     def start(self) -> None:
         arguments = [sys.executable, "-m", "tests.support.mcp_server", "http", str(self.port)]
         self.process = subprocess.Popen(
-            arguments, cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            arguments,
+            cwd=ROOT,
+            env=clean_environment(**self.environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def stop(self) -> None:

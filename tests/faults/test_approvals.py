@@ -113,13 +113,14 @@ def _check_usable(asked: Asked) -> None:
     assert [event for event in events if event["type"] == "error"] == []
 
 
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 def test_a_question_survives_a_restart(
-    directory: Path, shared_database: URL, model_server: ModelServer, own: dict[str, str], moment: random.Random
+    directory: Path, shared_database: URL, model_server: ModelServer, own: dict[str, str], ending: signal.Signals
 ) -> None:
     user, note = new_user(), new_note()
     server = start(directory, shared_database, model_server, **own)
     asked = Asked.by(server.client(user), paying(note))
-    server.process.stop(moment.choice([signal.SIGKILL, signal.SIGTERM]))
+    server.process.stop(ending)
     server = start(directory, shared_database, model_server, **own)
     asked.client = server.client(user)
     assert is_waiting(asked.card())

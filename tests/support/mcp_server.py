@@ -6,6 +6,8 @@ import sys
 
 from mcp.server.mcpserver import Context, MCPServer
 
+from tests.support.effects import effect
+
 server = MCPServer("arithmetic")
 
 
@@ -72,6 +74,13 @@ def learn(name: str) -> str:
 
     server.add_tool(learned, name=name)
     return "there is one more"
+
+
+@server.tool()
+async def pay(note: str) -> str:
+    """Has an effect."""
+    await effect(note)
+    return f"paid {note}"
 
 
 @server.tool()

@@ -44,6 +44,8 @@ class Script:
     """Tools that are called in parallel after the words; the response to their outputs is ``Done.``"""
     rounds: int = 1
     """How many times the tools are called before ``Done.``"""
+    steps: list[list[Tool]] = field(default_factory=list)
+    """The tools of each round, if they are not the same in all of them."""
     call_ids: list[str] = field(default_factory=list)
     """Call ids of the tools in each round; by default ``call_0`` and so on, the same in every round."""
     think: str = ""
@@ -71,6 +73,13 @@ def script_of(messages: list[dict[str, Any]]) -> Script:
         return _Sentence(text, [tool] if tool is not None else [])
     script = Script(**json.loads(last.removeprefix("SCRIPT ")))
     outputs = sum(map(is_tool_output, messages[last_question(messages) :]))
+    for tools in script.steps:
+        if outputs < len(tools):
+            script.tools = tools
+            return script
+        outputs -= len(tools)
+    if script.steps:
+        return _Sentence("Done.", [])
     return _Sentence("Done.", []) if script.tools and outputs >= script.rounds * len(script.tools) else script
 
 

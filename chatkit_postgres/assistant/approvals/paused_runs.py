@@ -9,6 +9,7 @@ from agents import Agent, RunResult, RunResultStreaming, RunState, TResponseInpu
 from agents.items import ToolApprovalItem
 from chatkit.types import ThreadItem
 
+from chatkit_postgres.assistant.input_shape import with_plain_answers
 from chatkit_postgres.assistant.less_input import without_images
 from chatkit_postgres.assistant.tool_labels import ToolLabel, arguments_of, label_by, readable
 from chatkit_postgres.assistant.tool_memory import OpenCalls
@@ -48,7 +49,7 @@ def saved_state(run: AnyRun, origin: Origin, open_calls: OpenCalls) -> str:
     them. Raises ApprovalTooLarge."""
     document: dict[str, Any] = run.to_state().to_json(context_serializer=lambda _: {})
     saved = {"run": document, "agent": origin.agent, "current_agent": run.last_agent.name, "calls": open_calls}
-    if origin.item_ids is not None and document["original_input"] == list(origin.model_input):
+    if origin.item_ids is not None and _is_unchanged(document["original_input"], origin.model_input):
         saved["items"] = list(origin.item_ids)
         document["original_input"] = []
     text = json.dumps(saved)
@@ -58,6 +59,14 @@ def saved_state(run: AnyRun, origin: Origin, open_calls: OpenCalls) -> str:
     if len(text) > MAX_STATE:
         raise ApprovalTooLarge
     return text
+
+
+def _is_unchanged(saved: Any, given: ModelInput) -> bool:
+    """Whether a run still has the input that it was given: a handoff may change it. The Agents SDK saves the text of an
+    answer in another form."""
+    if not isinstance(saved, list) or len(saved) != len(given):
+        return False
+    return with_plain_answers(saved) == list(given)
 
 
 class SavedRun:

@@ -25,7 +25,7 @@ from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.chat.widget_tree import declares
 from chatkit_postgres.chat.wire import is_hidden
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import ApprovalLost, ChatError, NotFound, Unprocessable
+from chatkit_postgres.errors import ApprovalLost, ChatError, ModelMistaken, NotFound, Unprocessable
 from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.store import DatabaseStore, rows
 from chatkit_postgres.store.approvals import Answer, AskedCall, PausedRun, unanswered_calls
@@ -103,17 +103,22 @@ class Approvals:
                 async for event in events:
                     yield event
             _check_taken(live.request_context)
-        except BaseException:
+        except BaseException as error:
+            left = []
             with suppress(ChatError):
-                await self._show_ends(run, live)
+                left = await self._show_ends(run, live)
+            if isinstance(error, ModelMistaken) and any(state_of(call) == "not_run" for call in left):
+                # The agent has no such tool any more.
+                raise ApprovalLost from error
             raise
 
-    async def _show_ends(self, run: PausedRun, live: LiveContext) -> None:
-        """Show on their cards that approved calls were not run, or not to their end."""
+    async def _show_ends(self, run: PausedRun, live: LiveContext) -> list[AskedCall]:
+        """Show on their cards that approved calls were not run, or not to their end. Returns these calls."""
         now = await self._store.approvals.find(live.thread.id, run.calls[0].item_id, live.request_context)
-        ended = [call for call in now.calls if state_of(call) in {"not_run", "unknown"}] if now is not None else []
-        for card in await self._cards(ended, live, state_of):
+        left = [call for call in now.calls if state_of(call) in {"not_run", "unknown"}] if now is not None else []
+        for card in await self._cards(left, live, state_of):
             await self._store.save_item(live.thread.id, card, live.request_context)
+        return left
 
     async def _cards(
         self, calls: Sequence[AskedCall], live: LiveContext, state: Callable[[AskedCall], State]
