@@ -53,7 +53,14 @@ class RunEvents:
             else:
                 update = AssistantMessageContentPartTextDelta(content_index=data.content_index, delta=data.delta)
                 await self._send_delta(ThreadItemUpdatedEvent(item_id=data.item_id, update=update))
-        await self._memory.save(without=self._context.client_tools)
+        await self._memory.save(without=self._client_tools())
+
+    def _client_tools(self) -> set[str]:
+        """The names of the tools that have asked the page to do something, after which the run has stopped."""
+        asked = self._context.client_tools
+        behaviour = self._run.last_agent.tool_use_behavior
+        stops = behaviour.get("stop_at_tool_names", []) if asked and isinstance(behaviour, dict) else []
+        return {*asked, *stops}
 
     def _set_current_agent(self, agent: Agent[Any]) -> None:
         if self._session is not None:

@@ -8,6 +8,7 @@ from chatkit.types import (
     ClientToolCallItem,
     StructuredInputItem,
     ThreadItem,
+    WorkflowItem,
 )
 
 from chatkit_postgres.db import Database, Statement
@@ -95,10 +96,10 @@ class ItemWriter:
         session.committed.pop(item_id, None)
 
     async def publish_answer(self, thread_id: str, caller: Caller) -> None:
-        """Show the drafts of a turn that an output guardrail accepted, in place of the answer that a retry replaces.
-        Raises Superseded or NotFound."""
+        """Show the drafts of a turn that an output guardrail accepted, and those of a retry whose answer is a workflow
+        alone, in place of the answer that a retry replaces. Raises Superseded or NotFound."""
         session = session_of(caller, thread_id)
-        if session is None or not session.has_drafts:
+        if session is None or not (session.has_drafts or session.has_hidden_work):
             return
         done = await self._database.run(
             owner_of(caller),
@@ -112,6 +113,7 @@ class ItemWriter:
         if not done[0]["accepted"]:
             raise lost_fence(session)
         session.retry, session.awaits_verdict, session.has_drafts = None, False, False
+        session.has_hidden_work = False
 
     async def _write(self, thread_id: str, item: ThreadItem, caller: Caller, *, replace: bool) -> None:
         if isinstance(item, STAND_INS):
@@ -185,8 +187,9 @@ class ItemWriter:
         session.thread_id = thread_id
         session.known_item_ids.add(item.id)
         session.has_drafts = session.has_drafts or (is_draft and session.awaits_verdict)
+        session.has_hidden_work = session.has_hidden_work or (is_draft and isinstance(item, WorkflowItem))
         if outcome["replaced"]:
-            session.retry = None
+            session.retry, session.has_hidden_work = None, False
         session.committed[item.id] = row.digest
         return is_held
 

@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from chatkit.types import AssistantMessageItem, Attachment, HiddenContextItem, SDKHiddenContextItem, ThreadItem
+from chatkit.types import (
+    AssistantMessageItem,
+    Attachment,
+    HiddenContextItem,
+    SDKHiddenContextItem,
+    ThreadItem,
+    WorkflowItem,
+)
 
 from chatkit_postgres.store.ids import session_uuid
 
@@ -45,6 +52,8 @@ class WriteSession:
     """Whether messages were saved that are still to be judged."""
     unanswered: str | None = None
     """JSON: the calls of each run that waited for its user when this turn opened, and waits no longer."""
+    has_hidden_work: bool = False
+    """Whether a retry has saved a workflow that is hidden until there is more of the new answer."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Item id to digest of every final item this turn has committed: a repeated save needs no statement."""
     known_item_ids: set[str] = field(default_factory=set)
@@ -66,9 +75,10 @@ class WriteSession:
         return session_uuid(self.thread_id)
 
     def hides(self, item: ThreadItem, *, partial: bool) -> bool:
-        """Whether only this turn may see the item: in a retry, unfinished and hidden items, and all items once a
-        guardrail will judge them; otherwise the messages that an output guardrail has not judged."""
+        """Whether only this turn may see the item: in a retry, unfinished and hidden items, workflows, which are no
+        answer yet, and all items once a guardrail will judge them; otherwise the messages that an output guardrail has
+        not judged."""
         if self.retry is not None:
-            is_hidden = isinstance(item, HiddenContextItem | SDKHiddenContextItem)
+            is_hidden = isinstance(item, HiddenContextItem | SDKHiddenContextItem | WorkflowItem)
             return partial or is_hidden or self.awaits_verdict or self.has_drafts
         return self.awaits_verdict and isinstance(item, AssistantMessageItem)

@@ -1,16 +1,17 @@
 """Assistants whose tools ask for an approval: agents of all kinds, and a team's ChatKitServer."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from agents import Agent, RunContextWrapper, Runner, function_tool
 from chatkit.agents import AgentContext, simple_to_agent_input, stream_agent_response
 from chatkit.server import ChatKitServer
-from chatkit.types import ThreadMetadata, ThreadStreamEvent, UserMessageItem
+from chatkit.types import ThreadItemRemovedEvent, ThreadMetadata, ThreadStreamEvent, UserMessageItem, WidgetItem
 from chatkit.widgets import DynamicWidgetRoot, WidgetRoot
 
-from chatkit_postgres import AgentAssistant, ApprovalRequest, RequestContext, approvals
+from chatkit_postgres import AgentAssistant, ApprovalRequest, RequestContext, action, approvals
 from tests.support.effects import effect
 
 Context = RunContextWrapper[AgentContext[RequestContext]]
@@ -139,3 +140,31 @@ class ForgetfulServer(ChatKitServer[RequestContext]):
 
 def _text(message: UserMessageItem) -> str:
     return "".join(part.text for part in message.content)
+
+
+def build_silent() -> Agent[Any]:
+    """Ends with the output of its tool, without a word."""
+    return _agent(tool_use_behavior="stop_on_first_tool")
+
+
+@function_tool
+async def recite_slowly() -> str:
+    """Takes its time."""
+    await asyncio.sleep(30)
+    return "recited"
+
+
+def build_slow() -> Agent[Any]:
+    return Agent(name="Slow", instructions="Be slow.", tools=[look_up, recite_slowly])
+
+
+@action("delete", dict[str, str], free=True)
+async def delete(
+    payload: dict[str, str], _sender: WidgetItem | None, context: AgentContext[RequestContext]
+) -> AsyncGenerator[ThreadStreamEvent, None]:
+    item = await context.store.load_item(context.thread.id, payload["item_id"], context.request_context)
+    yield ThreadItemRemovedEvent(item_id=item.id)
+
+
+def build_deleting() -> AgentAssistant:
+    return AgentAssistant(_agent(), actions=[delete])

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 USE_THE_TOOL = re.compile(r"use the tool(?: (\w+) (\{.*\}))?")
+RECALL = re.compile(r"what did (\w+) say")
+"""Asks for the outputs of a tool; the model knows those that are in its request."""
 TOOL = ("current_time", "{}")
 BETWEEN = "\n\n"
 """Separates user messages that the converter has joined into one."""
@@ -115,12 +117,28 @@ def is_tool_output(message: dict[str, Any]) -> bool:
     return message.get("role") == "tool" or message.get("type") == "function_call_output"
 
 
+def outputs_of(messages: list[dict[str, Any]], name: str) -> list[str]:
+    """What a tool said, as far as the request has it."""
+    ids, found = set(), []
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            ids |= {call["id"]} if call["function"]["name"] == name else set()
+        if message.get("type") == "function_call" and message["name"] == name:
+            ids.add(message["call_id"])
+        if is_tool_output(message) and message.get("tool_call_id", message.get("call_id")) in ids:
+            found.append(str(message.get("content", message.get("output"))))
+    return found
+
+
 def split_words(text: str) -> list[str]:
     return [word + " " for word in text.split(" ")[:-1]] + text.split(" ")[-1:]
 
 
 def _reply(messages: list[dict[str, Any]]) -> tuple[str, Tool | None]:
     texts = user_texts(messages)
+    if (recalled := RECALL.search(texts[-1])) is not None:
+        said = outputs_of(messages, recalled[1])
+        return f"It said: {' / '.join(said)}" if said else "I do not know.", None
     if is_tool_output(messages[-1]):
         return "The tool has answered.", None
     if (asked := USE_THE_TOOL.search(texts[-1])) is not None:
