@@ -22,6 +22,7 @@ from chatkit_postgres.api.middleware import (
 )
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
+from chatkit_postgres.api.waiting import waiting_router
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
 from chatkit_postgres.playground import playground_router
@@ -102,6 +103,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     )
     app.include_router(attachments_router(files, parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
+    app.include_router(waiting_router(parts.store, parts.authenticate))
     if not parts.deployment.is_hosted:
         # Mounted in another application, the metrics would be public.
         app.include_router(metrics_router(parts.metrics))

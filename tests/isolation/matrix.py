@@ -18,8 +18,9 @@ from chatkit.types import ChatKitReq
 from pydantic import BaseModel
 from sqlalchemy import URL
 
+from chatkit_postgres.assistant.approvals import APPROVAL_ACTION
 from chatkit_postgres.auth.tokens import TokenRules, mint
-from chatkit_postgres.store.ids import new_id
+from chatkit_postgres.store.ids import APPROVAL_PREFIX, new_approval_id, new_id
 from tests.isolation.user_data import UserData
 from tests.support.processes import message
 
@@ -53,6 +54,12 @@ OWN: dict[str, Callable[[UserData], Params]] = {
     "attachments.create": lambda _: {"name": "a.txt", "size": 3, "mime_type": "text/plain"},
     "attachments.delete": lambda w: {"attachment_id": w.attachment},
     "input.transcribe": lambda _: {"audio_base64": "AAAA", "mime_type": "audio/webm"},
+    "answer a question": lambda w: {
+        "thread_id": w.asking_thread,
+        "item_id": w.card,
+        "action": {"type": APPROVAL_ACTION, "payload": {"approve": True}},
+    },
+    "threads that wait": lambda _: {},
     "follow a turn": lambda w: {"thread_id": w.thread},
     "stop a turn": lambda w: {"thread_id": w.thread},
 }
@@ -60,13 +67,16 @@ OWN: dict[str, Callable[[UserData], Params]] = {
 NOT_OFFERED = {
     "input.transcribe": 501,
 }
+AS_OPERATION = {"answer a question": "threads.custom_action"}
+"""Another row of an operation."""
 ROUTES = {
+    "threads that wait": ("GET", "/api/threads/waiting"),
     "follow a turn": ("GET", "/api/threads/{thread_id}/live"),
     "stop a turn": ("POST", "/api/threads/{thread_id}/stop"),
 }
 """What is no operation of the protocol."""
 NOTHING_RUNS = {"follow a turn": 204}
-TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "partial_log")
+TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "partial_log", "approvals", "tool_calls")
 ID_FIELDS = {"after", "attachments"}
 MALFORMED = ("", " ", "x" * 300, "../../etc/passwd", "thr_\u202e", "' OR user_id <> '", "%00", "\x00", "\ud800")
 
@@ -167,11 +177,11 @@ class Matrix:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         if operation in ROUTES:
             method, path = ROUTES[operation]
-            quoted = quote(params["thread_id"], safe="", errors="surrogatepass")
+            quoted = quote(params.get("thread_id", ""), safe="", errors="surrogatepass")
             response = await self.client.request(method, path.format(thread_id=quoted), headers=headers)
         else:
             # Lone surrogates travel as escapes.
-            body = json.dumps({"type": operation, "params": params}).encode()
+            body = json.dumps({"type": AS_OPERATION.get(operation, operation), "params": params}).encode()
             response = await self.client.post("/api/chatkit", content=body, headers=headers)
         request_id = response.headers["x-request-id"].encode()
         return Answer(response.status_code, response.content.replace(request_id, b""))
@@ -232,6 +242,8 @@ class Matrix:
 
     @staticmethod
     def _absent(value: str) -> str:
+        if value.startswith(APPROVAL_PREFIX):
+            return new_approval_id()
         kinds = {"thr": "thread", "atc": "attachment", "tc": "tool_call"}
         return new_id(kinds.get(value.partition("_")[0], "message"))  # type: ignore[arg-type] # one of the SDK's kinds
 

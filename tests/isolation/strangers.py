@@ -7,6 +7,7 @@ are. This reaches the statements that no request of a stranger reaches: those of
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -26,30 +27,36 @@ from chatkit.types import (
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
     UserMessageItem,
+    WidgetItem,
 )
+from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.assistant import Assistant, action
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.ids import new_id, session_uuid
+from chatkit_postgres.store.approvals import unanswered_calls
+from chatkit_postgres.store.caller import required_session
+from chatkit_postgres.store.history import HistoryLimits
+from chatkit_postgres.store.ids import new_approval_id, new_id, session_uuid
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import attachments, items, live, threads, turns
+from chatkit_postgres.store.sql import approvals, attachments, items, live, threads, tool_calls, turns
 from chatkit_postgres.store.sql import history as history_sql
+from chatkit_postgres.store.tool_calls import ToolCall
 from tests.isolation.matrix import Matrix, Params
 from tests.isolation.user_data import UserData
-from tests.support.assistants import press
+from tests.support.assistants import BUTTON, press
 from tests.support.items import assistant_message
 from tests.support.processes import message, parse_events
 
 STATEMENTS: dict[str, Statement] = {
     statement.name: statement
-    for room in (attachments, items, history_sql, live, threads, turns)
+    for room in (approvals, attachments, items, history_sql, live, threads, tool_calls, turns)
     for statement in vars(room).values()
-    # Of several owners: in tests/store/test_live.py.
-    if isinstance(statement, Statement) and statement.name != "poll_turns"
+    # Of several owners: in tests/store/test_live.py and test_approvals.py.
+    if isinstance(statement, Statement) and statement.name not in {"poll_turns", "list_abandoned_runs"}
 }
 
 
@@ -187,6 +194,50 @@ async def _answer_that_is_judged(user_data: UserData, store: DatabaseStore) -> N
     await store.turns.finish(context, Outcome("completed"))
 
 
+async def _question(user_data: UserData, store: DatabaseStore) -> None:
+    """The owner answers a question of a run; its turn is interrupted, and another one goes on with it."""
+    thread_id = user_data.asking_thread
+
+    def turn() -> RequestContext:
+        return RequestContext(user_data.user, session=WriteSession("threads.custom_action"))
+
+    run = await store.approvals.find(thread_id, user_data.card, user_data.context)
+    assert run is not None
+    for call in run.calls:
+        asking = WidgetItem(
+            id=call.item_id,
+            thread_id=thread_id,
+            created_at=datetime.now(),  # noqa: DTZ005 - as the SDK does
+            widget=DynamicWidgetRoot.model_validate(BUTTON),
+        )
+        answering = turn()
+        assert await store.approvals.answer(thread_id, asking, "approved", answering) is not None
+    assert await store.approvals.begin_call(thread_id, user_data.card, answering)
+    await store.turns.finish(answering, Outcome("interrupted"))
+    going_on = turn()
+    assert await store.approvals.take_over(thread_id, run.asked_by, going_on) is not None
+    other = next(call for call in run.calls if call.item_id != user_data.card)
+    assert await store.approvals.begin_call(thread_id, other.item_id, going_on)
+    await store.approvals.end_call(thread_id, other.item_id, user_data.mark, going_on)
+    ended = await store.approvals.find(thread_id, other.item_id, user_data.context)
+    assert ended is not None
+    assert ended.call_of(other.item_id).output == user_data.mark
+    assert ended.call_of(user_data.card).is_uncertain
+    await store.tool_calls.add(thread_id, [ToolCall("pay", "{}", user_data.mark)], going_on)
+    found = await store.history.load_newest(thread_id, HistoryLimits(), user_data.context)
+    assert [call.name for calls in found.calls.values() for call in calls] == ["look", "pay"]
+    # It asks again; a retry makes the question void.
+    again = replace(other, item_id=new_approval_id())
+    await store.approvals.pause(thread_id, "{}", [again], going_on)
+    await store.turns.finish(going_on, Outcome("waiting"))
+    assert await store.approvals.find(thread_id, user_data.card, user_data.context) is None
+    assert await store.approvals.find(thread_id, again.item_id, user_data.context) is not None
+    retrying = turn()
+    await store.turns.open_retry(thread_id, user_data.asking_message, retrying)
+    assert [call.item_id for call in unanswered_calls(required_session(retrying))] == [again.item_id]
+    await store.turns.finish(retrying, Outcome("failed"))
+
+
 async def _follow_and_stop(matrix: Matrix, thread_id: str) -> None:
     headers = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
     url = f"/api/threads/{thread_id}"
@@ -250,6 +301,9 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.turns.close_stale(user_data.thread, user_data.context, stale_seconds=60)
     await store.load_item(user_data.thread, user_data.answer, user_data.context)
+    waiting = await matrix.client.get("/api/threads/waiting", headers={"Authorization": f"Bearer {token}"})
+    assert [found["thread_id"] for found in waiting.json()["data"]] == [user_data.asking_thread]
+    await _question(user_data, store)
     await _answer_that_is_judged(user_data, store)
     # What others use is not counted.
     await matrix.database.execute(

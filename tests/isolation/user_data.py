@@ -1,5 +1,6 @@
 """Stores one user's data: threads, items that wait for a client's result, attachments, and deleted rows of each."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,9 +17,12 @@ from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.ids import new_id
+from chatkit_postgres.store.approvals import AskedCall
+from chatkit_postgres.store.ids import new_approval_id, new_id
+from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.partials import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.tool_calls import ToolCall
 from tests.support.assistants import BUTTON
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 
@@ -37,6 +41,10 @@ class UserData:
     questions: str = field(default_factory=lambda: new_id("message"))
     widget: str = field(default_factory=lambda: new_id("message"))
     call: str = field(default_factory=lambda: new_id("tool_call"))
+    card: str = field(default_factory=new_approval_id)
+    """In ``asking_thread``: asks for one of two approvals."""
+    asking_thread: str = field(default_factory=lambda: new_id("thread"))
+    asking_message: str = field(default_factory=lambda: new_id("message"))
     other_thread: str = field(default_factory=lambda: new_id("thread"))
     other_message: str = field(default_factory=lambda: new_id("message"))
     deleted_thread: str = field(default_factory=lambda: new_id("thread"))
@@ -55,7 +63,7 @@ class UserData:
 async def store_user_data(store: DatabaseStore, user_data: UserData) -> UserData:
     says = SENTENCE.format(mark=user_data.mark)
     context = user_data.context
-    for thread_id in (user_data.thread, user_data.other_thread, user_data.deleted_thread):
+    for thread_id in (user_data.thread, user_data.other_thread, user_data.asking_thread, user_data.deleted_thread):
         await store.save_thread(thread(thread_id, title=says, metadata={"mark": user_data.mark}), context)
     common: dict[str, Any] = {"thread_id": user_data.thread, "created_at": datetime.fromisoformat(NAIVE.isoformat())}
     question = StructuredInputFreeform(id="why", question=says)
@@ -80,11 +88,34 @@ async def store_user_data(store: DatabaseStore, user_data: UserData) -> UserData
         )
         await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
     await store.delete_attachment(user_data.deleted_attachment, context)
+    await _ask(store, user_data, says)
     if user_data.is_answered:
         await _begin_answer(store, user_data, says)
     await store.delete_thread_item(user_data.thread, user_data.deleted_item, context)
     await store.delete_thread(user_data.deleted_thread, context)
     return user_data
+
+
+async def _ask(store: DatabaseStore, user_data: UserData, says: str) -> None:
+    """A run that has used a tool waits for two approvals."""
+    turn = RequestContext(user_data.user, session=WriteSession("threads.add_user_message"))
+    asking = user_message(user_data.asking_thread, user_data.asking_message, says)
+    await store.add_thread_item(user_data.asking_thread, asking, turn)
+    await store.tool_calls.add(user_data.asking_thread, [ToolCall("look", json.dumps({"for": says}), says)], turn)
+    calls = [
+        AskedCall(item_id, number, f"call_{number}", agent="A", tool="pay", label=says, arguments="{}")
+        for number, item_id in enumerate((user_data.card, new_approval_id()))
+    ]
+    await store.approvals.pause(user_data.asking_thread, json.dumps({"says": says}), calls, turn)
+    card = WidgetItem(
+        id=user_data.card,
+        thread_id=user_data.asking_thread,
+        created_at=datetime.fromisoformat(NAIVE.isoformat()),
+        widget=DynamicWidgetRoot.model_validate(BUTTON),
+        copy_text=says,
+    )
+    await store.add_thread_item(user_data.asking_thread, card, turn)
+    await store.turns.finish(turn, Outcome("waiting"))
 
 
 async def _begin_answer(store: DatabaseStore, user_data: UserData, says: str) -> None:

@@ -87,9 +87,9 @@ class Approvals:
         return [ThreadItemReplacedEvent(item=card) for card in cards]
 
     async def _asking(self, params: ThreadCustomActionParams, context: RequestContext) -> WidgetItem:
-        if params.item_id is not None and params.item_id.startswith(APPROVAL_PREFIX):
+        if params.item_id is not None:
             item = await self._store.load_item(params.thread_id, params.item_id, context)
-            if isinstance(item, WidgetItem):
+            if isinstance(item, WidgetItem) and item.id.startswith(APPROVAL_PREFIX):
                 return item
         raise Unprocessable("params.item_id: this item does not ask for an approval.")
 
