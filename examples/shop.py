@@ -1,4 +1,4 @@
-"""Tools, a second agent, and a widget with a button. ``CHAT_ASSISTANT=examples.shop:build make run``
+"""Tools, one with an approval, a second agent, and a widget. ``CHAT_ASSISTANT=examples.shop:build make run``
 
 Orders belong to users: every tool and every action looks up the orders of the user whom the token names, and never
 trusts the model or the browser about the user.
@@ -52,6 +52,16 @@ async def show_order(ctx: RunContextWrapper[Context], order: int) -> str:
     return "shown"
 
 
+@function_tool(needs_approval=True)
+async def refund_order(ctx: RunContextWrapper[Context], order: int) -> str:
+    """Refund one of the user's orders. The user is asked first, by a card with two buttons."""
+    orders = orders_of(ctx.context.request_context.user_id)
+    if order not in orders:
+        return "There is no such order."
+    orders[order] = "refunded"
+    return f"Order {order} is refunded."
+
+
 class Cancellation(BaseModel):
     order: int
 
@@ -73,13 +83,14 @@ def build() -> AgentAssistant:
     front: Agent[Context] = Agent(
         name="Shop",
         instructions="Help with orders. Show an order as a card. Hand questions about returns over.",
-        tools=[list_orders, show_order],
+        tools=[list_orders, show_order, refund_order],
         handoffs=[returns],
     )
     assistant = AgentAssistant(front, actions=[cancel])
     assistant.start_prompts = {
         "Show order 7": "a card with a button",
         "List orders": "what a tool knows of this user",
+        "Refund order 8": "a tool that needs your approval",
         "How do returns work?": "a second agent",
     }
     return assistant

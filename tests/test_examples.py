@@ -106,13 +106,25 @@ def test_the_handbook_answers_with_its_sources(tmp_path: Path, shared_database: 
 def test_the_shop_can_be_tried_without_a_key(tmp_path: Path, shared_database: URL) -> None:
     with running("examples.shop:build", tmp_path, shared_database, None) as client:
         events = client.create("Show order 7")
-        assert [item["type"] for item in done_items(events)] == ["user_message", "widget", "assistant_message"]
+        types = [item["type"] for item in done_items(events)]
+        assert types == ["user_message", "workflow", "widget", "assistant_message"]
         assert answers(events) == ["The `show_order` tool says: **shown**."]
         listed = client.post_message(thread_id_of(events), "Please list my orders")
         assert answers(listed) == ["The `list_orders` tool says: **7: on its way; 8: delivered**."]
         # It names what can be said, and an order without its number is none.
         (reply,) = answers(client.post_message(thread_id_of(events), "Show order"))
         assert "- Say *show order 7*, and I call a tool." in reply
+        asked = client.post_message(thread_id_of(events), "Refund order 8")
+        (card,) = [item for item in done_items(asked) if item["type"] == "widget"]
+        assert "Refund order" in json.dumps(card["widget"])
+        approval = {"type": "chatkit_postgres.approval", "payload": {"approve": True}}
+        refunded = client.events(
+            "threads.custom_action", thread_id=thread_id_of(events), item_id=card["id"], action=approval
+        )
+        assert answers(refunded) == ["The `refund_order` tool says: **Order 8 is refunded**."]
+        (reply,) = answers(client.post_message(thread_id_of(events), "What do you remember?"))
+        assert "The `list_orders` tool says: **7: on its way; 8: delivered**." in reply
+        assert "Order 8 is refunded" in reply
         events = client.post_message(thread_id_of(events), "How do returns work?")
         assert answers(events) == ["I have handed you over: here is **Returns**, another agent."]
 

@@ -5,7 +5,7 @@ with the turn. Other runs of the process are left alone.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -23,7 +23,6 @@ from agents import (
     RunResult,
     RunResultStreaming,
     RunState,
-    StreamEvent,
     Tool,
     ToolErrorFormatterArgs,
     Usage,
@@ -35,6 +34,7 @@ from chatkit_postgres.assistant.approvals.approved_calls import ApprovedCalls, a
 from chatkit_postgres.assistant.approvals.asking import MakeCard
 from chatkit_postgres.assistant.approvals.paused_runs import SavedRun
 from chatkit_postgres.assistant.approvals.requests import approval_card
+from chatkit_postgres.assistant.approvals.resumed_stream import ResumedStream
 from chatkit_postgres.assistant.guardrails import refusal_as_answer
 from chatkit_postgres.assistant.handoffs import find_agent
 from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
@@ -257,42 +257,6 @@ class FollowingRunner(AgentRunner):
         if runs.counts(options):
             runs.note_stream(stream)
         return stream
-
-
-class ResumedStream:
-    """Stands in for the RunResultStreaming of a run that goes on, which can only be restored once it is awaited."""
-
-    def __init__(
-        self,
-        agent: Agent[Any],
-        state: Coroutine[Any, Any, RunState[Any]],
-        runner: AgentRunner,
-        options: dict[str, Any],
-        note: Callable[[RunResultStreaming], None],
-    ) -> None:
-        self._agent = agent
-        self._state = state
-        self._runner = runner
-        self._options = options
-        self._note = note
-        self.run: RunResultStreaming | None = None
-
-    async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
-        if self.run is None:
-            self.run = self._runner.run_streamed(self._agent, await self._state, **self._options)
-            self._note(self.run)
-        async for event in self.run.stream_events():
-            yield event
-
-    def cancel(self, *args: Any, **named: Any) -> None:
-        if self.run is not None:
-            self.run.cancel(*args, **named)
-        self._state.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if self.run is None:
-            raise AttributeError(f"{name!r} is known once the events are read")
-        return getattr(self.run, name)
 
 
 def followed_runs() -> FollowedRuns | None:

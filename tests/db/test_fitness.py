@@ -73,9 +73,9 @@ def narrow(database_url: URL, empty_url: URL) -> Iterator[URL]:
 
 
 GRANTS = {
-    "none": ("", "chat_attachments: SELECT"),
-    "reads": ("SELECT", "chat_attachments: INSERT"),
-    "no deletion": ("SELECT, INSERT, UPDATE", "chat_attachments: DELETE"),
+    "none": ("", "chat_approvals: SELECT"),
+    "reads": ("SELECT", "chat_approvals: INSERT"),
+    "no deletion": ("SELECT, INSERT, UPDATE", "chat_approvals: DELETE"),
 }
 
 

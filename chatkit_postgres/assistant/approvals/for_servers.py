@@ -7,7 +7,8 @@ from chatkit.types import ThreadItemDoneEvent
 
 from chatkit_postgres.assistant.approvals.asking import ask
 from chatkit_postgres.assistant.approvals.paused_runs import AnyRun, Origin
-from chatkit_postgres.assistant.runs import ResumedStream, followed_runs
+from chatkit_postgres.assistant.approvals.resumed_stream import ResumedStream
+from chatkit_postgres.assistant.runs import followed_runs
 from chatkit_postgres.assistant.tool_labels import readable
 
 

@@ -1,11 +1,11 @@
 """The assistant of development mode: an agent on the demo model, and a scene for each keyword."""
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from agents import Agent
+from agents import Agent, function_tool
 from chatkit.agents import AgentContext
 from chatkit.types import (
     ClientToolCallItem,
@@ -31,6 +31,17 @@ MAX_REQUEST = 40
 
 
 TOOL = "a tool that the model calls"
+APPROVAL = "approval"
+MEMORY = "What do you remember?"
+
+
+@function_tool(name_override=APPROVAL, needs_approval=True)
+def delete_drafts(count: int = 3) -> str:
+    """Delete old drafts, as far as a demo has any."""
+    return f"{count} drafts are deleted"
+
+
+_CAREFUL = Agent[Any](name="Demo", instructions="Ask before you delete.", tools=[delete_drafts])
 
 
 class Pressed(BaseModel):
@@ -53,7 +64,16 @@ class DemoAssistant(AgentAssistant):
     def __init__(self, agent: Agent[Any]) -> None:
         super().__init__(agent)
         scenes = {keyword: shows for keyword, (shows, _) in SCENES.items()}
-        self.start_prompts = MappingProxyType(dict.fromkeys(prompts_for(agent.tools), TOOL) | scenes)
+        asking = {APPROVAL: "a tool that needs your approval", MEMORY: "what tools have said before"}
+        self.start_prompts = MappingProxyType(dict.fromkeys(prompts_for(agent.tools), TOOL) | scenes | asking)
+
+    async def agent(self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]) -> Agent[Any]:
+        newest = next((item for item in reversed(history) if isinstance(item, UserMessageItem)), None)
+        is_asking = newest is not None and self._word_of(newest, {APPROVAL}) is not None
+        return _CAREFUL if is_asking else await super().agent(history, context)
+
+    def tool_label(self, name: str, arguments: Mapping[str, Any]) -> str | None:
+        return "Delete old drafts" if name == APPROVAL else super().tool_label(name, arguments)
 
     async def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
@@ -65,7 +85,7 @@ class DemoAssistant(AgentAssistant):
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         match history[-1] if history else None:
-            case UserMessageItem() as message if (keyword := self._keyword_of(message)) is not None:
+            case UserMessageItem() as message if (keyword := self._word_of(message, SCENES)) is not None:
                 return SCENES[keyword][1](context)
             case ClientToolCallItem(output=output):
                 return says(context, f"Your browser says: {str(output)[:500]}")
@@ -74,9 +94,9 @@ class DemoAssistant(AgentAssistant):
             case _:
                 return super().respond(history, context)
 
-    def _keyword_of(self, message: UserMessageItem) -> str | None:
+    def _word_of(self, message: UserMessageItem, keywords: Container[str]) -> str | None:
         """The keyword in a message; None if it is in the name of one of the agent's tools, which take precedence."""
-        keyword = keyword_of(message)
+        keyword = keyword_of(message, keywords)
         names = (tool.name for tool in self.default_agent.tools)
         return None if any(keyword in name.lower().split("_") for name in names) else keyword
 
@@ -114,11 +134,11 @@ class DemoAssistant(AgentAssistant):
             yield event
 
 
-def keyword_of(message: UserMessageItem) -> str | None:
-    """The first keyword in a short message."""
+def keyword_of(message: UserMessageItem, keywords: Container[str]) -> str | None:
+    """The first of the keywords in a short message."""
     text = " ".join(part.text for part in message.content)
     words = re.findall(r"[a-z]+", text.lower()) if len(text) <= MAX_REQUEST else []
-    return next((word for word in words if word in SCENES), None)
+    return next((word for word in words if word in keywords), None)
 
 
 def _answers(item: StructuredInputItem) -> str:

@@ -12,6 +12,7 @@ from chatkit_postgres.assistant.converter import is_question
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS
 
 CLOCK = "current_time"
+ASKS_FOR_MEMORY = re.compile(r"\bremember\b", re.IGNORECASE)
 ASKS_FOR_TIME = re.compile(r"\b(time|date|clock)\b", re.IGNORECASE)
 # The format of passages in the instructions of examples/handbook.py.
 PASSAGE = re.compile(r"^\[1\] (?P<heading>.+)\n(?P<body>.+(?:\n.+)*)", re.MULTILINE)
@@ -48,6 +49,8 @@ def answer_to(conversation: Sequence[Any], instructions: str | None, tools: Sequ
     if (passage := PASSAGE.search(instructions or "")) is not None:
         return f"Under *{passage['heading']}* it says: {' '.join(passage['body'].split())} [1]"
     texts = texts_of_user(conversation)
+    if ASKS_FOR_MEMORY.search(texts[-1]):
+        return _memory_of(conversation)
     quoted = texts[-1] if len(texts[-1]) <= 200 else f"{texts[-1][:200]}…"
     offered = [_example(tool) for tool in tools if isinstance(tool, FunctionTool)]
     lines = "".join(f"\n- Say *{prompt}*, and I call a tool." for prompt in offered[:5])
@@ -100,6 +103,18 @@ def _files_in(message: Any) -> list[str]:
     found = (FILE.match(str(part.get("text", ""))) for part in parts)
     images = ["the picture" for part in parts if part.get("type") == "input_image"]
     return [str(file["read"] or file["named"]) for file in found if file is not None] + images
+
+
+def _memory_of(conversation: Sequence[Any]) -> str:
+    """What tools have said earlier, as the conversation has it."""
+    said = [
+        f"- {_tool_answer(_name_of(item.get('call_id'), conversation), item.get('output'))}"
+        for item in conversation
+        if item.get("type") == "function_call_output"
+    ]
+    if not said:
+        return "No tool has said anything in this conversation yet."
+    return "\n".join(["Earlier in this conversation:", "", *said])
 
 
 def _tool_answer(tool: str, output: Any) -> str:

@@ -52,6 +52,12 @@ export class ChatClient {
     return reached(async () => (await (await this.#fetch(`${urlOf(threadId)}/stop`, { method: "POST" })).json()).stopped);
   }
 
+  /** The ids of the threads in which a question waits for the user. */
+  async waiting() {
+    const { data } = await reached(async () => (await this.#fetch("/api/threads/waiting", {})).json());
+    return new Set(data.map((thread) => thread.thread_id));
+  }
+
   /** Whether a turn of a thread is running. True if the server cannot say so now: `follow` waits until it can. */
   async isRunning(threadId) {
     const asking = new AbortController();

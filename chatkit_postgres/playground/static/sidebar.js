@@ -8,6 +8,7 @@ export const UNTITLED = "New conversation";
 
 export class Sidebar {
   #threads = [];
+  #waiting = new Set();
   #rows = new Map();
   #after = null;
   #asked = 0;
@@ -25,7 +26,7 @@ export class Sidebar {
   async load() {
     const asked = ++this.#asked;
     const limit = Math.max(PAGE, Math.min(this.#threads.length, LARGEST_PAGE));
-    const page = await this.client().call("threads.list", { limit });
+    const [page, waiting] = await Promise.all([this.client().call("threads.list", { limit }), this.client().waiting()]);
     // Another user may have been chosen since.
     if (asked !== this.#asked) return;
     const known = new Set(page.data.map((thread) => thread.id));
@@ -33,12 +34,14 @@ export class Sidebar {
     const last = page.has_more ? page.data.at(-1).created_at : null;
     const older = this.#threads.filter((thread) => last !== null && thread.created_at <= last && !known.has(thread.id));
     this.#threads = [...page.data, ...older];
+    this.#waiting = waiting;
     if (!older.length) this.#after = page.has_more ? page.after : null;
     await this.#filter();
   }
 
   clear() {
     this.#threads = [];
+    this.#waiting.clear();
     this.#rows.clear();
     this.#after = null;
     this.#asked++;
@@ -112,10 +115,12 @@ export class Sidebar {
 
   #row(thread) {
     const title = thread.title ?? UNTITLED;
+    const waits = this.#waiting.has(thread.id) ? "waiting for you" : "";
     const known = this.#rows.get(thread.id);
-    if (known?.dataset.title === title) return known;
-    const row = h("li", { data: { id: thread.id, title } },
-      h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title, dir: "auto" }, title),
+    if (known?.dataset.title === title && known.dataset.waits === waits) return known;
+    const row = h("li", { data: { id: thread.id, title, waits } },
+      h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title, dir: "auto" },
+        h("span", { class: "title" }, title), ...(waits ? [h("span", { class: "waits", dir: "ltr" }, waits)] : [])),
       iconButton("rename", `Rename ${title}`, () => this.#rename(row, thread)),
       iconButton("delete", `Delete ${title}`, () => this.#delete(thread)));
     this.#rows.set(thread.id, row);
