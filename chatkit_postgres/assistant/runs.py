@@ -35,7 +35,6 @@ from chatkit_postgres.assistant.approvals.asking import MakeCard
 from chatkit_postgres.assistant.approvals.paused_runs import SavedRun
 from chatkit_postgres.assistant.approvals.requests import approval_card
 from chatkit_postgres.assistant.approvals.resumed_stream import ResumedStream
-from chatkit_postgres.assistant.guardrails import refusal_as_answer
 from chatkit_postgres.assistant.handoffs import find_agent
 from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
 from chatkit_postgres.assistant.usage import failed_usage, token_counts
@@ -70,6 +69,8 @@ class FollowedRuns:
         """Of the answer, for those who ask for approvals."""
         self.make_card: MakeCard = lambda asked, _: approval_card(asked)
         self._is_guarded: dict[int, bool] = {}
+        self.hooks: list[ToolErrors] = []
+        """Of the streamed runs, which are the answer."""
 
     def follow(self) -> None:
         """Called in the task that starts the runs, or in an ancestor of this task."""
@@ -149,10 +150,12 @@ class FollowedRuns:
             # A run inside of a tool may have approved calls, too.
             return changed if approved_calls.get() is None else changed | {"hooks": _Hooks(given.get("hooks"), None)}
         hooks = _Hooks(given.get("hooks"), self if is_answer else None)
+        if is_answer:
+            self.hooks.append(hooks)
         return given | {
             "run_config": self._config(given.get("run_config"), hooks),
             "hooks": hooks,
-            "error_handlers": {"model_refusal": refusal_as_answer} | dict(given.get("error_handlers") or {}),
+            "error_handlers": {"model_refusal": hooks.on_refusal} | dict(given.get("error_handlers") or {}),
         }
 
     def _config(self, given: RunConfig | dict[str, Any] | None, hooks: "_Hooks | None") -> RunConfig:

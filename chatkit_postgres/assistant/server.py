@@ -41,6 +41,7 @@ from chatkit_postgres.assistant.base import (
     Services,
 )
 from chatkit_postgres.assistant.runs import FollowedRuns, followed_runs
+from chatkit_postgres.assistant.silence import reason_of, shows
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import InternalError, Unprocessable
@@ -93,7 +94,7 @@ class ServerAssistant(Assistant):
                 runs.context, runs.make_card = context, self.approval_card
             return self.server.respond(context.thread, message, context.request_context)
 
-        return _events(start)
+        return _with_words(_events(start), context.request_context)
 
     def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
@@ -157,6 +158,23 @@ class ServerAssistant(Assistant):
         return FollowedRuns(
             self._models, request, counted=request.session is not None, is_traced=self.services.is_traced
         )
+
+
+async def _with_words(
+    events: AsyncGenerator[ThreadStreamEvent, None], request: RequestContext
+) -> AsyncGenerator[ThreadStreamEvent, None]:
+    """Raises ModelSilent after an answer whose agent ran and said nothing, if the server shows nothing either."""
+    is_silent, session = True, request.session
+    saved = len(session.committed) if session is not None else 0
+    async with aclosing(events):
+        async for event in events:
+            is_silent = is_silent and not shows(event)
+            yield event
+    runs = followed_runs()
+    # A server may have saved its items itself.
+    is_silent = is_silent and session is not None and len(session.committed) == saved
+    if is_silent and runs is not None and runs.hooks and request.outcome.state != "waiting":
+        raise reason_of(*runs.hooks)
 
 
 async def _events(start: Callable[[], AsyncIterator[ThreadStreamEvent]]) -> AsyncGenerator[ThreadStreamEvent, None]:

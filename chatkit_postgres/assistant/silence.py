@@ -7,11 +7,14 @@ from chatkit.types import (
     AssistantMessageContentPartTextDelta,
     AssistantMessageItem,
     ClientEffectEvent,
+    ErrorEvent,
     HiddenContextItem,
+    NoticeEvent,
     SDKHiddenContextItem,
     ThreadItem,
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
+    ThreadItemReplacedEvent,
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
     WorkflowItem,
@@ -20,12 +23,14 @@ from chatkit.types import (
 from chatkit_postgres.errors import ModelSilent, OnlyToolsUsed, RefusedWithoutWords
 
 
-class Hooks(Protocol):
-    """What the hooks of a run know of it."""
+class Ending(Protocol):
+    """What the hooks of a run know of its end."""
 
     has_used_tools: bool
     has_refused: bool
 
+
+class Hooks(Ending, Protocol):
     def has_only_calls(self, item: WorkflowItem) -> bool: ...
 
 
@@ -42,13 +47,29 @@ async def without_empty_messages(
         for ready in messages.ready_after(event):
             yield ready
     if messages.are_silent and not waits():
-        raise _reason(hooks)
+        raise reason_of(hooks)
 
 
-def _reason(hooks: Hooks) -> ModelSilent:
-    if hooks.has_refused:
+def reason_of(*hooks: Ending) -> ModelSilent:
+    """The error of runs that show nothing."""
+    if any(run.has_refused for run in hooks):
         return RefusedWithoutWords()
-    return OnlyToolsUsed() if hooks.has_used_tools else ModelSilent()
+    return OnlyToolsUsed() if any(run.has_used_tools for run in hooks) else ModelSilent()
+
+
+def shows(event: ThreadStreamEvent) -> bool:
+    """Whether a user sees anything of an event after the answer has ended."""
+    match event:
+        case ThreadItemDoneEvent(item=AssistantMessageItem() as item):
+            return has_text(item)
+        case ThreadItemDoneEvent(item=HiddenContextItem() | SDKHiddenContextItem()):
+            return False
+        case ThreadItemDoneEvent(item=WorkflowItem(workflow=workflow)):
+            return workflow.type != "reasoning"
+        case ThreadItemDoneEvent() | ThreadItemReplacedEvent() | ClientEffectEvent() | NoticeEvent() | ErrorEvent():
+            return True
+        case _:
+            return False
 
 
 class _Messages:

@@ -202,3 +202,26 @@ async def test_an_answer_that_grows_too_long_is_ended(running: Chat, store: Data
     assert turn["error_code"] == "answer_too_long"
     (row,) = await stored(store, "SELECT sender_name FROM chat_messages WHERE sender_type = 'assistant'")
     assert row["sender_name"] == "Ours"
+
+
+class Stopping(Running):
+    """Its agent stops after a tool, without a word."""
+
+    agent = Agent[Any](name="Ours", tools=[current_time], tool_use_behavior="stop_on_first_tool")
+
+
+class SavesItself(Stopping):
+    """As above, but the server adds a message to its store."""
+
+    async def respond(self, thread: Any, input_user_message: Any, context: Any) -> AsyncIterator[ThreadStreamEvent]:
+        async for event in super().respond(thread, input_user_message, context):
+            yield event
+        await self.store.add_thread_item(thread.id, message("own", "Done."), context)
+
+
+@pytest.mark.parametrize(("server", "sentences"), [(Stopping, [OnlyToolsUsed.sentence]), (SavesItself, [])])
+async def test_a_run_that_says_nothing_is_one_sentence(
+    store: DatabaseStore, server: type[Base], sentences: list[str]
+) -> None:
+    chat = Chat(store, load_assistant(server, ModelOptions(), store))
+    assert [error["message"] for error in await asked(chat, "What time is it?")] == sentences

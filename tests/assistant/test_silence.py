@@ -1,6 +1,7 @@
 """A model that says nothing leaves no empty message, and a sentence that invites another try."""
 
 import copy
+import json
 from collections.abc import AsyncIterator
 from typing import Any, get_args
 
@@ -15,12 +16,13 @@ from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.silence import without_empty_messages
 from chatkit_postgres.assistant.turn_hooks import TurnHooks
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import ModelSilent
+from chatkit_postgres.errors import ModelSilent, RefusedWithoutWords
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create, stored
 from tests.support.processes import thread_id_of
 from tests.support.streams import CHUNKS, RESPONSES, Event, Served, frames
 
+REFUSED = "I would rather not"
 SILENT = ["", " ", "\n\n", "\t \n"]
 
 
@@ -101,6 +103,16 @@ async def test_blanks_before_a_word_are_a_part_of_it(talk: Talk, text: str) -> N
 async def test_a_refusal_is_an_answer(talk: Talk) -> None:
     received, _ = await talk.ask(*(RESPONSES if talk.api == "responses" else CHUNKS)["refusal"])
     assert [event for event in received if event["type"] == "error"] == []
+
+
+async def test_a_refusal_without_a_word_is_named(talk: Talk) -> None:
+    events = json.loads(json.dumps((RESPONSES if talk.api == "responses" else CHUNKS)["refusal"]).replace(REFUSED, " "))
+    for event in events:
+        if event["type" if "type" in event else "id"] == "response.refusal.delta":
+            event["delta"] = " "
+    received, kept = await talk.ask(*events)
+    assert [event["message"] for event in received if event["type"] == "error"] == [RefusedWithoutWords.sentence]
+    assert [item.type for item in kept] == ["user_message"]
 
 
 async def test_a_message_that_is_finished_without_its_text_keeps_what_was_streamed(talk: Talk) -> None:

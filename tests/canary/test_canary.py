@@ -14,6 +14,8 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
+from chatkit_postgres.assistant.approvals import APPROVAL_ACTION
+from chatkit_postgres.store.ids import APPROVAL_PREFIX
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment
 from tests.isolation.matrix import TABLES
@@ -63,7 +65,7 @@ class Canary:
 def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
-    settings = {"CHAT_ASSISTANT": "tests.support.assistants:Echo", "CHAT_USER_CLAIMS": "name"}
+    settings = {"CHAT_ASSISTANT": "tests.support.assistants:EchoThatAsks", "CHAT_USER_CLAIMS": "name"}
     settings |= {"CHAT_LOG_LEVEL": "DEBUG", "CHAT_MAX_UNSENT_ATTACHMENTS": "100000"}
     process = ChatProcess(
         tmp_path_factory.mktemp("canary"),
@@ -112,6 +114,8 @@ class Flock:
                 "threads.custom_action",
                 {"thread_id": of_thread, "item_id": item, "action": {"type": bird.mark, "payload": bird.mark}},
             ),
+            lambda: ("answer", self._answer(target)),
+            lambda: ("waiting", {}),
             lambda: ("items.feedback", {"thread_id": of_thread, "item_ids": [item], "kind": "positive"}),
             lambda: ("threads.update", {"thread_id": thread, "title": f"{bird.mark} {self.dice.random()}"}),
             lambda: ("threads.list", {"limit": 5, "after": self.dice.choice([None, thread])}),
@@ -128,7 +132,7 @@ class Flock:
             lambda: ("threads.create", {"input": bird.mark, "other": [bird.mark]}),
             lambda: (bird.mark, {bird.mark: bird.mark}),
         ]
-        weights = [4, 9, 3, 4, 4, 1, 3, 3, 6, 6, 4, 4, 1, 1, 2, 2, 6, 1, 1, 1]
+        weights = [4, 9, 3, 4, 4, 1, 4, 1, 3, 3, 6, 6, 4, 4, 1, 1, 2, 2, 6, 1, 1, 1]
         operation, params = self.dice.choices(bodies, weights)[0]()
         if operation == "upload":
             await self._upload(bird)
@@ -136,8 +140,19 @@ class Flock:
             await self._read_file(bird, params["attachment_id"])
         elif operation in {"live", "stop"}:
             await self._join(bird, operation, params["thread_id"])
+        elif operation == "waiting":
+            await self._join(bird, operation, "")
+        elif operation == "answer":
+            await self._ask(bird, "threads.custom_action", params)
         else:
             await self._ask(bird, operation, params)
+
+    def _answer(self, target: Canary) -> dict[str, Any]:
+        """Of one of the newest questions."""
+        asked = [place for place in target.items[-200:] if place[1].startswith(APPROVAL_PREFIX)]
+        thread_id, item_id = self.dice.choice(asked[-5:]) if asked else ("thr_none", "apr_none")
+        action = {"type": APPROVAL_ACTION, "payload": {"approve": self.dice.random() < 0.7}}
+        return {"thread_id": thread_id, "item_id": item_id, "action": action}
 
     async def _upload(self, bird: Canary) -> None:
         content = f"{bird.mark} {self.dice.random()}".encode()
@@ -157,7 +172,8 @@ class Flock:
             self._look(bird, "download", content.text)
 
     async def _join(self, bird: Canary, name: str, thread_id: str) -> None:
-        url, method = f"/api/threads/{thread_id}/{name}", "GET" if name == "live" else "POST"
+        url, method = f"/api/threads/{thread_id}/{name}", "POST" if name == "stop" else "GET"
+        url = url.replace("//", "/")
         answer = await self.client.request(method, url, headers=bird.headers)
         self.outcomes[f"{name} {answer.status_code}"] += 1
         self._look(bird, name, answer.text)
@@ -223,6 +239,7 @@ def test_no_mark_reaches_anybody_else(
     assert flock.outcomes["items.list 404"] > requests / 200
     assert flock.outcomes["read a file 200"] > requests / 500
     assert flock.outcomes["read a file 404"] > 0
+    assert min(flock.outcomes["waiting 200"], flock.outcomes["threads.custom_action 200"]) > requests / 200
     assert min(flock.outcomes[name] for name in ("live 200", "live 204", "live 404", "stop 200", "stop 404")) > 0
     eventually(lambda: query(shared_database, "SELECT 1 FROM chat_turns WHERE state = 'running'") == [], 30)
     for bird in flock.birds:

@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from chatkit_postgres.db import Statement
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.ids import message_uuid, session_uuid
-from chatkit_postgres.store.sql import items, live, turns
+from chatkit_postgres.store.sql import history, items, live, turns
 from tests.support.items import thread
 from tests.support.sql import sql_connection
 
@@ -27,6 +28,13 @@ VALUES: dict[str, Any] = {
     "with_hidden": True,
     "page": 21,
     "stale_seconds": 60,
+    "max_current": 1000,
+    "max_bytes": 128_000,
+    "max_output": 32_000,
+    "max_calls": 200,
+    "max_call_bytes": 32_000,
+    "max_call_output": 8_000,
+    "cut_mark": "?",
 }
 
 
@@ -90,3 +98,24 @@ async def blocks_read(store: DatabaseStore, statement: Statement) -> int:
 async def test_an_item_is_found_without_reading_the_others(store: DatabaseStore, statement: Statement) -> None:
     await long_thread(store)
     assert await blocks_read(store, statement) < 60
+
+
+async def test_a_thread_of_thousands_of_calls_costs_a_model_no_more(store: DatabaseStore) -> None:
+    await long_thread(store)
+    few = await blocks_read(store, history.LOAD_NEWEST_ITEMS)
+    async with sql_connection(store.database) as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO chat_tool_calls (user_id, session_id, position, sequence, turn_id, name, arguments,"
+                " output) SELECT 'alice', :session, n, 0, gen_random_uuid(), 'look', '{}', repeat('x', 1000)"
+                " FROM generate_series(1, :count) n"
+            ),
+            {"session": SESSION, "count": ITEMS},
+        )
+        await connection.execute(text("VACUUM ANALYZE chat_tool_calls"))
+    assert await blocks_read(store, history.LOAD_NEWEST_ITEMS) < few + 100
+    found = await store.history.load_newest("t", HistoryLimits(), ALICE)
+    calls = [call for placed in found.calls.values() for call in placed]
+    assert 20 < len(calls) <= 32
+    assert sum(len(call.output) for call in calls) <= 32_000
+    assert calls[-1].id == f"{ITEMS}-0"

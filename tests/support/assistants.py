@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from agents import (
     output_guardrail,
     tool_input_guardrail,
 )
+from agents.items import TResponseStreamEvent
 from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.errors import CustomStreamError
 from chatkit.types import (
@@ -46,6 +47,8 @@ from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.assistant import AgentAssistant, Assistant, Refusal, action
 from chatkit_postgres.assistant.actions import Outcome
+from chatkit_postgres.assistant.base import SendDelta
+from chatkit_postgres.assistant.demo.model import DemoModel
 from chatkit_postgres.context import RequestContext
 
 BUTTON = {"type": "Card", "children": [{"type": "Button", "label": "Press", "onClickAction": {"type": "press"}}]}
@@ -283,6 +286,38 @@ class Echo(Assistant):
                 yield ThreadItemDoneEvent(item=ClientToolCallItem(**call, **common))
             case 3 if "fail" in text:
                 raise RuntimeError(text)
+
+
+class KeepingModel(DemoModel):
+    """Calls the tool ``keep`` with the conversation, and repeats what the tool has said."""
+
+    async def stream_response(self, *given: Any, **more: Any) -> AsyncIterator[TResponseStreamEvent]:
+        instructions, conversation, settings, *others = given
+        if conversation[-1].get("type") != "function_call_output":
+            conversation = [{"role": "user", "content": f"keep {str(conversation)[-400:]}"}]
+        async for event in super().stream_response(instructions, conversation, settings, *others, **more):
+            yield event
+
+
+@function_tool(needs_approval=True)
+async def keep(text: str) -> str:
+    """Repeat the text."""
+    return text
+
+
+class EchoThatAsks(AgentAssistant):
+    """Echo; some responses are those of an agent whose tool needs an approval."""
+
+    def __init__(self) -> None:
+        super().__init__(Agent(name="Keeper", tools=[keep], model=KeepingModel(0)))
+
+    def stream(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext], send_delta: SendDelta
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        is_resumed = context.request_context.history_notes.paused_run is not None
+        if is_resumed or (len(history) % 3 == 0 and isinstance(history[-1], UserMessageItem)):
+            return super().stream(history, context, send_delta)
+        return Echo().respond(history, context)
 
 
 class AsksTheClient(Assistant):

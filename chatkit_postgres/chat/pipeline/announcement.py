@@ -20,17 +20,13 @@ class AnnounceThread(Stage):
         self._context = context
         self._title = title
         self._announced = thread.model_copy(deep=True)
-        self._has_sent = False
 
     async def apply(self, event: ThreadStreamEvent) -> Sequence[ThreadStreamEvent]:
-        if event is TITLE_READY:
-            return ()
-        self._has_sent = True
-        return (event,)
+        return () if event is TITLE_READY else (event,)
 
     async def sent(self, events: Sequence[ThreadStreamEvent]) -> Sequence[ThreadStreamEvent]:  # noqa: ARG002
         """Not before an event was sent: a committed item is sent even if saving the thread fails."""
-        return await self.changes() if self._has_sent else ()
+        return await self.changes()
 
     async def finish(self) -> Sequence[ThreadStreamEvent]:
         if self._title is not None:
