@@ -17,7 +17,8 @@ from chatkit_postgres.assistant.loading import AssistantError, load_assistant
 from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.server import ServerAssistant
 from chatkit_postgres.chat.server import ChatServer
-from tests.support.chat import Chat, create, stored
+from chatkit_postgres.errors import OnlyToolsUsed
+from tests.support.chat import Chat, create, message, stored
 
 
 class Base(ChatKitServer[Any]):
