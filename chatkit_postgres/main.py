@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from chatkit_postgres.api.authentication import IdentifyUser
 from chatkit_postgres.api.shutdown import draining_on_signals
 from chatkit_postgres.assistant import Assistant, AssistantError, load_assistant
-from chatkit_postgres.assistant.mcp_servers import McpError
+from chatkit_postgres.assistant.mcp_file import McpError
 from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.proxies import ProxyRefused
 from chatkit_postgres.db import Database

@@ -161,10 +161,9 @@ class AgentAssistant(Assistant):
         origin = Origin(agent.name, [item.id for item in given] if given is not None else None, model_input)
         # Not kept in memory while the answer streams.
         del history, given
-        equipped = self._equipped(agent, wanted)
         if saved is not None and self.services.mcp is not None:
-            await self.services.mcp.wait_until_connected()
-            equipped = self._equipped(agent, wanted)
+            await self.services.mcp.wait_for_tools([call.tool for call in saved.paused.calls])
+        equipped = self._equipped(agent, wanted)
         result = Runner.run_streamed(
             equipped,
             list(model_input) if saved is None else await self._resumed(saved, equipped, model_input, context),

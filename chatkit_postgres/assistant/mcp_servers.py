@@ -5,21 +5,18 @@ While a server is unreachable, only its tools are missing; the chat works withou
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
 from agents import RunContextWrapper, UserError
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPToolMetaContext
 from mcp import ClientSession
 from mcp.types import CallToolResult, ContentBlock, ImageContent, PaginatedRequestParams, TextContent, Tool
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from chatkit_postgres.assistant.mcp_file import McpServer
 from chatkit_postgres.observability.logs import failure, get_logger, reason_of
-from chatkit_postgres.validation import first_problem
 
 CONNECT_SECONDS = 20
 CALL_SECONDS = 60
@@ -29,7 +26,7 @@ HTTP_POLL_SECONDS = 10
 STDIO_POLL_SECONDS = CALL_SECONDS + 10
 """A program that runs one call at a time responds after the call; a program that has ended is noticed at once."""
 CLOSE_SECONDS = 5
-WAIT_SECONDS = 5
+WAIT_SECONDS = 10
 MAX_RESULT_CHARACTERS = 100_000
 """Maximum of a tool's result in the model input, because servers send any amount."""
 MAX_IMAGE_CHARACTERS = 4_000_000
@@ -38,63 +35,6 @@ MAX_PAGES = 100
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 60.0
 
 logger = get_logger(__name__)
-
-
-class McpError(Exception):
-    """The file of servers cannot be used; the message says why."""
-
-
-class McpServer(BaseModel):
-    """An entry of the usual ``mcpServers`` file: a program to start, or a URL."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["stdio", "http", "streamable-http"] | None = None
-    """Accepted because other programs write it, but not used: ``command`` or ``url`` decides."""
-    command: str | None = None
-    args: list[str] = Field(default_factory=list)
-    env: dict[str, str] = Field(default_factory=dict)
-    cwd: Path | None = None
-    url: str | None = Field(None, pattern=r"^https?://")
-    headers: dict[str, str] = Field(default_factory=dict)
-    require_approval: Literal["always", "never"] | list[str] | dict[str, Literal["always", "never"]] = "never"
-    """Which tools ask the user before they run: all, none, those in the list, or as the object says for each."""
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> "McpServer":
-        if (self.command is None) == (self.url is None):
-            raise ValueError("give either a command or a url")
-        if self.url is not None:
-            try:
-                _ = urlsplit(self.url).port
-            except ValueError as error:
-                raise ValueError(f"the url is not valid: {error}") from None
-        return self
-
-    @property
-    def place(self) -> str:
-        """The program or the host, for a log; without arguments and path, which may be secret."""
-        if self.command is not None:
-            return self.command
-        url = urlsplit(self.url or "")
-        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-
-
-class McpFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    mcpServers: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")], McpServer]  # noqa: N815 - as others write it
-
-
-def read_servers(file: Path) -> dict[str, McpServer]:
-    """Raises McpError."""
-    try:
-        return dict(McpFile.model_validate_json(file.read_bytes()).mcpServers)
-    except OSError as error:
-        raise McpError(f"{file} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        problem = first_problem(error)
-        raise McpError(f"{file}: {problem.path() or 'it'}: {problem.message}") from None
 
 
 class Watcher(Protocol):
@@ -200,7 +140,7 @@ def connection_to(name: str, server: McpServer) -> Connection:
         "cache_tools_list": True,
         "client_session_timeout_seconds": CALL_SECONDS,
         "tool_meta_resolver": _note_call,
-        "require_approval": _approval_rules(server),
+        "require_approval": server.approval_rules,
     }
     if server.url is not None:
         return _Http({"url": server.url, "headers": server.headers, "timeout": CONNECT_SECONDS}, **common)
@@ -209,11 +149,6 @@ def connection_to(name: str, server: McpServer) -> Connection:
     if server.cwd is not None:
         params["cwd"] = server.cwd
     return _Stdio(params, **common)  # type: ignore[arg-type] # a dict, not the SDK's TypedDict
-
-
-def _approval_rules(server: McpServer) -> Any:
-    rules = server.require_approval
-    return dict.fromkeys(rules, "always") if isinstance(rules, list) else rules
 
 
 class McpServers:
@@ -228,11 +163,12 @@ class McpServers:
         them as they were."""
         return [self._connected[name] for name in self._servers if name in self._connected]
 
-    async def wait_until_connected(self) -> None:
-        """Wait some seconds for servers that are not connected: a run may go on right after a start."""
+    async def wait_for_tools(self, names: Collection[str]) -> None:
+        """Wait some seconds for the servers of these tools: a run may go on right after a start."""
+        needed = {server for server in self._servers if any(name.startswith(f"mcp_{server}__") for name in names)}
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_SECONDS):
-                while len(self._connected) < len(self._servers):  # noqa: ASYNC110 - rare, and short
+                while not needed <= self._connected.keys():  # noqa: ASYNC110 - rare, and short
                     await asyncio.sleep(0.1)
 
     def start(self) -> None:

@@ -42,7 +42,7 @@ def _check_keys(deployment: Deployment) -> Result:
 def _check_assistant(deployment: Deployment) -> Result:
     settings = deployment.settings
     from chatkit_postgres.assistant import AgentAssistant, AssistantError, load_assistant
-    from chatkit_postgres.assistant.mcp_servers import McpError
+    from chatkit_postgres.assistant.mcp_file import McpError
     from chatkit_postgres.assistant.proxies import ProxyRefused
     from chatkit_postgres.db import Database
     from chatkit_postgres.store import DatabaseStore

@@ -173,6 +173,8 @@ chat_approvals = Table(
     Column("calls", JSONB, nullable=False),
     # The turn that goes on with the run.
     Column("resumed_by", Uuid),
+    # How often a process has gone on with the run of another one.
+    Column("takeovers", Integer, nullable=False, server_default=text("0")),
     _now("created_at"),
     PrimaryKeyConstraint("user_id", "session_id", "turn_id", name="chat_approvals_pkey"),
     ForeignKeyConstraint(

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("run_state", sa.Text, nullable=False),
         sa.Column("calls", JSONB, nullable=False),
         sa.Column("resumed_by", sa.Uuid),
+        sa.Column("takeovers", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
         sa.PrimaryKeyConstraint("user_id", "session_id", "turn_id", name="chat_approvals_pkey"),
         sa.ForeignKeyConstraint(

@@ -6,12 +6,8 @@ import pytest
 from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, TextResourceContents
 
 from chatkit_postgres.assistant import AssistantError, load_assistant
-from chatkit_postgres.assistant.mcp_servers import (
-    McpError,
-    McpServer,
-    bounded,
-    read_servers,
-)
+from chatkit_postgres.assistant.mcp_file import McpError, McpServer, read_servers
+from chatkit_postgres.assistant.mcp_servers import bounded
 from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.assistant.tool_labels import readable
 from chatkit_postgres.db import Database

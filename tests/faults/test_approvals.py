@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import URL
 
 from chatkit_postgres.store.ids import session_uuid
-from tests.approvals.harness import Asked, is_waiting, new_note, paying
+from tests.approvals.harness import Asked, asking, is_waiting, new_note, paying
 from tests.conftest import query
-from tests.faults.harness import Replica, Report, new_user, start
+from tests.faults.harness import Assistants, Replica, Report, new_user, start
 from tests.support.effects import effects, prepare
 from tests.support.processes import ChatClient, ModelServer, Stream, eventually
 
@@ -26,7 +26,9 @@ STALE_SECONDS = 1.5
 
 @pytest.fixture
 def own(shared_database: URL) -> dict[str, str]:
-    settings = {"CHAT_ASSISTANT": "tests.support.approving:build", "CHAT_TURN_STALE_SECONDS": str(STALE_SECONDS)}
+    # A second run of the tests is with a team's server.
+    build = "build_with_agent_as_tool" if Assistants.named.endswith(":build") else "ApprovingServer"
+    settings = {"CHAT_ASSISTANT": f"tests.support.approving:{build}", "CHAT_TURN_STALE_SECONDS": str(STALE_SECONDS)}
     return settings | prepare(shared_database)
 
 
@@ -43,7 +45,10 @@ class Question:
     def __init__(self, client: ChatClient, moment: random.Random) -> None:
         self.notes = [new_note() for _ in range(moment.choice([1, 1, 2, 3]))]
         self.approved = [moment.random() < 0.7 for _ in self.notes]
-        self.asked = Asked.by(client, paying(*self.notes, before=0.15, after=0.15))
+        message = paying(*self.notes, before=0.15, after=0.15)
+        # The tool of an agent that is a tool itself.
+        is_nested = moment.random() < 0.3 and Assistants.named.endswith(":build")
+        self.asked = Asked.by(client, asking(("ask_clerk", {"input": message})) if is_nested else message)
         self.presses: list[Stream] = []
 
     def press(self, clients: list[ChatClient], moment: random.Random) -> None:

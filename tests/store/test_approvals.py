@@ -16,6 +16,7 @@ from chatkit_postgres.store.approvals import AskedCall, PausedRun, unanswered_ca
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import EndState, Outcome
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.sql.approvals import MAX_TAKEOVERS
 from chatkit_postgres.store.tool_calls import ToolCall
 from tests.support.items import NAIVE, thread, user_message
 from tests.support.sql import sql_connection
@@ -124,6 +125,19 @@ async def test_an_interrupted_run_is_taken_over_once(store: DatabaseStore) -> No
     assert await store.approvals.take_over("t", asked_by, first) is not None
     assert await store.approvals.take_over("t", asked_by, first) is not None
     assert await store.approvals.take_over("t", asked_by, second) is None
+    assert await store.approvals.abandoned() == []
+
+
+async def test_a_run_that_ends_its_processes_is_not_taken_over_for_ever(store: DatabaseStore) -> None:
+    asked = await asking(store, "a")
+    context = turn()
+    await answered(store, "a", context)
+    for _ in range(MAX_TAKEOVERS):
+        await store.turns.finish(context, Outcome("interrupted"))
+        assert len(await store.approvals.abandoned()) == 1
+        context = turn()
+        assert await store.approvals.take_over("t", required_session(asked).turn_id, context) is not None
+    await store.turns.finish(context, Outcome("interrupted"))
     assert await store.approvals.abandoned() == []
 
 

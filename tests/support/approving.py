@@ -67,6 +67,7 @@ def build_with_agent_as_tool() -> Agent[Any]:
         instructions="Receive.",
         tools=[
             look_up,
+            pay,
             inner.as_tool("ask_clerk", "Ask the clerk."),
             inner.as_tool("ask_after_approval", "Ask the clerk.", needs_approval=True),
         ],

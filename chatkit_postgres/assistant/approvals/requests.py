@@ -17,6 +17,7 @@ APPROVAL_ACTION = "chatkit_postgres.approval"
 """The type of the action that the buttons of a card send."""
 MAX_SHOWN = 2000
 """Characters of an argument."""
+MAX_ARGUMENTS = 30
 
 State = Literal["waiting", "approved", "refused", "not_answered", "not_run", "unknown"]
 
@@ -73,7 +74,7 @@ def approval_card(request: ApprovalRequest) -> WidgetRoot:
     children: list[dict[str, Any]] = [
         {"type": "Caption", "value": f"{request.agent} asks for your approval"},
         {"type": "Title", "value": request.label, "size": "sm"},
-        *({"type": "Text", "value": f"{name}: {_shown(value)}"} for name, value in request.arguments.items()),
+        *({"type": "Text", "value": line} for line in _lines(request.arguments)),
     ]
     if request.state == "waiting":
         children.append(
@@ -109,6 +110,12 @@ def state_of(call: AskedCall) -> State:
             return "approved" if call.begun_by is not None else "not_run"
         case None:
             return "not_answered"
+
+
+def _lines(arguments: Mapping[str, Any]) -> list[str]:
+    lines = [f"{name}: {_shown(value)}" for name, value in [*arguments.items()][:MAX_ARGUMENTS]]
+    left_out = len(arguments) - len(lines)
+    return [*lines, f"[{left_out} more arguments are left out here]"] if left_out else lines
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,8 @@ All answers of a run are in one row, so that the last one, and only it, goes on 
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.store.sql.turns import CLAIM
 
+MAX_TAKEOVERS = 3
+
 PAUSE_RUN = Statement(
     "pause_run",
     """
@@ -97,7 +99,8 @@ TAKE_OVER_RUN = Statement(
     "take_over_run",
     f"""
 {_THREAD}, answered AS (
-  UPDATE chat_approvals a SET resumed_by = :turn
+  UPDATE chat_approvals a
+     SET resumed_by = :turn, takeovers = a.takeovers + CASE WHEN a.resumed_by = :turn THEN 0 ELSE 1 END
     FROM thread
    WHERE a.user_id = :owner AND a.session_id = :session AND a.turn_id = :asked_by
      AND (a.resumed_by = :turn
@@ -158,17 +161,18 @@ SELECT s.thread_id, min(a.created_at) AS since
     page="bigint",
 )
 
-# Of all owners: answered runs whose turn was interrupted, for a process that goes on with them.
+# Of all owners: answered runs whose turn was interrupted, for a process that goes on with them. A run that has ended
+# several processes must not end them all.
 LIST_ABANDONED_RUNS = Statement(
     "list_abandoned_runs",
-    """
+    f"""
 SELECT a.user_id, s.thread_id, a.turn_id, u.metadata::text AS claims
   FROM chat_approvals a
   JOIN chat_turns t ON t.user_id = a.user_id AND t.session_id = a.session_id AND t.turn_id = a.resumed_by
   JOIN chat_sessions s ON s.user_id = a.user_id AND s.session_id = a.session_id
   JOIN chat_users u ON u.user_id = a.user_id
  WHERE a.resumed_by IS NOT NULL AND t.state = 'interrupted' AND u.disabled_at IS NULL
-   AND s.status ->> 'type' = 'active'
+   AND s.status ->> 'type' = 'active' AND a.takeovers < {MAX_TAKEOVERS}
  LIMIT 20
 """,
 )
