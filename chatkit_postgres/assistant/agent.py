@@ -15,7 +15,7 @@ from agents import (
     TResponseInputItem,
 )
 from agents.models import get_default_model_settings
-from chatkit.agents import AgentContext, ResponseStreamConverter, ThreadItemConverter, stream_agent_response
+from chatkit.agents import AgentContext, ThreadItemConverter, stream_agent_response
 from chatkit.types import (
     InferenceOptions,
     ProgressUpdateEvent,
@@ -34,7 +34,7 @@ from chatkit_postgres.assistant.client_context import client_context_text
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.handoffs import find_agent, with_servers
-from chatkit_postgres.assistant.images import StoredImages, partial_images_of
+from chatkit_postgres.assistant.images import stored_images
 from chatkit_postgres.assistant.mcp_servers import watcher
 from chatkit_postgres.assistant.run_events import RunEvents
 from chatkit_postgres.assistant.runs import FollowedRuns
@@ -141,6 +141,8 @@ class AgentAssistant(Assistant):
         wanted, agent = self._wanted(history), await self._starting_agent(history, context, saved)
         # The run has its own context, from which the SDK reads the events of tools and the open workflow.
         running = with_all_calls(await self.agent_context(context))
+        for call in saved.client_calls if saved is not None else ():
+            running.client_tool_call = call
         # Instead of its own, which is not used: what is streamed through the outer context is sent at once.
         context._events = running._events  # noqa: SLF001 - see docs/decisions/0006
         hooks = TurnHooks(self.tool_label if self.services.shows_tool_calls else None)
@@ -175,8 +177,9 @@ class AgentAssistant(Assistant):
         )
         memory = self._memory(context, saved)
         try:
-            intercepted: Any = RunEvents(result, request.session, running, send_delta, memory)
-            events = stream_agent_response(running, intercepted, converter=_images(agent, context))
+            run_events = RunEvents(result, request.session, running, send_delta, memory)
+            intercepted: Any = run_events
+            events = stream_agent_response(running, intercepted, converter=stored_images(agent, context))
             with user_facing_errors():
                 async for event in without_empty_messages(events, hooks, waits=lambda: bool(result.interruptions)):
                     yield await running.first_call(event)
@@ -184,7 +187,13 @@ class AgentAssistant(Assistant):
                 if (workflow := running.ended_workflow()) is not None:
                     yield ThreadItemDoneEvent(item=workflow)
                 for card in await ask(
-                    result, context, origin, label=self.tool_label, make_card=self.approval_card, memory=memory
+                    result,
+                    context,
+                    origin,
+                    label=self.tool_label,
+                    make_card=self.approval_card,
+                    memory=memory,
+                    client_calls=run_events.client_calls,
                 ):
                     yield ThreadItemDoneEvent(item=card)
         finally:
@@ -285,10 +294,3 @@ def _settings_for(agent: Agent[Any], model: str | None) -> ModelSettings:
     own = agent.model if isinstance(agent.model, str) else None
     is_implicit = model is not None and agent.model_settings == get_default_model_settings(own)
     return get_default_model_settings(model) if is_implicit else agent.model_settings
-
-
-def _images(agent: Agent[Any], context: AgentContext[RequestContext]) -> ResponseStreamConverter:
-    files = context.request_context.files
-    if files is None:
-        return ResponseStreamConverter()
-    return StoredImages(files, partial_images=partial_images_of(agent))

@@ -4,6 +4,7 @@ Waiting calls are stored in the thread's metadata, which clients do not see, unt
 message of the user, or a retry, drops the waiting calls.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -37,6 +38,12 @@ class AllCalls(AgentContext[Any]):
             # A tool may also take its call back.
             self._calls = [*self._calls, value] if isinstance(value, ClientToolCall) else []
         super().__setattr__(name, value)
+
+    def take_calls(self) -> Sequence[ClientToolCall]:
+        """The calls of client tools, which are not sent then."""
+        taken = self._calls or ([self.client_tool_call] if self.client_tool_call is not None else [])
+        self.client_tool_call = None
+        return taken
 
     @property
     def client_tools(self) -> set[str]:

@@ -1,8 +1,11 @@
 """Stores images that a model generates as files of the user."""
 
-from agents import Agent, ImageGenerationTool
-from chatkit.agents import ResponseStreamConverter
+from typing import Any
 
+from agents import Agent, ImageGenerationTool
+from chatkit.agents import AgentContext, ResponseStreamConverter
+
+from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import FileRefused
 from chatkit_postgres.ports import Files
 from chatkit_postgres.validation import decode_base64
@@ -33,3 +36,10 @@ def partial_images_of(agent: Agent) -> int | None:
     """The number of previews that the image tool is configured to send."""
     configs = [tool.tool_config for tool in agent.tools if isinstance(tool, ImageGenerationTool)]
     return next((config.get("partial_images") for config in configs), None)
+
+
+def stored_images(agent: Agent[Any], context: AgentContext[RequestContext]) -> ResponseStreamConverter:
+    files = context.request_context.files
+    if files is None:
+        return ResponseStreamConverter()
+    return StoredImages(files, partial_images=partial_images_of(agent))

@@ -1,9 +1,10 @@
 """The events of an agent's run, on their way to the Agents SDK's conversion to thread events."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from agents import Agent, RunResultStreaming, StreamEvent
+from chatkit.agents import ClientToolCall
 from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent
 
 from chatkit_postgres.assistant.base import SendDelta
@@ -34,6 +35,8 @@ class RunEvents:
         # Not a set, which takes 200 bytes while it is empty.
         self._begun: frozenset[str] = frozenset()
         """Ids of messages whose first visible text has taken the SDK's path."""
+        self.client_calls: Sequence[ClientToolCall] = ()
+        """Calls of client tools by a run that waits for approvals."""
         self._set_current_agent(run.current_agent)
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent, None]:
@@ -54,6 +57,9 @@ class RunEvents:
                 update = AssistantMessageContentPartTextDelta(content_index=data.content_index, delta=data.delta)
                 await self._send_delta(ThreadItemUpdatedEvent(item_id=data.item_id, update=update))
         await self._memory.save(without=self._client_tools())
+        if self._run.interruptions:
+            # The page is asked when the run has gone on: its output would begin another one.
+            self.client_calls = self._context.take_calls()
 
     def _client_tools(self) -> set[str]:
         """The names of the tools that have asked the page to do something, after which the run has stopped."""

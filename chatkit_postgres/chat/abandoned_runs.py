@@ -40,7 +40,14 @@ class AbandonedRuns:
     async def go_on(self) -> None:
         """Start a turn for each abandoned run. Of several processes one gets it."""
         for run in await self._store.approvals.abandoned():
-            await self._go_on_with(run)
+            if run.is_hopeless:
+                await self._give_up(run)
+            else:
+                await self._go_on_with(run)
+
+    async def _give_up(self, run: AbandonedRun) -> None:
+        await self._server.give_up(run.thread_id, run.asked_by, RequestContext(user_id=run.owner, claims=run.claims))
+        logger.error("abandoned_run_given_up", thread_id=run.thread_id, cure="its tool, or its model, ends the process")
 
     async def _go_on_with(self, run: AbandonedRun) -> None:
         context = RequestContext(user_id=run.owner, claims=run.claims).with_session(WriteSession(OPERATION))

@@ -73,6 +73,8 @@ class AbandonedRun:
     thread_id: str
     asked_by: UUID
     claims: Mapping[str, Any]
+    is_hopeless: bool
+    """Whether several processes have gone on with it, and died."""
 
 
 class ApprovalRepository:
@@ -80,7 +82,10 @@ class ApprovalRepository:
         self._database = database
 
     async def pause(self, thread_id: str, run_state: str, calls: Iterable[AskedCall], context: StoreContext) -> None:
-        """Save a run with the calls that it asks about. Raises Superseded or NotFound."""
+        """Save a run with the calls that it asks about.
+
+        Raises Superseded or NotFound; RuntimeError if the turn waits for another run already.
+        """
         session = required_session(context)
         documents = {call.item_id: {**asdict(call), "item_id": None} for call in calls}
         paused = await self._database.run(
@@ -93,6 +98,8 @@ class ApprovalRepository:
         )
         if not paused:
             raise NotFound
+        if not paused[0]["accepted"] and paused[0]["holds"]:
+            raise RuntimeError("a turn can wait for one run only")
         if not paused[0]["accepted"]:
             raise lost_fence(session)
 
@@ -172,6 +179,13 @@ class ApprovalRepository:
             output=rows.dump_json(cut_middle(clean_text(output), MAX_OUTPUT)),
         )
 
+    async def give_up(self, thread_id: str, asked_by: UUID, caller: Caller) -> list[AskedCall]:
+        """Delete a run whose turn was interrupted. Returns its calls."""
+        given_up = await self._database.run(
+            owner_of(caller), sql.GIVE_UP_RUN, session=session_uuid(thread_id), asked_by=asked_by
+        )
+        return calls_of(given_up[0]["calls"]) if given_up else []
+
     async def waiting(self, caller: Caller, *, limit: int) -> list[WaitingThread]:
         """The owner's threads that wait for an answer, the newest question first."""
         found = await self._database.run(owner_of(caller), sql.LIST_WAITING_THREADS, page=limit)
@@ -181,7 +195,10 @@ class ApprovalRepository:
         """Answered runs of all owners whose turn was interrupted; some of them, if there are many."""
         found = await self._database.run_for_all_owners(sql.LIST_ABANDONED_RUNS)
         return [
-            AbandonedRun(row["user_id"], row["thread_id"], row["turn_id"], json.loads(row["claims"])) for row in found
+            AbandonedRun(
+                row["user_id"], row["thread_id"], row["turn_id"], json.loads(row["claims"]), row["is_hopeless"]
+            )
+            for row in found
         ]
 
     async def _opened(self, thread_id: str, answered: Sequence[Row], context: StoreContext) -> PausedRun | None:

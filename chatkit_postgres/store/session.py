@@ -53,7 +53,7 @@ class WriteSession:
     unanswered: str | None = None
     """JSON: the calls of each run that waited for its user when this turn opened, and waits no longer."""
     has_hidden_work: bool = False
-    """Whether a retry has saved a workflow that is hidden until there is more of the new answer."""
+    """Whether a workflow of a retry, or calls of tools, are hidden until there is more of the answer."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Item id to digest of every final item this turn has committed: a repeated save needs no statement."""
     known_item_ids: set[str] = field(default_factory=set)

@@ -40,19 +40,21 @@ class ToolCallRepository:
         """Append calls to the thread, after the items that it has. Raises Superseded if a newer turn owns the thread,
         NotFound if it is deleted."""
         session = required_session(context)
+        # Calls of an answer that is not public yet: it may be refused, or never replace the one that it retries.
+        is_draft = session.retry is not None or session.awaits_verdict
         added = await self._database.run(
             owner_of(context),
             ADD_TOOL_CALLS,
             session=session_uuid(thread_id),
             turn=session.turn_id,
-            # Calls of an answer that is not public yet: it may be refused, or never replace the one that it retries.
-            draft=session.retry is not None or session.awaits_verdict,
+            draft=is_draft,
             calls=rows.storable_json(rows.dump_json([_document(number, call) for number, call in enumerate(calls)])),
         )
         if not added:
             raise NotFound
         if not added[0]["accepted"]:
             raise lost_fence(session)
+        session.has_hidden_work = session.has_hidden_work or is_draft
 
 
 def _document(number: int, call: ToolCall) -> dict[str, object]:

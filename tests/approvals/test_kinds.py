@@ -24,6 +24,7 @@ from tests.support.processes import (
     ModelServer,
     done_items,
     eventually,
+    message,
     texts,
     thread_id_of,
 )
@@ -226,4 +227,80 @@ def test_the_history_is_no_part_of_the_state(
         given = json.dumps(strict_model_server.calls()[-1]["body"])
         assert given.count(words) == 2  # The message, and the answer that quotes it.
         assert given.count(note) >= 2
+        assert effects(shared_database)[note] == 1
+
+
+def test_answers_that_are_faster_than_the_end_of_the_question(
+    tmp_path: Path, settings: dict[str, str], shared_database: URL
+) -> None:
+    """The turn that asks waits for the title of its thread."""
+    notes = [new_note(), new_note()]
+    with served(tmp_path, settings, "build_slowly_titled") as (_, client):
+        asking_stream = client.stream("threads.create", input=message(paying(*notes)))
+        eventually(lambda: asking_stream.answer.count('"widget"') >= 2)
+        asked = Asked(client, asking_stream.thread_id, cards(done_items(asking_stream.events)))
+        assert errors(asked.answer(0)) == []
+        asked.done(1)
+        assert errors(asking_stream.wait()) == []
+        assert [effects(shared_database)[note] for note in notes] == [1, 1]
+        states = query(
+            shared_database,
+            f"SELECT state FROM chat_turns WHERE session_id = '{session_uuid(asked.thread_id)}' ORDER BY started_at",
+        )
+        assert [turn["state"] for turn in states] == ["waiting", "completed", "completed"]
+
+
+def test_an_action_that_ends_an_approved_call_shows_so(
+    tmp_path: Path, settings: dict[str, str], shared_database: URL
+) -> None:
+    note = new_note()
+    with served(tmp_path, settings, "build_slowly_titled") as (_, client):
+        asked = Asked.by(client, paying(note, before=3))
+        first = client.items(asked.thread_id)[0]["id"]
+        stream = asked.press()
+        eventually(lambda: '"loading"' in stream.answer)
+        client.events(
+            "threads.custom_action", thread_id=asked.thread_id, action={"type": "delete", "payload": {"item_id": first}}
+        )
+        stream.wait()
+        eventually(lambda: "not known" in json.dumps(asked.card()["widget"]))
+        assert effects(shared_database)[note] == 0
+
+
+def test_a_client_tool_beside_an_approval_is_called_after_it(
+    tmp_path: Path, either_api: dict[str, str], shared_database: URL
+) -> None:
+    note = new_note()
+    with served(tmp_path, either_api, "build_with_client_tool") as (_, client):
+        asked = Asked.by(client, asking(("pay", {"note": note}), ("ask_page", {})))
+        assert [item["type"] for item in client.items(asked.thread_id)].count("client_tool_call") == 0
+        events = asked.answer()
+        assert errors(events) == []
+        assert done_items(events)[-1]["type"] == "client_tool_call"
+        assert done_items(events)[-1]["name"] == "get_page"
+        after = client.events("threads.add_client_tool_output", thread_id=asked.thread_id, result="The page")
+        assert errors(after) == []
+        assert effects(shared_database)[note] == 1
+
+
+def test_calls_of_a_run_that_a_guardrail_judges_are_remembered(
+    tmp_path: Path, either_api: dict[str, str], shared_database: URL
+) -> None:
+    with served(tmp_path, either_api, "build_guarded") as (_, client):
+        asked = Asked.by(client, asking(("look_up", {"what": "moon"}), ("pay", {"note": new_note()})))
+        asked.done()
+        answer = texts(done_items(client.post_message(asked.thread_id, "what did look_up say")))[-1]
+        assert "4004" in answer
+    del shared_database
+
+
+def test_a_follower_sees_the_answered_card(tmp_path: Path, settings: dict[str, str], shared_database: URL) -> None:
+    note = new_note()
+    with served(tmp_path, settings, "build") as (_, client):
+        asked = Asked.by(client, paying(note, before=1))
+        stream = asked.press()
+        eventually(lambda: '"loading"' in stream.answer)
+        follower = client.follow(asked.thread_id)
+        assert "Approved" in json.dumps(follower.wait())
+        stream.wait()
         assert effects(shared_database)[note] == 1

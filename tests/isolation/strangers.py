@@ -232,6 +232,7 @@ async def _question(user_data: UserData, store: DatabaseStore) -> None:
     await store.turns.finish(going_on, Outcome("waiting"))
     assert await store.approvals.find(thread_id, user_data.card, user_data.context) is None
     assert await store.approvals.find(thread_id, again.item_id, user_data.context) is not None
+    assert await store.approvals.give_up(thread_id, run.asked_by, user_data.context) == []
     retrying = turn()
     await store.turns.open_retry(thread_id, user_data.asking_message, retrying)
     assert [call.item_id for call in unanswered_calls(required_session(retrying))] == [again.item_id]

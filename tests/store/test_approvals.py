@@ -80,6 +80,64 @@ async def test_an_answer_that_is_sent_again_after_a_lost_connection_is_the_same(
     assert item.copy_text == "approved"
 
 
+async def test_a_repeated_answer_does_not_take_a_run_from_the_turn_of_the_last_one(store: DatabaseStore) -> None:
+    await asking(store, "a", "b")
+    first, last = turn(), turn()
+    await answered(store, "a", first)
+    await answered(store, "b", last)
+    assert await answered(store, "a", first) is None
+    assert await store.approvals.begin_call("t", "a", last)
+
+
+async def test_an_answer_that_is_not_the_last_leaves_the_thread_to_its_turn(store: DatabaseStore) -> None:
+    asked = await asking(store, "a", "b", ends_as=None)
+    await answered(store, "a")
+    await store.turns.heartbeat(asked)
+    await answered(store, "b")
+    with pytest.raises(Superseded):
+        await store.turns.heartbeat(asked)
+
+
+async def test_a_run_that_asks_again_takes_the_place_of_the_one_before(store: DatabaseStore) -> None:
+    """Also if the turn that asks again dies before its end: what was done is not done again."""
+    await asking(store, "a")
+    context = turn()
+    await answered(store, "a", context)
+    again = AskedCall("b", 0, "call", agent="A", tool="pay", label="Pay", arguments="{}")
+    await store.approvals.pause("t", "{}", [again], context)
+    await store.add_thread_item("t", card("b"), context)
+    assert await store.approvals.find("t", "a", ALICE) is None
+    last = turn()
+    assert await answered(store, "b", last) is not None
+    await store.turns.finish(context, Outcome("interrupted"))
+    assert await store.approvals.abandoned() == []
+    assert await store.approvals.begin_call("t", "b", last)
+
+
+async def test_a_turn_waits_for_one_run(store: DatabaseStore) -> None:
+    asked = await asking(store, "a", ends_as=None)
+    call = AskedCall("b", 0, "call", agent="A", tool="pay", label="Pay", arguments="{}")
+    with pytest.raises(RuntimeError, match="one run"):
+        await store.approvals.pause("t", "{}", [call], asked)
+    run = await store.approvals.find("t", "a", ALICE)
+    assert run is not None
+    # Sent again after a lost connection, it is the same one.
+    await store.approvals.pause("t", "{}", run.calls, asked)
+
+
+async def test_nobody_takes_a_run_over_while_another_turn_runs(store: DatabaseStore) -> None:
+    asked = await asking(store, "a")
+    context, newer = turn(), turn()
+    await answered(store, "a", context)
+    await store.turns.finish(context, Outcome("interrupted"))
+    await store.turns.open("t", newer)
+    assert await store.approvals.abandoned() == []
+    assert await store.approvals.take_over("t", required_session(asked).turn_id, turn()) is None
+    await store.turns.finish(newer, Outcome("completed"))
+    assert len(await store.approvals.abandoned()) == 1
+    assert await store.approvals.take_over("t", required_session(asked).turn_id, turn()) is not None
+
+
 async def test_a_call_begins_once_and_only_in_the_turn_that_goes_on(store: DatabaseStore) -> None:
     await asking(store, "a")
     context, other = turn(), turn()
@@ -134,10 +192,14 @@ async def test_a_run_that_ends_its_processes_is_not_taken_over_for_ever(store: D
     await answered(store, "a", context)
     for _ in range(MAX_TAKEOVERS):
         await store.turns.finish(context, Outcome("interrupted"))
-        assert len(await store.approvals.abandoned()) == 1
+        assert [run.is_hopeless for run in await store.approvals.abandoned()] == [False]
         context = turn()
         assert await store.approvals.take_over("t", required_session(asked).turn_id, context) is not None
     await store.turns.finish(context, Outcome("interrupted"))
+    (run,) = await store.approvals.abandoned()
+    assert run.is_hopeless
+    assert [call.item_id for call in await store.approvals.give_up("t", run.asked_by, ALICE)] == ["a"]
+    assert await store.approvals.give_up("t", run.asked_by, ALICE) == []
     assert await store.approvals.abandoned() == []
 
 

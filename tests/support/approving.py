@@ -5,8 +5,16 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from agents import Agent, RunContextWrapper, Runner, function_tool
-from chatkit.agents import AgentContext, simple_to_agent_input, stream_agent_response
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    RunContextWrapper,
+    Runner,
+    StopAtTools,
+    function_tool,
+    output_guardrail,
+)
+from chatkit.agents import AgentContext, ClientToolCall, simple_to_agent_input, stream_agent_response
 from chatkit.server import ChatKitServer
 from chatkit.types import ThreadItemRemovedEvent, ThreadMetadata, ThreadStreamEvent, UserMessageItem, WidgetItem
 from chatkit.widgets import DynamicWidgetRoot, WidgetRoot
@@ -157,6 +165,37 @@ async def recite_slowly() -> str:
 
 def build_slow() -> Agent[Any]:
     return Agent(name="Slow", instructions="Be slow.", tools=[look_up, recite_slowly])
+
+
+@function_tool
+async def ask_page(context: Context) -> str:
+    """Ask the page."""
+    context.context.client_tool_call = ClientToolCall(name="get_page", arguments={})
+    return "asked"
+
+
+class SlowlyTitled(AgentAssistant):
+    async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+        await asyncio.sleep(2)
+        return "A title at last"
+
+
+def build_slowly_titled() -> AgentAssistant:
+    return SlowlyTitled(_agent(), actions=[delete])
+
+
+def build_with_client_tool() -> Agent[Any]:
+    behaviour = StopAtTools(stop_at_tool_names=["ask_page"])
+    return Agent(name="Clerk", instructions="Pay.", tools=[pay, ask_page], tool_use_behavior=behaviour)
+
+
+@output_guardrail
+async def always_fine(_context: Any, _agent: Any, _output: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+
+def build_guarded() -> Agent[Any]:
+    return _agent(output_guardrails=[always_fine])
 
 
 @action("delete", dict[str, str], free=True)

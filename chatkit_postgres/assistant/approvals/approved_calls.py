@@ -1,12 +1,16 @@
 """Lets each approved call run once, whatever dies: its beginning is saved before it runs, its output after it."""
 
+import asyncio
 from contextvars import ContextVar
 
 from chatkit_postgres.assistant.tool_memory import output_text
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Superseded
+from chatkit_postgres.errors import Superseded, Unavailable
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.approvals import AskedCall, PausedRun
+
+PAUSES = (0.5, 1, 2, 4)
+"""Seconds between the tries to save an output."""
 
 
 class ApprovedCalls:
@@ -29,11 +33,18 @@ class ApprovedCalls:
         self._running[call_id] = call
 
     async def end(self, call_id: str, output: object) -> None:
-        """Called after a tool has run."""
+        """Called after a tool has run. What has happened must not be forgotten: tried for some seconds."""
         call = self._running.pop(call_id, None)
-        if call is not None:
-            text = output_text(output)
-            await self._store.approvals.end_call(self._thread_id, call.item_id, text, self._context)
+        if call is None:
+            return
+        for seconds in PAUSES:
+            try:
+                await self._store.approvals.end_call(self._thread_id, call.item_id, output_text(output), self._context)
+            except Unavailable:
+                await asyncio.sleep(seconds)
+            else:
+                return
+        await self._store.approvals.end_call(self._thread_id, call.item_id, output_text(output), self._context)
 
     async def begin_others(self) -> None:
         """Begin the calls that report neither their beginning nor their end: no functions, or tools of the provider."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from chatkit.agents import AgentContext
+from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import WidgetItem
 from chatkit.widgets import WidgetRoot
 
@@ -28,15 +28,20 @@ async def ask(
     label: ToolLabel,
     make_card: MakeCard,
     memory: ToolMemory | None = None,
+    client_calls: Sequence[ClientToolCall] = (),
 ) -> Sequence[WidgetItem]:
-    """Save the run, and return the items that ask. The turn ends as ``waiting``. Raises ApprovalTooLarge."""
+    """Save the run and the items that ask, and return these. The turn ends as ``waiting``. Raises ApprovalTooLarge."""
     request, calls = context.request_context, asked_calls(run, label)
-    state = saved_state(run, origin, memory.open_calls if memory is not None else {})
+    state = saved_state(run, origin, memory.open_calls if memory is not None else {}, client_calls)
     await context.store.approvals.pause(context.thread.id, state, calls, request)  # type: ignore[attr-defined] # ours
-    request.outcome.state = "waiting"
     if request.session is not None:
         request.session.known_item_ids.update(call.item_id for call in calls)
-    return [card_of(call, "waiting", context, make_card) for call in calls]
+    cards = [card_of(call, "waiting", context, make_card) for call in calls]
+    # All of them before the first is sent: its answer may be faster than the second.
+    for card in cards:
+        await context.store.add_thread_item(context.thread.id, card, request)
+    request.outcome.state = "waiting"
+    return cards
 
 
 def card_of(

@@ -7,6 +7,7 @@ from typing import Any
 
 from agents import Agent, RunResult, RunResultStreaming, RunState, TResponseInputItem
 from agents.items import ToolApprovalItem
+from chatkit.agents import ClientToolCall
 from chatkit.types import ThreadItem
 
 from chatkit_postgres.assistant.input_shape import with_plain_answers
@@ -17,13 +18,15 @@ from chatkit_postgres.errors import ApprovalLost, ApprovalTooLarge
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.store.approvals import AskedCall, PausedRun
 from chatkit_postgres.store.ids import new_approval_id
+from chatkit_postgres.text import clean_json
 
+MAX_CALLS = 50
 MAX_STATE = 1_000_000
 """Characters of a saved run."""
 REFUSED = "The user has refused this call. It was not run."
 NEVER_RUN = "This call was not run."
 UNKNOWN = (
-    "The server stopped while this call ran. It is not known whether the call took effect. It was not run again, and "
+    "This call was interrupted while it ran. It is not known whether the call took effect. It was not run again, and "
     "must not be repeated unless the user asks for it anew."
 )
 
@@ -44,11 +47,17 @@ class Origin:
     model_input: ModelInput = ()
 
 
-def saved_state(run: AnyRun, origin: Origin, open_calls: OpenCalls) -> str:
+def saved_state(run: AnyRun, origin: Origin, open_calls: OpenCalls, client_calls: Sequence[ClientToolCall]) -> str:
     """The state of a run, without its context. Input that is only the thread's items is left out, and made again from
     them. Raises ApprovalTooLarge."""
     document: dict[str, Any] = run.to_state().to_json(context_serializer=lambda _: {})
-    saved = {"run": document, "agent": origin.agent, "current_agent": run.last_agent.name, "calls": open_calls}
+    saved: dict[str, Any] = {
+        "run": document,
+        "agent": origin.agent,
+        "current_agent": run.last_agent.name,
+        "calls": open_calls,
+    }
+    saved["client_calls"] = [clean_json({"name": call.name, "arguments": call.arguments}) for call in client_calls]
     if origin.item_ids is not None and _is_unchanged(document["original_input"], origin.model_input):
         saved["items"] = list(origin.item_ids)
         document["original_input"] = []
@@ -79,6 +88,8 @@ class SavedRun:
         """The name of the agent with which the run began."""
         self.current_agent: str = saved["current_agent"]
         self.open_calls: OpenCalls = {call_id: tuple(call) for call_id, call in saved["calls"].items()}
+        self.client_calls = [ClientToolCall(**call) for call in saved["client_calls"]]
+        """The page is asked when the run has ended."""
         self._item_ids: list[str] | None = saved.get("items")
         self._document: dict[str, Any] = saved["run"]
 
@@ -132,7 +143,9 @@ def _output_of(call: AskedCall) -> str:
 
 
 def asked_calls(run: AnyRun, label: ToolLabel) -> Sequence[AskedCall]:
-    """The calls that a run asks about, each with the id of a new item."""
+    """The calls that a run asks about, each with the id of a new item. Raises ApprovalTooLarge for too many."""
+    if len(run.interruptions) > MAX_CALLS:
+        raise ApprovalTooLarge
     return [_asked_call(number, asked, label) for number, asked in enumerate(run.interruptions)]
 
 

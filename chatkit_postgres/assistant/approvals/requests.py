@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chatkit.actions import ActionConfig
+from chatkit.types import WidgetItem
 from chatkit.widgets import DynamicWidgetRoot, WidgetRoot
 from pydantic import BaseModel
 
@@ -17,6 +18,7 @@ APPROVAL_ACTION = "chatkit_postgres.approval"
 """The type of the action that the buttons of a card send."""
 MAX_SHOWN = 2000
 """Characters of an argument."""
+MAX_NAME = 100
 MAX_ARGUMENTS = 30
 
 State = Literal["waiting", "approved", "refused", "not_answered", "not_run", "unknown"]
@@ -27,7 +29,7 @@ SENTENCES: Mapping[str, str] = {
     "refused": "Refused. It was not done.",
     "not_answered": "Not answered. It was not done.",
     "not_run": "Approved, but it was not done. You can ask for it again.",
-    "unknown": "It is not known whether this was done, because the server stopped in the middle of it. "
+    "unknown": "It is not known whether this was done, because it was interrupted in the middle. "
     "It was not done a second time. You can ask for it again.",
 }
 
@@ -93,6 +95,11 @@ def approval_card(request: ApprovalRequest) -> WidgetRoot:
     )
 
 
+def is_answered(card: WidgetItem) -> bool:
+    """Whether a stored card shows where its question ended, whatever a team's card looks like."""
+    return (card.copy_text or "").endswith(tuple(filter(None, SENTENCES.values())))
+
+
 def request_of(call: AskedCall, state: State) -> ApprovalRequest:
     return ApprovalRequest(
         agent=call.agent, tool=call.tool, label=call.label, arguments=arguments_of(call.arguments), state=state
@@ -113,7 +120,7 @@ def state_of(call: AskedCall) -> State:
 
 
 def _lines(arguments: Mapping[str, Any]) -> list[str]:
-    lines = [f"{name}: {_shown(value)}" for name, value in [*arguments.items()][:MAX_ARGUMENTS]]
+    lines = [f"{cut_middle(name, MAX_NAME)}: {_shown(value)}" for name, value in [*arguments.items()][:MAX_ARGUMENTS]]
     left_out = len(arguments) - len(lines)
     return [*lines, f"[{left_out} more arguments are left out here]"] if left_out else lines
 

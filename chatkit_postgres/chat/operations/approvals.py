@@ -18,11 +18,10 @@ from chatkit.widgets import DynamicWidgetRoot
 from pydantic import ValidationError
 
 from chatkit_postgres.assistant import Assistant
-from chatkit_postgres.assistant.approvals import APPROVAL_ACTION, Decision
+from chatkit_postgres.assistant.approvals import Decision
 from chatkit_postgres.assistant.approvals.asking import card_of
-from chatkit_postgres.assistant.approvals.requests import SENTENCES, State, state_of
+from chatkit_postgres.assistant.approvals.requests import SENTENCES, State, is_answered, state_of
 from chatkit_postgres.chat.merge import LiveContext
-from chatkit_postgres.chat.widget_tree import declares
 from chatkit_postgres.chat.wire import is_hidden
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ApprovalLost, ChatError, ModelMistaken, NotFound, Unprocessable
@@ -80,11 +79,13 @@ class Approvals:
     async def close_questions(self, thread: ThreadMetadata, context: RequestContext) -> Sequence[ThreadStreamEvent]:
         """Show on their cards that the questions are void which waited when this turn opened."""
         calls = unanswered_calls(required_session(context))
-        cards = await self._cards(calls, LiveContext.of(thread, self._store, context), state_of) if calls else ()
-        for card in cards:
-            # Not a write of this turn: in a retry, that would replace the old answer.
-            await self._store.items.change(thread.id, card, context)
+        cards = await self._show(calls, LiveContext.of(thread, self._store, context)) if calls else ()
         return [ThreadItemReplacedEvent(item=card) for card in cards]
+
+    async def give_up(self, thread: ThreadMetadata, asked_by: UUID, context: RequestContext) -> None:
+        """End an answered run whose turn was interrupted."""
+        calls = await self._store.approvals.give_up(thread.id, asked_by, context)
+        await self._show(calls, LiveContext.of(thread, self._store, context))
 
     async def _asking(self, params: ThreadCustomActionParams, context: RequestContext) -> WidgetItem:
         if params.item_id is not None:
@@ -116,9 +117,16 @@ class Approvals:
         """Show on their cards that approved calls were not run, or not to their end. Returns these calls."""
         now = await self._store.approvals.find(live.thread.id, run.calls[0].item_id, live.request_context)
         left = [call for call in now.calls if state_of(call) in {"not_run", "unknown"}] if now is not None else []
-        for card in await self._cards(left, live, state_of):
-            await self._store.save_item(live.thread.id, card, live.request_context)
+        await self._show(left, live)
         return left
+
+    async def _show(self, calls: Sequence[AskedCall], live: LiveContext) -> Sequence[WidgetItem]:
+        """Save on the cards of calls where these stand. No write of this turn: it may have lost its thread, and in a
+        retry such a write would replace the old answer."""
+        cards = await self._cards(calls, live, state_of)
+        for card in cards:
+            await self._store.items.change(live.thread.id, card, live.request_context)
+        return cards
 
     async def _cards(
         self, calls: Sequence[AskedCall], live: LiveContext, state: Callable[[AskedCall], State]
@@ -135,12 +143,11 @@ class Approvals:
     async def _as_it_is(self, card: WidgetItem, context: RequestContext) -> Events:
         """The card and the items after it as they are stored, for a reader who does not know them."""
         thread_id = card.thread_id
-        if await self._store.approvals.find(thread_id, card.id, context) is None and declares(
-            card.widget, APPROVAL_ACTION
-        ):
-            card = _closed(card)
-            await self._store.items.change(thread_id, card, context)
+        is_closed = await self._store.approvals.find(thread_id, card.id, context) is None
         stored = await self._store.load_item(thread_id, card.id, context)
+        if is_closed and isinstance(stored, WidgetItem) and not is_answered(stored):
+            stored = _closed(stored)
+            await self._store.items.change(thread_id, stored, context)
         page = await self._store.items.load_page(thread_id, card.id, MAX_ITEMS_AFTER, "asc", context, hidden=False)
         session = required_session(context)
         items = [stored, *(item for item in page.data if not is_hidden(item))]

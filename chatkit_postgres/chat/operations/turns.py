@@ -41,7 +41,7 @@ from chatkit_postgres.chat.titles import TitleTask
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import NothingPending
+from chatkit_postgres.errors import NothingPending, Superseded
 from chatkit_postgres.store import DatabaseStore
 
 MAX_ANSWER_CHARACTERS = 1_000_000
@@ -147,6 +147,10 @@ class TurnOperations:
             raise NothingPending
         yield Answer(thread, events)
 
+    async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> None:
+        thread = await self._store.load_thread(thread_id, context)
+        await self._approvals.give_up(thread, asked_by, context)
+
     async def act(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
         thread, action = await load_action(self._store, self._assistant, params, context)
         await self._store.turns.open(thread.id, context)
@@ -176,6 +180,9 @@ class TurnOperations:
                         async for event in events:
                             yield event
             except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
+                if isinstance(error, Superseded) and context.outcome.state == "waiting":
+                    # The answers to its questions were faster than its end.
+                    return
                 yield failure_event(error, context.outcome)
                 for event in await announce.changes():
                     yield event

@@ -179,7 +179,9 @@ class RunningTurn:
         except asyncio.CancelledError:
             # Only the runner cancels this task, but an assistant may raise CancelledError by itself.
             reason = self._stop or Stop("failed", InternalError())
-            outcome.state, error = reason.state, reason.error
+            # A turn that has asked its questions ends as waiting, even if their answers are faster than its end.
+            if not (outcome.state == "waiting" and reason.state == "superseded"):
+                outcome.state, error = reason.state, reason.error
         except Exception as raised:  # noqa: BLE001 - whatever it is, readers receive an error and the turn is closed
             outcome.state, error = "failed", self._chat_error(raised)
         self._beginning.leave()
@@ -188,7 +190,7 @@ class RunningTurn:
         await self._checkpoints.leave(self)
         if error is not None:
             outcome.error_code = error.code
-        if self.session.is_superseded:
+        if self.session.is_superseded and outcome.state != "waiting":
             outcome.state, outcome.error_code = "superseded", Superseded.code
         await self._finish()
         if error is not None:
