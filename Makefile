@@ -68,7 +68,7 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
 
 canary: setup ## Three marked users, 20,000 random requests: no mark reaches anybody else (500 in make test)
-	$(BIN)/python -m pytest tests/canary --canary-requests 20000 --numprocesses 0 -s $(ARGS)
+	$(BIN)/python -m pytest tests/canary --canary-requests 15000 --numprocesses 0 -s $(ARGS)
 
 check: setup ## Format, lint, import contract, types, compose file and Dockerfile
 	$(BIN)/ruff format --check .

@@ -15,20 +15,20 @@ from tests.faults.harness import SECRET, environment, new_user
 from tests.support.effects import effects, prepare
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, texts, thread_id_of
 
-KINDS = ["build", "ApprovingServer"]
+# Both kinds by both APIs are in test_kinds.py.
+KINDS = [("build", "responses"), ("ApprovingServer", "chat_completions")]
 
 
-@pytest.fixture(scope="module", params=["responses", "chat_completions"])
-def settings(request: pytest.FixtureRequest, shared_database: URL, strict_model_server: ModelServer) -> dict[str, str]:
-    own = prepare(shared_database) | {"CHAT_MODEL_API": request.param}
-    return environment(shared_database, strict_model_server) | own
-
-
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind[0])
 def server(
-    request: pytest.FixtureRequest, settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shared_database: URL,
+    strict_model_server: ModelServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ChatProcess]:
-    named = settings | {"CHAT_ASSISTANT": f"tests.support.approving:{request.param}"}
+    build, api = request.param
+    named = environment(shared_database, strict_model_server) | prepare(shared_database)
+    named |= {"CHAT_ASSISTANT": f"tests.support.approving:{build}", "CHAT_MODEL_API": api}
     process = ChatProcess(tmp_path_factory.mktemp("approving"), **named).wait_until_ready()
     yield process
     assert process.stop() == 0

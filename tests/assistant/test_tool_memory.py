@@ -32,10 +32,14 @@ from tests.support.strict_model import refusal_of
 RECALL = "what did look_up say"
 
 
+@pytest.fixture
+def settings(shared_database: URL, strict_model_server: ModelServer) -> dict[str, str]:
+    return environment(shared_database, strict_model_server) | prepare(shared_database)
+
+
 @pytest.fixture(params=["responses", "chat_completions"])
-def settings(request: pytest.FixtureRequest, shared_database: URL, strict_model_server: ModelServer) -> dict[str, str]:
-    own = prepare(shared_database) | {"CHAT_MODEL_API": request.param}
-    return environment(shared_database, strict_model_server) | own
+def either_api(request: pytest.FixtureRequest, settings: dict[str, str]) -> dict[str, str]:
+    return settings | {"CHAT_MODEL_API": request.param}
 
 
 @contextmanager
@@ -67,24 +71,24 @@ def calls_in(database: URL, thread_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_model_remembers_what_a_tool_said(
-    tmp_path: Path, settings: dict[str, str], shared_database: URL, strict_model_server: ModelServer
+    tmp_path: Path, either_api: dict[str, str], shared_database: URL, strict_model_server: ModelServer
 ) -> None:
     user = new_user()
-    with served(tmp_path, settings, user=user) as client:
+    with served(tmp_path, either_api, user=user) as client:
         # Two calls at once, and a second round.
         thread_id = thread_id_of(client.create(looking("moon", "sea", rounds=2)))
         other = thread_id_of(client.create("Hello"))
         assert said(client.post_message(thread_id, RECALL)).count("the secret number is 4004") == 2
         # In its own thread only.
         assert said(client.post_message(other, RECALL)) == "I do not know."
-    with served(tmp_path, settings, user=user) as client:
+    with served(tmp_path, either_api, user=user) as client:
         answer = said(client.post_message(thread_id, RECALL))
         assert answer.count("moon: the secret number is 4004") == answer.count("sea: the secret number is 3003") == 2
         question = [item["id"] for item in client.items(thread_id) if item["type"] == "user_message"][-1]
         events = client.stream("threads.retry_after_item", thread_id=thread_id, item_id=question).wait()
         assert said(events) == answer
     body = strict_model_server.calls()[-1]["body"]
-    assert refusal_of(settings["CHAT_MODEL_API"], body) is None
+    assert refusal_of(either_api["CHAT_MODEL_API"], body) is None
     ids = [item["call_id"] for item in body.get("input", ()) if item.get("type") == "function_call"]
     ids += [call["id"] for message in body.get("messages", ()) for call in message.get("tool_calls") or ()]
     assert len(ids) == len(set(ids)) == 4
@@ -92,8 +96,8 @@ def test_a_model_remembers_what_a_tool_said(
     assert len(calls_in(shared_database, thread_id)) == 4
 
 
-def test_a_retry_replaces_what_tools_said(tmp_path: Path, settings: dict[str, str], shared_database: URL) -> None:
-    with served(tmp_path, settings) as client:
+def test_a_retry_replaces_what_tools_said(tmp_path: Path, either_api: dict[str, str], shared_database: URL) -> None:
+    with served(tmp_path, either_api) as client:
         thread_id = thread_id_of(client.create(looking("moon")))
         question = client.items(thread_id)[0]["id"]
         client.stream("threads.retry_after_item", thread_id=thread_id, item_id=question).wait()
@@ -187,10 +191,10 @@ def test_memory_can_be_turned_off(tmp_path: Path, settings: dict[str, str], shar
 
 
 def test_what_a_handed_over_agent_and_a_refused_call_said(
-    tmp_path: Path, settings: dict[str, str], shared_database: URL
+    tmp_path: Path, either_api: dict[str, str], shared_database: URL
 ) -> None:
     steps = [[["transfer_to_clerk", "{}"]], [["look_up", '{"what": "moon"}'], ["pay", '{"note": "none"}']]]
-    with served(tmp_path, settings, build="approving:build_with_handoff") as client:
+    with served(tmp_path, either_api, build="approving:build_with_handoff") as client:
         asked = Asked.by(client, "SCRIPT " + json.dumps({"steps": steps, "note": new_user()}))
         asked.answer(approve=False)
         assert "4004" in said(client.post_message(asked.thread_id, RECALL))
@@ -199,11 +203,11 @@ def test_what_a_handed_over_agent_and_a_refused_call_said(
 
 
 def test_a_client_tool_is_given_once(
-    tmp_path: Path, settings: dict[str, str], shared_database: URL, strict_model_server: ModelServer
+    tmp_path: Path, either_api: dict[str, str], shared_database: URL, strict_model_server: ModelServer
 ) -> None:
     """It is an item of the thread, with the output of the page."""
     tools = [["ask_title", "{}"], ["echo", '{"words": "heard"}']]
-    with served(tmp_path, settings, build="assistants:build_with_client_tools") as client:
+    with served(tmp_path, either_api, build="assistants:build_with_client_tools") as client:
         prompt = "SCRIPT " + json.dumps({"words": 1, "tools": tools, "note": new_user()})
         thread_id = thread_id_of(client.create(prompt))
         client.events("threads.add_client_tool_output", thread_id=thread_id, result="The page")

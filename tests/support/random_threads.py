@@ -18,6 +18,7 @@ from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import kind_of, new_id
 from chatkit_postgres.store.outcome import EndState, Outcome
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.tool_calls import ToolCall
 from tests.support.items import NAIVE, assistant_message, examples_of, item_types, thread, user_message
 
 ENDS: list[tuple[EndState, str | None]] = [
@@ -32,6 +33,7 @@ ENDS: list[tuple[EndState, str | None]] = [
     ("stopped", None),
     ("superseded", None),
     ("interrupted", "interrupted"),
+    ("waiting", None),
 ]
 CALL_IDS = ["call_0", "call_0", "x" * 200, "", "call_1"]
 STRANGE = ["", " ", "NUL \x00", "ä\u200d", "\u2028", "x" * 3000]
@@ -74,13 +76,30 @@ async def _retried(store: DatabaseStore, thread_id: str, item_id: str, user: str
 
 async def _answered(store: DatabaseStore, thread_id: str, context: RequestContext, rng: random.Random) -> None:
     for _ in range(rng.randint(0, 4)):
+        if rng.random() < 0.4:
+            await store.tool_calls.add(thread_id, _tool_calls(rng), context)
         item = _some_item(thread_id, rng)
         # In a turn, the attachments of a message must have been uploaded.
         own = RequestContext(user_id=context.user_id) if isinstance(item, UserMessageItem) else context
         await store.add_thread_item(thread_id, item, own)
+    if rng.random() < 0.2:
+        await store.tool_calls.add(thread_id, _tool_calls(rng), context)
     state, error_code = rng.choice(ENDS)
     partial = [assistant_message(thread_id, new_id("message"), "Half of an ans")] if state != "completed" else []
     await store.turns.finish(context, Outcome(state, error_code), unfinished=partial)
+
+
+def _tool_calls(rng: random.Random) -> list[ToolCall]:
+    """Of one response of a model, as its tools and their servers have it."""
+    return [
+        ToolCall(
+            name=rng.choice(["look", "mcp_files__read_text", "web_search"]),
+            arguments=rng.choice(["{}", '{"at": "é"}', "", "no json", '["a list"]', '{"long": "' + "x" * 9000 + '"}']),
+            output=rng.choice(["said", "y" * 40_000, *STRANGE]),
+            is_hosted=rng.random() < 0.2,
+        )
+        for _ in range(rng.randint(1, 3))
+    ]
 
 
 def _question(thread_id: str, rng: random.Random) -> UserMessageItem:
