@@ -12,7 +12,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import NO_CHORES, SECRET, environment, new_user
-from tests.isolation.matrix import OWN, ROUTES, TABLES
+from tests.isolation.matrix import AS_OPERATION, OWN, ROUTES, TABLES
 from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
 
@@ -39,9 +39,10 @@ async def user_data(shared_database: URL, request: pytest.FixtureRequest) -> Use
     store = DatabaseStore(database)
     made = await store_user_data(store, UserData(new_user(), "MARK"))
     context = RequestContext(user_id=made.user)
-    thread = await store.load_thread(made.thread, context)
-    thread.status = STATUSES[request.node.callspec.params["code"]]
-    await store.save_thread(thread, context)
+    for thread_id in (made.thread, made.asking_thread):
+        thread = await store.load_thread(thread_id, context)
+        thread.status = STATUSES[request.node.callspec.params["code"]]
+        await store.save_thread(thread, context)
     await database.close()
     return made
 
@@ -58,7 +59,7 @@ def test_it_is_refused_by_every_writing_operation(
 ) -> None:
     client = ChatClient(server.base_url, mint(SECRET, user_data.user, seconds=60))
     before = rows(shared_database, user_data.user)
-    response = client.post(operation, **OWN[operation](user_data))
+    response = client.post(AS_OPERATION.get(operation, operation), **OWN[operation](user_data))
     if operation in READING:
         assert response.status_code == 200
     elif operation == "threads.delete":

@@ -30,8 +30,9 @@ def test_stream_headers_keep_proxies_from_waiting(demo: ChatProcess) -> None:
 
 
 def test_the_tool_is_called_on_request(demo: ChatProcess) -> None:
-    _, answer = done_items(demo.client("anna").create("What time is it?"))
-    assert "UTC" in texts([answer])[0]
+    items = {item["type"]: item for item in done_items(demo.client("anna").create("What time is it?"))}
+    assert "UTC" in texts([items["assistant_message"]])[0]
+    assert [task["title"] for task in items["workflow"]["workflow"]["tasks"]] == ["Current time"]
 
 
 def test_second_and_third_turn_see_what_was_said_before(demo: ChatProcess) -> None:

@@ -125,7 +125,7 @@ def test_both_model_apis_hold_a_conversation(
         thread_id = thread_id_of(client.create("first"))
         client.post_message(thread_id, "please use the tool")
         client.post_message(thread_id, "third")
-        items = client.items(thread_id)
+        items = [item for item in client.items(thread_id) if item["type"] != "workflow"]
         assert texts(items) == [
             "first",
             "You said 'first', and that is message 1 of yours.",
