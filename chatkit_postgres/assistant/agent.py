@@ -159,8 +159,8 @@ class AgentAssistant(Assistant):
         if saved is not None:
             # What tools said in the run itself is part of its state.
             request.history_notes.calls.pop(None, None)
-        model_input = await self._input(given, context) if given is not None else ()
-        origin = Origin(agent.name, [item.id for item in given] if given is not None else None, model_input)
+        model_input = await self._input(given, context) if given is not None else None
+        origin = Origin(agent.name, [item.id for item in given] if given is not None else None, model_input or ())
         # Not kept in memory while the answer streams.
         del history, given
         if saved is not None and self.services.mcp is not None:
@@ -168,7 +168,7 @@ class AgentAssistant(Assistant):
         equipped = self._equipped(agent, wanted)
         result = Runner.run_streamed(
             equipped,
-            list(model_input) if saved is None else await self._resumed(saved, equipped, model_input, context),
+            list(model_input or ()) if saved is None else await self._resumed(saved, equipped, model_input, context),
             context=running,
             max_turns=MAX_MODEL_CALLS,
             run_config=run_config,
@@ -240,7 +240,7 @@ class AgentAssistant(Assistant):
         self,
         saved: SavedRun,
         agent: Agent[Any],
-        model_input: Sequence[TResponseInputItem],
+        model_input: Sequence[TResponseInputItem] | None,
         context: AgentContext[RequestContext],
     ) -> RunState[Any]:
         calls = ApprovedCalls(saved.paused, context.thread.id, store_of(context), context.request_context)

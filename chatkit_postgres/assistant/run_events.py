@@ -43,7 +43,8 @@ class RunEvents:
         async for event in self._run.stream_events():
             if event.type == "agent_updated_stream_event":
                 self._set_current_agent(event.new_agent)
-            await self._memory.note(event)
+            if self._memory.note(event):
+                await self._memory.save(without=self._client_tools())
             data = event.data if event.type == "raw_response_event" and self._streamed.empty() else None
             if self._send_delta is None or data is None or data.type != "response.output_text.delta":
                 yield event

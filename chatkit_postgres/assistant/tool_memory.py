@@ -31,8 +31,8 @@ _SAID = ("output", "results", "outputs", "error")
 
 
 class ToolMemory:
-    """Collects the calls of a run, each with its output, and saves those of one response of the model at once: before
-    the next response begins, or at the end of the run. A call without an output is not saved."""
+    """Collects the calls of a run, each with its output, and saves those of one response of the model at once. A call
+    without an output is not saved."""
 
     def __init__(self, save: SaveCalls | None, open_calls: OpenCalls = MappingProxyType({})) -> None:
         """Without ``save``, nothing is collected. ``open_calls`` are those of the turn that this one continues."""
@@ -44,14 +44,13 @@ class ToolMemory:
     def open_calls(self) -> OpenCalls:
         return self._asked
 
-    async def note(self, event: StreamEvent) -> None:
-        """Called with each event of the run, after all items before it were saved."""
+    def note(self, event: StreamEvent) -> bool:
+        """Called with each event of the run, after all items before it were saved. Returns whether to save now: all
+        calls have their outputs, or the next response begins."""
         if self._save is None:
-            return
+            return False
         if not isinstance(event, RunItemStreamEvent):
-            if self._said:
-                await self.save()
-            return
+            return bool(self._said)
         match event.item:
             case ToolCallItem(raw_item=raw):
                 self._ask(_members(raw))
@@ -59,6 +58,7 @@ class ToolMemory:
                 self._say(item)
             case _:
                 pass
+        return bool(self._said) and not self._asked
 
     async def save(self, *, without: Collection[str] = ()) -> None:
         """``without``: the names of client tools, whose calls and outputs are items of the thread."""

@@ -98,6 +98,23 @@ def test_an_agent_that_took_over(tmp_path: Path, either_api: dict[str, str], sha
         assert effects(shared_database)[note] == 1
 
 
+def test_an_agent_that_took_over_with_less_input(
+    tmp_path: Path, either_api: dict[str, str], shared_database: URL, strict_model_server: ModelServer
+) -> None:
+    words, note = new_note(), new_note()
+    steps = [[["transfer_to_clerk", "{}"]], [["pay", json.dumps({"note": note})]]]
+    with served(tmp_path, either_api, "build_with_filtered_handoff") as (_, client):
+        asked = Asked(client, thread_id_of(client.create(words)), [])
+        asked.cards = cards(done_items(client.post_message(asked.thread_id, asking(steps=steps, words=0))))
+        before = json.dumps(strict_model_server.calls()[-1]["body"])
+        asked.done()
+        after = json.dumps(strict_model_server.calls()[-1]["body"])
+        assert words not in before + after
+        assert "SCRIPT" in before
+        assert "SCRIPT" in after
+        assert effects(shared_database)[note] == 1
+
+
 @pytest.fixture(scope="module")
 def http_server(shared_database: URL) -> Iterator[str]:
     server = HttpServer(**prepare(shared_database))

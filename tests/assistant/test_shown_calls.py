@@ -16,6 +16,7 @@ from chatkit_postgres.assistant.agent import MAX_MODEL_CALLS
 from chatkit_postgres.assistant.base import Services
 from chatkit_postgres.assistant.demo.model import DemoModel
 from chatkit_postgres.assistant.models import DemoModels
+from chatkit_postgres.chat.turns.running_turn import Stop
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from tests.support.chat import Chat, create, stored
@@ -53,6 +54,16 @@ class Endless(DemoModel):
         instructions, _, settings, *others = given
         asked: Any = [{"role": "user", "content": "count sheep 3"}]
         async for event in super().stream_response(instructions, asked, settings, *others, **more):
+            yield event
+
+
+class Pausing(DemoModel):
+    """Thinks for long about what a tool has said."""
+
+    async def stream_response(self, *given: Any, **more: Any) -> AsyncIterator[TResponseStreamEvent]:
+        if given[1][-1].get("type") == "function_call_output":
+            await asyncio.sleep(30)
+        async for event in super().stream_response(*given, **more):
             yield event
 
 
@@ -140,3 +151,14 @@ async def test_a_run_without_end_says_so(store: DatabaseStore) -> None:
         "The assistant reached its limit of steps without an answer."
     ]
     assert sum(map(len, tasks(events))) <= MAX_MODEL_CALLS
+
+
+async def test_what_a_tool_said_is_saved_before_the_model_goes_on(store: DatabaseStore) -> None:
+    chat = Chat(store, made(model=Pausing(0)))
+    turn = await chat.start(create("count sheep 7"))
+    async with asyncio.timeout(10):
+        while not (rows := await stored(store, "SELECT output FROM chat_tool_calls")):
+            await asyncio.sleep(0.05)
+    assert rows == [{"output": "7 sheep"}]
+    turn.stop(Stop("stopped"))
+    await turn.task

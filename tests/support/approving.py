@@ -8,10 +8,12 @@ from typing import Any
 from agents import (
     Agent,
     GuardrailFunctionOutput,
+    HandoffInputData,
     RunContextWrapper,
     Runner,
     StopAtTools,
     function_tool,
+    handoff,
     output_guardrail,
 )
 from chatkit.agents import AgentContext, ClientToolCall, simple_to_agent_input, stream_agent_response
@@ -66,6 +68,15 @@ def build() -> Agent[Any]:
 
 def build_with_handoff() -> Agent[Any]:
     return Agent(name="Reception", instructions="Receive.", handoffs=[_agent()])
+
+
+def only_newest(data: HandoffInputData) -> HandoffInputData:
+    return data.clone(input_history=data.input_history[-1:])
+
+
+def build_with_filtered_handoff() -> Agent[Any]:
+    """The clerk receives less than the reception."""
+    return Agent(name="Reception", instructions="Receive.", handoffs=[handoff(_agent(), input_filter=only_newest)])
 
 
 def build_with_agent_as_tool() -> Agent[Any]:
