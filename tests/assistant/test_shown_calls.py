@@ -157,7 +157,7 @@ async def test_what_a_tool_said_is_saved_before_the_model_goes_on(store: Databas
     chat = Chat(store, made(model=Pausing(0)))
     turn = await chat.start(create("count sheep 7"))
     async with asyncio.timeout(10):
-        while not (rows := await stored(store, "SELECT output FROM chat_tool_calls")):
+        while not (rows := await stored(store, "SELECT output FROM chat_tool_calls")):  # noqa: ASYNC110 - a row
             await asyncio.sleep(0.05)
     assert rows == [{"output": "7 sheep"}]
     turn.stop(Stop("stopped"))
