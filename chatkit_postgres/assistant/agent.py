@@ -11,7 +11,6 @@ from agents import (
     ModelSettings,
     RunConfig,
     Runner,
-    RunState,
     TResponseInputItem,
 )
 from agents.models import get_default_model_settings
@@ -26,7 +25,7 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
-from chatkit_postgres.assistant.approvals.approved_calls import ApprovedCalls, approved_calls
+from chatkit_postgres.assistant.approvals.approved_calls import resumed
 from chatkit_postgres.assistant.approvals.asking import ask
 from chatkit_postgres.assistant.approvals.paused_runs import Origin, SavedRun
 from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services, store_of
@@ -168,7 +167,7 @@ class AgentAssistant(Assistant):
         equipped = self._equipped(agent, wanted)
         result = Runner.run_streamed(
             equipped,
-            list(model_input or ()) if saved is None else await self._resumed(saved, equipped, model_input, context),
+            list(model_input or ()) if saved is None else await resumed(saved, equipped, context, model_input),
             context=running,
             max_turns=MAX_MODEL_CALLS,
             run_config=run_config,
@@ -231,30 +230,17 @@ class AgentAssistant(Assistant):
             converter.calls = calls
             return await converter.to_agent_input(list(items))
         given: list[TResponseInputItem] = []
-        for said, part in segments(items, calls):
-            given += calls_to_input(said)
+        for between, part in segments(items, calls):
+            given += calls_to_input(between)
             given += await converter.to_agent_input(list(part)) if part else []
         return given
-
-    async def _resumed(
-        self,
-        saved: SavedRun,
-        agent: Agent[Any],
-        model_input: Sequence[TResponseInputItem] | None,
-        context: AgentContext[RequestContext],
-    ) -> RunState[Any]:
-        calls = ApprovedCalls(saved.paused, context.thread.id, store_of(context), context.request_context)
-        approved_calls.set(calls)
-        state = await saved.restored(agent, model_input)
-        await calls.begin_others()
-        return state
 
     def _memory(self, context: AgentContext[RequestContext], saved: SavedRun | None) -> ToolMemory:
         async def save(calls: Sequence[ToolCall]) -> None:
             await store_of(context).tool_calls.add(context.thread.id, calls, context.request_context)
 
-        is_kept = self.services.remembers_tool_calls and context.request_context.session is not None
-        return ToolMemory(save if is_kept else None, saved.open_calls if saved is not None else {})
+        remembers = self.services.remembers_tool_calls and context.request_context.session is not None
+        return ToolMemory(save if remembers else None, saved.open_calls if saved is not None else {})
 
     def _wanted(self, history: Sequence[ThreadItem]) -> InferenceOptions:
         """The model and the tool that the newest message asks for, if they are still allowed. The tool is demanded

@@ -19,9 +19,9 @@ LENGTH = 9
 MAX_REMEMBERED = 10_000
 
 
-def call_id_of(item_id: str) -> str:
-    """The id of a client tool's call, which is the same whenever its item is sent."""
-    number = uuid5(NAMESPACE_OID, item_id.encode(errors="replace").decode()).int
+def call_id_of(stored_id: str) -> str:
+    """An id made of the id of what is stored, the same in every request."""
+    number = uuid5(NAMESPACE_OID, stored_id.encode(errors="replace").decode()).int
     digits = []
     for _ in range(LENGTH):
         number, digit = divmod(number, len(ALPHABET))

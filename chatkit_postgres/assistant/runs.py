@@ -30,7 +30,7 @@ from agents import (
 from agents.run import AgentRunner, ToolErrorFormatter, get_default_agent_runner, set_default_agent_runner
 from chatkit.agents import AgentContext
 
-from chatkit_postgres.assistant.approvals.approved_calls import ApprovedCalls, approved_calls
+from chatkit_postgres.assistant.approvals.approved_calls import approved_calls, resumed
 from chatkit_postgres.assistant.approvals.asking import MakeCard
 from chatkit_postgres.assistant.approvals.paused_runs import SavedRun
 from chatkit_postgres.assistant.approvals.requests import approval_card
@@ -134,14 +134,9 @@ class FollowedRuns:
         return saved
 
     async def resumed(self, saved: SavedRun, agent: Agent[Any]) -> RunState[Any]:
-        context = self.context
-        if context is None:
+        if self.context is None:
             raise RuntimeError("no answer is being made")
-        calls = ApprovedCalls(saved.paused, context.thread.id, context.store, self._request)  # type: ignore[arg-type] # ours
-        approved_calls.set(calls)
-        state = await saved.restored(agent)
-        await calls.begin_others()
-        return state
+        return await resumed(saved, agent, self.context)
 
     def options(self, given: dict[str, Any], *, is_answer: bool) -> dict[str, Any]:
         """A run's arguments, with our models, hooks and error handlers added to those of the caller."""

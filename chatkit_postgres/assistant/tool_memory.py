@@ -20,13 +20,13 @@ Calls = Mapping[str | None, Sequence[ToolCall]]
 """By the id of the item that follows them; None: they follow the last item."""
 
 OpenCalls = Mapping[str, tuple[str, str, bool]]
-"""Calls without an output so far, by call id: name, arguments, and whether the tool is no function."""
+"""Calls without an output so far, by call id: name, arguments, and whether the tool is a function."""
 
 _LOCAL = {"shell_call", "local_shell_call", "apply_patch_call", "custom_tool_call"}
 """Tools that this server runs, whose calls are no functions."""
 _PLACEHOLDERS = {"input_image": "[An image]", "image": "[An image]", "input_file": "[A file]"}
-_ASKED = ("arguments", "queries", "query", "code", "action", "operation", "input")
-_SAID = ("output", "results", "outputs", "error")
+_INPUTS = ("arguments", "queries", "query", "code", "action", "operation", "input")
+_OUTPUTS = ("output", "results", "outputs", "error")
 """Members of a call that a provider ran."""
 
 
@@ -37,12 +37,12 @@ class ToolMemory:
     def __init__(self, save: SaveCalls | None, open_calls: OpenCalls = MappingProxyType({})) -> None:
         """Without ``save``, nothing is collected. ``open_calls`` are those of the turn that this one continues."""
         self._save = save
-        self._asked = dict(open_calls)
-        self._said: list[ToolCall] = []
+        self._open = dict(open_calls)
+        self._finished: list[ToolCall] = []
 
     @property
     def open_calls(self) -> OpenCalls:
-        return self._asked
+        return self._open
 
     def note(self, event: StreamEvent) -> bool:
         """Called with each event of the run, after all items before it were saved. Returns whether to save now: all
@@ -50,37 +50,39 @@ class ToolMemory:
         if self._save is None:
             return False
         if not isinstance(event, RunItemStreamEvent):
-            return bool(self._said)
+            return bool(self._finished)
         match event.item:
             case ToolCallItem(raw_item=raw):
-                self._ask(_members(raw))
+                self._add_call(_members(raw))
             case ToolCallOutputItem() as item:
-                self._say(item)
+                self._add_output(item)
             case _:
                 pass
-        return bool(self._said) and not self._asked
+        return bool(self._finished) and not self._open
 
     async def save(self, *, without: Collection[str] = ()) -> None:
         """``without``: the names of client tools, whose calls and outputs are items of the thread."""
-        said, self._said = [call for call in self._said if call.name not in without], []
-        if said and self._save is not None:
-            await self._save(said)
+        finished, self._finished = [call for call in self._finished if call.name not in without], []
+        if finished and self._save is not None:
+            await self._save(finished)
 
-    def _ask(self, raw: Mapping[str, Any]) -> None:
+    def _add_call(self, raw: Mapping[str, Any]) -> None:
         kind, call_id = str(raw.get("type")), str(raw.get("call_id") or raw.get("id") or "")
         if kind == "function_call":
-            self._asked[call_id] = (str(raw.get("name")), str(raw.get("arguments") or "{}"), False)
+            self._open[call_id] = (str(raw.get("name")), str(raw.get("arguments") or "{}"), True)
         elif kind in _LOCAL:
-            self._asked[call_id] = (str(raw.get("name") or kind.removesuffix("_call")), _first(raw, _ASKED), True)
-        elif kind != "image_generation_call" and (said := _first(raw, _SAID)):
+            self._open[call_id] = (str(raw.get("name") or kind.removesuffix("_call")), _first(raw, _INPUTS), False)
+        elif kind != "image_generation_call" and (output := _first(raw, _OUTPUTS)):
             name = str(raw.get("name") or kind.removesuffix("_call"))
-            self._said.append(ToolCall(name, _first(raw, _ASKED), said, is_hosted=True))
+            self._finished.append(ToolCall(name, _first(raw, _INPUTS), output, is_function=False))
 
-    def _say(self, item: ToolCallOutputItem) -> None:
-        asked = self._asked.pop(item.call_id or "", None)
-        if asked is not None:
-            name, arguments, is_hosted = asked
-            self._said.append(ToolCall(name, arguments, output_text(_members(item.raw_item).get("output")), is_hosted))
+    def _add_output(self, item: ToolCallOutputItem) -> None:
+        call = self._open.pop(item.call_id or "", None)
+        if call is not None:
+            name, arguments, is_function = call
+            self._finished.append(
+                ToolCall(name, arguments, output_text(_members(item.raw_item).get("output")), is_function)
+            )
 
 
 def output_text(output: object) -> str:
@@ -101,23 +103,23 @@ def output_text(output: object) -> str:
 def calls_to_input(calls: Sequence[ToolCall]) -> list[TResponseInputItem]:
     """Calls and outputs in a form that both model APIs accept. What a provider's own tool said is a note, because
     another provider knows no such call."""
-    functions = [call for call in calls if not call.is_hosted]
-    asked = [
+    functions = [call for call in calls if call.is_function]
+    called = [
         ResponseFunctionToolCallParam(
             type="function_call", call_id=call_id_of(call.id), name=call.name, arguments=call.arguments
         )
         for call in functions
     ]
-    said = [
+    outputs = [
         FunctionCallOutput(type="function_call_output", call_id=call_id_of(call.id), output=call.output)
         for call in functions
     ]
     notes: list[TResponseInputItem] = [
         note(f"The assistant has used {call.name!r} with {call.arguments}. It returned: {call.output}")
         for call in calls
-        if call.is_hosted
+        if not call.is_function
     ]
-    return [*asked, *said, *notes]
+    return [*called, *outputs, *notes]
 
 
 def segments(items: Sequence[ThreadItem], calls: Calls) -> Iterator[tuple[Sequence[ToolCall], Sequence[ThreadItem]]]:

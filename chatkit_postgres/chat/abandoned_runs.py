@@ -46,8 +46,11 @@ class AbandonedRuns:
                 await self._go_on_with(run)
 
     async def _give_up(self, run: AbandonedRun) -> None:
-        await self._server.give_up(run.thread_id, run.asked_by, RequestContext(user_id=run.owner, claims=run.claims))
-        logger.error("abandoned_run_given_up", thread_id=run.thread_id, cure="its tool, or its model, ends the process")
+        context = RequestContext(user_id=run.owner, claims=run.claims)
+        if await self._server.give_up(run.thread_id, run.asked_by, context):
+            logger.error(
+                "abandoned_run_given_up", thread_id=run.thread_id, cure="its tool, or its model, ends the process"
+            )
 
     async def _go_on_with(self, run: AbandonedRun) -> None:
         context = RequestContext(user_id=run.owner, claims=run.claims).with_session(WriteSession(OPERATION))

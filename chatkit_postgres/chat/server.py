@@ -146,9 +146,10 @@ class ChatServer(ChatKitServer[RequestContext]):
         context = replace(context, files=self.attachments.of(context))
         return self._turn(self._turns.go_on(thread_id, asked_by, context), context, draft)
 
-    async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> None:
-        """End an answered run whose turn was interrupted, and show on its cards what is known of its calls."""
-        await self._turns.give_up(thread_id, asked_by, context)
+    async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> bool:
+        """End an answered run whose turn was interrupted, and show on its cards what is known of its calls. False if
+        another process was faster."""
+        return await self._turns.give_up(thread_id, asked_by, context)
 
     async def _turn(self, opening: Opening, context: RequestContext, draft: Draft) -> Events:
         # Runs are followed in the whole task, which is the turn's own.

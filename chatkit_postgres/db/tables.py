@@ -173,6 +173,8 @@ chat_approvals = Table(
     Column("calls", JSONB, nullable=False),
     # The turn that goes on with the run.
     Column("resumed_by", Uuid),
+    # Of the user, in the request of the last answer.
+    _json("claims"),
     # How often a process has gone on with the run of another one.
     Column("takeovers", Integer, nullable=False, server_default=text("0")),
     _now("created_at"),
@@ -198,8 +200,8 @@ chat_tool_calls = Table(
     Column("sequence", Integer, nullable=False),
     Column("turn_id", Uuid, nullable=False),
     Column("is_draft", Boolean, nullable=False, server_default=text("false")),
-    # Whether the provider ran the tool.
-    Column("is_hosted", Boolean, nullable=False, server_default=text("false")),
+    # Whether the tool is a function, whose call every model API knows.
+    Column("is_function", Boolean, nullable=False, server_default=text("true")),
     Column("name", Text, nullable=False),
     Column("arguments", Text, nullable=False),
     Column("output", Text, nullable=False),

@@ -45,6 +45,10 @@ class AskedCall:
     output: str | None = None
 
     @property
+    def may_run(self) -> bool:
+        return self.answer == "approved" and self.begun_by is None
+
+    @property
     def is_uncertain(self) -> bool:
         return self.begun_by is not None and self.output is None
 
@@ -110,9 +114,12 @@ class ApprovalRepository:
         )
         return paused_run(found[0]) if found else None
 
-    async def answer(self, thread_id: str, card: WidgetItem, answer: Answer, context: StoreContext) -> PausedRun | None:
+    async def answer(
+        self, thread_id: str, card: WidgetItem, answer: Answer, context: StoreContext, claims: Mapping[str, Any]
+    ) -> PausedRun | None:
         """Save an answer with the card that shows it, and open the turn. Returns the run, whose ``resumed_by`` is this
-        turn if no other call waits for its answer; None if the question was closed or answered meanwhile.
+        turn if no other call waits for its answer; None if the question was closed or answered meanwhile. ``claims``
+        are those of the user, for a process that goes on with the run.
 
         Raises NotFound, ThreadLocked or ThreadClosed.
         """
@@ -127,6 +134,7 @@ class ApprovalRepository:
                 turn=session.turn_id,
                 item_id=card.id,
                 answer=rows.dump_json({"answer": answer, "answered_by": str(session.turn_id)}),
+                claims=rows.storable_json(rows.dump_json(dict(claims))),
                 message=message_uuid(session_id, card.id),
                 item=row.item,
                 content=row.content,
@@ -219,9 +227,9 @@ def paused_run(row: Row) -> PausedRun:
     return PausedRun(row["turn_id"], row["resumed_by"], calls_of(row["calls"]), row["run_state"])
 
 
-def unanswered_calls(session: WriteSession) -> list[AskedCall]:
-    """The calls of the runs that waited for their user when this turn opened."""
-    runs = json.loads(session.unanswered) if session.unanswered is not None else []
+def closed_calls_of(session: WriteSession) -> list[AskedCall]:
+    """The calls of earlier runs that this turn has ended, answered or not."""
+    runs = json.loads(session.closed_calls) if session.closed_calls is not None else []
     return [call for run in runs for call in _calls(run)]
 
 

@@ -97,7 +97,7 @@ def _call(row: Row) -> ToolCall:
         name=row["name"],
         arguments=row["arguments"],
         output=row["output"],
-        is_hosted=row["is_hosted"],
+        is_function=row["is_function"],
     )
 
 

@@ -183,7 +183,7 @@ class ItemWriter:
             raise Conflict
         if opens:
             session.previous_turn_id = outcome["fence_before"]
-            session.unanswered = outcome["unanswered"]
+            session.closed_calls = outcome["closed_calls"]
         session.thread_id = thread_id
         session.known_item_ids.add(item.id)
         session.has_drafts = session.has_drafts or (is_draft and session.awaits_verdict)

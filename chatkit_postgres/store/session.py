@@ -50,8 +50,8 @@ class WriteSession:
     """Whether an output guardrail will judge the answer: until then its messages are drafts."""
     has_drafts: bool = False
     """Whether messages were saved that are still to be judged."""
-    unanswered: str | None = None
-    """JSON: the calls of each run that waited for its user when this turn opened, and waits no longer."""
+    closed_calls: str | None = None
+    """JSON: the calls of each earlier run that this turn has ended, answered or not."""
     has_hidden_work: bool = False
     """Whether a workflow of a retry, or calls of tools, are hidden until there is more of the answer."""
     committed: dict[str, bytes] = field(default_factory=dict)

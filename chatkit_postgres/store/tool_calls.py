@@ -24,10 +24,10 @@ class ToolCall:
 
     name: str
     arguments: str
-    """A JSON object."""
+    """A JSON object, once stored."""
     output: str
-    is_hosted: bool = False
-    """Whether the provider ran the tool, not this server."""
+    is_function: bool = True
+    """Whether the tool is a function, whose call every model API knows."""
     id: str = ""
     """Unique in its thread, once stored."""
 
@@ -60,7 +60,7 @@ class ToolCallRepository:
 def _document(number: int, call: ToolCall) -> dict[str, object]:
     return {
         "sequence": number,
-        "is_hosted": call.is_hosted,
+        "is_function": call.is_function,
         "name": clean_text(call.name)[:200],
         "arguments": _bounded_arguments(clean_text(call.arguments)),
         "output": cut_middle(clean_text(call.output), MAX_OUTPUT),

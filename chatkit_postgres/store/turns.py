@@ -212,4 +212,4 @@ class TurnRepository:
             **window_of(window),
             **claim_of(session),
         )
-        session.unanswered = opened["unanswered"]
+        session.closed_calls = opened["closed_calls"]

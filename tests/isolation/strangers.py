@@ -36,7 +36,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.approvals import unanswered_calls
+from chatkit_postgres.store.approvals import closed_calls_of
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.ids import new_approval_id, new_id, session_uuid
@@ -211,7 +211,7 @@ async def _question(user_data: UserData, store: DatabaseStore) -> None:
             widget=DynamicWidgetRoot.model_validate(BUTTON),
         )
         answering = turn()
-        assert await store.approvals.answer(thread_id, asking, "approved", answering) is not None
+        assert await store.approvals.answer(thread_id, asking, "approved", answering, {}) is not None
     assert await store.approvals.begin_call(thread_id, user_data.card, answering)
     await store.turns.finish(answering, Outcome("interrupted"))
     going_on = turn()
@@ -235,7 +235,7 @@ async def _question(user_data: UserData, store: DatabaseStore) -> None:
     assert await store.approvals.give_up(thread_id, run.asked_by, user_data.context) == []
     retrying = turn()
     await store.turns.open_retry(thread_id, user_data.asking_message, retrying)
-    assert [call.item_id for call in unanswered_calls(required_session(retrying))] == [again.item_id]
+    assert [call.item_id for call in closed_calls_of(required_session(retrying))] == [again.item_id]
     await store.turns.finish(retrying, Outcome("failed"))
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NotFound, Superseded
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.approvals import AskedCall, PausedRun, unanswered_calls
+from chatkit_postgres.store.approvals import AskedCall, PausedRun, closed_calls_of
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import EndState, Outcome
 from chatkit_postgres.store.session import WriteSession
@@ -53,7 +53,7 @@ async def asking(store: DatabaseStore, *item_ids: str, ends_as: EndState | None 
 
 
 async def answered(store: DatabaseStore, item_id: str, context: RequestContext | None = None) -> PausedRun | None:
-    return await store.approvals.answer("t", card(item_id, "approved"), "approved", context or turn())
+    return await store.approvals.answer("t", card(item_id, "approved"), "approved", context or turn(), {"role": "x"})
 
 
 async def test_the_last_answer_and_only_it_goes_on(store: DatabaseStore) -> None:
@@ -157,7 +157,7 @@ async def test_a_turn_that_has_lost_its_thread_begins_no_call(store: DatabaseSto
     await answered(store, "a", context)
     newer = turn("threads.add_user_message")
     await store.add_thread_item("t", user_message("t", "newer", "Stop"), newer)
-    assert [call.item_id for call in unanswered_calls(required_session(newer))] == ["a"]
+    assert [call.item_id for call in closed_calls_of(required_session(newer))] == ["a"]
     assert not await store.approvals.begin_call("t", "a", context)
     assert await store.approvals.find("t", "a", ALICE) is None
 
@@ -165,7 +165,7 @@ async def test_a_turn_that_has_lost_its_thread_begins_no_call(store: DatabaseSto
 async def test_a_refused_call_never_begins(store: DatabaseStore) -> None:
     await asking(store, "a")
     context = turn()
-    await store.approvals.answer("t", card("a"), "refused", context)
+    await store.approvals.answer("t", card("a"), "refused", context, {})
     assert not await store.approvals.begin_call("t", "a", context)
 
 
@@ -179,6 +179,7 @@ async def test_an_interrupted_run_is_taken_over_once(store: DatabaseStore) -> No
     await store.turns.finish(context, Outcome("interrupted"))
     (abandoned,) = await store.approvals.abandoned()
     assert (abandoned.owner, abandoned.thread_id, abandoned.asked_by) == ("alice", "t", asked_by)
+    assert abandoned.claims == {"role": "x"}
     first, second = turn(), turn()
     assert await store.approvals.take_over("t", asked_by, first) is not None
     assert await store.approvals.take_over("t", asked_by, first) is not None

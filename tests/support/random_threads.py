@@ -96,7 +96,7 @@ def _tool_calls(rng: random.Random) -> list[ToolCall]:
             name=rng.choice(["look", "mcp_files__read_text", "web_search"]),
             arguments=rng.choice(["{}", '{"at": "é"}', "", "no json", '["a list"]', '{"long": "' + "x" * 9000 + '"}']),
             output=rng.choice(["said", "y" * 40_000, *STRANGE]),
-            is_hosted=rng.random() < 0.2,
+            is_function=rng.random() < 0.8,
         )
         for _ in range(rng.randint(1, 3))
     ]

@@ -2,7 +2,12 @@
 
 import asyncio
 from contextvars import ContextVar
+from typing import Any, cast
 
+from agents import Agent, RunState
+from chatkit.agents import AgentContext
+
+from chatkit_postgres.assistant.approvals.paused_runs import ModelInput, SavedRun
 from chatkit_postgres.assistant.tool_memory import output_text
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Superseded, Unavailable
@@ -20,12 +25,12 @@ class ApprovedCalls:
         self._thread_id = thread_id
         self._store = store
         self._context = context
-        self._waiting = {call.call_id: call for call in paused.calls if _may_run(call)}
+        self._not_begun = {call.call_id: call for call in paused.calls if call.may_run}
         self._running: dict[str, AskedCall] = {}
 
     async def begin(self, call_id: str) -> None:
         """Called before a tool runs. Raises Superseded if another turn has taken the run, before the tool runs."""
-        call = self._waiting.pop(call_id, None)
+        call = self._not_begun.pop(call_id, None)
         if call is None:
             return
         if not await self._store.approvals.begin_call(self._thread_id, call.item_id, self._context):
@@ -48,13 +53,20 @@ class ApprovedCalls:
 
     async def begin_others(self) -> None:
         """Begin the calls that report neither their beginning nor their end: no functions, or tools of the provider."""
-        for call in [call for call in self._waiting.values() if not call.is_function]:
+        for call in [call for call in self._not_begun.values() if not call.is_function]:
             await self.begin(call.call_id)
-
-
-def _may_run(call: AskedCall) -> bool:
-    return call.answer == "approved" and call.begun_by is None
 
 
 approved_calls: ContextVar[ApprovedCalls | None] = ContextVar("approved_calls", default=None)
 """Those of the current run; set where the run begins, and seen by the runs that it starts."""
+
+
+async def resumed(
+    saved: SavedRun, agent: Agent[Any], context: AgentContext[RequestContext], model_input: ModelInput | None = None
+) -> RunState[Any]:
+    """The saved run, whose approved calls run once from here on. Raises ApprovalLost."""
+    calls = ApprovedCalls(saved.paused, context.thread.id, cast(DatabaseStore, context.store), context.request_context)
+    approved_calls.set(calls)
+    state = await saved.restored(agent, model_input)
+    await calls.begin_others()
+    return state

@@ -49,9 +49,9 @@ def card_of(
     state: State,
     context: AgentContext[RequestContext],
     make_card: MakeCard,
-    asking: WidgetItem | None = None,
+    before: WidgetItem | None = None,
 ) -> WidgetItem:
-    """The item of a question; ``asking`` is the item as it was before."""
+    """The item of a question; ``before`` is the item as it was."""
     request = request_of(call, state)
     try:
         card = make_card(request, context)
@@ -61,7 +61,7 @@ def card_of(
     return WidgetItem(
         id=call.item_id,
         thread_id=context.thread.id,
-        created_at=asking.created_at if asking is not None else datetime.now(),  # noqa: DTZ005 - as the SDK's own
+        created_at=before.created_at if before is not None else datetime.now(),  # noqa: DTZ005 - as the SDK's own
         widget=card,
         copy_text=request.text,
     )

@@ -128,7 +128,7 @@ def _interruptions(state: RunState[Any], calls: Sequence[AskedCall]) -> list[Too
 
 
 def _decide(state: RunState[Any], call: AskedCall, asked: ToolApprovalItem) -> None:
-    if call.answer == "approved" and call.begun_by is None:
+    if call.may_run:
         state.approve(asked)
     else:
         state.reject(asked, rejection_message=_output_of(call))

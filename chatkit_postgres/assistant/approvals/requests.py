@@ -114,7 +114,7 @@ def state_of(call: AskedCall) -> State:
         case "refused":
             return "refused"
         case "approved":
-            return "approved" if call.begun_by is not None else "not_run"
+            return "not_run" if call.may_run else "approved"
         case None:
             return "not_answered"
 

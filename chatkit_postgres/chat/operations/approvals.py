@@ -27,7 +27,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ApprovalLost, ChatError, ModelMistaken, NotFound, Unprocessable
 from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.store import DatabaseStore, rows
-from chatkit_postgres.store.approvals import Answer, AskedCall, PausedRun, unanswered_calls
+from chatkit_postgres.store.approvals import Answer, AskedCall, PausedRun, closed_calls_of
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.ids import APPROVAL_PREFIX
 from chatkit_postgres.validation import first_problem
@@ -51,13 +51,13 @@ class Approvals:
         """Save an answer, and return the events that follow: of the run, after its last answer. An answer to a question
         that is closed opens no turn; its events show what there is. Raises NotFound, Unprocessable, ThreadLocked or
         ThreadClosed."""
-        card = await self._asking(params, context)
+        card = await self._question_card(params, context)
         answer = _answer_of(params)
         live = LiveContext.of(thread, self._store, context)
         run = await self._store.approvals.find(thread.id, card.id, context)
         if run is not None and run.call_of(card.id).answer is None:
             answered = card_of(run.call_of(card.id), answer, live, self._assistant.approval_card, card)
-            saved = await self._store.approvals.answer(thread.id, answered, answer, context)
+            saved = await self._store.approvals.answer(thread.id, answered, answer, context, context.claims)
             if saved is not None and saved.resumed_by == required_session(context).turn_id:
                 return self._resumed(saved, live, [answered])
             if saved is not None:
@@ -78,16 +78,17 @@ class Approvals:
 
     async def close_questions(self, thread: ThreadMetadata, context: RequestContext) -> Sequence[ThreadStreamEvent]:
         """Show on their cards that the questions are void which waited when this turn opened."""
-        calls = unanswered_calls(required_session(context))
+        calls = closed_calls_of(required_session(context))
         cards = await self._show(calls, LiveContext.of(thread, self._store, context)) if calls else ()
         return [ThreadItemReplacedEvent(item=card) for card in cards]
 
-    async def give_up(self, thread: ThreadMetadata, asked_by: UUID, context: RequestContext) -> None:
-        """End an answered run whose turn was interrupted."""
+    async def give_up(self, thread: ThreadMetadata, asked_by: UUID, context: RequestContext) -> bool:
+        """End an answered run whose turn was interrupted. False if another process was faster."""
         calls = await self._store.approvals.give_up(thread.id, asked_by, context)
         await self._show(calls, LiveContext.of(thread, self._store, context))
+        return bool(calls)
 
-    async def _asking(self, params: ThreadCustomActionParams, context: RequestContext) -> WidgetItem:
+    async def _question_card(self, params: ThreadCustomActionParams, context: RequestContext) -> WidgetItem:
         if params.item_id is not None:
             item = await self._store.load_item(params.thread_id, params.item_id, context)
             if isinstance(item, WidgetItem) and item.id.startswith(APPROVAL_PREFIX):
@@ -193,7 +194,6 @@ def _state_before(call: AskedCall) -> State:
 
 def _closed(card: WidgetItem) -> WidgetItem:
     """A card whose question can no longer be answered, and whose run is not known any more."""
-    asked = card.copy_text or ""
-    text = {"type": "Text", "value": f"{asked} {SENTENCES['not_answered']}".strip()}
+    text = {"type": "Text", "value": f"{card.copy_text or ''} {SENTENCES['not_answered']}".strip()}
     widget = DynamicWidgetRoot.model_validate({"type": "Card", "size": "sm", "children": [text]})
-    return card.model_copy(update={"widget": widget, "copy_text": f"{asked} {SENTENCES['not_answered']}".strip()})
+    return card.model_copy(update={"widget": widget, "copy_text": text["value"]})

@@ -147,9 +147,9 @@ class TurnOperations:
             raise NothingPending
         yield Answer(thread, events)
 
-    async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> None:
+    async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> bool:
         thread = await self._store.load_thread(thread_id, context)
-        await self._approvals.give_up(thread, asked_by, context)
+        return await self._approvals.give_up(thread, asked_by, context)
 
     async def act(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
         thread, action = await load_action(self._store, self._assistant, params, context)

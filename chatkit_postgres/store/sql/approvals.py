@@ -77,6 +77,7 @@ ANSWER_CALL = Statement(
 {_THREAD}, answered AS (
   UPDATE chat_approvals a
      SET calls = jsonb_set(a.calls, ARRAY[:item_id], (a.calls -> :item_id) || CAST(:answer AS jsonb)),
+         claims = CAST(:claims AS jsonb),
          resumed_by = CASE WHEN EXISTS (SELECT 1 FROM jsonb_each(a.calls) AS other(item_id, call)
                                          WHERE other.item_id <> :item_id AND other.call ->> 'answer' IS NULL)
                            THEN a.resumed_by ELSE :turn END
@@ -97,6 +98,7 @@ ANSWER_CALL = Statement(
     turn="uuid",
     item_id="text",
     answer="text",
+    claims="text",
     message="uuid",
     item="text",
     content="text",
@@ -192,7 +194,7 @@ SELECT s.thread_id, min(a.created_at) AS since
 LIST_ABANDONED_RUNS = Statement(
     "list_abandoned_runs",
     f"""
-SELECT a.user_id, s.thread_id, a.turn_id, u.metadata::text AS claims, a.takeovers >= {MAX_TAKEOVERS} AS is_hopeless
+SELECT a.user_id, s.thread_id, a.turn_id, a.claims::text AS claims, a.takeovers >= {MAX_TAKEOVERS} AS is_hopeless
   FROM chat_approvals a
   JOIN chat_turns t ON t.user_id = a.user_id AND t.session_id = a.session_id AND t.turn_id = a.resumed_by
   JOIN chat_sessions s ON s.user_id = a.user_id AND s.session_id = a.session_id

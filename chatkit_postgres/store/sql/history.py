@@ -108,11 +108,11 @@ WITH {_VERDICTS}, question AS (
   SELECT * FROM measured
    WHERE is_current OR number = 1 OR (number < :page AND bytes_so_far <= :max_bytes)
 ), calls AS (
-  SELECT position, sequence, is_hosted, name, arguments, output,
+  SELECT position, sequence, is_function, name, arguments, output,
          sum(octet_length(arguments) + octet_length(output)) OVER newest_first AS bytes_so_far,
          row_number() OVER newest_first AS number
     FROM (
-      SELECT position, sequence, is_hosted, name, arguments,
+      SELECT position, sequence, is_function, name, arguments,
              CASE WHEN length(output) > :max_call_output THEN {_cut("output", ":max_call_output")}
                   ELSE output END AS output
         FROM chat_tool_calls
@@ -129,10 +129,10 @@ SELECT position, 0 AS sequence, item_id, sender_name, item, is_refused, without_
             THEN (SELECT state FROM chat_turns t
                    WHERE t.user_id = :owner AND t.session_id = :session AND t.turn_id = chosen.turn_id)
        END AS ended_as,
-       NULL::text AS name, NULL::text AS arguments, NULL::text AS output, NULL::boolean AS is_hosted
+       NULL::text AS name, NULL::text AS arguments, NULL::text AS output, NULL::boolean AS is_function
   FROM chosen
  UNION ALL
-SELECT position, sequence, NULL, NULL, NULL, false, false, false, NULL, name, arguments, output, is_hosted
+SELECT position, sequence, NULL, NULL, NULL, false, false, false, NULL, name, arguments, output, is_function
   FROM calls
  WHERE number = 1 OR bytes_so_far <= :max_call_bytes
  ORDER BY position DESC, sequence DESC

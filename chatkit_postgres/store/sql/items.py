@@ -2,7 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
-from chatkit_postgres.store.sql.leftovers import UNANSWERED, unanswered
+from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs
 from chatkit_postgres.store.sql.partials import merged
 from chatkit_postgres.store.sql.tool_calls import replaced_calls
 from chatkit_postgres.store.sql.turns import CLAIM
@@ -84,7 +84,7 @@ def _append(
     Columns: ``fence_before``, the fence before the statement; ``accepted``, whether the fence or the status let the
     write through; ``complete``, whether all attachments could be sent; ``same``, whether the row now holds this very
     item; ``ours``, whether this turn wrote it; ``settled``; ``replaced``, whether the answer of a retry was deleted;
-    ``unanswered``, the calls of runs that this message of the user makes void. No row: no such thread.
+    ``closed_calls``, the calls of runs that this message of the user has ended. No row: no such thread.
     """
     before, after = (sent(":message"), f", {bound('session', ':message')}") if sends else ("", "")
     complete = ALL_SENT if sends else "true"
@@ -105,7 +105,7 @@ WITH {before}session AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
   SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM session WHERE :opens
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
-), {unanswered("session", ":opens AND :item_type = 'user_message'")}{extra}, written AS (
+), {closed_runs("session", ":opens AND :item_type = 'user_message'")}{extra}, written AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
           turn_id, is_partial, is_draft)
@@ -126,7 +126,7 @@ WITH {before}session AS (
    WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
 ){after}
 SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS accepted, {complete} AS complete,
-       written.same, written.ours, written.settled, {replaced} AS replaced, {UNANSWERED}
+       written.same, written.ours, written.settled, {replaced} AS replaced, {CLOSED_RUNS}
   FROM chat_sessions s LEFT JOIN written ON true
  WHERE s.user_id = :owner AND s.session_id = :session
 """,

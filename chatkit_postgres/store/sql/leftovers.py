@@ -1,7 +1,7 @@
 """Common table expressions that delete what ended turns leave beside their messages."""
 
 
-def forgotten(ended: str) -> str:
+def discarded_leftovers(ended: str) -> str:
     """CTEs for the turns in the CTE ``ended``: they delete the calls that were never published, and the questions about
     calls that nobody can answer, because their turn did not come to its end."""
     return f"""calls_discarded AS (
@@ -13,14 +13,15 @@ def forgotten(ended: str) -> str:
 )"""
 
 
-def unanswered(opening: str, condition: str) -> str:
-    """A CTE for a turn that opens with a row in the CTE ``opening``: it makes the questions of earlier turns void."""
-    return f"""unanswered AS (
+def closed_runs(opening: str, condition: str) -> str:
+    """A CTE for a turn that opens with a row in the CTE ``opening``: it ends the runs of earlier turns, whether their
+    questions were answered or not."""
+    return f"""closed AS (
   DELETE FROM chat_approvals a USING {opening}
    WHERE a.user_id = :owner AND a.session_id = :session AND a.turn_id <> :turn AND {condition}
   RETURNING a.calls
 )"""
 
 
-UNANSWERED = "(SELECT jsonb_agg(unanswered.calls)::text FROM unanswered) AS unanswered"
+CLOSED_RUNS = "(SELECT jsonb_agg(closed.calls)::text FROM closed) AS closed_calls"
 """A column: the calls of each run."""

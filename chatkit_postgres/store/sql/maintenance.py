@@ -1,7 +1,7 @@
 """Periodic statements for all owners: the only ones that name no owner, except through the owner of a row."""
 
 from chatkit_postgres.db.statement import Statement
-from chatkit_postgres.store.sql.leftovers import forgotten
+from chatkit_postgres.store.sql.leftovers import discarded_leftovers
 from chatkit_postgres.store.sql.partials import log_of_ended
 
 KEYS_LIVE_HOURS = 24
@@ -26,7 +26,7 @@ WITH stale AS (
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = closed.user_id AND s.session_id = closed.session_id AND s.current_turn_id = closed.turn_id
-), {log_of_ended("closed")}, {forgotten("closed")}
+), {log_of_ended("closed")}, {discarded_leftovers("closed")}
 SELECT count(*) AS count FROM closed
 """,
     stale_seconds="double precision",

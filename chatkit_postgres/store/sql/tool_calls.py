@@ -12,10 +12,10 @@ WITH session AS (
   RETURNING next_position - 1 AS position
 ), added AS (
   INSERT INTO chat_tool_calls
-         (user_id, session_id, position, sequence, turn_id, is_draft, is_hosted, name, arguments, output)
-  SELECT :owner, :session, session.position, c.sequence, :turn, :draft, c.is_hosted, c.name, c.arguments, c.output
+         (user_id, session_id, position, sequence, turn_id, is_draft, is_function, name, arguments, output)
+  SELECT :owner, :session, session.position, c.sequence, :turn, :draft, c.is_function, c.name, c.arguments, c.output
     FROM session, jsonb_to_recordset(CAST(:calls AS jsonb)) AS c(
-           sequence integer, is_hosted boolean, name text, arguments text, output text)
+           sequence integer, is_function boolean, name text, arguments text, output text)
 )
 SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s

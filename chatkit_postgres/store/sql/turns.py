@@ -1,7 +1,7 @@
 """Statements about turns: taking the fence, opening, ending."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
-from chatkit_postgres.store.sql.leftovers import UNANSWERED, forgotten, unanswered
+from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs, discarded_leftovers
 from chatkit_postgres.store.sql.partials import log_of_ended, merged
 
 CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
@@ -34,8 +34,8 @@ WITH opened AS (
   VALUES (:owner, :session, :turn, :operation, :retry_from, :open_position, :idempotency_key, :request_hash)
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
   RETURNING turn_id
-), {unanswered("opened", ":retry_from IS NOT NULL")}
-SELECT {UNANSWERED}
+), {closed_runs("opened", ":retry_from IS NOT NULL")}
+SELECT {CLOSED_RUNS}
 """,
     session="uuid",
     turn="uuid",
@@ -196,7 +196,7 @@ WITH closed AS (
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = closed.turn_id
-), {log_of_ended("closed")}, {forgotten("closed")}
+), {log_of_ended("closed")}, {discarded_leftovers("closed")}
 SELECT turn_id FROM closed
 """,
     session="uuid",
