@@ -1,14 +1,20 @@
 """What the documents say is true: files and tests they name exist, and blocks marked runnable run."""
 
+import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
+from chatkit_postgres import ApprovalRequest
+from chatkit_postgres.assistant.loading import load_assistant
+from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.settings import Settings, variable_name
 from chatkit_postgres.store import DatabaseStore
@@ -202,3 +208,19 @@ def rows_of(database: URL, user: str) -> list[str]:
         rows = query(database, f"SELECT {state} AS state, r::text FROM chat_{table} r WHERE user_id = '{user}'")
         found += [f"{table} {row['state']}|{row['r']}" for row in rows]
     return sorted(found)
+
+
+TOOL_EXAMPLES = dict(re.findall(r"```python (\S+)\n(.*?)```", (ROOT / "docs" / "tools.md").read_text(), re.DOTALL))
+
+
+@pytest.mark.parametrize("name", TOOL_EXAMPLES)
+def test_the_examples_about_tools_can_be_used_as_they_stand(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: DatabaseStore
+) -> None:
+    (tmp_path / f"example_{name}").write_text(TOOL_EXAMPLES[name])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = f"example_{name.removesuffix('.py')}"
+    loaded = load_assistant(f"{module}:{'MyServer' if name == 'server.py' else 'build'}", ModelOptions(), store)
+    request = ApprovalRequest("A", "pay", "Pay", {})
+    context: Any = SimpleNamespace(request_context=None)
+    assert "chatkit_postgres.approval" in json.dumps(loaded.approval_card(request, context).model_dump())

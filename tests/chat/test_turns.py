@@ -67,6 +67,19 @@ class TestStatements:
             "finish_turn",
         ]
 
+    async def test_a_call_of_a_tool_costs_two_statements(self, demo: Chat) -> None:
+        thread_id = (await demo.events(create("Hello")))[0]["thread"]["id"]
+        seen = Statements(demo.store.database)
+        await demo.events(add_message(thread_id, "What time is it?"))
+        assert Counter(seen.names) == {
+            "load_thread": 1,
+            "append_item": 3,  # the message, the workflow that shows the call, the answer
+            "load_newest_items": 1,
+            "list_items_newest_first": 1,
+            "add_tool_calls": 1,
+            "finish_turn": 1,
+        }
+
     async def test_a_new_thread_costs_its_insert_and_its_title_and_has_no_history(self, demo: Chat) -> None:
         seen = Statements(demo.store.database)
         await demo.events(create("Hello"))
