@@ -232,11 +232,21 @@ async def _question(user_data: UserData, store: DatabaseStore) -> None:
     await store.turns.finish(going_on, Outcome("waiting"))
     assert await store.approvals.find(thread_id, user_data.card, user_data.context) is None
     assert await store.approvals.find(thread_id, again.item_id, user_data.context) is not None
-    assert await store.approvals.give_up(thread_id, run.asked_by, user_data.context) == []
     retrying = turn()
     await store.turns.open_retry(thread_id, user_data.asking_message, retrying)
     assert [call.item_id for call in closed_calls_of(required_session(retrying))] == [again.item_id]
-    await store.turns.finish(retrying, Outcome("failed"))
+    # It asks once more; the process that goes on dies, and nobody goes on with the run.
+    third = replace(other, item_id=new_approval_id(), answer=None, answered_by=None, begun_by=None, output=None)
+    await store.approvals.pause(thread_id, "{}", [third], retrying)
+    await store.turns.finish(retrying, Outcome("waiting"))
+    answering = turn()
+    asking = asking.model_copy(update={"id": third.item_id})
+    assert await store.approvals.answer(thread_id, asking, "refused", answering, {}) is not None
+    await store.turns.finish(answering, Outcome("interrupted"))
+    asked_by = required_session(retrying).turn_id
+    assert [call.item_id for call in await store.approvals.give_up(thread_id, asked_by, user_data.context)] == [
+        third.item_id
+    ]
 
 
 async def _follow_and_stop(matrix: Matrix, thread_id: str) -> None:

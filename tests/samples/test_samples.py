@@ -62,7 +62,8 @@ def use(tool: str, **arguments: Any) -> str:
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
-    return [item["type"] for item in done_items(events)]
+    """Of all items but the workflows that show calls of an agent's tools."""
+    return [item["type"] for item in done_items(events) if item["type"] != "workflow"]
 
 
 def of_type(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ class TestTransit:
         client = transit.user().client
         thread_id = thread_id_of(first := client.create(use("list_stations", line="red")))
         assert kinds(first) == ["user_message", "assistant_message", "assistant_message"]
-        assert [event["text"] for event in of_type(first, "progress_update")][:1] == ["Reading the red line"]
+        assert "Reading the red line" in [event["text"] for event in of_type(first, "progress_update")]
         outputs = [
             part["content"]
             for call in transit.model.calls()
@@ -85,7 +86,7 @@ class TestTransit:
         second = client.post_message(thread_id, use("add_station", line="blue", name="Dogwood"))
         (effect,) = of_type(second, "client_effect")
         assert (effect["name"], effect["data"]) == ("station_added", {"name": "Dogwood"})
-        assert len(client.items(thread_id)) == 6
+        assert len([item for item in client.items(thread_id) if item["type"] != "workflow"]) == 6
 
     def test_a_client_tool_goes_on_with_its_output(self, transit: Place) -> None:
         client = transit.user().client
