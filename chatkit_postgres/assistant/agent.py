@@ -25,10 +25,11 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
+from chatkit_postgres.assistant.answer_store import store_of
 from chatkit_postgres.assistant.approvals.approved_calls import resumed
 from chatkit_postgres.assistant.approvals.asking import ask
 from chatkit_postgres.assistant.approvals.paused_runs import Origin, SavedRun
-from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services, store_of
+from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services
 from chatkit_postgres.assistant.client_context import client_context_text
 from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.converter import HistoryConverter

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from agents import ModelProvider
 from chatkit.agents import AgentContext
@@ -31,7 +31,6 @@ from chatkit_postgres.assistant.titles import title_of
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotSupported
-from chatkit_postgres.store import DatabaseStore
 
 if TYPE_CHECKING:
     from chatkit_postgres.assistant.mcp_servers import McpServers
@@ -82,11 +81,6 @@ class Services:
 
 
 NO_SERVICES = Services()
-
-
-def store_of(context: AgentContext[Any]) -> DatabaseStore:
-    """The store behind the context of an answer."""
-    return cast(DatabaseStore, context.store)
 
 
 class Assistant(ABC):

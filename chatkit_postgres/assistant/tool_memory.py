@@ -1,4 +1,4 @@
-"""Keeps what tools were asked and said in a run, and gives it to the model again with the history."""
+"""Saves the calls of a run's tools with their outputs, and gives them to the model again with the history."""
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence

@@ -2,11 +2,12 @@
 
 import asyncio
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any
 
 from agents import Agent, RunState
 from chatkit.agents import AgentContext
 
+from chatkit_postgres.assistant.answer_store import store_of
 from chatkit_postgres.assistant.approvals.paused_runs import ModelInput, SavedRun
 from chatkit_postgres.assistant.tool_memory import output_text
 from chatkit_postgres.context import RequestContext
@@ -65,7 +66,7 @@ async def resumed(
     saved: SavedRun, agent: Agent[Any], context: AgentContext[RequestContext], model_input: ModelInput | None = None
 ) -> RunState[Any]:
     """The saved run, whose approved calls run once from here on. Raises ApprovalLost."""
-    calls = ApprovedCalls(saved.paused, context.thread.id, cast(DatabaseStore, context.store), context.request_context)
+    calls = ApprovedCalls(saved.paused, context.thread.id, store_of(context), context.request_context)
     approved_calls.set(calls)
     state = await saved.restored(agent, model_input)
     await calls.begin_others()

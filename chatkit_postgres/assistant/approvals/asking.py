@@ -7,6 +7,7 @@ from chatkit.agents import AgentContext, ClientToolCall
 from chatkit.types import WidgetItem
 from chatkit.widgets import WidgetRoot
 
+from chatkit_postgres.assistant.answer_store import store_of
 from chatkit_postgres.assistant.approvals.paused_runs import AnyRun, Origin, asked_calls, saved_state
 from chatkit_postgres.assistant.approvals.requests import ApprovalRequest, State, approval_card, request_of
 from chatkit_postgres.assistant.tool_labels import ToolLabel
@@ -33,7 +34,7 @@ async def ask(
     """Save the run and the items that ask, and return these. The turn ends as ``waiting``. Raises ApprovalTooLarge."""
     request, calls = context.request_context, asked_calls(run, label)
     state = saved_state(run, origin, memory.open_calls if memory is not None else {}, client_calls)
-    await context.store.approvals.pause(context.thread.id, state, calls, request)  # type: ignore[attr-defined] # ours
+    await store_of(context).approvals.pause(context.thread.id, state, calls, request)
     if request.session is not None:
         request.session.known_item_ids.update(call.item_id for call in calls)
     cards = [card_of(call, "waiting", context, make_card) for call in calls]

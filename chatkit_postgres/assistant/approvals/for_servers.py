@@ -15,9 +15,9 @@ from chatkit_postgres.assistant.tool_labels import readable
 async def approvals(run: AnyRun, context: AgentContext[Any]) -> bool:
     """Ask the user about the calls of tools for which a run has stopped. Returns whether there are any.
 
-    Call it in ``respond`` when the events of the run were streamed, with the run and its context. When the user has
-    answered, ``respond`` is called without a message, and the agent that it runs goes on with the same run: its input
-    is ignored then. Raises RuntimeError outside of ``respond``.
+    Call it in ``respond``, after the events of the run, with the run and its context. After the user's last answer,
+    ``respond`` is called without a message, and the agent that it runs goes on with the saved run; the input that it is
+    given is ignored. Raises RuntimeError outside of ``respond``.
     """
     given: Any = run
     real = given.run if isinstance(given, ResumedStream) else run

@@ -21,6 +21,7 @@ from chatkit_postgres.store.ids import new_approval_id
 from chatkit_postgres.text import clean_json
 
 MAX_CALLS = 50
+"""Questions of one run."""
 MAX_STATE = 1_000_000
 """Characters of a saved run."""
 REFUSED = "The user has refused this call. It was not run."
@@ -33,8 +34,6 @@ UNKNOWN = (
 logger = get_logger(__name__)
 
 ModelInput = Sequence[TResponseInputItem]
-
-
 AnyRun = RunResult | RunResultStreaming
 
 
