@@ -92,9 +92,9 @@ async def test_a_follower_that_reads_late_receives_the_text_in_one_piece(
     for number in range(3):
         await append(store, context, entry(3 + number, 16 + number, "!"))
         await read_until(prompt, b"!")
-    # The stream's options; both messages so far, and one delta for all that was appended.
-    assert (await late.read(1) or b"").count(b"\n") == 1
+    # The stream's options and both messages so far; then one delta for all that was appended.
     assert (await late.read(1) or b"").count(b"\n") == 3
+    assert (await late.read(1) or b"").count(b"\n") == 1
     await store.add_thread_item("t", assistant_message("t", "a", "Once upon a time!!!"), context)
     await read_until(late, b"time!!!")
 
@@ -209,8 +209,14 @@ async def test_who_joins_later_has_at_once_what_is_stored(store: DatabaseStore, 
     context = await grown(store)
     first = await follow(followers, store, "alice")
     await append(store, context, entry(3, 16, ", there was"))
+    await read_until(first, b"Once upon a time")
     second = await follow(followers, store, "alice")
-    assert b"stream_options" in (await second.read(1) or b"")
-    assert b"there was" in (await second.read(0) or b"")
+    beginning = await second.read(1) or b""
+    assert b"stream_options" in beginning
+    assert b"Once upon a time, there was" in beginning
+    assert b"delta" not in beginning
+    await append(store, context, entry(4, 27, " a user"))
+    for follower in (first, second):
+        assert (await read_until(follower, b"a user")).count(b" a user") == 1
     followers.leave(first)
     followers.leave(second)

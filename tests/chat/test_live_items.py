@@ -53,6 +53,12 @@ class Page:
                     raise AssertionError(event)
 
 
+def joining_now(live: LiveItems) -> Page:
+    page = Page()
+    page.apply(live.so_far())
+    return page
+
+
 def citation(number: int) -> Annotation:
     return Annotation(source=URLSource(title=f"Page {number}", url="https://example.test"), index=number)
 
@@ -107,6 +113,7 @@ def test_a_page_ends_with_the_items_of_the_turn(seed: int) -> None:
             page.apply(live.appended(entries))
             entries = []
             assert page.items == {item.item.id: item.item for item in shown.values()}
+            assert joining_now(live).items == page.items
     page.apply(live.updated([*shown.values()]))
     page.apply(live.finished())
     assert page.items == {item.item.id: item.item for item in shown.values()}
@@ -136,6 +143,7 @@ def test_the_old_answer_disappears_with_the_first_item_of_the_new_one() -> None:
     new = LiveItem(str(uuid4()), assistant_message("t", "new", "The new one"), is_partial=False)
     assert live.updated([new]) == [ThreadItemRemovedEvent(item_id="old"), ThreadItemDoneEvent(item=new.item)]
     assert live.updated([new]) == []
+    assert live.so_far() == [ThreadItemRemovedEvent(item_id="old"), ThreadItemDoneEvent(item=new.item)]
 
 
 def test_hidden_context_is_not_shown() -> None:

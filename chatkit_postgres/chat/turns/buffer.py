@@ -1,7 +1,8 @@
 """EventBuffer: the encoded events of a turn, for any number of readers.
 
-Each reader starts at the beginning and reads at its own pace; none of them slows the turn. Text that a reader has not
-received yet is merged, so a slow reader receives fewer and longer deltas, and the buffer never grows beyond the answer.
+Each reader starts at the beginning, or at the end, and reads at its own pace; none of them slows the turn. Text that a
+reader has not received yet is merged, so a slow reader receives fewer and longer deltas, and the buffer never grows
+beyond the answer.
 """
 
 import asyncio
@@ -95,6 +96,19 @@ class EventBuffer:
         self._readers.add(reader)
         return reader
 
+    def read_from_end(self) -> "Reader":
+        """A reader of what is added from now on."""
+        reader = self.read_from_start()
+        reader.place_at(*self._end())
+        return reader
+
+    def _end(self) -> tuple[int, int]:
+        last = len(self._entries) - 1
+        # The next delta may extend this run.
+        if last >= 0 and isinstance(run := self._entries[last], _TextRun):
+            return last, len(run.deltas)
+        return last + 1, 0
+
     @property
     def readers(self) -> int:
         return len(self._readers)
@@ -114,11 +128,8 @@ class EventBuffer:
                 frames.append(found)
             elif delta < len(found.deltas):
                 frames.append(found.frame(delta))
-            if entry == len(self._entries) - 1 and isinstance(found, _TextRun):
-                # The next delta may extend this run.
-                return b"".join(frames), entry, len(found.deltas)
             entry, delta = entry + 1, 0
-        return b"".join(frames), entry, 0
+        return b"".join(frames), *self._end()
 
     def forget(self, entry: int, delta: int) -> tuple[int, int]:
         """Forget what comes before a place in the buffer, unless it may be read again. Returns where that place is
@@ -143,6 +154,9 @@ class Reader:
         self._entry = 0
         self._delta = 0
         self.has_news = Wakeup()
+
+    def place_at(self, entry: int, delta: int) -> None:
+        self._entry, self._delta = entry, delta
 
     async def read(self, seconds: float) -> bytes | None:
         """All frames that were not read yet; None after ``seconds`` without one; empty at the end, when the turn's end

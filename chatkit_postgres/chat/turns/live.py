@@ -55,7 +55,12 @@ class FollowedTurn:
         """Read what there is so far. Raises NotFound."""
         self._items.replaced_ids = await self._store.live.replaced_item_ids(self._turn, self._context)
         self.thread = await self._store.load_thread(self._turn.thread_id, self._context)
-        self._add(self._items.updated(await self._store.live.items(self._turn, self._context)))
+        self._items.updated(await self._store.live.items(self._turn, self._context))
+
+    def so_far(self) -> list[ThreadStreamEvent]:
+        """What a follower that joins now receives first: not how the text grew, which would show it less than it has
+        seen already."""
+        return self._items.so_far()
 
     async def take(self, news: News) -> None:
         """Take new text and the end, and read what else has changed. Raises ChatError; the next poll then returns the
@@ -96,16 +101,16 @@ class FollowedTurn:
 class Follower:
     """A reader of a followed turn."""
 
-    def __init__(self, followed: FollowedTurn, options: bytes) -> None:
+    def __init__(self, followed: FollowedTurn, beginning: bytes) -> None:
         self.followed = followed
-        self.reader: Reader = followed.buffer.read_from_start()
-        self._options = options
+        self.reader: Reader = followed.buffer.read_from_end()
+        self._beginning = beginning
 
     async def read(self, seconds: float) -> bytes | None:
         """As Reader.read."""
-        if self._options:
-            options, self._options = self._options, b""
-            return options
+        if self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            return beginning
         return await self.reader.read(seconds)
 
 
@@ -148,7 +153,8 @@ class Followers:
         # Others may have joined or left meanwhile; from here on nobody can.
         followed = self._open(key) or followed
         options = StreamOptionsEvent(stream_options=self._stream_options(followed.thread, context))
-        follower = Follower(followed, self._encode(options, context))
+        beginning = [self._encode(event, context) for event in (options, *followed.so_far())]
+        follower = Follower(followed, b"".join(beginning))
         self._turns[key] = followed
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll(), name="followers", context=Context())

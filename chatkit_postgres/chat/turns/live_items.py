@@ -27,6 +27,12 @@ class LiveItems:
         self._known: dict[str, LiveItem] = {}
         self.replaced_ids: Sequence[str] = ()
         """The items of an old answer, which disappear with the first item of the new one."""
+        self._removed_ids: Sequence[str] = ()
+
+    def so_far(self) -> list[ThreadStreamEvent]:
+        """The events for somebody who has received none: each item in its present state."""
+        removed: list[ThreadStreamEvent] = [ThreadItemRemovedEvent(item_id=item_id) for item_id in self._removed_ids]
+        return removed + [event for known in self._known.values() for event in _difference(None, known)]
 
     def updated(self, items: Sequence[LiveItem]) -> list[ThreadStreamEvent]:
         """The events that lead from the known items to these."""
@@ -35,7 +41,7 @@ class LiveItems:
         events: list[ThreadStreamEvent] = []
         if items and self.replaced_ids:
             events += [ThreadItemRemovedEvent(item_id=item_id) for item_id in self.replaced_ids]
-            self.replaced_ids = ()
+            self._removed_ids, self.replaced_ids = self.replaced_ids, ()
         for message_id, known in list(self._known.items()):
             if message_id not in found_ids:
                 events.append(ThreadItemRemovedEvent(item_id=known.item.id))
