@@ -1,19 +1,22 @@
 """Runs migrations, one at a time on a database, and never waits long for a lock that the service holds."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from alembic import context
 from sqlalchemy import Connection, NullPool, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatkit_postgres.db.address import normalised_url
 from chatkit_postgres.db.connecting import driver_arguments
 from chatkit_postgres.db.tables import VERSION_TABLE, metadata
 from chatkit_postgres.settings import load_settings
 
-# Our key for pg_advisory_xact_lock, so that two deployments do not migrate at once.
+# Our key of an advisory lock, so that two deployments do not migrate at once.
 MIGRATION_LOCK = 0x63686174
-WAIT_FOR_OTHER_MIGRATION = "120s"
+WAIT_FOR_OTHER_MIGRATION = 120
+POLL_SECONDS = 0.5
 # A statement that waits for its lock makes every later query on that table wait behind it.
 WAIT_FOR_TABLE_LOCK = "5s"
 
@@ -41,8 +44,6 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_OTHER_MIGRATION}'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_TABLE_LOCK}'"))
         context.run_migrations()
 
@@ -56,9 +57,26 @@ async def run_online() -> None:
         hide_parameters=True,
         connect_args=driver_arguments(url, command_timeout=None),
     )
-    async with engine.connect() as connection:
+    async with _no_other_migration(engine), engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()
+
+
+@asynccontextmanager
+async def _no_other_migration(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Hold the lock on a connection of its own, because a migration that builds an index CONCURRENTLY commits in
+    between. Whoever waits for the lock asks again and again: a waiting statement has a snapshot, for whose end the
+    building of an index would wait."""
+    async with engine.connect() as connection:
+        for _ in range(int(WAIT_FOR_OTHER_MIGRATION / POLL_SECONDS)):
+            if await connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}):
+                # It also ends the statement before it, and with that its snapshot.
+                await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+                yield
+                return
+            await connection.rollback()
+            await asyncio.sleep(POLL_SECONDS)
+    raise SystemExit(f"Another migration is running for more than {WAIT_FOR_OTHER_MIGRATION} seconds; try again later.")
 
 
 def run_offline() -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
 VERSION_TABLE = "chat_alembic_version"
 
@@ -34,6 +34,16 @@ def _now(name: str) -> Column[object]:
 
 def _json(name: str) -> Column[object]:
     return Column(name, JSONB, nullable=False, server_default=text("'{}'::jsonb"))
+
+
+def _search_indexes(table: str) -> tuple[Index, Index]:
+    return (
+        # A query reads the pending list each time, so it is kept short: 128 kB.
+        Index(
+            f"{table}_search", "search_words", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 128}
+        ),
+        Index(f"{table}_unindexed", "user_id", postgresql_where=text("search_words IS NULL")),
+    )
 
 
 chat_users = Table(
@@ -61,9 +71,12 @@ chat_sessions = Table(
     _now("updated_at"),
     Column("next_position", BigInteger, nullable=False, server_default=text("1")),
     Column("current_turn_id", Uuid),
+    # Of the title; null until it is indexed.
+    Column("search_words", TSVECTOR),
     PrimaryKeyConstraint("user_id", "session_id", name="chat_sessions_pkey"),
     ForeignKeyConstraint(["user_id"], ["chat_users.user_id"], name="chat_sessions_user_fkey"),
     Index("chat_sessions_by_creation", "user_id", "created_at", "session_id"),
+    *_search_indexes("chat_sessions"),
 )
 
 chat_messages = Table(
@@ -83,6 +96,8 @@ chat_messages = Table(
     Column("is_partial", Boolean, nullable=False, server_default=text("false")),
     Column("is_draft", Boolean, nullable=False, server_default=text("false")),
     _now("created_at"),
+    # Null until it is indexed.
+    Column("search_words", TSVECTOR),
     PrimaryKeyConstraint("user_id", "session_id", "message_id", name="chat_messages_pkey"),
     UniqueConstraint("user_id", "session_id", "position", name="chat_messages_position_key"),
     ForeignKeyConstraint(
@@ -92,6 +107,7 @@ chat_messages = Table(
         ondelete="CASCADE",
     ),
     CheckConstraint("sender_type IN ('user', 'assistant', 'tool', 'system')", name="chat_messages_sender_type_check"),
+    *_search_indexes("chat_messages"),
 )
 
 # The text of unfinished messages that is newer than their partial rows in chat_messages. No foreign key: a thread that

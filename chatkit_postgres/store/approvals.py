@@ -14,6 +14,7 @@ from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid, session_uuid
+from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import approvals as sql
@@ -138,6 +139,7 @@ class ApprovalRepository:
                 message=message_uuid(session_id, card.id),
                 item=row.item,
                 content=row.content,
+                **item_entry(owner_of(context), card),
                 **claim_of(session),
             )
         run = await self._opened(thread_id, answered, context)

@@ -15,6 +15,8 @@ from chatkit_postgres.store.item_writer import ItemWriter
 from chatkit_postgres.store.items import ItemRepository
 from chatkit_postgres.store.live import LiveRepository
 from chatkit_postgres.store.partials import PartialRepository
+from chatkit_postgres.store.search import SearchRepository
+from chatkit_postgres.store.search_index import SearchIndex
 from chatkit_postgres.store.threads import ThreadRepository
 from chatkit_postgres.store.tool_calls import ToolCallRepository
 from chatkit_postgres.store.turns import TurnRepository
@@ -42,6 +44,8 @@ class DatabaseStore(Store[Any]):
         self.live = LiveRepository(database)
         self.tool_calls = ToolCallRepository(database)
         self.approvals = ApprovalRepository(database)
+        self.search_index = SearchIndex(database)
+        self.search = SearchRepository(database, self.search_index)
         self.attachments = AttachmentRepository(database)
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from chatkit_postgres.store.attachments import sent_with
 from chatkit_postgres.store.caller import Caller, owner_of, session_of
 from chatkit_postgres.store.detached import DetachedWrites
 from chatkit_postgres.store.ids import kind_of, message_uuid, new_id, session_uuid
+from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.items import ItemRepository
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
 from chatkit_postgres.store.sql import items as sql
@@ -160,6 +161,7 @@ class ItemWriter:
                 sender_name=session.sender_name if session is not None and row.sender_type == "assistant" else None,
                 content=row.content,
                 item=row.item,
+                **item_entry(owner_of(caller), item),
                 draft=is_draft,
                 replace=replace,
                 turn=session.turn_id if session is not None else None,

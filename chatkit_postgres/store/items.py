@@ -8,6 +8,7 @@ from chatkit_postgres.store import cursors, rows
 from chatkit_postgres.store.caller import Caller, owner_of, session_of
 from chatkit_postgres.store.cursors import page_size
 from chatkit_postgres.store.ids import message_uuid, session_uuid
+from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.refusals import check_active, explain_refusal
 from chatkit_postgres.store.sql import items as sql
 from chatkit_postgres.store.sql.threads import LOAD_THREAD
@@ -93,6 +94,7 @@ class ItemRepository:
             message=message_uuid(session_id, row.item_id),
             item_type=row.item_type,
             content=row.content,
+            **item_entry(owner_of(caller), item),
             item=row.item,
         )
         if not changed:

@@ -12,6 +12,7 @@ from chatkit_postgres.errors import ChatError, Interrupted, NotFound
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid
+from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.refusals import lost_fence
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import partials as sql
@@ -117,6 +118,7 @@ def _document(partial: PartialItem, number: int) -> dict[str, object]:
         "sender_name": session.sender_name if row.sender_type == "assistant" else None,
         "is_draft": session.hides(partial.item, partial=True),
         **rows.row_document(row, session.session_id, number),
+        **item_entry(owner_of(partial.context), partial.item),
     }
 
 

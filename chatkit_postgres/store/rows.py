@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 from uuid import UUID
@@ -59,14 +58,9 @@ def item_row(item: ThreadItem) -> ItemRow:
         item_id=item.id,
         item_type=item.type,
         sender_type=_sender_type(item),
-        content=storable(_plain_text(item)),
+        content=storable(plain_text(item)),
         item=storable_json(_dump(item)),
     )
-
-
-def partials_json(partials: Sequence[ItemRow], session_id: UUID) -> str:
-    """Rows as the JSON array that one statement can insert."""
-    return storable_json(dump_json([row_document(row, session_id, number) for number, row in enumerate(partials)]))
 
 
 def row_document(row: ItemRow, session_id: UUID, number: int) -> dict[str, Any]:
@@ -176,7 +170,7 @@ def _sender_type(item: ThreadItem) -> SenderType:
             return "assistant"
 
 
-def _plain_text(item: ThreadItem) -> str:  # noqa: PLR0911 - one line for each of eleven types
+def plain_text(item: ThreadItem) -> str:  # noqa: PLR0911 - one line for each of eleven types
     match item:
         case UserMessageItem():
             return "".join(part.text for part in item.content)

@@ -11,6 +11,7 @@ from chatkit_postgres.store import cursors, rows
 from chatkit_postgres.store.caller import Caller, owner_of, request_of, session_of
 from chatkit_postgres.store.cursors import page_size
 from chatkit_postgres.store.ids import owner_uuid, session_uuid
+from chatkit_postgres.store.index_entries import entry_of
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal
 from chatkit_postgres.store.session import CREATE
 from chatkit_postgres.store.sql import threads as sql
@@ -98,6 +99,7 @@ class ThreadRepository:
                 attachments=sent,
                 **claim_of(session),
                 **rows.thread_columns(thread),
+                **entry_of(owner_of(caller), thread.title or ""),
             )
         if not inserted:
             raise AttachmentUnavailable
@@ -119,6 +121,7 @@ class ThreadRepository:
             **columns,
             **{f"old_{name}": value for name, value in base.items()},
             **{f"set_{name}": value != base[name] for name, value in columns.items()},
+            **entry_of(owner_of(caller), thread.title or ""),
         )
         if not written:
             raise NotFound

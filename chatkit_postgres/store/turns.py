@@ -13,6 +13,7 @@ from chatkit_postgres.errors import Conflict, Interrupted, NotFound, Unprocessab
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid, session_uuid
+from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
 from chatkit_postgres.store.session import RetryWindow, WriteSession
@@ -142,7 +143,14 @@ class TurnRepository:
         # A message that no output guardrail has judged is not saved; the statement deletes its drafts.
         is_unjudged = session.awaits_verdict
         to_save = [item for item in unfinished if not (is_unjudged and isinstance(item, AssistantMessageItem))]
-        partials = [] if session.retry is not None else [rows.item_row(item) for item in to_save]
+        partials = (
+            []
+            if session.retry is not None
+            else [
+                rows.row_document(rows.item_row(item), session_id, number) | item_entry(owner_of(context), item)
+                for number, item in enumerate(to_save)
+            ]
+        )
         ended = await self._database.run(
             owner_of(context),
             sql.FINISH_TURN,
@@ -153,7 +161,7 @@ class TurnRepository:
             usage=rows.dump_json(outcome.usage) if outcome.usage is not None else None,
             sender_name=session.sender_name,
             partials_count=len(partials),
-            partials=rows.partials_json(partials, session_id),
+            partials=rows.storable_json(rows.dump_json(partials)),
         )
         return bool(ended)
 

@@ -20,6 +20,7 @@ from chatkit_postgres.api.middleware import (
     SecurityHeadersMiddleware,
     UnhandledErrorMiddleware,
 )
+from chatkit_postgres.api.search import search_router
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.api.waiting import waiting_router
@@ -103,6 +104,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     )
     app.include_router(attachments_router(files, parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
+    app.include_router(search_router(parts.store, parts.authenticate))
     app.include_router(waiting_router(parts.store, parts.authenticate))
     if not parts.deployment.is_hosted:
         # Mounted in another application, the metrics would be public.

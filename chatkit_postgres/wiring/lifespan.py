@@ -60,7 +60,8 @@ async def _background_tasks(parts: Parts) -> AsyncIterator[None]:
     maintenance = run_maintenance(parts.database, stale_seconds=stale_seconds)
     loop_lag = watch_loop_lag(parts.metrics.loop_lag.observe, PACE.slow_down)
     abandoned = AbandonedRuns(parts.store, parts.server, parts.runner).watch(every_seconds=stale_seconds / 2)
-    work = (maintenance, abandoned, parts.disabled.watch(), cleanup, loop_lag)
+    search_index = parts.store.search_index.run()
+    work = (maintenance, abandoned, parts.disabled.watch(), cleanup, search_index, loop_lag)
     tasks = [asyncio.create_task(task) for task in work]
     try:
         yield

@@ -60,6 +60,7 @@ OWN: dict[str, Callable[[UserData], Params]] = {
         "action": {"type": APPROVAL_ACTION, "payload": {"approve": True}},
     },
     "threads that wait": lambda _: {},
+    "search": lambda w: {"q": w.mark},
     "follow a turn": lambda w: {"thread_id": w.thread},
     "stop a turn": lambda w: {"thread_id": w.thread},
 }
@@ -71,6 +72,7 @@ AS_OPERATION = {"answer a question": "threads.custom_action"}
 """Another row of an operation."""
 ROUTES = {
     "threads that wait": ("GET", "/api/threads/waiting"),
+    "search": ("GET", "/api/search?q={q}"),
     "follow a turn": ("GET", "/api/threads/{thread_id}/live"),
     "stop a turn": ("POST", "/api/threads/{thread_id}/stop"),
 }
@@ -177,8 +179,8 @@ class Matrix:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         if operation in ROUTES:
             method, path = ROUTES[operation]
-            quoted = quote(params.get("thread_id", ""), safe="", errors="surrogatepass")
-            response = await self.client.request(method, path.format(thread_id=quoted), headers=headers)
+            quoted = {name: quote(value, safe="", errors="surrogatepass") for name, value in params.items()}
+            response = await self.client.request(method, path.format(**quoted), headers=headers)
         else:
             # Lone surrogates travel as escapes.
             body = json.dumps({"type": AS_OPERATION.get(operation, operation), "params": params}).encode()

@@ -42,7 +42,7 @@ from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.ids import new_approval_id, new_id, session_uuid
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import approvals, attachments, items, live, threads, tool_calls, turns
+from chatkit_postgres.store.sql import approvals, attachments, items, live, search, threads, tool_calls, turns
 from chatkit_postgres.store.sql import history as history_sql
 from chatkit_postgres.store.tool_calls import ToolCall
 from tests.isolation.matrix import Matrix, Params
@@ -51,12 +51,14 @@ from tests.support.assistants import BUTTON, press
 from tests.support.items import assistant_message
 from tests.support.processes import message, parse_events
 
+OF_SEVERAL_OWNERS = {"poll_turns", "list_abandoned_runs", "list_all_unindexed", "index_rows"}
+"""These are tested where their repositories are."""
+
 STATEMENTS: dict[str, Statement] = {
     statement.name: statement
-    for room in (approvals, attachments, items, history_sql, live, threads, tool_calls, turns)
+    for room in (approvals, attachments, items, history_sql, live, search, threads, tool_calls, turns)
     for statement in vars(room).values()
-    # Of several owners: in tests/store/test_live.py and test_approvals.py.
-    if isinstance(statement, Statement) and statement.name not in {"poll_turns", "list_abandoned_runs"}
+    if isinstance(statement, Statement) and statement.name not in OF_SEVERAL_OWNERS
 }
 
 
@@ -249,6 +251,36 @@ async def _question(user_data: UserData, store: DatabaseStore) -> None:
     ]
 
 
+async def _search(matrix: Matrix, store: DatabaseStore) -> None:
+    """The owner finds what is their own, also of two that have rows without an entry."""
+    mine, theirs = matrix.victim, matrix.own
+    await matrix.database.execute("UPDATE chat_messages SET search_words = NULL WHERE NOT is_partial")
+    asked = {"q": f"{mine.mark} OR"}, {"q": mine.mark}
+    headers = {"Authorization": f"Bearer {matrix.token_of(mine)}"}
+    nothing, found = [(await matrix.client.get("/api/search", params=q, headers=headers)).json() for q in asked]
+    assert nothing == {"data": [], "has_more": False, "after": None}
+    ids = {hit["item_id"] for hit in found["data"]}
+    assert {mine.message, mine.answer, mine.other_message, mine.questions, mine.card, None} <= ids
+    assert all(mine.mark in hit["snippet"] for hit in found["data"])
+    left = await matrix.database.fetch("SELECT user_id FROM chat_messages WHERE search_words IS NULL GROUP BY 1")
+    assert [row["user_id"] for row in left] == [theirs.user]
+    await store.search_index.fill()
+
+
+async def _usage(matrix: Matrix) -> None:
+    """What others use is not counted."""
+    user = matrix.victim.user
+    await matrix.database.execute(
+        "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"
+        " VALUES ($1, $2, $2, 'threads.create', 'completed', now())",
+        *(matrix.own.user, uuid.uuid4()),
+    )
+    headers = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
+    usage = await matrix.client.get("/api/usage", headers=headers)
+    turns = await matrix.database.fetchval("SELECT count(*) FROM chat_turns WHERE user_id = $1", user)
+    assert usage.json()["total"]["turns"] == turns
+
+
 async def _follow_and_stop(matrix: Matrix, thread_id: str) -> None:
     headers = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
     url = f"/api/threads/{thread_id}"
@@ -314,17 +346,10 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     await store.load_item(user_data.thread, user_data.answer, user_data.context)
     waiting = await matrix.client.get("/api/threads/waiting", headers={"Authorization": f"Bearer {token}"})
     assert [found["thread_id"] for found in waiting.json()["data"]] == [user_data.asking_thread]
+    await _search(matrix, store)
     await _question(user_data, store)
     await _answer_that_is_judged(user_data, store)
-    # What others use is not counted.
-    await matrix.database.execute(
-        "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"
-        " VALUES ($1, $2, $2, 'threads.create', 'completed', now())",
-        *(matrix.own.user, uuid.uuid4()),
-    )
-    usage = await matrix.client.get("/api/usage", headers={"Authorization": f"Bearer {token}"})
-    turns = await matrix.database.fetchval("SELECT count(*) FROM chat_turns WHERE user_id = $1", user_data.user)
-    assert usage.json()["total"]["turns"] == turns
+    await _usage(matrix)
     # How many files others have not sent is nothing to the owner.
     await matrix.database.execute(
         "INSERT INTO chat_attachments (user_id, attachment_id, attachment)"

@@ -72,3 +72,22 @@ def test_every_operation_and_every_id_in_it_has_a_row() -> None:
 async def test_a_stranger_sees_and_changes_nothing(matrix: Matrix, operation: str) -> None:
     await matrix.check(operation)
     assert matrix.asked >= 7
+
+
+async def test_what_a_stranger_searches_for_is_as_if_it_were_nowhere(matrix: Matrix) -> None:
+    headers = {"Authorization": f"Bearer {matrix.token_of(matrix.own)}"}
+
+    async def asked(**params: str) -> tuple[int, bytes]:
+        response = await matrix.client.get("/api/search", params=params, headers=headers)
+        return response.status_code, response.content.replace(response.headers["x-request-id"].encode(), b"")
+
+    nowhere = await asked(q="nowhere")
+    assert nowhere[0] == 200
+    for query in (matrix.victim.mark, f'"{matrix.victim.mark}"', f"{matrix.victim.mark} -other"):
+        assert await asked(q=query) == nowhere
+    theirs = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
+    page = await matrix.client.get("/api/search", params={"q": matrix.victim.mark, "limit": 1}, headers=theirs)
+    cursor = page.json()["after"]
+    assert cursor
+    assert await asked(q="MINE", after=cursor) == await asked(q="MINE", after="thr_0~1~000000000000")
+    assert (await asked(q="MINE", after=cursor))[0] == 422

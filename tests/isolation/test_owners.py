@@ -17,7 +17,7 @@ from tests.isolation.matrix import OWN, RULES, SECRET, TABLES, Matrix, connected
 from tests.isolation.strangers import STATEMENTS, Strangers, Talkative, owner_lives
 from tests.isolation.user_data import UserData, store_user_data
 
-_COMPARED = re.compile(r"(\w+\.)?user_id = :owner")
+_COMPARED = re.compile(r'(\w+\.)?user_id = :owner( COLLATE "C")?')
 _INSERTED = re.compile(r"(VALUES \(|SELECT ):owner")
 
 

@@ -9,16 +9,20 @@ from chatkit_postgres.store.sql.partials import merged
 # them, was a refusal by a guardrail. A provider's refusal covers the newest message only (see assistant/refusals.py). A
 # retry that passed, or the current one, makes a message visible again. An action has no verdict. The turns are read
 # once, and only in a thread with a refusal. The codes are those of the index chat_turns_refused.
-_REFUSALS = "('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
-_VERDICTS = f"""turns AS MATERIALIZED (
+REFUSALS = "('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
+
+
+def verdicts(session: str, turn: str) -> str:
+    """CTEs about the turns of a session, as ``turn`` sees them."""
+    return f"""turns AS MATERIALIZED (
   SELECT turn_id, retry_from, started_at, state, error_code = 'input_guardrail_tripped' AS is_tripped,
-         error_code IN {_REFUSALS} AND error_code <> 'picture_refused' AS is_refusal,
+         error_code IN {REFUSALS} AND error_code <> 'picture_refused' AS is_refusal,
          error_code = 'picture_refused' AS is_picture_refusal,
          state IN ('completed', 'waiting') AND operation <> 'threads.custom_action' AS has_passed
     FROM chat_turns
-   WHERE user_id = :owner AND session_id = :session
+   WHERE user_id = :owner AND session_id = {session}
      AND EXISTS (SELECT 1 FROM chat_turns
-                  WHERE user_id = :owner AND session_id = :session AND error_code IN {_REFUSALS})
+                  WHERE user_id = :owner AND session_id = {session} AND error_code IN {REFUSALS})
 ), judged AS (
   SELECT turn_id, state, is_refusal, is_picture_refusal,
          min(started_at) FILTER (WHERE is_tripped) OVER later AS next_trip,
@@ -33,18 +37,23 @@ _VERDICTS = f"""turns AS MATERIALIZED (
   SELECT retry_from AS position,
          max(started_at) FILTER (WHERE is_refusal) AS refused_at,
          max(started_at) FILTER (WHERE is_picture_refusal) AS picture_refused_at,
-         max(started_at) FILTER (WHERE state IN ('completed', 'waiting') OR turn_id = :turn) AS passed_at
+         max(started_at) FILTER (WHERE state IN ('completed', 'waiting') OR turn_id = {turn}) AS passed_at
     FROM turns WHERE retry_from IS NOT NULL GROUP BY retry_from
 )"""
 
 
-def _is_refused(refused_at: str, refused_turns: str) -> str:
-    return f"""(position IN (SELECT position FROM retried WHERE {refused_at} > COALESCE(passed_at, '-infinity'))
-                OR COALESCE(turn_id IN ({refused_turns}), false)
-                   AND position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
+def _is_refused(refused_at: str, refused_turns: str, m: str = "chat_messages") -> str:
+    return f"""({m}.position IN (SELECT position FROM retried WHERE {refused_at} > COALESCE(passed_at, '-infinity'))
+                OR COALESCE({m}.turn_id IN ({refused_turns}), false)
+                   AND {m}.position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
 
 
-_REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
+def refused(m: str) -> str:
+    """Whether the row ``m`` of chat_messages was refused, beside the CTEs of ``verdicts``."""
+    return _is_refused("refused_at", "SELECT turn_id FROM refused", m)
+
+
+_REFUSED = refused("chat_messages")
 
 _SEEN = f"""{VISIBLE}
            AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""
@@ -74,7 +83,7 @@ _OF_A_MODEL = f"""item_id, position, turn_id, is_partial, item_type, sender_name
 LOAD_NEWEST_ITEMS = Statement(
     "load_newest_items",
     f"""
-WITH {_VERDICTS}, question AS (
+WITH {verdicts(":session", ":turn")}, question AS (
   SELECT position FROM chat_messages
    WHERE user_id = :owner AND session_id = :session AND item_type = 'user_message' AND {VISIBLE}
      AND NOT {_REFUSED}

@@ -2,6 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
+from chatkit_postgres.store.sql.index_entry import INDEXED_PARAMETER, indexed
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs
 from chatkit_postgres.store.sql.partials import merged
 from chatkit_postgres.store.sql.tool_calls import replaced_calls
@@ -15,7 +16,7 @@ VISIBLE = """(NOT is_draft OR turn_id = :turn)
 VIEW: dict[str, ParameterType] = {"turn": "uuid", "retry_from": "bigint"}
 """The parameters of VISIBLE."""
 
-_HIDDEN = "('hidden_context_item', 'sdk_hidden_context')"
+HIDDEN = "('hidden_context_item', 'sdk_hidden_context')"
 
 
 def _list_items(name: str, order: str, comparison: str, start: str) -> Statement:
@@ -32,7 +33,7 @@ SELECT COALESCE(:after_position, c.position) AS found, m.*
      WHERE user_id = :owner AND session_id = :session
        AND position {comparison} COALESCE(:after_position, c.position, {start})
        AND {VISIBLE}
-       AND (:with_hidden OR item_type NOT IN {_HIDDEN})
+       AND (:with_hidden OR item_type NOT IN {HIDDEN})
      ORDER BY position {order}
      LIMIT :page
   ) m ON true
@@ -75,6 +76,9 @@ _MAY_REPLACE = f"""CASE
     END"""
 
 
+_REINDEXED = indexed("CAST(:words AS tsvector)", ":owner_mark", "m.created_at")
+
+
 def _append(
     name: str, extra: str = "", *, sends: bool = False, replaced: str = "false", **more: ParameterType
 ) -> Statement:
@@ -108,13 +112,14 @@ WITH {before}session AS (
 ), {closed_runs("session", ":opens AND :item_type = 'user_message'")}{extra}, written AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
-          turn_id, is_partial, is_draft)
+          search_words, turn_id, is_partial, is_draft)
   SELECT :owner, :session, :message, :item_id, session.position, :sender_type, :sender_name, :item_type, :content,
-         CAST(:item AS jsonb), :turn, false, :draft
+         CAST(:item AS jsonb), {INDEXED_PARAMETER}, :turn, false, :draft
     FROM session
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = CASE WHEN {_MAY_REPLACE} THEN excluded.item ELSE m.item END,
          content = CASE WHEN {_MAY_REPLACE} THEN excluded.content ELSE m.content END,
+         search_words = CASE WHEN {_MAY_REPLACE} THEN {_REINDEXED} ELSE m.search_words END,
          item_type = CASE WHEN {_MAY_REPLACE} THEN excluded.item_type ELSE m.item_type END,
          turn_id = CASE WHEN {_MAY_REPLACE} AND m.is_partial THEN excluded.turn_id ELSE m.turn_id END,
          is_partial = CASE WHEN {_MAY_REPLACE} THEN excluded.is_partial ELSE m.is_partial END,
@@ -138,6 +143,8 @@ SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM session) AS acce
         sender_name="text",
         content="text",
         item="text",
+        words="text",
+        owner_mark="text",
         draft="boolean",
         replace="boolean",
         turn="uuid",
@@ -203,8 +210,8 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
 # Outside of a turn: only a finished item of an active thread.
 CHANGE_ITEM = Statement(
     "change_item",
-    """
-UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content
+    f"""
+UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content, search_words = {_REINDEXED}
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session AND s.status ->> 'type' = 'active'
    AND m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
@@ -213,6 +220,8 @@ RETURNING m.message_id
 """,
     item="text",
     content="text",
+    words="text",
+    owner_mark="text",
     session="uuid",
     message="uuid",
     item_type="text",
@@ -273,7 +282,7 @@ WITH found AS (
    WHERE user_id = :owner AND session_id = :session AND message_id = ANY(:messages)
      AND EXISTS (SELECT 1 FROM chat_sessions
                   WHERE user_id = :owner AND session_id = :session AND status ->> 'type' = 'active')
-     AND NOT is_draft AND item_type NOT IN {_HIDDEN}
+     AND NOT is_draft AND item_type NOT IN {HIDDEN}
    -- None of them may be deleted before the insert refers to it.
      FOR KEY SHARE
 ), saved AS (

@@ -5,6 +5,7 @@ turn holds the fence of that owner's thread.
 """
 
 from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.store.sql.index_entry import indexed
 
 
 def _log(m: str) -> str:
@@ -54,7 +55,8 @@ def log_of_ended(ended: str) -> str:
     deleted instead."""
     return f"""log_kept AS (
   UPDATE chat_messages m
-     SET item = whole.item,
+     -- Only the application can cut a text into words.
+     SET search_words = NULL, item = whole.item,
          content = (SELECT COALESCE(string_agg(part ->> 'text', E'\\n' ORDER BY number), '')
                       FROM jsonb_array_elements(whole.item -> 'content') WITH ORDINALITY AS p(part, number))
     FROM (SELECT d.user_id, d.session_id, d.message_id, {merged("d")} AS item
@@ -76,11 +78,11 @@ def log_of_ended(ended: str) -> str:
 # statement is writing to is left for the next checkpoint, so that none waits for it. Returns what was saved.
 SAVE_PARTIAL_ITEMS = Statement(
     "save_partial_items",
-    """
+    f"""
 WITH given AS (
   SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS i(
     user_id text, session_id uuid, turn_id uuid, number bigint, message_id uuid, item_id text, item_type text,
-    sender_type text, sender_name text, content text, item jsonb, is_draft boolean)
+    sender_type text, sender_name text, content text, item jsonb, words text, owner_mark text, is_draft boolean)
 ), held AS (
   SELECT s.user_id, s.session_id, g.turn_id, g.count
     FROM chat_sessions s
@@ -96,12 +98,14 @@ WITH given AS (
 ), saved AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
-          turn_id, is_partial, is_draft)
+          search_words, turn_id, is_partial, is_draft)
   SELECT g.user_id, g.session_id, g.message_id, g.item_id, p.first_position + g.number, g.sender_type, g.sender_name,
-         g.item_type, g.content, g.item, g.turn_id, true, g.is_draft
+         g.item_type, g.content, g.item, {indexed("CAST(g.words AS tsvector)", "g.owner_mark", "now()")}, g.turn_id,
+         true, g.is_draft
     FROM given g JOIN placed p USING (user_id, session_id, turn_id)
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
-     SET item = excluded.item, content = excluded.content, is_draft = excluded.is_draft
+     SET item = excluded.item, content = excluded.content, search_words = excluded.search_words,
+         is_draft = excluded.is_draft
    WHERE m.is_partial AND m.turn_id = excluded.turn_id
 ), log_deleted AS (
   DELETE FROM chat_partial_log l USING given g JOIN held h USING (user_id, session_id, turn_id)

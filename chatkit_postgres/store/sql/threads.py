@@ -2,6 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, bound, sent
+from chatkit_postgres.store.sql.index_entry import INDEXED_PARAMETER, indexed
 from chatkit_postgres.store.sql.turns import CLAIM
 
 _THREAD = """thread_id, title, status::text AS status, allowed_image_domains::text AS domains,
@@ -42,13 +43,13 @@ WITH {before}owner AS (
   RETURNING turn_id
 ){after}
 INSERT INTO chat_sessions
-       (user_id, session_id, thread_id, title, status, allowed_image_domains, metadata, current_turn_id)
-SELECT :owner, :session, :thread_id, :title, CAST(:status AS jsonb), CAST(:domains AS jsonb),
-       CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
+       (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id)
+SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
+       CAST(:domains AS jsonb), CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
  WHERE {condition}
 ON CONFLICT (user_id, session_id) DO UPDATE
-   SET title = excluded.title, status = excluded.status, metadata = excluded.metadata,
-       allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
+   SET title = excluded.title, search_words = excluded.search_words, status = excluded.status,
+       metadata = excluded.metadata, allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
 RETURNING {_THREAD}
 """,
         session="uuid",
@@ -57,6 +58,8 @@ RETURNING {_THREAD}
         turn="uuid",
         opens="boolean",
         title="text",
+        words="text",
+        owner_mark="text",
         status="text",
         domains="text",
         metadata="text",
@@ -78,6 +81,10 @@ WITH written AS (
      SET title = CASE WHEN :set_title
                        AND (NOT :guarded OR title IS NOT DISTINCT FROM :old_title)
                       THEN :title ELSE title END,
+         search_words = CASE WHEN :set_title
+                              AND (NOT :guarded OR title IS NOT DISTINCT FROM :old_title)
+                             THEN {indexed("CAST(:words AS tsvector)", ":owner_mark", "created_at")}
+                             ELSE search_words END,
          status = CASE WHEN :set_status
                         AND (NOT :guarded OR status = CAST(:old_status AS jsonb))
                        THEN CAST(:status AS jsonb) ELSE status END,
@@ -101,6 +108,8 @@ SELECT written.*, written.thread_id IS NOT NULL AS accepted
     guarded="boolean",
     old_title="text",
     title="text",
+    words="text",
+    owner_mark="text",
     set_status="boolean",
     old_status="text",
     status="text",

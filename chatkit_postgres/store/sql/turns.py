@@ -1,6 +1,7 @@
 """Statements about turns: taking the fence, opening, ending."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
+from chatkit_postgres.store.sql.index_entry import indexed
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs, discarded_leftovers
 from chatkit_postgres.store.sql.partials import log_of_ended, merged
 
@@ -125,7 +126,7 @@ SELECT EXISTS (SELECT 1 FROM beat) AS holds, t.state
 # are deleted, and the run that this turn has gone on with; an interrupted one can go on once more.
 FINISH_TURN = Statement(
     "finish_turn",
-    """
+    f"""
 WITH ended AS (
   UPDATE chat_turns
      SET state = :state, ended_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
@@ -140,19 +141,24 @@ WITH ended AS (
   RETURNING s.next_position - :partials_count AS first_position
 ), partial AS (
   SELECT * FROM jsonb_to_recordset(CAST(:partials AS jsonb)) AS p(
-    number bigint, message_id uuid, item_id text, sender_type text, item_type text, content text, item jsonb)
+    number bigint, message_id uuid, item_id text, sender_type text, item_type text, content text, item jsonb,
+    words text, owner_mark text)
 ), saved AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
-          turn_id, is_partial)
+          search_words, turn_id, is_partial)
   SELECT :owner, :session, p.message_id, p.item_id, held.first_position + p.number, p.sender_type,
-         :sender_name, p.item_type, p.content, p.item, :turn, true
+         :sender_name, p.item_type, p.content, p.item,
+         {indexed("CAST(p.words AS tsvector)", "p.owner_mark", "now()")}, :turn, true
     FROM held, partial p
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
-     SET item = excluded.item, content = excluded.content
+     SET item = excluded.item, content = excluded.content,
+         search_words = excluded.search_words
    WHERE m.is_partial AND m.turn_id = :turn
 ), completed AS (
-  UPDATE chat_messages m SET item = p.item, content = p.content
+  UPDATE chat_messages m
+     SET item = p.item, content = p.content,
+         search_words = {indexed("CAST(p.words AS tsvector)", "p.owner_mark", "m.created_at")}
     FROM ended, partial p
    WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = p.message_id
      AND m.is_partial AND m.turn_id = ended.turn_id AND NOT EXISTS (SELECT 1 FROM held)

@@ -1,0 +1,132 @@
+"""Statements about search: what finds items, and what fills the index."""
+
+from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.store.sql.history import REFUSALS, refused, verdicts
+from chatkit_postgres.store.sql.index_entry import indexed
+from chatkit_postgres.store.sql.items import HIDDEN
+
+MAX_AT_ONCE = 200
+
+# An explicit collation keeps the planner from reading all rows of the owner by their key, beside those of the words:
+# equality is the same in every collation, but the indexes by user_id are in the default one.
+_OF_OWNER = """user_id = :owner COLLATE "C\""""
+
+# Nobody finds what only the model, or the moderator, has seen.
+_FOUND = f"""NOT m.is_draft AND m.item_type NOT IN {HIDDEN}
+            AND NOT (m.is_partial AND EXISTS (
+                  SELECT 1 FROM chat_turns t
+                   WHERE t.user_id = :owner AND t.session_id = m.session_id AND t.turn_id = m.turn_id
+                     AND t.ended_at IS NULL))
+            AND CASE WHEN EXISTS (SELECT 1 FROM chat_turns r
+                                   WHERE r.user_id = :owner AND r.session_id = m.session_id
+                                     AND r.error_code IN {REFUSALS})
+                     THEN NOT (WITH {verdicts("m.session_id", "NULL::uuid")} SELECT {refused("m")})
+                     ELSE true END"""
+
+
+def _in_window(row: str) -> str:
+    """A window is a tsquery, and the time from which its rows are. The lexemes of a window are those of one week more
+    at both ends, because a row may have been indexed anew in the week after it was made."""
+    return f"""{row}.{_OF_OWNER}
+              AND {row}.search_words @@ CAST((:windows)[step.number + 1] AS tsquery)
+              AND {row}.search_words @@ CAST(:query AS tsquery)
+              AND {row}.created_at >= CAST((:starts)[step.number + 1] AS timestamptz)
+              AND (step.number = 0 OR {row}.created_at < CAST((:starts)[step.number] AS timestamptz))"""
+
+
+# One window of weeks after the other, the newest first, until the page is full. Rows: the newest first; a title's has
+# no item.
+SEARCH = Statement(
+    "search",
+    f"""
+WITH RECURSIVE step AS (
+  SELECT 0 AS number, CAST(0 AS bigint) AS found, CAST('{{}}' AS uuid[]) AS session_ids,
+         CAST('{{}}' AS uuid[]) AS message_ids
+   UNION ALL
+  SELECT step.number + 1, step.found + cardinality(hits.session_ids), hits.session_ids, hits.message_ids
+    FROM step
+   CROSS JOIN LATERAL (
+     SELECT COALESCE(array_agg(session_id), '{{}}') AS session_ids,
+            COALESCE(array_agg(message_id), '{{}}') AS message_ids
+       FROM (
+         SELECT * FROM (
+           SELECT m.session_id, m.message_id
+             FROM chat_messages m
+            WHERE {_in_window("m")}
+              AND (m.created_at, m.message_id) < (:before_time, :before)
+              AND {_FOUND}
+            ORDER BY m.created_at DESC, m.message_id DESC LIMIT :page) messages
+          UNION ALL
+         SELECT * FROM (
+           SELECT s.session_id, CAST(NULL AS uuid)
+             FROM chat_sessions s
+            WHERE {_in_window("s")}
+              AND (s.created_at, s.session_id) < (:before_time, :before)
+            ORDER BY s.created_at DESC, s.session_id DESC LIMIT :page) titles
+       ) found
+   ) hits
+   WHERE step.number < cardinality(:windows) AND step.found < :page
+)
+SELECT s.thread_id, s.title, m.item_id, m.item::text AS item, COALESCE(m.created_at, s.created_at) AS created_at,
+       COALESCE(m.message_id, s.session_id) AS place
+  FROM step
+ CROSS JOIN LATERAL unnest(step.session_ids, step.message_ids) AS hit(session_id, message_id)
+  JOIN chat_sessions s ON s.user_id = :owner AND s.session_id = hit.session_id
+  LEFT JOIN chat_messages m ON m.user_id = :owner AND m.session_id = hit.session_id AND m.message_id = hit.message_id
+ ORDER BY COALESCE(m.created_at, s.created_at) DESC, place DESC
+ LIMIT :page
+""",
+    windows="text[]",
+    starts="text[]",
+    query="text",
+    before_time="timestamptz",
+    before="uuid",
+    page="bigint",
+)
+
+# Rows without an index entry: from before there was one, of code without search, or unfinished text that a database
+# statement has joined. Their words are cut by the application, in batches.
+_UNINDEXED = f"""
+SELECT * FROM (
+  SELECT user_id, session_id, message_id, item_id, item::text AS item, content AS seen
+    FROM chat_messages WHERE search_words IS NULL AND {{whose}} ORDER BY user_id LIMIT {MAX_AT_ONCE}) messages
+ UNION ALL
+SELECT * FROM (
+  SELECT user_id, session_id, NULL::uuid, NULL::text, NULL::text, title
+    FROM chat_sessions WHERE search_words IS NULL AND {{whose}} ORDER BY user_id LIMIT {MAX_AT_ONCE}) titles
+"""
+LIST_UNINDEXED = Statement("list_unindexed", _UNINDEXED.format(whose="user_id = :owner"))
+LIST_ALL_UNINDEXED = Statement("list_all_unindexed", _UNINDEXED.format(whose="user_id >= :from_user"), from_user="text")
+
+# A row that was written meanwhile has its entry. One that another process is indexing, or writing, is left to it.
+INDEX_ROWS = Statement(
+    "index_rows",
+    f"""
+WITH given AS (
+  SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+    AS g(user_id text, session_id uuid, message_id uuid, words text, owner_mark text, seen text)
+), message AS (
+  SELECT m.user_id, m.session_id, m.message_id, g.words, g.owner_mark
+    FROM chat_messages m JOIN given g USING (user_id, session_id, message_id)
+   WHERE m.search_words IS NULL AND m.content = g.seen
+     FOR NO KEY UPDATE OF m SKIP LOCKED
+), messages_indexed AS (
+  UPDATE chat_messages m SET search_words = {indexed("CAST(g.words AS tsvector)", "g.owner_mark", "m.created_at")}
+    FROM message g
+   WHERE m.user_id = g.user_id AND m.session_id = g.session_id AND m.message_id = g.message_id
+  RETURNING 1
+), thread AS (
+  SELECT s.user_id, s.session_id, g.words, g.owner_mark
+    FROM chat_sessions s JOIN given g USING (user_id, session_id)
+   WHERE g.message_id IS NULL AND s.search_words IS NULL AND s.title IS NOT DISTINCT FROM g.seen
+     FOR NO KEY UPDATE OF s SKIP LOCKED
+), titles_indexed AS (
+  UPDATE chat_sessions s SET search_words = {indexed("CAST(g.words AS tsvector)", "g.owner_mark", "s.created_at")}
+    FROM thread g
+   WHERE s.user_id = g.user_id AND s.session_id = g.session_id
+  RETURNING 1
+)
+SELECT (SELECT count(*) FROM messages_indexed) + (SELECT count(*) FROM titles_indexed) AS count
+""",
+    rows="text",
+)
