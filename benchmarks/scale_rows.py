@@ -11,6 +11,7 @@ import asyncpg
 
 from chatkit_postgres.store.ids import session_uuid
 from chatkit_postgres.store.rows import item_row
+from chatkit_postgres.store.words import tsvector_of
 from tests.support.items import assistant_message, user_message
 
 HEAVY_USER, LONG_USER, FIRST_ORDINARY_USER = 0, 1, 2
@@ -53,8 +54,9 @@ def thread_id(user: int, number: int) -> str:
 # Message ids are not those that belong to the item ids; no measured request looks one up.
 _FILL = """
 INSERT INTO chat_users (user_id) SELECT DISTINCT user_id FROM wanted;
-INSERT INTO chat_sessions (user_id, session_id, thread_id, title, created_at, updated_at, next_position)
-SELECT user_id, session_id, thread_id, 'An order', now() - number * interval '1 second', now(), items + 1 FROM wanted;
+INSERT INTO chat_sessions (user_id, session_id, thread_id, title, created_at, updated_at, next_position, search_words)
+SELECT user_id, session_id, thread_id, 'An order', now() - number * interval '1 second', now(), items + 1,
+       'order'::tsvector FROM wanted;
 INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, started_at, heartbeat_at, ended_at)
 SELECT user_id, session_id, md5(thread_id || 'turn' || turn)::uuid, 'threads.add_user_message', 'completed', moment,
        moment, moment
@@ -62,10 +64,10 @@ SELECT user_id, session_id, md5(thread_id || 'turn' || turn)::uuid, 'threads.add
  CROSS JOIN generate_series(1, items / 2) turn
  CROSS JOIN LATERAL (SELECT now() - number * interval '1 second' AS moment) started;
 INSERT INTO chat_messages (user_id, session_id, message_id, item_id, position, sender_type, item_type, content, item,
-                           turn_id)
+                           turn_id, search_words)
 SELECT user_id, session_id, md5(item_id)::uuid, item_id, position, sender_type, item_type, content,
        template || jsonb_build_object('id', item_id, 'thread_id', thread_id),
-       md5(thread_id || 'turn' || (position + 1) / 2)::uuid
+       md5(thread_id || 'turn' || (position + 1) / 2)::uuid, template_words || array_to_tsvector(ARRAY['@' || user_id])
   FROM wanted
  CROSS JOIN generate_series(1, items) position
  CROSS JOIN LATERAL (SELECT 'msg_' || md5(thread_id || position) AS item_id) named
@@ -89,12 +91,16 @@ async def fill(connection: asyncpg.Connection, filled: Filled) -> None:
         ],
     )
     await connection.execute(
-        "CREATE TEMP TABLE templates (is_odd boolean, sender_type text, item_type text, content text, template jsonb)"
+        "CREATE TEMP TABLE templates (is_odd boolean, sender_type text, item_type text, content text, template jsonb,"
+        " template_words tsvector)"
     )
     rows = (item_row(made("thread", "item", TEXT)) for made in (user_message, assistant_message))
     await connection.executemany(
-        "INSERT INTO templates VALUES ($1, $2, $3, $4, $5)",
-        [(row.sender_type == "user", row.sender_type, row.item_type, row.content, row.item) for row in rows],
+        "INSERT INTO templates VALUES ($1, $2, $3, $4, $5, CAST($6::text AS tsvector))",
+        [
+            (row.sender_type == "user", row.sender_type, row.item_type, row.content, row.item, tsvector_of(row.content))
+            for row in rows
+        ],
     )
     await connection.execute("ANALYZE wanted")
     await connection.execute(_FILL)

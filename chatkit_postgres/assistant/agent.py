@@ -38,6 +38,7 @@ from chatkit_postgres.assistant.images import stored_images
 from chatkit_postgres.assistant.mcp_servers import watcher
 from chatkit_postgres.assistant.run_events import RunEvents
 from chatkit_postgres.assistant.runs import FollowedRuns
+from chatkit_postgres.assistant.search_tool import search_conversations
 from chatkit_postgres.assistant.silence import without_empty_messages
 from chatkit_postgres.assistant.tool_labels import readable
 from chatkit_postgres.assistant.tool_memory import ToolMemory, calls_to_input, segments
@@ -106,6 +107,8 @@ class AgentAssistant(Assistant):
         if self.services.mcp is not None or self.default_agent.mcp_servers:
             return []
         known = {tool.name for tool in self.default_agent.tools} | self.own_tool_choices
+        if self.services.can_search:
+            known.add(search_conversations.name)
         return [name for name in names if name not in known]
 
     def converter(self, context: AgentContext[RequestContext]) -> ThreadItemConverter:
@@ -256,11 +259,13 @@ class AgentAssistant(Assistant):
         )
 
     def _equipped(self, agent: Agent[Any], wanted: InferenceOptions) -> Agent[Any]:
-        """The agent with the tool choice of the message, and with the tools of connected MCP servers."""
+        """The agent with the tool choice of the message, and with the tools of the settings and of MCP servers."""
         changes: dict[str, Any] = {}
         if wanted.tool_choice is not None:
             # Set on the agent, not the run, so that the Agents SDK resets the choice after the first call of the tool.
             changes["model_settings"] = replace(_settings_for(agent, wanted.model), tool_choice=wanted.tool_choice.id)
+        if self.services.can_search:
+            changes["tools"] = [*agent.tools, search_conversations]
         if self.services.mcp is not None:
             return with_servers(agent, self.services.mcp.connected, {}, **changes)
         return agent.clone(**changes) if changes else agent

@@ -46,12 +46,15 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         raise AssistantError(f"{name}: it serves another application already")
     if options.mcp_file is not None and not isinstance(assistant, AgentAssistant):
         raise AssistantError(f"{name} is no agents.Agent, and CHAT_MCP_FILE has tools for one")
+    if options.can_search and not isinstance(assistant, AgentAssistant):
+        raise AssistantError(f"{name} is no agents.Agent, and CHAT_SEARCH_TOOL is a tool for one")
     services = Services(
         database=store.database,
         transcriber=transcriber(options),
         mcp=McpServers(read_servers(options.mcp_file)) if options.mcp_file is not None else None,
         is_traced=options.is_traced,
         shows_tool_calls=options.shows_tool_calls,
+        can_search=options.can_search,
         remembers_tool_calls=options.remembers_tool_calls,
     )
     assistant.prepare(models, Choices(options.allowed_models, options.allowed_tools), services)

@@ -63,6 +63,7 @@ class ModelOptions:
     retries: int = 2
     think_blocks: ThinkBlocks = "thought"
     shows_tool_calls: bool = True
+    can_search: bool = False
     remembers_tool_calls: bool = True
     is_hosted: bool = False
     """Whether the process belongs to a host, whose own runs must not be changed."""

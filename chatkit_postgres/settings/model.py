@@ -52,6 +52,9 @@ class ModelSettings(BaseSettings):
         description="token budget for what tools said in earlier turns, estimated; newest first; 0: none",
     )
     show_tool_calls: bool = Field(default=True, description="show each call of a tool as a task while it runs")
+    search_tool: bool = Field(
+        default=False, description="give the agent a tool that searches the user's other conversations"
+    )
     think_blocks: Literal["thought", "drop", "text"] = Field(
         default="thought",
         description="<think> blocks at the head of an answer: `thought` shows, `drop` removes, `text` leaves them",
@@ -124,6 +127,7 @@ class ModelSettings(BaseSettings):
             retries=self.model_retries,
             think_blocks=self.think_blocks,
             shows_tool_calls=self.show_tool_calls,
+            can_search=self.search_tool,
             remembers_tool_calls=self.tool_memory_tokens > 0,
             is_hosted=is_hosted,
         )

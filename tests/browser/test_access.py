@@ -78,7 +78,7 @@ def test_nor_by_what_is_being_written(open_page: OpenPage, scheme: str, tmp_path
     expect(page.get_by_role("textbox", name="Name", exact=True)).to_be_focused()
     assert violations(page) == []
     page.keyboard.press("Escape")
-    page.get_by_label("Filter by title").fill("nothing has this title")
+    page.get_by_label("Search conversations").fill("nothing has this title")
     expect(page.locator("#no-threads")).to_be_visible()
     assert violations(page) == []
 
@@ -177,7 +177,7 @@ def test_everything_is_reached_by_the_keyboard(open_page: OpenPage) -> None:
         page.keyboard.press("Shift+Tab")
         reached.append(focused(page))
         assert len(reached) < 40, reached
-    assert {"Messages", "Delete buttons", "Rename buttons", "Filter by title", "User"} <= set(reached)
+    assert {"Messages", "Delete buttons", "Rename buttons", "Search conversations", "User"} <= set(reached)
     page.keyboard.press("Enter")
     expect(page.locator("#welcome")).to_be_visible()
     assert focused(page) == "Message"

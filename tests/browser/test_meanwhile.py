@@ -81,7 +81,7 @@ def test_nothing_but_stop_ends_an_answer(visitor: Visitor) -> None:
     words = len(visitor.answer.inner_text())
     eventually(lambda: len(visitor.answer.inner_text()) > words)
     # Not Esc in the filter.
-    page.get_by_label("Filter by title").fill("slow")
+    page.get_by_label("Search conversations").fill("slow")
     page.keyboard.press("Escape")
     expect(page.locator("#stop")).to_be_visible()
     # Not another message, which has to wait.

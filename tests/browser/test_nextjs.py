@@ -59,6 +59,27 @@ def test_stop_reaches_the_backend_and_a_reload_shows_what_was_read(sign_in: Sign
     assert len(kept) < len(SLOW)
 
 
+def test_a_message_is_found_and_its_conversation_opened(sign_in: SignIn, pictures: Path) -> None:
+    ada = sign_in("Ada")
+    send_message(ada.page, "A <pearl> in the sea")
+    expect(ada.page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
+    address = ada.page.url
+    ada.page.goto(address.partition("?")[0])
+    search = ada.page.get_by_label("Search conversations")
+    search.fill("sea pearl")
+    hits = ada.page.get_by_role("list", name="Found").get_by_role("button")
+    expect(hits.first).to_contain_text("A <pearl> in the sea")
+    expect(hits.first.locator("mark")).to_have_text(["pearl", "sea"])
+    ada.page.screenshot(path=pictures / "nextjs-search.png")
+    hits.filter(has=ada.page.get_by_text("You said")).first.click()
+    expect(ada.page.locator(".user_message")).to_have_text("A <pearl> in the sea")
+    assert ada.page.url == address
+    expect(ada.page.get_by_role("note")).to_contain_text("pearl")
+    grace = sign_in("Grace")
+    grace.page.get_by_label("Search conversations").fill("sea pearl")
+    expect(grace.page.get_by_text("Nothing has these words.")).to_be_visible()
+
+
 def test_a_second_user_sees_nothing(sign_in: SignIn) -> None:
     ada = sign_in("Ada")
     send_message(ada.page, "A secret")

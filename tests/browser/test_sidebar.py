@@ -30,7 +30,7 @@ def test_conversations_are_listed_newest_first_in_pages(visitor: Visitor, demo: 
     # The filter finds what is not on the first page, too.
     visitor.page.reload()
     expect(links).to_have_count(30)
-    visitor.page.get_by_label("Filter by title").fill("TASK 2")
+    visitor.page.get_by_label("Search conversations").fill("TASK 2")
     expect(links).to_have_text(
         [
             "task 29",
@@ -46,7 +46,7 @@ def test_conversations_are_listed_newest_first_in_pages(visitor: Visitor, demo: 
             "task 2",
         ]
     )
-    visitor.page.get_by_label("Filter by title").fill("nowhere")
+    visitor.page.get_by_label("Search conversations").fill("nowhere")
     expect(visitor.page.locator("#no-threads")).to_have_text("No title has “nowhere” in it.")
 
 

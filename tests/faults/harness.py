@@ -1,6 +1,7 @@
 """Servers on one database, and the invariants that must hold once a fault has healed."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -149,8 +150,27 @@ def check_invariants(database: URL, witness: Witness, client: ChatClient, *, rep
         f" AND item_id IN (SELECT item_id FROM chat_messages WHERE user_id = '{owner}')",
     )
     assert elsewhere == [], "INVARIANT: an item belongs to one owner"
+    check_found(database, witness, client)
     fence = query(database, f"SELECT current_turn_id FROM chat_sessions WHERE user_id = '{owner}'")
     assert all(row["current_turn_id"] is None for row in fence), "INVARIANT: no thread is held by an ended turn"
+
+
+def check_found(database: URL, witness: Witness, client: ChatClient) -> None:
+    """Search finds each message, as it was stored last."""
+    owner, session = witness.user, session_uuid(witness.thread_id)
+    rows = query(
+        database,
+        f"SELECT item_id, content FROM chat_messages WHERE user_id = '{owner}' AND session_id = '{session}'"
+        " AND item_type IN ('user_message', 'assistant_message') AND content ~ '[a-z0-9]'"
+        f" AND NOT EXISTS (SELECT 1 FROM chat_turns WHERE user_id = '{owner}' AND session_id = '{session}'"
+        " AND error_code IN ('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused'))",
+    )
+    for row in rows:
+        words = re.findall("[a-zA-Z0-9]+", row["content"])
+        for asked in (words[:3], words[-3:]):
+            query_text = " ".join(word[:100] for word in asked)
+            found = [hit["item_id"] for hit in all_hits(client, f'"{query_text}"')]
+            assert row["item_id"] in found, f"INVARIANT: what was stored is found: {row['item_id']} by {asked}"
 
 
 def check_usable(witness: Witness, client: ChatClient) -> None:
@@ -175,6 +195,17 @@ def all_items(client: ChatClient, thread_id: str) -> list[dict[str, Any]]:
         after = page.get("after")
         if not page["has_more"]:
             return items
+
+
+def all_hits(client: ChatClient, q: str) -> list[dict[str, Any]]:
+    hits: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        page = client.get("/api/search", q=q, limit=100, after=after)
+        hits += page["data"]
+        after = page["after"]
+        if not page["has_more"]:
+            return hits
 
 
 def last_text(client: ChatClient, thread_id: str) -> str:

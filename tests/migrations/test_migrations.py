@@ -9,17 +9,35 @@ import pytest
 from alembic import command
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from chatkit.types import ThreadMetadata
 from sqlalchemy import URL, Connection, inspect, text
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, migrations
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.ids import session_uuid
 from chatkit_postgres.store.session import WriteSession
 from tests.conftest import execute
-from tests.support.items import NAIVE
+from tests.support.items import user_message
 from tests.support.processes import ROOT, clean_environment
 from tests.support.sql import sql_connection
+
+OPEN_TURN = """
+WITH owner AS (INSERT INTO chat_users (user_id) VALUES (:user)), turn AS (
+  INSERT INTO chat_turns (user_id, session_id, turn_id, operation) VALUES (:user, :session, :turn, 'threads.create'))
+INSERT INTO chat_sessions (user_id, session_id, thread_id, current_turn_id) VALUES (:user, :session, :thread, :turn)
+"""
+"""As the code before a migration has written it."""
+
+FILL = """
+WITH owner AS (INSERT INTO chat_users (user_id) VALUES ('alice')), thread AS (
+  INSERT INTO chat_sessions (user_id, session_id, thread_id, title, next_position)
+  VALUES ('alice', :session, 't', 'An old title', 3001))
+INSERT INTO chat_messages (user_id, session_id, message_id, item_id, position, sender_type, item_type, content, item)
+SELECT 'alice', :session, gen_random_uuid(), 'm' || number, number, 'user', 'user_message', 'PEARL ' || number,
+       CAST(:item AS jsonb) || jsonb_build_object('id', 'm' || number, 'content', jsonb_build_array(
+         jsonb_build_object('type', 'input_text', 'text', 'PEARL ' || number)))
+  FROM generate_series(1, 3000) number
+"""
 
 
 def tables(url: URL) -> set[str]:
@@ -117,11 +135,11 @@ async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str)
     database, store = Database(empty_url), DatabaseStore(Database(empty_url))
     is_over = asyncio.Event()
     beats = 0
+    sessions = [WriteSession("threads.create", thread_id=f"t{number}") for number in range(4)]
 
-    async def beat(number: int) -> None:
+    async def beat(session: WriteSession, user: str) -> None:
         nonlocal beats
-        context = RequestContext(user_id=f"user-{number}", session=WriteSession("threads.create"))
-        await store.save_thread(ThreadMetadata(id=f"t{number}", created_at=NAIVE), context)
+        context = RequestContext(user_id=user, session=session)
         while not is_over.is_set():
             await store.turns.heartbeat(context)
             beats += 1
@@ -135,8 +153,11 @@ async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str)
                 " FROM generate_series(1, 200000)"
             )
         )
+        for number, session in enumerate(sessions):
+            ids = {"session": session_uuid(f"t{number}"), "turn": session.turn_id, "thread": f"t{number}"}
+            await connection.execute(text(OPEN_TURN), {"user": f"user-{number}"} | ids)
     async with asyncio.TaskGroup() as turns:
-        beating = [turns.create_task(beat(number)) for number in range(4)]
+        beating = [turns.create_task(beat(session, f"user-{number}")) for number, session in enumerate(sessions)]
         await asyncio.sleep(0.3)
         before = beats
         await asyncio.to_thread(command.upgrade, config, "head")
@@ -146,4 +167,28 @@ async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str)
     assert all(done.exception() is None for done in beating)
     assert beats > before > 0
     await database.close()
+    await store.close()
+
+
+async def test_what_was_there_before_search_is_indexed_while_the_service_runs(empty_url: URL) -> None:
+    config = migrations._config(empty_url)
+    await asyncio.to_thread(command.upgrade, config, "0006")
+    store, alice = DatabaseStore(Database(empty_url)), RequestContext("alice")
+    item = user_message("t", "m").model_dump_json()
+    async with sql_connection(store.database) as connection:
+        await connection.execute(text(FILL), {"session": session_uuid("t"), "item": item})
+    await asyncio.to_thread(command.upgrade, config, "head")
+    filling = asyncio.create_task(store.search_index.fill())
+    written = 0
+    while not filling.done():
+        await store.add_thread_item("t", user_message("t", f"new{written}", f"DIAMOND{written} in time"), alice)
+        (hit,) = (await store.search.search(f"diamond{written}", alice)).data
+        assert hit.item_id == f"new{written}"
+        written += 1
+    assert written > 3
+    # Each search has indexed some, too.
+    assert 0 < await filling <= 3001
+    for number in (1, 1500, 3000):
+        assert [hit.item_id for hit in (await store.search.search(f"pearl {number}", alice)).data] == [f"m{number}"]
+    assert [hit.title for hit in (await store.search.search("old title", alice)).data] == ["An old title"]
     await store.close()

@@ -268,6 +268,12 @@ class ChatClient:
     def post_message(self, thread_id: str, text: str) -> list[Event]:
         return self.events("threads.add_user_message", thread_id=thread_id, input=message(text))
 
+    def get(self, path: str, **asked: str | int) -> dict[str, Any]:
+        response = http.get(f"{self.url.removesuffix('/api/chatkit')}{path}", params=asked, headers=self.headers)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
     def items(self, thread_id: str) -> list[dict[str, Any]]:
         return list(self.call("items.list", thread_id=thread_id, order="asc", limit=100)["data"])
 

@@ -58,6 +58,12 @@ export class ChatClient {
     return new Set(data.map((thread) => thread.thread_id));
   }
 
+  /** A page of messages and titles with the words of a query, the newest first. */
+  async search(q, after) {
+    const asked = new URLSearchParams({ q, ...(after && { after }) });
+    return reached(async () => (await this.#fetch(`/api/search?${asked}`, {})).json());
+  }
+
   /** Whether a turn of a thread is running. True if the server cannot say so now: `follow` waits until it can. */
   async isRunning(threadId) {
     const asking = new AbortController();

@@ -44,8 +44,8 @@ export class Conversation {
 
   // The open conversation
 
-  /** `title` is the title if it is known already. */
-  async open(threadId, title) {
+  /** `title` is the title if it is known already; `itemId` a message to show. */
+  async open(threadId, title, itemId) {
     this.#leave();
     this.#turn?.leave();
     this.#turn = null;
@@ -68,10 +68,11 @@ export class Conversation {
     const slow = setTimeout(() => opened === this.#opened && this.log.progress(LOADING), SLOW_MS);
     try {
       await this.#read(threadId, keptPlace(this.client().user, threadId));
+      if (itemId && opened === this.#opened) await this.showItem(itemId);
     } catch (error) {
       if (opened === this.#opened) {
         this.showTitle(title);
-        this.fail(error.message, () => this.open(threadId, title));
+        this.fail(error.message, () => this.open(threadId, title, itemId));
       }
     } finally {
       clearTimeout(slow);
@@ -96,6 +97,18 @@ export class Conversation {
       if (isFocused && !this.#older) at("log").focus();
     });
     at("older").disabled = false;
+  }
+
+  /** Scroll to a message; older ones are loaded until it is there. */
+  async showItem(itemId) {
+    const isHere = this.whileOpen();
+    while (isHere() && !this.items.get(itemId)) {
+      const older = this.#older;
+      if (older) await this.readOlder();
+      if (!isHere()) return;
+      if (this.#older === older) return void this.log.tell("This message is no longer here.");
+    }
+    if (isHere()) this.log.showItem(itemId);
   }
 
   #showOlder() {

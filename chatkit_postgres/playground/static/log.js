@@ -72,6 +72,19 @@ export class Log {
     this.#showWhere();
   }
 
+  /** Scroll to an item, and mark it for a moment. */
+  showItem(id) {
+    const element = this.#views.get(id)?.element;
+    if (!element) return;
+    this.#follows = false;
+    element.scrollIntoView({ block: "center" });
+    element.classList.remove("pointed");
+    // So that the animation begins again.
+    void element.offsetWidth;
+    element.classList.add("pointed");
+    this.#showWhere();
+  }
+
   clear() {
     this.#follows = true;
     // A new map for each conversation, so that pending updates of the previous one find no element.

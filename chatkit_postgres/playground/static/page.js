@@ -7,6 +7,7 @@ import { ask } from "./dialogs.js";
 import { adorn, at, h, icon } from "./dom.js";
 import { Interactions } from "./interactions.js";
 import { Log } from "./log.js";
+import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
 
 // The second click of a double click on "Send" hits "Stop", which replaces it.
@@ -47,16 +48,30 @@ const sidebar = new Sidebar({
   },
   renamed: (thread) => thread.id === conversation.threadId && conversation.showTitle(thread.title),
 });
+const search = new Search({ client, tell, chosen: (...place) => go(...place) });
 
-/** The URL names the conversation, so that it can be bookmarked, and Back works. */
-function go(threadId) {
-  history.pushState(null, "", threadId ? `#${threadId}` : location.pathname);
-  return open(threadId);
+/** The URL names the conversation, and a message of it, so that they can be bookmarked, and Back works. */
+function go(threadId, itemId) {
+  history.pushState(null, "", threadId ? `#${threadId}${itemId ? `/${itemId}` : ""}` : location.pathname);
+  return itemId && threadId === conversation.threadId ? arrive() : open(threadId, itemId);
 }
 
-async function open(threadId) {
+function placeOf() {
+  const [threadId, itemId] = location.hash.slice(1).split("/");
+  return [threadId || null, itemId];
+}
+
+/** Go where the URL leads. A link to the open conversation does not open it again. */
+async function arrive() {
+  const [threadId, itemId] = placeOf();
+  if (threadId !== conversation.threadId) return open(threadId, itemId);
   showSidebar(false);
-  const opened = conversation.open(threadId, sidebar.titleOf(threadId));
+  return itemId && conversation.showItem(itemId);
+}
+
+async function open(threadId, itemId) {
+  showSidebar(false);
+  const opened = conversation.open(threadId, sidebar.titleOf(threadId), itemId);
   sidebar.mark();
   await opened;
 }
@@ -67,6 +82,7 @@ async function be(name) {
   user = new ChatClient(name);
   composer.clear();
   sidebar.clear();
+  search.clear();
   await sidebar.load().catch((error) => tell(error.message));
 }
 
@@ -178,12 +194,7 @@ chosen(at("user"), (event) => {
 at("menu").addEventListener("click", () => showSidebar(true));
 at("shade").addEventListener("click", () => showSidebar(false));
 at("close-sidebar").addEventListener("click", () => showSidebar(false));
-addEventListener("popstate", () => {
-  const threadId = location.hash.slice(1) || null;
-  // A link to the open conversation does not open it again.
-  if (threadId === conversation.threadId) showSidebar(false);
-  else open(threadId);
-});
+addEventListener("popstate", arrive);
 // On a wide page, the list is next to the conversation.
 matchMedia("(max-width: 46rem)").addEventListener("change", () => showSidebar(false));
 addEventListener("keydown", (event) => {
@@ -196,5 +207,5 @@ addEventListener("keydown", (event) => {
 const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
 showUser(name);
 // Immediately, so that text typed while loading belongs to the conversation of the URL.
-await Promise.all([be(name), open(location.hash.slice(1) || null), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
+await Promise.all([be(name), open(...placeOf()), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
 document.querySelector("main").removeAttribute("aria-busy");

@@ -3,6 +3,7 @@
 import { ChatKit, useChatKit } from "@openai/chatkit-react";
 import Script from "next/script";
 import { useEffect, useRef, useState } from "react";
+import { type Hit, Search, Snippet } from "./search";
 import { stopTurn } from "@/lib/live-turn";
 import { turnFetch } from "@/lib/turn-fetch";
 import { useLiveTurn } from "@/lib/use-live-turn";
@@ -12,12 +13,13 @@ const PATIENCE_MS = 10_000;
 
 export function Chat({ thread }: { thread: string | null }) {
   const [isMissing, setMissing] = useMissingScript();
+  const [found, setFound] = useState<Hit | null>(null);
   const openThread = useRef<string | null>(null);
   useEffect(() => {
     openThread.current = thread;
     return () => void (openThread.current = null);
   }, [thread]);
-  const { control, fetchUpdates } = useChatKit({
+  const { control, fetchUpdates, setThreadId } = useChatKit({
     api: {
       url: "/api/chatkit",
       // Any text works on localhost; elsewhere, use the key of your domain from OpenAI's settings.
@@ -40,6 +42,7 @@ export function Chat({ thread }: { thread: string | null }) {
     onThreadChange: ({ threadId }) => {
       openThread.current = threadId;
       live.leave(threadId);
+      setFound((hit) => (hit?.thread_id === threadId ? hit : null));
       // The URL names the conversation, so that a reload opens it again.
       history.replaceState(null, "", threadId ? `?thread=${encodeURIComponent(threadId)}` : "/");
     },
@@ -59,6 +62,21 @@ export function Chat({ thread }: { thread: string | null }) {
           safe on the server.
           <button type="button" onClick={() => location.reload()}>
             Try again
+          </button>
+        </p>
+      )}
+      <Search
+        onChosen={(hit) => {
+          setFound(hit);
+          void setThreadId(hit.thread_id);
+        }}
+      />
+      {/* ChatKit's script cannot scroll to a message, so what was found is shown above it. */}
+      {found?.item_id && (
+        <p role="note">
+          <Snippet of={found} />
+          <button type="button" onClick={() => setFound(null)}>
+            Close
           </button>
         </p>
       )}
