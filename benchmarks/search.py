@@ -10,13 +10,12 @@ import itertools
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid5
 
 import asyncpg
 from sqlalchemy import URL
@@ -31,7 +30,10 @@ from tests.support.items import user_message
 from tests.support.processes import ModelServer
 
 HEAVY_USER, FIRST_ORDINARY_USER, ORDINARY_USERS = 0, 1, 20_000
-YEARS = 2
+DAYS = 730
+"""Since the first message."""
+
+HEAVY_PART = 0.1
 VOCABULARY = 50_000
 WORDS = (5, 30)
 BATCH = 20_000
@@ -41,21 +43,37 @@ ITEMS = 20
 SEARCHES = 600
 PER_SECOND = 20
 
-_MAKE_STAGING = """CREATE UNLOGGED TABLE staging (user_id text, session_id uuid, thread_id text, message_id uuid,
-  item_id text, position bigint, content text, created_at timestamptz, words text, mark text)"""
+TEXTS = 50_000
+"""Different ones; each message has one of them."""
+
+_PREPARE = """
+CREATE TEMPORARY TABLE texts (number bigint PRIMARY KEY, content text, words tsvector);
+CREATE TEMPORARY TABLE owners (number bigint PRIMARY KEY, user_id text, mark text);
+CREATE TEMPORARY TABLE sessions (user_number bigint, place bigint, session_id uuid, thread_id text);
+CREATE TEMPORARY TABLE staging (user_number bigint, place bigint, text_number bigint, created_at timestamptz);
+CREATE TEMPORARY TABLE templates (template jsonb);
+"""
+# Message ids are not those that belong to the item ids; no search looks one up.
 _STORE = f"""
-INSERT INTO chat_users (user_id) SELECT DISTINCT user_id FROM staging ON CONFLICT DO NOTHING;
-INSERT INTO chat_sessions (user_id, session_id, thread_id, title, created_at, search_words)
-SELECT DISTINCT ON (session_id) user_id, session_id, thread_id, NULL, created_at, ''::tsvector FROM staging
+INSERT INTO chat_sessions (user_id, session_id, thread_id, created_at, search_words)
+SELECT user_id, session_id, thread_id, min(created_at), ''::tsvector
+  FROM staging JOIN owners ON number = user_number
+  JOIN sessions USING (user_number) WHERE sessions.place = staging.place / {ITEMS}
+ GROUP BY 1, 2, 3
     ON CONFLICT DO NOTHING;
 INSERT INTO chat_messages (user_id, session_id, message_id, item_id, position, sender_type, item_type, content, item,
                            created_at, search_words)
-SELECT user_id, session_id, message_id, item_id, position, 'user', 'user_message', content,
+SELECT user_id, session_id, md5(item_id)::uuid, item_id, staging.place % {ITEMS} + 1, 'user', 'user_message', content,
        template || jsonb_build_object('id', item_id, 'thread_id', thread_id, 'content', jsonb_build_array(
          jsonb_build_object('type', 'input_text', 'text', content))), created_at,
-       {indexed("CAST(words AS tsvector)", "mark", "created_at")}
-  FROM staging, templates;
-TRUNCATE staging;
+       {indexed("words", "mark", "created_at")}
+  FROM staging
+  JOIN owners ON owners.number = user_number
+  JOIN texts ON texts.number = text_number
+  JOIN sessions ON sessions.user_number = staging.user_number AND sessions.place = staging.place / {ITEMS}
+ CROSS JOIN LATERAL (SELECT concat('msg_', thread_id, '_', staging.place) AS item_id) named
+ CROSS JOIN templates;
+TRUNCATE staging, sessions;
 """
 
 
@@ -163,31 +181,32 @@ async def _fill(connection: asyncpg.Connection, language: Language, messages: in
     for name in indexes:
         await connection.execute(f"DROP INDEX {name}")
     await connection.execute("SET session_replication_role = replica")  # no check of foreign keys, row by row
-    await connection.execute(_MAKE_STAGING)
-    template = item_row(user_message("t", "m")).item
-    await connection.execute("CREATE TEMPORARY TABLE templates (template jsonb)")
-    await connection.execute("INSERT INTO templates VALUES ($1)", template)
-    counts: dict[int, int] = {}
-
-    def row(number: int) -> tuple[Any, ...]:
-        is_heavy = dice.random() < 0.1
-        user = HEAVY_USER if is_heavy else FIRST_ORDINARY_USER + dice.randrange(ORDINARY_USERS)
-        place = counts[user] = counts.get(user, -1) + 1
-        thread = f"thr_{user:08x}{place // ITEMS:024x}"
-        session: UUID = session_uuid(thread)
-        text = " ".join(language.say(dice, dice.randint(*WORDS)))
-        item_id = f"msg_{user:08x}{place:024x}"
-        time_of = now - timedelta(days=365 * YEARS) * (1 - number / messages)
-        owner = f"user-{user}"
-        return (
-            *(owner, session, thread, uuid5(session, item_id), item_id, place % ITEMS + 1, text, time_of),
-            *(tsvector_of(text), owner_lexeme(owner)),
-        )
-
+    await connection.execute(_PREPARE)
+    await connection.execute("INSERT INTO templates VALUES ($1)", item_row(user_message("t", "m")).item)
+    texts = [" ".join(language.say(dice, dice.randint(*WORDS))) for _ in range(TEXTS)]
+    await connection.executemany(
+        "INSERT INTO texts VALUES ($1, $2, CAST($3::text AS tsvector))",
+        [(number, text, tsvector_of(text)) for number, text in enumerate(texts)],
+    )
+    users = [(number, f"user-{number}") for number in range(ORDINARY_USERS + 1)]
+    owners = [(number, user, owner_lexeme(user)) for number, user in users]
+    await connection.copy_records_to_table("owners", records=owners)
+    await connection.execute("INSERT INTO chat_users (user_id) SELECT user_id FROM owners; ANALYZE texts, owners")
+    places = Counter[int]()
     for first in range(0, messages, BATCH):
-        rows = [row(number) for number in range(first, min(first + BATCH, messages))]
+        rows, sessions = [], {}
+        for number in range(first, min(first + BATCH, messages)):
+            user = HEAVY_USER if dice.random() < HEAVY_PART else FIRST_ORDINARY_USER + dice.randrange(ORDINARY_USERS)
+            place = places[user]
+            places[user] += 1
+            thread = f"thr_{user:08x}{place // ITEMS:024x}"
+            sessions[thread] = (user, place // ITEMS, session_uuid(thread), thread)
+            rows.append((user, place, dice.randrange(TEXTS), now - timedelta(days=DAYS) * (1 - number / messages)))
         await connection.copy_records_to_table("staging", records=rows)
+        await connection.copy_records_to_table("sessions", records=list(sessions.values()))
         await connection.execute(_STORE)
     for definition in indexes.values():
         await connection.execute(definition)
     await connection.execute("VACUUM ANALYZE chat_messages")
+    await connection.execute("VACUUM ANALYZE chat_sessions")
+    await connection.execute("CHECKPOINT")

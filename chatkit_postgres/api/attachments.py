@@ -1,17 +1,16 @@
 """HTTP endpoints of files: uploads and downloads by signed URL, or with a bearer token."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.types import Send
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.authentication import Authentication, Authenticator
 from chatkit_postgres.api.body import BodyLimits
+from chatkit_postgres.api.bounded_stream import BoundedStream
 from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.api.public_url import PublicUrl
 from chatkit_postgres.api.rate_limit import RateLimit
@@ -29,11 +28,10 @@ FILE_HEADERS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
 }
-SEND_SECONDS = 30
 
 
-class FileResponse(StreamingResponse):
-    """Streams a file of known length; a client that stops reading is disconnected."""
+class FileResponse(BoundedStream):
+    """Streams a file of known length."""
 
     def __init__(self, download: Download, *, seconds: int) -> None:
         headers = FILE_HEADERS | {
@@ -43,14 +41,6 @@ class FileResponse(StreamingResponse):
             "Cache-Control": f"private, max-age={seconds // 2}, immutable",
         }
         super().__init__(download.pieces, media_type=download.content_type, headers=headers)
-
-    async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: Any) -> None:
-            # A client that reads nothing for so long counts as gone.
-            async with asyncio.timeout(SEND_SECONDS):
-                await send(message)
-
-        await super().stream_response(send_in_time)
 
 
 class FileEndpoint:

@@ -15,6 +15,7 @@ from chatkit_postgres import __version__
 from chatkit_postgres.cli.databases import own_database
 from chatkit_postgres.cli.init import init
 from chatkit_postgres.cli.serve import serve
+from chatkit_postgres.cli.user_data import export_user, import_user
 from chatkit_postgres.cli.users import users
 from chatkit_postgres.settings import ConfigurationError, Deployment, load_settings, unknown_settings
 
@@ -30,6 +31,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+users.command(name="export")(export_user)
+users.command(name="import")(import_user)
 cli.add_typer(users, name="user")
 cli.command()(init)
 cli.command()(serve)

@@ -184,6 +184,11 @@ class TooManyFollowers(TooManyRequests):
     sentence = "This answer is open in too many places. Please close one of them."
 
 
+class TooManyExports(TooManyRequests):
+    code = "too_many_exports"
+    sentence = "An export is being made already. Please wait until it has ended."
+
+
 class TooManyAttachments(TooManyRequests):
     code = "too_many_attachments"
     sentence = "Too many files are waiting to be sent. Please send or remove some first."

@@ -1,10 +1,12 @@
 """Finds items and titles by their words, for the owner alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from chatkit_postgres.db import Database
+from chatkit_postgres.db import Database, Row
+from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import cursors, rows
 from chatkit_postgres.store.caller import Caller, owner_of
@@ -18,7 +20,7 @@ from chatkit_postgres.store.sql import search as sql
 from chatkit_postgres.store.sql.index_entry import WEEK_SECONDS
 from chatkit_postgres.store.words import owner_lexeme, quoted
 
-WINDOWS = (2, 4, 12, 36, 108, 324)
+WINDOWS = (2, 6, 24, 96)
 """Weeks, the newest first; then all older ones."""
 
 LAST_UUID = UUID(int=2**128 - 1)
@@ -58,16 +60,20 @@ class SearchRepository:
             return Hits([], has_more=False, after=None)
         await self._index.catch_up(owner)
         windows = _windows(owner, before_time)
-        found = await self._database.run(
-            owner,
-            sql.SEARCH,
-            windows=[window for window, _ in windows],
-            starts=[start for _, start in windows],
-            query=query.tsquery(),
-            before_time=before_time,
-            before=before,
-            page=size + 1,
-        )
+        asked = {
+            "windows": [window for window, _ in windows],
+            "starts": [start for _, start in windows],
+            "query": query.tsquery(),
+            "before_time": before_time,
+            "before": before,
+            "page": size + 1,
+        }
+
+        async def work(transaction: Transaction) -> Sequence[Row]:
+            await transaction.fetch(sql.WITHOUT_COMPILING, [])
+            return await transaction.run(owner, sql.SEARCH, **asked)
+
+        found = await self._database.run_transaction("search", work)
         hits = []
         for row in found[:size]:
             if row["item_id"] is None:

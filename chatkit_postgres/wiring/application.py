@@ -9,6 +9,7 @@ from chatkit_postgres import __version__
 from chatkit_postgres.api.attachments import FileEndpoint, attachments_router
 from chatkit_postgres.api.chatkit import ChatEndpoint, chatkit_router
 from chatkit_postgres.api.errors import install_error_handlers
+from chatkit_postgres.api.export import export_router
 from chatkit_postgres.api.health import health_router
 from chatkit_postgres.api.live import LiveEndpoint, live_router
 from chatkit_postgres.api.metrics import metrics_router
@@ -104,6 +105,7 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     )
     app.include_router(attachments_router(files, parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
+    app.include_router(export_router(parts.export_of, parts.authenticate))
     app.include_router(search_router(parts.store, parts.authenticate))
     app.include_router(waiting_router(parts.store, parts.authenticate))
     if not parts.deployment.is_hosted:

@@ -1,7 +1,7 @@
 """Builds the parts of one server and joins them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chatkit_postgres.api.authentication import (
@@ -27,6 +27,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.settings import Deployment
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.user_data.export import Export
 
 UPLOAD_LINK_SECONDS = 15 * 60
 
@@ -49,6 +50,8 @@ class Parts:
     authenticate: Authentication
     public_url: PublicUrl
     metrics: Metrics
+    export_of: Callable[[str], Export]
+    """Of an owner."""
     unknown_settings: Sequence[str] = ()
     """Sentences about unknown settings, for the log."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,6 +106,7 @@ def build_parts(
         ),
         public_url=reached_at,
         metrics=metrics,
+        export_of=lambda owner: Export(database, storage, owner),
         started=started,
         unknown_settings=unknown_settings,
     )

@@ -61,6 +61,7 @@ OWN: dict[str, Callable[[UserData], Params]] = {
     },
     "threads that wait": lambda _: {},
     "search": lambda w: {"q": w.mark},
+    "export": lambda _: {},
     "follow a turn": lambda w: {"thread_id": w.thread},
     "stop a turn": lambda w: {"thread_id": w.thread},
 }
@@ -72,6 +73,7 @@ AS_OPERATION = {"answer a question": "threads.custom_action"}
 """Another row of an operation."""
 ROUTES = {
     "threads that wait": ("GET", "/api/threads/waiting"),
+    "export": ("GET", "/api/export"),
     "search": ("GET", "/api/search?q={q}"),
     "follow a turn": ("GET", "/api/threads/{thread_id}/live"),
     "stop a turn": ("POST", "/api/threads/{thread_id}/stop"),

@@ -5,10 +5,14 @@ are. This reaches the statements that no request of a stranger reaches: those of
 """
 
 import asyncio
+import json
+import tempfile
 import uuid
+import zipfile
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -30,8 +34,11 @@ from chatkit.types import (
     WidgetItem,
 )
 from chatkit.widgets import DynamicWidgetRoot
+from obstore.store import MemoryStore
+from sqlalchemy import text
 
 from chatkit_postgres.assistant import Assistant, action
+from chatkit_postgres.attachments.object_storage import ObjectStorage
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Statement
 from chatkit_postgres.db.database import Transaction
@@ -44,21 +51,29 @@ from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import approvals, attachments, items, live, search, threads, tool_calls, turns
 from chatkit_postgres.store.sql import history as history_sql
+from chatkit_postgres.store.sql import user_data as user_data_sql
 from chatkit_postgres.store.tool_calls import ToolCall
+from chatkit_postgres.user_data.archive import ArchiveReader
+from chatkit_postgres.user_data.export import Export
+from chatkit_postgres.user_data.importing import Import
 from tests.isolation.matrix import Matrix, Params
 from tests.isolation.user_data import UserData
 from tests.support.assistants import BUTTON, press
 from tests.support.items import assistant_message
 from tests.support.processes import message, parse_events
+from tests.support.sql import sql_connection
 
-OF_SEVERAL_OWNERS = {"poll_turns", "list_abandoned_runs", "list_all_unindexed", "index_rows"}
+NOT_OF_ONE_OWNER = {"poll_turns", "list_abandoned_runs", "list_all_unindexed", "index_rows", "without_compiling"}
 """These are tested where their repositories are."""
 
-STATEMENTS: dict[str, Statement] = {
+_USER_DATA = {
+    statement.name: statement for made in (user_data_sql.LISTS, user_data_sql.INSERTS) for statement in made.values()
+}
+STATEMENTS: dict[str, Statement] = _USER_DATA | {
     statement.name: statement
-    for room in (approvals, attachments, items, history_sql, live, search, threads, tool_calls, turns)
+    for room in (approvals, attachments, items, history_sql, live, search, threads, tool_calls, turns, user_data_sql)
     for statement in vars(room).values()
-    if isinstance(statement, Statement) and statement.name not in OF_SEVERAL_OWNERS
+    if isinstance(statement, Statement) and statement.name not in NOT_OF_ONE_OWNER
 }
 
 
@@ -267,6 +282,48 @@ async def _search(matrix: Matrix, store: DatabaseStore) -> None:
     await store.search_index.fill()
 
 
+async def _taken_along(user_data: UserData, store: DatabaseStore, directory: Path) -> None:
+    """The owner exports everything, loses a file and a thread, and imports everything."""
+    storage = ObjectStorage(MemoryStore())
+    place = await store.attachments.load_file(user_data.attachment, user_data.context)
+    key = f"{place.storage_key}/{place.sha256}"
+    await storage.put(key, b"1", content_type="text/plain", disposition="attachment")
+    elsewhere = FileAttachment(id=new_id("attachment"), name=f"{user_data.mark}.md", mime_type="text/plain")
+    await store.save_attachment(elsewhere, user_data.context)
+    export = Export(store.database, storage, user_data.user)
+    extent = await export.extent()
+    assert extent is not None
+    (items,) = await _rows_of(store, user_data.user, "messages")
+    assert (extent.items, extent.bytes) == (items, 1)
+    archive = directory / "export.zip"
+    archive.write_bytes(b"".join([piece.data async for piece in export.pieces()]))
+    with zipfile.ZipFile(archive) as written:
+        records = [json.loads(line)["type"] for line in written.read("data.jsonl").splitlines()]
+    # Of the owner, and of nobody else.
+    for record, table in (("user", "users"), ("feedback", "feedback"), ("turn", "turns"), ("thread", "sessions")):
+        assert [records.count(record)] == await _rows_of(store, user_data.user, table), record
+    await store.delete_thread(user_data.other_thread, user_data.context)
+    async with sql_connection(store.database) as connection:
+        await connection.execute(
+            text("DELETE FROM chat_attachments WHERE user_id = :user AND attachment_id = :id"),
+            {"user": user_data.user, "id": user_data.attachment},
+        )
+        await connection.execute(text("DELETE FROM chat_attachments WHERE attachment_id = :id"), {"id": elsewhere.id})
+    importing, reader = Import(store.database, storage, user_data.user), ArchiveReader(archive)
+    async for _ in importing.run(reader):
+        pass
+    assert importing.report.imported["thread"] == 1
+    assert importing.report.imported["attachment"] == 2
+    found = await store.load_item(user_data.other_thread, user_data.other_message, user_data.context)
+    assert user_data.mark in str(found)
+
+
+async def _rows_of(store: DatabaseStore, user: str, table: str) -> list[int]:
+    async with sql_connection(store.database) as connection:
+        count = f"SELECT count(*) FROM chat_{table} WHERE user_id = :user"
+        return [int(await connection.scalar(text(count), {"user": user}) or 0)]
+
+
 async def _usage(matrix: Matrix) -> None:
     """What others use is not counted."""
     user = matrix.victim.user
@@ -347,6 +404,8 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     waiting = await matrix.client.get("/api/threads/waiting", headers={"Authorization": f"Bearer {token}"})
     assert [found["thread_id"] for found in waiting.json()["data"]] == [user_data.asking_thread]
     await _search(matrix, store)
+    with tempfile.TemporaryDirectory() as directory:
+        await _taken_along(user_data, store, Path(directory))
     await _question(user_data, store)
     await _answer_that_is_judged(user_data, store)
     await _usage(matrix)

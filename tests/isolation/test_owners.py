@@ -81,7 +81,9 @@ async def test_a_stranger_gets_nothing_from_any_statement(
     assert tried == set(STATEMENTS), "a statement of the store is not used by the owner of the matrix"
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
+# Those of exports are in tests/user_data/test_owners.py. An import only inserts, and each row needs a thread of its
+# owner: a foreign key, which the statement merely foresees.
+@pytest.mark.parametrize("name", [name for name in STATEMENTS if not name.startswith(("import_", "export_"))])
 async def test_a_statement_that_forgets_its_owner_is_noticed(
     matrix: Matrix, store: DatabaseStore, database_url: URL, name: str
 ) -> None:

@@ -34,6 +34,9 @@ def _in_window(row: str) -> str:
               AND (step.number = 0 OR {row}.created_at < CAST((:starts)[step.number] AS timestamptz))"""
 
 
+# Compiling the statement takes up to two seconds, which the planner expects to save where a word is common.
+WITHOUT_COMPILING = Statement("without_compiling", "SELECT set_config('jit', 'off', true)")
+
 # One window of weeks after the other, the newest first, until the page is full. Rows: the newest first; a title's has
 # no item.
 SEARCH = Statement(

@@ -1,0 +1,1 @@
+"""All data of a user: exported, and imported again."""
