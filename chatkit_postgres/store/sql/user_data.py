@@ -255,6 +255,15 @@ _CONFLICT = {
  WHERE t.next_position < excluded.next_position"""
 }
 
+_BEFORE = {
+    # Items that others have written have no positions, and their thread does not know how many there are.
+    "item": """WITH advanced AS (
+  UPDATE chat_sessions s SET next_position = given.next
+    FROM (SELECT session_id, max(position) + 1 AS next
+            FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(session_id uuid, position bigint) GROUP BY 1) given
+   WHERE s.user_id = :owner AND s.session_id = given.session_id AND s.next_position < given.next)"""
+}
+
 
 def _insert(table: ExportedTable) -> Statement:
     """Rows that are not there yet. Each has the columns of its record and, for the search index, ``words``."""
@@ -269,6 +278,7 @@ def _insert(table: ExportedTable) -> Statement:
     return Statement(
         f"import_{table.record}s",
         f"""
+{_BEFORE.get(table.record, "")}
 INSERT INTO {table.table} AS t (user_id, {", ".join(columns)})
 SELECT :owner, {", ".join(values)}
   FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({", ".join(types)})
