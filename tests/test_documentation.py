@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
 
 from chatkit_postgres import ApprovalRequest
 from chatkit_postgres.assistant.loading import load_assistant
@@ -18,9 +17,6 @@ from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.settings import Settings, variable_name
 from chatkit_postgres.store import DatabaseStore
-from tests.conftest import execute, query
-from tests.isolation.matrix import TABLES
-from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
 
 README = (ROOT / "README.md").read_text()
@@ -184,30 +180,6 @@ def test_the_assistant_of_the_document_works(
         assert again.status_code == 422
     finally:
         assert server.stop() == 0
-
-
-async def test_removing_a_user_leaves_nothing_of_them(store: DatabaseStore, database_url: URL) -> None:
-    commands = re.findall(r"^    ((?:DELETE|UPDATE) .*;)$", OPERATIONS, re.MULTILINE)
-    assert len(commands) >= 3
-    gone, other = (
-        await store_user_data(store, UserData("gone", "MARK")),
-        await store_user_data(store, UserData("other", "MARK")),
-    )
-    assert rows_of(database_url, gone.user)
-    before = rows_of(database_url, other.user)
-    execute(database_url, *(command.replace("'...'", "'gone'") for command in commands))
-    # Rows of files go when their bytes have gone.
-    assert {row.partition("|")[0] for row in rows_of(database_url, gone.user)} == {"attachments deleted"}
-    assert rows_of(database_url, other.user) == before
-
-
-def rows_of(database: URL, user: str) -> list[str]:
-    found = []
-    for table in TABLES:
-        state = "state" if table == "attachments" else "''"
-        rows = query(database, f"SELECT {state} AS state, r::text FROM chat_{table} r WHERE user_id = '{user}'")
-        found += [f"{table} {row['state']}|{row['r']}" for row in rows]
-    return sorted(found)
 
 
 TOOL_EXAMPLES = dict(re.findall(r"```python (\S+)\n(.*?)```", (ROOT / "docs" / "tools.md").read_text(), re.DOTALL))

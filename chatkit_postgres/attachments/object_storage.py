@@ -110,13 +110,17 @@ class ObjectStorage(Storage):
                 await obstore.delete_async(self._store, key)
 
     async def remove_all(self, key: str) -> int:
+        found = await self.names(key)
+        for name in found:
+            # Another replica may have removed it already.
+            await self.remove(f"{key}/{name}")
+        return len(found)
+
+    async def names(self, key: str) -> list[str]:
         with self._reached("list"):
             async with asyncio.timeout(REQUEST_SECONDS):
-                found = [entry["path"] for entry in await obstore.list(self._store, prefix=key).collect_async()]
-        for path in found:
-            # Another replica may have removed it already.
-            await self.remove(path)
-        return len(found)
+                found = await obstore.list(self._store, prefix=key).collect_async()
+        return [entry["path"].removeprefix(f"{key}/") for entry in found if entry["path"].startswith(f"{key}/")]
 
     async def signed_url(self, key: str, seconds: int) -> str | None:
         if not isinstance(self._store, S3Store):

@@ -32,6 +32,11 @@ class Storage(ABC):
         ...
 
     @abstractmethod
+    async def names(self, key: str) -> list[str]:
+        """The rest of each object's key that begins with ``key/``."""
+        ...
+
+    @abstractmethod
     async def remove(self, key: str) -> None:
         """Remove one object if it exists."""
 
@@ -69,6 +74,9 @@ class NoStorage(Storage):
 
     async def remove_all(self, key: str) -> int:  # noqa: ARG002
         return 0
+
+    async def names(self, key: str) -> list[str]:  # noqa: ARG002
+        return []
 
     async def remove(self, key: str) -> None: ...
 

@@ -13,6 +13,7 @@ from dotenv import load_dotenv
 
 from chatkit_postgres import __version__
 from chatkit_postgres.cli.databases import own_database
+from chatkit_postgres.cli.erasure import erase_again, erase_user
 from chatkit_postgres.cli.init import init
 from chatkit_postgres.cli.serve import serve
 from chatkit_postgres.cli.user_data import export_user, import_user
@@ -31,11 +32,13 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+users.command(name="erase")(erase_user)
 users.command(name="export")(export_user)
 users.command(name="import")(import_user)
 cli.add_typer(users, name="user")
 cli.command()(init)
 cli.command()(serve)
+cli.command(name="erase-again")(erase_again)
 
 
 def main() -> None:

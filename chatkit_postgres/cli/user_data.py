@@ -60,7 +60,7 @@ def import_user(
 async def _export(url: Any, settings: Any, name: str, output: Path) -> None:
     from chatkit_postgres.user_data.export import Export
 
-    async with _opened_rooms(url, settings) as (database, storage):
+    async with opened_rooms(url, settings) as (database, storage):
         export = Export(database, storage, name)
         extent = await export.extent()
         if extent is None:
@@ -82,7 +82,7 @@ async def _import(url: Any, settings: Any, owner: str, archive: Any) -> "Report"
     from chatkit_postgres.user_data.archive import BadArchiveError
     from chatkit_postgres.user_data.importing import Import
 
-    async with _opened_rooms(url, settings) as (database, storage):
+    async with opened_rooms(url, settings) as (database, storage):
         importing = Import(database, storage, owner)
         with _bar() as bar:
             task = bar.add_task("bytes of records", total=archive.size)
@@ -95,7 +95,7 @@ async def _import(url: Any, settings: Any, owner: str, archive: Any) -> "Report"
 
 
 @asynccontextmanager
-async def _opened_rooms(url: Any, settings: Any) -> "AsyncIterator[tuple[Database, Storage]]":
+async def opened_rooms(url: Any, settings: Any) -> "AsyncIterator[tuple[Database, Storage]]":
     from chatkit_postgres.db import Database
 
     database = Database(url)

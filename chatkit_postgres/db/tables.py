@@ -57,6 +57,15 @@ chat_users = Table(
     Index("chat_users_disabled", "user_id", postgresql_where=text("disabled_at IS NOT NULL")),
 )
 
+# Who was erased: a hash under a key that only the operator has, and no name.
+chat_erased = Table(
+    "chat_erased",
+    metadata,
+    Column("user_hash", Text, nullable=False),
+    Column("erased_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("user_hash", name="chat_erased_pkey"),
+)
+
 chat_sessions = Table(
     "chat_sessions",
     metadata,

@@ -37,6 +37,13 @@ class FileSettings(IdentitySettings):
     url_secret: SecretStr | None = Field(
         default=None, description="key that signs file URLs, at least 32 bytes; unset: CHAT_JWT_SECRET"
     )
+    erasure_key: SecretStr | None = Field(
+        default=None,
+        description="key of the hashes by which erased users are remembered, at least 32 bytes; unset: CHAT_JWT_SECRET",
+    )
+    backup_days: int | None = Field(
+        default=None, ge=0, description="how long you keep backups, for the receipt of an erasure"
+    )
     storage_url: str | None = Field(
         default=None,
         description="`s3://bucket/prefix` for the bytes of attachments; unset: a directory in CHAT_DATA_DIR",
@@ -127,6 +134,17 @@ class FileSettings(IdentitySettings):
     def link_key(self) -> str | None:
         """The key that signs URLs of files; in development mode, where it is None, the secret of the tokens."""
         return self.url_secret.get_secret_value() if self.url_secret is not None else self.jwt_key
+
+    def key_of_erasures(self, data_dir: Path, *, is_dev: bool) -> str:
+        """Raises ConfigurationError if there is none."""
+        if self.erasure_key is None:
+            if not is_dev and (self.jwt_key is None or self.uses_key_set):
+                raise ConfigurationError([f"CHAT_ERASURE_KEY: needed to erase a user, and not set. {CURE}"])
+            return self.shared_secret(data_dir, is_dev=is_dev)
+        key = self.erasure_key.get_secret_value()
+        if len(key.encode()) < MIN_SECRET_BYTES:
+            raise ConfigurationError([f"CHAT_ERASURE_KEY: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"])
+        return key
 
     def link_key_problems(self) -> list[str]:
         if self.link_key is None:

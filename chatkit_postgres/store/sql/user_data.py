@@ -206,7 +206,10 @@ TABLES = (
 )
 """In the order of an export, in which each record comes after those that it refers to."""
 
-NOT_EXPORTED = {"chat_partial_log": "text of unfinished messages, which their items in an export have"}
+NOT_EXPORTED = {
+    "chat_partial_log": "text of unfinished messages, which their items in an export have",
+    "chat_erased": "who was erased, and is nobody's data any more",
+}
 """Table to the reason."""
 
 
