@@ -264,7 +264,7 @@ class AgentAssistant(Assistant):
         if wanted.tool_choice is not None:
             # Set on the agent, not the run, so that the Agents SDK resets the choice after the first call of the tool.
             changes["model_settings"] = replace(_settings_for(agent, wanted.model), tool_choice=wanted.tool_choice.id)
-        if self.services.can_search:
+        if self.services.can_search and search_conversations.name not in {tool.name for tool in agent.tools}:
             changes["tools"] = [*agent.tools, search_conversations]
         if self.services.mcp is not None:
             return with_servers(agent, self.services.mcp.connected, {}, **changes)

@@ -75,9 +75,9 @@ class Services:
     is_traced: bool = False
     """Set by ``CHAT_TRACING``."""
     shows_tool_calls: bool = True
-    can_search: bool = False
-    """Whether an agent has the tool that searches conversations."""
     """Set by ``CHAT_SHOW_TOOL_CALLS``: calls of an agent's tools are shown as tasks."""
+    can_search: bool = False
+    """Set by ``CHAT_SEARCH_TOOL``: an agent has the tool that searches conversations."""
     remembers_tool_calls: bool = True
     """False if ``CHAT_TOOL_MEMORY_TOKENS`` is 0: what an agent's tools said is forgotten after the turn."""
 

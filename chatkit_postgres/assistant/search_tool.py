@@ -27,16 +27,17 @@ async def search_conversations(  # noqa: D417 - the docstring is the model's, wh
     """
     running = context.context
     try:
-        hits = await store_of(running).search.search(query, running.request_context, limit=2 * MAX_FOUND)
+        # The model has this conversation.
+        hits = await store_of(running).search.search(
+            query, running.request_context, limit=MAX_FOUND, except_thread=running.thread.id
+        )
     except Unprocessable as error:
         return error.message
     found = [
         {"date": hit.created_at.date().isoformat(), "conversation": hit.title, "text": _plain(hit.snippet)}
         for hit in hits.data
-        # The model has this conversation.
-        if hit.thread_id != running.thread.id
     ]
-    return to_json(found[:MAX_FOUND]).decode() if found else "Nothing was found."
+    return to_json(found).decode() if found else "Nothing was found."
 
 
 def _plain(snippet: str) -> str:

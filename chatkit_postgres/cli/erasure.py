@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from chatkit_postgres.cli.databases import any_database, explained
-from chatkit_postgres.cli.user_data import opened_rooms
+from chatkit_postgres.cli.user_data import fail, opened_rooms, printable
 from chatkit_postgres.cli.users import Name
 from chatkit_postgres.settings import Deployment, Settings, load_settings
 
@@ -23,8 +23,7 @@ def erase_user(name: Name, *, yes: Annotated[bool, typer.Option("--yes", help="D
     with explained(), any_database(settings) as url:
         receipt = asyncio.run(_erase(url, settings, key, name))
     if receipt is None:
-        typer.echo(f"user: there is no user {name}", err=True)
-        raise typer.Exit(1)
+        fail(f"user: there is no user {printable(name)}")
     typer.echo(json.dumps(receipt, indent=2))
 
 
@@ -44,13 +43,16 @@ def _key(settings: Settings) -> str:
 
 
 async def _erase(url: Any, settings: Settings, key: str, name: str) -> dict[str, Any] | None:
-    from chatkit_postgres.user_data.erasure import Erasure
+    from chatkit_postgres.user_data.erasure import Erasure, StillWritingError
 
     async with opened_rooms(url, settings) as (database, storage):
         erasure = Erasure(database, storage, key)
         if not await erasure.is_known(name):
             return None
-        return (await erasure.erase(name)).document(settings.backup_days)
+        try:
+            return (await erasure.erase(name)).document(settings.backup_days)
+        except StillWritingError:
+            fail("The user's rows come back: something that knows no disabled users is writing them. Erase once more.")
 
 
 async def _erase_again(url: Any, settings: Settings, key: str) -> list[dict[str, Any]]:

@@ -1,25 +1,30 @@
 """`user export` and `user import`."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from chatkit_postgres.cli.databases import any_database, explained
 from chatkit_postgres.cli.users import Name
-from chatkit_postgres.settings import load_settings
+from chatkit_postgres.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from chatkit_postgres.attachments.storage import Storage
     from chatkit_postgres.db import Database
+    from chatkit_postgres.user_data.archive import ArchiveReader
     from chatkit_postgres.user_data.importing import Report
 
-Archive = Annotated[Path, typer.Argument(help="A file that `user export` has written, or JSON Lines of its format.")]
+Archive = Annotated[
+    Path, typer.Argument(help="A file that `user export` has written, or JSON Lines of its format. It must be trusted.")
+]
 
 
 def export_user(
@@ -28,81 +33,133 @@ def export_user(
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
 ) -> None:
-    """Write everything of this user, with the bytes of files, into a ZIP file."""
+    """Write everything of this user, with the bytes of files, into a ZIP file. Exits with 1 if bytes are missing."""
     if output.exists() and not force:
-        _fail(f"{output} is there already; --force replaces it")
+        fail(f"{output} is there already; --force replaces it")
     settings = load_settings()
     with explained(), any_database(settings) as url:
-        asyncio.run(_export(url, settings, name, output))
-    typer.echo(f"{output}: everything of {name}.")
+        missing = asyncio.run(_export(url, settings, name, output))
+    typer.echo(f"{output}: everything of {printable(name)}.")
+    for title in missing:
+        typer.echo(
+            f"{printable(title)}: its bytes are not in the storage ({settings.storage_url or settings.data_dir})",
+            err=True,
+        )
+    if missing:
+        raise typer.Exit(1)
 
 
 def import_user(
     file: Archive,
     name: Annotated[str, typer.Option("--as", help="The user id here; left out: the one that was exported.")] = "",
 ) -> None:
-    """Import what `user export` has written. What is here already stays; an interrupted import can be repeated."""
+    """Import what `user export` has written. What is here already stays; an interrupted import can be repeated. Exits
+    with 1 if something could not be imported."""
     from chatkit_postgres.auth.user import is_user_id
 
-    archive = _opened(file)
-    owner = name or archive.user or _fail(f"{file} names no user; use --as NAME")
-    if not is_user_id(owner):
-        _fail("user: a name is 1 to 255 printable characters")
-    settings = load_settings()
-    with explained(), any_database(settings) as url:
-        report = asyncio.run(_import(url, settings, owner, archive))
+    with _read(file) as archive:
+        owner = name or archive.user
+        if owner is None:
+            fail(f"{file} names no user; use --as NAME")
+        if not is_user_id(owner):
+            fail("user: a name is 1 to 255 printable characters")
+        typer.echo(f"{file}: for {owner}.", err=True)
+        settings = load_settings()
+        with explained(), any_database(settings) as url:
+            report = asyncio.run(_import(url, settings, owner, archive))
     for kind in sorted({*report.imported, *report.known}):
         typer.echo(f"{kind}\t{report.imported[kind]} imported\t{report.known[kind]} there already")
+    for kind in sorted(+report.left_out):
+        reason = "without a thread of theirs, or in a place that the thread has given to another one"
+        typer.echo(f"{kind}\t{report.left_out[kind]} left out: {reason}", err=True)
     for missing in report.missing_files:
-        typer.echo(f"attachment\t{missing}: its bytes are not in {file}", err=True)
+        typer.echo(f"attachment\t{printable(missing)}: its bytes are not in {file}", err=True)
+    if +report.left_out or report.missing_files:
+        raise typer.Exit(1)
 
 
-async def _export(url: Any, settings: Any, name: str, output: Path) -> None:
+async def _export(url: Any, settings: Settings, name: str, output: Path) -> list[str]:
     from chatkit_postgres.user_data.export import Export
 
     async with opened_rooms(url, settings) as (database, storage):
-        export = Export(database, storage, name)
+        export = Export(database, storage, name, with_hidden=True)
         extent = await export.extent()
         if extent is None:
-            typer.echo(f"user: there is no user {name}", err=True)
-            raise typer.Exit(1)
-        # A file of this name is always whole.
-        part = output.with_name(f"{output.name}.part")
-        with _bar() as bar, part.open("wb") as file:
+            fail(f"user: there is no user {printable(name)}")
+        with _bar() as bar, _whole(output) as file:
             items = bar.add_task("items", total=extent.items)
             files = bar.add_task("bytes of files", total=extent.bytes)
             async for piece in export.pieces():
                 file.write(piece.data)
                 bar.advance(items, piece.items)
                 bar.advance(files, piece.file_bytes)
-        part.replace(output)
+        return export.missing
 
 
-async def _import(url: Any, settings: Any, owner: str, archive: Any) -> "Report":
+async def _import(url: Any, settings: Settings, owner: str, archive: "ArchiveReader") -> "Report":
     from chatkit_postgres.user_data.archive import BadArchiveError
     from chatkit_postgres.user_data.importing import Import
 
     async with opened_rooms(url, settings) as (database, storage):
         importing = Import(database, storage, owner)
-        with _bar() as bar:
-            task = bar.add_task("bytes of records", total=archive.size)
-            try:
+        try:
+            with _bar() as bar:
+                task = bar.add_task("bytes of records", total=archive.size)
                 async for read in importing.run(archive):
                     bar.update(task, completed=read)
-            except BadArchiveError as error:
-                _fail(f"{error} What comes before it was imported.")
+        except BadArchiveError as error:
+            fail(f"{printable(str(error))} What comes before it was imported.")
         return importing.report
 
 
 @asynccontextmanager
-async def opened_rooms(url: Any, settings: Any) -> "AsyncIterator[tuple[Database, Storage]]":
+async def opened_rooms(url: Any, settings: Settings) -> "AsyncIterator[tuple[Database, Storage]]":
     from chatkit_postgres.db import Database
+    from chatkit_postgres.errors import ChatError, DatabaseUnavailable
 
     database = Database(url)
     try:
         yield database, settings.file_storage(settings.data_dir)
+    except DatabaseUnavailable:
+        raise
+    except ChatError as error:
+        fail(f"{error.message} Nothing is lost; try again.")
     finally:
         await database.close()
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[IO[bytes]]:
+    """A file that only its owner can read, and that has this name when it is whole."""
+    try:
+        handle, part = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    except OSError as error:
+        fail(f"{output}: {error.strerror}")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        Path(part).replace(output)
+    except OSError as error:
+        fail(f"{output}: {error.strerror}")
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def _read(file: Path) -> "Iterator[ArchiveReader]":
+    from chatkit_postgres.user_data.archive import ArchiveReader, BadArchiveError
+
+    try:
+        archive = ArchiveReader(file)
+        archive.user  # noqa: B018 - the first record is read
+    except BadArchiveError as error:
+        fail(printable(str(error)))
+    except OSError as error:
+        fail(f"{file}: {error.strerror}")
+    try:
+        yield archive
+    finally:
+        archive.close()
 
 
 def _bar() -> "Bar":
@@ -110,21 +167,16 @@ def _bar() -> "Bar":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # On stderr, because programs read stdout.
-    return Progress(*columns, console=Console(stderr=True))
+    # On stderr, because programs read stdout; nothing of it in the mail of a cron job.
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _opened(file: Path) -> Any:
-    from chatkit_postgres.user_data.archive import ArchiveReader, BadArchiveError
-
-    try:
-        return ArchiveReader(file)
-    except BadArchiveError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{file}: {error.strerror}")
+def printable(text: str) -> str:
+    """Without characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def _fail(sentence: str) -> Any:
+def fail(sentence: str) -> NoReturn:
     typer.echo(sentence, err=True)
     raise typer.Exit(1)

@@ -27,15 +27,18 @@ class SearchIndex:
         """Index the rows of an owner who searches."""
         for _ in range(MAX_OF_SEARCH):
             found = await self._database.run(owner, sql.LIST_UNINDEXED)
-            if not found or not await self.index(found):
+            if not found or not await self.index(found, waits=True):
                 return
 
     async def fill(self) -> int:
         """Index the rows of all owners, in batches. Returns how many there were."""
-        count, user = 0, ""
-        while found := await self._database.run_for_all_owners(sql.LIST_ALL_UNINDEXED, from_user=user):
+        count, message_of, title_of = 0, "", ""
+        while found := await self._database.run_for_all_owners(
+            sql.LIST_ALL_UNINDEXED, from_message=message_of, from_title=title_of
+        ):
             # Those of earlier owners are dead entries of the index by now.
-            user = min(row["user_id"] for row in found)
+            message_of = next((row["user_id"] for row in found if row["message_id"] is not None), message_of)
+            title_of = next((row["user_id"] for row in found if row["message_id"] is None), title_of)
             indexed = await self.index(found)
             count += indexed
             if not indexed:
@@ -55,8 +58,9 @@ class SearchIndex:
                 log_failure(logger, "search_index_failed", error)
             await asyncio.sleep(EVERY_SECONDS)
 
-    async def index(self, found: Sequence[Row]) -> int:
-        """Index rows that a statement has listed. Returns how many: not those that were written meanwhile."""
+    async def index(self, found: Sequence[Row], *, waits: bool = False) -> int:
+        """Index rows that a statement has listed. Returns how many: not those that were written meanwhile nor, unless
+        it waits, those that are being written."""
         documents = []
         for number, row in enumerate(found):
             text = row["seen"] or ""
@@ -74,5 +78,6 @@ class SearchIndex:
             if number % 20 == 0:
                 # Long texts take milliseconds, in which a turn would wait.
                 await asyncio.sleep(0)
-        (done,) = await self._database.run_for_several_owners(sql.INDEX_ROWS, rows=rows.dump_json(documents))
+        statement = sql.INDEX_OWN_ROWS if waits else sql.INDEX_ROWS
+        (done,) = await self._database.run_for_several_owners(statement, rows=rows.dump_json(documents))
         return int(done["count"])

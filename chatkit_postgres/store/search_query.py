@@ -1,5 +1,6 @@
 """A query as a user types it: words in any order, "quoted phrases", and -words that must not be there."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ MAX_TERMS = 50
 MAX_LEXEMES = 200
 
 _QUOTES = str.maketrans("“”„«»", '"' * 5)
-_TERM = regex.compile(r'(?P<minus>-?)(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
+# A minus excludes what follows it at once, and is not one of several, as in --upgrade.
+_TERM = regex.compile(r'(?P<minus>(?<![^\s"])-(?=[\p{L}\p{M}\p{N}"]))?(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +66,24 @@ class SearchQuery:
         """For a cast to ``tsquery``."""
         return " & ".join(term.tsquery() for term in self.terms)
 
+    @property
+    def required(self) -> int:
+        """How many terms must be there."""
+        return sum(not term.is_excluded for term in self.terms)
+
     def matches(self, words: Sequence[Word]) -> Iterator[Match]:
         """The places of the words that must be there, as the tsquery finds them."""
+        places, beginnings = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+        for place, word in enumerate(words):
+            places[word.lexeme].append(place)
+            beginnings[word.lexeme[0]].append(place)
         for number, term in enumerate(self.terms):
             if term.is_excluded:
                 continue
             first, last = term.parts[0], term.parts[-1]
-            for place in range(len(words) - last.offset):
-                if first.fits(words[place]) and all(part.fits(words[place + part.offset]) for part in term.parts[1:]):
-                    end = words[place + last.offset]
+            for place in (beginnings if first.is_beginning else places).get(first.lexeme, ()):
+                end = words[place + last.offset] if place + last.offset < len(words) else None
+                if end is not None and all(part.fits(words[place + part.offset]) for part in term.parts[1:]):
                     yield Match(number, words[place].start, end.start + 1 if last.is_beginning else end.end)
 
 
@@ -86,9 +97,12 @@ def parse_query(text: str) -> SearchQuery:
     for found in _TERM.finditer(text.translate(_QUOTES)):
         parts = tuple(_parts(found["word"] if found["phrase"] is None else found["phrase"]))
         if parts:
-            terms.append(Term(parts, is_excluded=found["minus"] != ""))
-    if len(terms) > MAX_TERMS or sum(len(term.parts) for term in terms) > MAX_LEXEMES:
+            terms.append(Term(parts, is_excluded=found["minus"] is not None))
+    terms = list(dict.fromkeys(terms))
+    if len(terms) > MAX_TERMS:
         raise Unprocessable(f"q: at most {MAX_TERMS} words.")
+    if sum(len(term.parts) for term in terms) > MAX_LEXEMES:
+        raise Unprocessable(f"q: at most {MAX_LEXEMES} characters without spaces between them.")
     return SearchQuery(tuple(terms))
 
 

@@ -2,7 +2,9 @@
 
 import html
 import re
+from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from chatkit_postgres.store.search_query import Match, SearchQuery
 from chatkit_postgres.store.words import words_of
@@ -11,16 +13,19 @@ BEFORE = 60
 LENGTH = 240
 """Characters of the text; marks and escapes come on top."""
 
-MAX_CHARACTERS = 200_000
-"""Of a text that is searched for matches. A match behind them is found, and not marked."""
+MAX_CHARACTERS = 20_000
+"""Of a text that is looked through. A match behind them is found, and not marked."""
+
+MAX_MATCHES = 1000
 
 _BLANKS = re.compile(r"\s+")
 
 
-def snippet_of(text: str, query: SearchQuery) -> str:
-    """A piece of the text around most of the query's words, as HTML: escaped, with the matches in ``<mark>``."""
-    text = text[:MAX_CHARACTERS]
-    matches = sorted(query.matches(list(words_of(text))), key=lambda match: (match.start, match.end))
+def snippet_of(text: str, query: SearchQuery, max_characters: int = MAX_CHARACTERS) -> str:
+    """A part of the text with most of the query's words, as HTML: escaped, with the matches in ``<mark>``."""
+    text = text[:max_characters]
+    found = islice(query.matches(list(words_of(text))), MAX_MATCHES)
+    matches = sorted(found, key=lambda match: (match.start, match.end))
     start = _start(text, _best(matches))
     end = _end(text, start)
     pieces, place = ["…"] if start > 0 else [], start
@@ -38,15 +43,17 @@ def snippet_of(text: str, query: SearchQuery) -> str:
 
 def _best(matches: Sequence[Match]) -> int:
     """Where the piece with the most different words begins."""
-    best, most = 0, 0
-    for number, match in enumerate(matches):
-        near = {match.term}
-        for other in matches[number + 1 :]:
-            if other.end > match.start + LENGTH - BEFORE:
-                break
-            near.add(other.term)
+    best, most, end = 0, 0, 0
+    near = Counter[int]()
+    for match in matches:
+        while end < len(matches) and matches[end].end <= match.start + LENGTH - BEFORE:
+            near[matches[end].term] += 1
+            end += 1
         if len(near) > most:
             best, most = match.start, len(near)
+        near[match.term] -= 1
+        # A term whose last match was this one is near no more; a match that is longer than the snippet never was.
+        near = +near
     return best
 
 

@@ -17,6 +17,9 @@ import regex
 MAX_LEXEME = 100
 """Characters; PostgreSQL takes 2,046 bytes. The rest of a longer word is left out, in texts and queries alike."""
 
+MAX_CACHED = 40
+"""Characters of a run whose folded form is kept in memory."""
+
 MAX_POSITION = 16_383
 MAX_POSITIONS = 255
 """Of one lexeme, as of a tsvector: words after these are found, but not in a phrase."""
@@ -28,13 +31,15 @@ MAX_VECTOR_BYTES = 900_000
 _IGNORED = "\u00ad\u0640\u200b-\u200d\u2060\ufeff"
 _PAIRED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\uff70\uff9e\uff9f"
 _RUN = regex.compile(
-    rf"(?V1)(?P<paired>[{_PAIRED}][{_PAIRED}\p{{M}}]*)|[[\p{{L}}\p{{M}}\p{{N}}{_IGNORED}]--[{_PAIRED}]]+"
+    rf"(?V1)(?P<paired>[{_PAIRED}][{_PAIRED}\p{{M}}{_IGNORED}]*)|[[\p{{L}}\p{{M}}\p{{N}}{_IGNORED}]--[{_PAIRED}]]+"
 )
 _ASCII_RUN = re.compile("[A-Za-z0-9]+")
 """The same in a text that has nothing else, five times as fast."""
 _IGNORED_CHARACTERS = regex.compile(f"[{_IGNORED}]")
 # In other scripts, a mark may be a vowel.
 _ACCENTS = regex.compile(r"([\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}])\p{M}+")
+# Normalising takes the square of the marks of one letter.
+_MANY_MARKS = regex.compile(r"(\p{M}{8})\p{M}+")
 # Letters with a stroke or without a dot have no decomposition.
 _LETTERS = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i", "æ": "ae", "œ": "oe"}
@@ -111,11 +116,20 @@ def owner_lexeme(owner: str) -> str:
     return "@" + blake2b(owner.encode(errors="replace"), digest_size=8).hexdigest()
 
 
-@lru_cache(maxsize=20_000)
 def fold(run: str) -> str:
     """Without case, accents, and differences of width or composition."""
     if run.isascii():
         return run.lower()
+    return _fold_often(run) if len(run) <= MAX_CACHED else _fold(run)
+
+
+@lru_cache(maxsize=20_000)
+def _fold_often(run: str) -> str:
+    return _fold(run)
+
+
+def _fold(run: str) -> str:
+    run = _MANY_MARKS.sub(r"\1", run)
     run = _IGNORED_CHARACTERS.sub("", run)
     run = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", run).casefold())
     run = _ACCENTS.sub(r"\1", run).translate(_LETTERS)

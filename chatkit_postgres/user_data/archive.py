@@ -8,6 +8,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -95,7 +96,7 @@ class ArchiveReader:
     def records(self) -> Iterator[tuple[int, dict[str, Any], int]]:
         """The number of each line, its record, and the bytes up to its end. Raises BadArchiveError."""
         read = 0
-        with self._zip.open(DATA) if self._zip is not None else self._path.open("rb") as lines:
+        with self._lines() as lines:
             number = 0
             while line := _line(lines, number):
                 number += 1
@@ -103,6 +104,14 @@ class ArchiveReader:
                 if not line.strip():
                     continue
                 yield number, _record(line, number), read
+
+    def _lines(self) -> IO[bytes]:
+        if self._zip is None:
+            return self._path.open("rb")
+        try:
+            return self._zip.open(DATA)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise BadArchiveError(f"{self._path}: {DATA} cannot be read: {error}.") from None
 
     def has(self, name: str) -> bool:
         return self._zip is not None and name in self._zip.NameToInfo
@@ -121,7 +130,7 @@ class ArchiveReader:
 def _line(lines: IO[bytes], number: int) -> bytes:
     try:
         line = lines.readline(_MAX_LINE_BYTES)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise BadArchiveError(f"line {number + 1}: the file is damaged: {error}.") from None
     if len(line) == _MAX_LINE_BYTES:
         raise BadArchiveError(f"line {number + 1} is longer than {_MAX_LINE_BYTES} bytes.")
@@ -131,7 +140,7 @@ def _line(lines: IO[bytes], number: int) -> bytes:
 def _record(line: bytes, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadArchiveError(f"line {number} is no JSON: {error}.") from None
     if not isinstance(record, dict) or not isinstance(record.get("type"), str):
         raise BadArchiveError(f'line {number} is no record: an object with a "type".')

@@ -106,7 +106,7 @@ def build_parts(
         ),
         public_url=reached_at,
         metrics=metrics,
-        export_of=lambda owner: Export(database, storage, owner),
+        export_of=lambda owner: Export(database, storage, owner, with_hidden=False),
         started=started,
         unknown_settings=unknown_settings,
     )

@@ -1,6 +1,7 @@
 """Adds the search index: the words of items and of titles.
 
-Safe while yesterday's code is serving, which leaves both columns null. No table is rewritten, and the indexes are built
+Safe while yesterday's code is serving: it leaves the columns of new rows null. A row that has an entry, and that it
+changes, is found by the old words (docs/search.md says what to do). No table is rewritten, and the indexes are built
 while it writes. The server then fills the index in batches, in the background (store/search_index.py), because only the
 application can cut a text into words; a user who searches before that waits for their own rows.
 
@@ -34,6 +35,8 @@ def upgrade() -> None:
                 postgresql_with={"gin_pending_list_limit": 128},
             )
             _create_index(f"{table}_unindexed", table, ["user_id"], postgresql_where=sa.text("search_words IS NULL"))
+    # The one that the migrations began with ended with its transaction.
+    op.execute("SET LOCAL lock_timeout = '5s'")
 
 
 def _create_index(name: str, table: str, columns: Sequence[str], **options: object) -> None:

@@ -57,13 +57,20 @@ from chatkit_postgres.user_data.archive import ArchiveReader
 from chatkit_postgres.user_data.export import Export
 from chatkit_postgres.user_data.importing import Import
 from tests.isolation.matrix import Matrix, Params
-from tests.isolation.user_data import UserData
+from tests.isolation.user_data import FILE, UserData
 from tests.support.assistants import BUTTON, press
 from tests.support.items import assistant_message
 from tests.support.processes import message, parse_events
 from tests.support.sql import sql_connection
 
-NOT_OF_ONE_OWNER = {"poll_turns", "list_abandoned_runs", "list_all_unindexed", "index_rows", "without_compiling"}
+NOT_OF_ONE_OWNER = {
+    "poll_turns",
+    "list_abandoned_runs",
+    "list_all_unindexed",
+    "index_rows",
+    "index_own_rows",
+    "without_compiling",
+}
 """These are tested where their repositories are."""
 
 _USER_DATA = {
@@ -287,10 +294,10 @@ async def _taken_along(user_data: UserData, store: DatabaseStore, directory: Pat
     storage = ObjectStorage(MemoryStore())
     place = await store.attachments.load_file(user_data.attachment, user_data.context)
     key = f"{place.storage_key}/{place.sha256}"
-    await storage.put(key, b"1", content_type="text/plain", disposition="attachment")
+    await storage.put(key, FILE, content_type="text/plain", disposition="attachment")
     elsewhere = FileAttachment(id=new_id("attachment"), name=f"{user_data.mark}.md", mime_type="text/plain")
     await store.save_attachment(elsewhere, user_data.context)
-    export = Export(store.database, storage, user_data.user)
+    export = Export(store.database, storage, user_data.user, with_hidden=True)
     extent = await export.extent()
     assert extent is not None
     (items,) = await _rows_of(store, user_data.user, "messages")

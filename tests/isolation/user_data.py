@@ -1,5 +1,6 @@
 """Stores one user's data: threads, items that wait for a client's result, attachments, and deleted rows of each."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,10 @@ from chatkit_postgres.store.tool_calls import ToolCall
 from tests.support.assistants import BUTTON
 from tests.support.items import NAIVE, assistant_message, thread, user_message
 
+FILE = b"x"
+FILE_DIGEST = hashlib.sha256(FILE).hexdigest()
+FILE_KEY = f"00/none/{FILE_DIGEST}"
+"""The bytes of the file of each user, which a test may put into a storage."""
 SENTENCE = "The launch code is {mark}."
 
 
@@ -86,7 +91,7 @@ async def store_user_data(store: DatabaseStore, user_data: UserData) -> UserData
         await store.attachments.create(
             attachment, context, storage_key="00/none", declared_bytes=1, upload_seconds=900, max_unsent=100
         )
-        await store.attachments.finish_upload(attachment, context, stored_bytes=1, sha256="0")
+        await store.attachments.finish_upload(attachment, context, stored_bytes=len(FILE), sha256=FILE_DIGEST)
     await store.delete_attachment(user_data.deleted_attachment, context)
     await _ask(store, user_data, says)
     if user_data.is_answered:

@@ -74,6 +74,51 @@ async def test_titles_and_later_titles_are_found(talk: DatabaseStore) -> None:
     assert (await found(talk, "kyoto"), await found(talk, "osaka")) == ([], [None])
 
 
+async def test_an_old_thread_that_is_saved_anew_is_found(talk: DatabaseStore) -> None:
+    """By a caller who has not loaded it."""
+    await execute(talk, "UPDATE chat_sessions SET created_at = now() - interval '70 days'")
+    await talk.save_thread(thread("t", title="Osaka"), alice())
+    assert await found(talk, "osaka") == [None]
+
+
+async def test_the_newest_rows_are_indexed_first(talk: DatabaseStore) -> None:
+    for number in range(4):
+        await talk.add_thread_item("t", user_message("t", f"m{number}", f"PEARL {number}"), alice())
+    await execute(
+        talk,
+        "UPDATE chat_messages SET search_words = NULL, created_at = now() - position * interval '1 day'",
+    )
+    rows = await talk.database.run("alice", search_sql.LIST_UNINDEXED)
+    assert [row["item_id"] for row in rows] == ["m0", "m1", "m2", "m3"]
+
+
+async def test_an_answer_that_older_code_is_writing_is_indexed_when_it_is_whole(store: DatabaseStore) -> None:
+    context = await in_turn(store)
+    await partial(store, context, "Once")
+    # As older code leaves it.
+    await execute(store, "UPDATE chat_messages SET search_words = NULL WHERE item_id = 'a'")
+    assert await store.search_index.fill() == 0
+    await execute(
+        store,
+        """UPDATE chat_messages SET is_partial = false, content = 'Once upon',
+                  item = jsonb_set(item, '{content,0,text}', '"Once upon"') WHERE item_id = 'a'""",
+    )
+    assert await found(store, "upon") == ["a"]
+
+
+async def test_a_long_thread_of_refused_messages_is_judged_once(talk: DatabaseStore) -> None:
+    """Not once for each of its messages that has the word."""
+    for number in range(300):
+        turn = RequestContext("alice", session=WriteSession("threads.add_user_message"))
+        await talk.add_thread_item("t", user_message("t", f"m{number}", "a PEARL"), turn)
+        error_code = "content_refused" if number % 2 else None
+        await talk.turns.finish(turn, Outcome("failed" if error_code else "completed", error_code=error_code))
+    assert len(await found(talk, "pearl")) == 100
+    last = (await talk.search.search("pearl", alice(), limit=100)).after
+    rest = await talk.search.search("pearl", alice(), limit=100, after=last)
+    assert (len(rest.data), rest.has_more) == (50, False)
+
+
 async def test_what_the_user_reads_is_found(talk: DatabaseStore) -> None:
     with_file = user_message("t", "m", "Look").model_copy(
         update={"attachments": [FileAttachment(id="f", name="Invoice-2026.pdf", mime_type="application/pdf")]}
@@ -204,6 +249,14 @@ async def test_a_row_that_was_indexed_in_the_week_after_it_was_made_is_in_its_pl
     first = await talk.search.search("pearl", alice(), limit=2)
     rest = await talk.search.search("pearl", alice(), after=first.after)
     assert [hit.item_id for hit in first.data + rest.data] == ["new", "late", "older", "oldest"]
+
+
+async def test_a_cursor_of_another_list_is_refused(talk: DatabaseStore) -> None:
+    for number in range(3):
+        await talk.save_thread(thread(f"t{number}"), alice())
+    after = (await talk.load_threads(1, None, "desc", alice())).after
+    with pytest.raises(Unprocessable, match="after: "):
+        await talk.search.search("word", alice(), after=after)
 
 
 @pytest.mark.parametrize("after", ["m", "~", "0~1~abc", "9" * 400])

@@ -24,6 +24,7 @@ from chatkit_postgres.store.words import MAX_VECTOR_BYTES, tsvector_of, words_of
         ("ｱﾊﾟｰﾄ", ["アパ", "パー", "ート", "ト"]),
         ("서울에", ["서울", "울에", "에"]),
         ("ไทย", ["ไท", "ทย", "ย"]),
+        ("ไท\u200bย", ["ไท", "ทย", "ย"]),
         ("ＡＢＣ１２", ["abc12"]),
         ("... ?! 🎉", []),
     ],
@@ -37,7 +38,7 @@ def test_a_very_long_text_stays_within_what_a_tsvector_takes() -> None:
     assert 100_000 < len(tsvector_of(text).encode()) < 2 * MAX_VECTOR_BYTES
 
 
-@pytest.mark.parametrize("query", ["", "  ", "x" * 1001, "a " * 51, "東" * 202])
+@pytest.mark.parametrize("query", ["", "  ", "x" * 1001, " ".join(f"w{number}" for number in range(51)), "東" * 202])
 def test_a_query_that_cannot_be_meant_is_refused(query: str) -> None:
     with pytest.raises(Unprocessable, match="q: "):
         parse_query(query)
@@ -56,6 +57,8 @@ def test_a_query_without_a_word_that_must_be_there_finds_nothing(query: str) -> 
         ("“two words” -three", "('two' <1> 'words') & !('three')"),
         ("ORA-00942", "('ora' <1> '00942')"),
         ("a:*&b", "('a' <1> 'b')"),
+        ("pip install --upgrade x-y", "('pip') & ('install') & ('upgrade') & ('x' <1> 'y')"),
+        ("same same", "('same')"),
         ("東", "('東':*)"),
         ("東京都", "('東京' <1> '京都')"),
         ("機3号", "('機':* <1> '3' <1> '号':*)"),
@@ -92,3 +95,17 @@ def test_a_snippet_is_the_piece_with_the_most_words() -> None:
     assert snippet.startswith("…")
     assert snippet.endswith("…")
     assert len(snippet) < LENGTH + 60
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["a " * 16_000, "日" * 32_000, "a b " * 8_000])
+def test_a_text_of_one_word_takes_no_square_of_time(text: str) -> None:
+    """A second for ten; minutes, if each match were compared with each other one."""
+    for _ in range(10):
+        snippet_of(text, parse_query("a 日 b"))
+
+
+@pytest.mark.timeout(20)
+def test_many_marks_on_a_letter_take_no_square_of_time() -> None:
+    assert tsvector_of("e" + "\u0301\u0323" * 500_000) == "'e':1"
+    tsvector_of("日" + "\u0301\u0323" * 500_000)

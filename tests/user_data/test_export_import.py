@@ -1,5 +1,6 @@
 """A user's data is taken along: equal after the way there and back, and whole after any interruption."""
 
+import hashlib
 import io
 import json
 import os
@@ -23,12 +24,12 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.partials import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.user_data.archive import ArchiveReader
+from chatkit_postgres.user_data.archive import ArchiveReader, BadArchiveError
 from chatkit_postgres.user_data.export import Export
 from chatkit_postgres.user_data.importing import Import
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user
-from tests.isolation.user_data import UserData, store_user_data
+from tests.isolation.user_data import FILE, FILE_KEY, UserData, store_user_data
 from tests.support.files import Uploader, image_bytes, pdf
 from tests.support.items import assistant_message, thread, user_message
 from tests.support.processes import (
@@ -66,8 +67,9 @@ def storage_in(directory: Path) -> ObjectStorage:
     return ObjectStorage.in_directory(directory)
 
 
-async def exported(store: DatabaseStore, storage: ObjectStorage, user: str) -> bytes:
-    return b"".join([piece.data async for piece in Export(store.database, storage, user).pieces()])
+async def exported(store: DatabaseStore, storage: ObjectStorage, user: str, *, with_hidden: bool = True) -> bytes:
+    export = Export(store.database, storage, user, with_hidden=with_hidden)
+    return b"".join([piece.data async for piece in export.pieces()])
 
 
 async def imported(store: DatabaseStore, storage: ObjectStorage, user: str, archive: bytes, path: Path) -> Import:
@@ -92,7 +94,7 @@ async def test_an_export_comes_back_equal(full: DatabaseStore, other: DatabaseSt
         await random_thread(full, user, rng)
     await store_user_data(full, UserData(user, "MARK"))
     # The bytes of its file.
-    await here.put("00/none/0", b"x", content_type="text/plain", disposition="attachment")
+    await here.put(FILE_KEY, FILE, content_type="text/plain", disposition="attachment")
     first = await exported(full, here, user)
     kinds = {record["type"] for record in records_of(first)}
     assert kinds == {"export", "user", "thread", "item", "feedback", "turn", "tool_call", "approval", "attachment"}
@@ -114,7 +116,7 @@ async def test_it_can_be_imported_for_somebody_else_beside_the_first(full: Datab
     storage = storage_in(tmp_path / "files")
     await store_user_data(full, UserData(user, "MARK"))
     # The bytes of its file.
-    await storage.put("00/none/0", b"x", content_type="text/plain", disposition="attachment")
+    await storage.put(FILE_KEY, FILE, content_type="text/plain", disposition="attachment")
     first = await exported(full, storage, user)
     await imported(full, storage, heir, first, tmp_path / "a.zip")
     copied = await exported(full, storage, heir)
@@ -160,6 +162,92 @@ async def test_a_thread_that_has_grown_is_imported_again(
     assert [item.id for item in page.data] == ["m0", "m1", "m2", "mine"]
 
 
+async def test_who_exports_their_own_gets_what_a_client_may_receive(full: DatabaseStore, tmp_path: Path) -> None:
+    user, storage = new_user(), storage_in(tmp_path / "files")
+    await store_user_data(full, UserData(user, "MARK"))
+    mine = records_of(await exported(full, storage, user, with_hidden=False))
+    whole = records_of(await exported(full, storage, user))
+    assert {record["type"] for record in whole} - {record["type"] for record in mine} == {"approval"}
+    hidden = [record["item_type"] for record in whole if record["type"] == "item" and record not in mine]
+    assert hidden == ["hidden_context_item"]
+    assert {str(record["metadata"]) for record in mine if record["type"] == "thread"} == {"{}"}
+
+
+def plain(thread_id: str, *item_ids: str, begins: bool = True) -> bytes:
+    """JSON Lines as somebody else writes them."""
+    common = {"thread_id": thread_id, "created_at": "2026-01-02T03:04:05Z"}
+    records = [{"type": "thread", **common}] if begins else []
+    for item_id in item_ids:
+        item = json.loads(user_message(thread_id, item_id, f"says {item_id}").model_dump_json())
+        records.append({"type": "item", "thread_id": thread_id, "item": item})
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+async def test_more_items_of_a_thread_come_after_those_that_are_there(other: DatabaseStore, tmp_path: Path) -> None:
+    storage, alice = storage_in(tmp_path / "files"), "alice"
+    first, second = plain("t", "m1", "m2"), plain("t", "m2", "m3")
+    await imported(other, storage, alice, first, tmp_path / "a")
+    await other.add_thread_item("t", user_message("t", "mine"), RequestContext(alice))
+    for _ in range(2):
+        done = await imported(other, storage, alice, second, tmp_path / "a")
+        assert not +done.report.left_out
+    page = await other.load_thread_items("t", None, 10, "asc", RequestContext(alice))
+    assert [item.id for item in page.data] == ["m1", "m2", "mine", "m3"]
+
+
+async def test_what_cannot_be_imported_is_told(other: DatabaseStore, tmp_path: Path) -> None:
+    storage = storage_in(tmp_path / "files")
+    done = await imported(other, storage, "alice", plain("nowhere", "m1", "m2", begins=False), tmp_path / "a")
+    assert (done.report.left_out["item"], done.report.known["item"]) == (2, 0)
+
+
+async def test_what_comes_before_a_bad_line_is_imported(other: DatabaseStore, tmp_path: Path) -> None:
+    with pytest.raises(BadArchiveError, match="line 4: "):
+        await imported(
+            other, storage_in(tmp_path / "f"), "alice", plain("t", "m1", "m2") + b'{"type": "no"}', tmp_path / "a"
+        )
+    page = await other.load_thread_items("t", None, 10, "asc", RequestContext("alice"))
+    assert [item.id for item in page.data] == ["m1", "m2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [({"sha256": "0" * 64}, "sha256"), ({"stored_bytes": 1}, "stored_bytes"), ({"sha256": "../../x"}, "sha256")],
+)
+async def test_bytes_that_are_not_those_of_their_record_are_not_imported(
+    other: DatabaseStore, tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    data, storage = b"the bytes", storage_in(tmp_path / "files")
+    record = {
+        "type": "attachment",
+        "attachment_id": "atc_1",
+        "state": "ready",
+        "attachment": {"type": "file", "id": "atc_1", "name": "a.txt", "mime_type": "text/plain"},
+        "stored_bytes": len(data),
+        "content_type": "text/plain",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "created_at": "2026-01-02T03:04:05Z",
+        "file": "files/1",
+    }
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("data.jsonl", json.dumps(record | changes))
+        archive.writestr("files/1", data)
+    with pytest.raises(BadArchiveError, match=problem):
+        await imported(other, storage, "alice", made.getvalue(), tmp_path / "a")
+    assert await storage.names("") == []
+
+
+async def test_a_damaged_archive_is_told(full: DatabaseStore, other: DatabaseStore, tmp_path: Path) -> None:
+    user, storage = new_user(), storage_in(tmp_path / "files")
+    await store_user_data(full, UserData(user, "MARK"))
+    whole = await exported(full, storage, user)
+    for place in range(60, len(whole) - 400, 300):
+        damaged = whole[:place] + bytes(byte ^ 0xFF for byte in whole[place : place + 20]) + whole[place + 20 :]
+        with pytest.raises(BadArchiveError):
+            await imported(other, storage, user, damaged, tmp_path / "a")
+
+
 async def test_a_large_export_is_made_in_small_pieces(full: DatabaseStore, tmp_path: Path) -> None:
     user, storage = new_user(), storage_in(tmp_path / "files")
     dice = random.Random(1)
@@ -168,7 +256,8 @@ async def test_a_large_export_is_made_in_small_pieces(full: DatabaseStore, tmp_p
         for number in range(60):
             text = dice.randbytes(150_000).hex()
             await full.add_thread_item(name, user_message(name, f"m{number}", text), RequestContext(user))
-    sizes = [len(piece.data) async for piece in Export(full.database, storage, user).pieces()]
+    export = Export(full.database, storage, user, with_hidden=True)
+    sizes = [len(piece.data) async for piece in export.pieces()]
     assert sum(sizes) > 15_000_000
     assert max(sizes) < 5_000_000
 
@@ -259,8 +348,11 @@ class TestCommands:
             (b'{"type": "export", "format": "chatkit-postgres", "version": 2}', "line 1: version 2 of the format"),
             (b'{"type": "wish"}', "line 1: there is no record of the type 'wish'"),
             (b'{"type": "thread", "thread_id": "t"}', "line 1: created_at is missing"),
-            (b'{"type": "thread", "thread_id": "t", "created_at": "soon"}', "a value that does not fit"),
+            (b'{"type": "thread", "thread_id": "t", "created_at": "soon"}', "line 1: a value does not fit"),
             (b'{"type": "item", "thread_id": "t", "item": {"type": "no"}}', "line 1: "),
+            (b"[" * 100_000, "line 1 is no JSON"),
+            (b'{"type": "thread", "thread_id": "t", "created_at": "2026-01-01", "next_position": 9e18}', "too large"),
+            (2 * b'{"type": "thread", "thread_id": "t", "created_at": "2026-01-01"}\n', "lines 1 to 2: "),
         ],
     )
     def test_what_is_no_export_is_refused_by_its_line(
@@ -271,6 +363,24 @@ class TestCommands:
         assert done.returncode == 1
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
+        done = self.run(tmp_path, environment(database_url, model_server), "import", "bad")
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+
+    def test_an_export_without_its_bytes_is_told(
+        self, served: tuple[ChatProcess, dict[str, str]], tmp_path: Path
+    ) -> None:
+        process, settings = served
+        user = new_user()
+        # Of a user who has not said anything yet.
+        Uploader(ChatClient(process.base_url, mint(SECRET, user, seconds=600))).ready(b"Hello.", "lost.txt")
+        # As in another directory than the server's.
+        done = self.run(tmp_path / "elsewhere", settings, "export", user, "--output", "me.zip")
+        assert done.returncode == 1
+        assert "lost.txt: its bytes are not in the storage" in done.stderr
+        done = self.run(tmp_path / "elsewhere", settings, "import", "me.zip", "--as", new_user())
+        assert done.returncode == 1
+        assert "lost.txt: its bytes are not in me.zip" in done.stderr
+        assert [path.name for path in (tmp_path / "elsewhere").iterdir() if path.suffix != ""] == ["me.zip"]
 
     def test_who_is_unknown_has_no_export(self, served: tuple[ChatProcess, dict[str, str]], tmp_path: Path) -> None:
         process, settings = served

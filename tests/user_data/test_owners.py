@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.sql.user_data import LISTS
 from chatkit_postgres.user_data.export import Export
 from tests.faults.harness import new_user
-from tests.isolation.user_data import UserData, store_user_data
+from tests.isolation.user_data import FILE, FILE_KEY, UserData, store_user_data
 
 _COMPARED = re.compile(r"(\w+\.)?user_id = :owner")
 
@@ -27,16 +28,18 @@ async def store(shared_database: URL) -> AsyncIterator[DatabaseStore]:
 
 async def exported(store: DatabaseStore, user: str, directory: Path) -> bytes:
     storage = ObjectStorage.in_directory(directory)
-    await storage.put("00/none/0", b"x", content_type="text/plain", disposition="attachment")
-    return b"".join([piece.data async for piece in Export(store.database, storage, user).pieces()])
+    await storage.put(FILE_KEY, FILE, content_type="text/plain", disposition="attachment")
+    return b"".join([piece.data async for piece in Export(store.database, storage, user, with_hidden=True).pieces()])
 
 
 @pytest.mark.parametrize("record", LISTS)
 async def test_a_statement_that_forgets_its_owner_is_noticed(store: DatabaseStore, tmp_path: Path, record: str) -> None:
     alice, bob = new_user(), new_user()
-    await store_user_data(store, UserData(alice, "MARK"))
+    hers = UserData(alice, "MARK")
+    await store_user_data(store, hers)
     before = await exported(store, alice, tmp_path)
-    await store_user_data(store, UserData(bob, "SECRET", is_answered=True))
+    # Under the same ids: a record of an unknown thread is no part of an export, whoever owns it.
+    await store_user_data(store, replace(hers, user=bob, mark="SECRET", is_answered=True))
     assert await exported(store, alice, tmp_path) == before
     statement = LISTS[record]
     forgetful, compared = _COMPARED.subn("(:owner IS NOT NULL)", statement.sql)

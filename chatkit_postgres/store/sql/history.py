@@ -42,18 +42,13 @@ def verdicts(session: str, turn: str) -> str:
 )"""
 
 
-def _is_refused(refused_at: str, refused_turns: str, m: str = "chat_messages") -> str:
-    return f"""({m}.position IN (SELECT position FROM retried WHERE {refused_at} > COALESCE(passed_at, '-infinity'))
-                OR COALESCE({m}.turn_id IN ({refused_turns}), false)
-                   AND {m}.position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
+def _is_refused(refused_at: str, refused_turns: str) -> str:
+    return f"""(position IN (SELECT position FROM retried WHERE {refused_at} > COALESCE(passed_at, '-infinity'))
+                OR COALESCE(turn_id IN ({refused_turns}), false)
+                   AND position NOT IN (SELECT position FROM retried WHERE passed_at IS NOT NULL))"""
 
 
-def refused(m: str) -> str:
-    """Whether the row ``m`` of chat_messages was refused, beside the CTEs of ``verdicts``."""
-    return _is_refused("refused_at", "SELECT turn_id FROM refused", m)
-
-
-_REFUSED = refused("chat_messages")
+_REFUSED = _is_refused("refused_at", "SELECT turn_id FROM refused")
 
 _SEEN = f"""{VISIBLE}
            AND NOT (item_type IN ('structured_input', 'client_tool_call') AND {_REFUSED})"""

@@ -15,7 +15,7 @@ def _log(m: str) -> str:
               AND message_id = {m}.message_id"""
 
 
-def _has_log(m: str) -> str:
+def has_log(m: str) -> str:
     """Whether a row is an unfinished message with a log. A row that somebody else has written has none."""
     return f"""{m}.is_partial AND {m}.item_type = 'assistant_message'
          AND jsonb_typeof({m}.item -> 'content') = 'array' AND EXISTS (SELECT 1 FROM {_log(m)})"""
@@ -24,7 +24,7 @@ def _has_log(m: str) -> str:
 def merged(m: str) -> str:
     """The item of a row ``m`` of chat_messages, with the log of its turn. Of entries with one start the last counts: a
     checkpoint whose commit is uncertain is sent again, with more text."""
-    return f"""CASE WHEN {_has_log(m)} THEN COALESCE((
+    return f"""CASE WHEN {has_log(m)} THEN COALESCE((
       SELECT jsonb_set({m}.item, '{{content}}', jsonb_agg(
                CASE WHEN jsonb_typeof(p.part -> 'text') = 'string'
                     THEN p.part || jsonb_build_object(
@@ -50,6 +50,12 @@ def merged(m: str) -> str:
     ELSE {m}.item END"""
 
 
+def text_of(message: str) -> str:
+    """The plain text of a message, as JSON."""
+    return f"""(SELECT COALESCE(string_agg(part ->> 'text', E'\\n' ORDER BY number), '')
+              FROM jsonb_array_elements({message} -> 'content') WITH ORDINALITY AS p(part, number))"""
+
+
 def log_of_ended(ended: str) -> str:
     """CTEs that make the partial messages of the turns in the CTE ``ended`` whole, and delete their log. Drafts are
     deleted instead."""
@@ -57,12 +63,11 @@ def log_of_ended(ended: str) -> str:
   UPDATE chat_messages m
      -- Only the application can cut a text into words.
      SET search_words = NULL, item = whole.item,
-         content = (SELECT COALESCE(string_agg(part ->> 'text', E'\\n' ORDER BY number), '')
-                      FROM jsonb_array_elements(whole.item -> 'content') WITH ORDINALITY AS p(part, number))
+         content = {text_of("whole.item")}
     FROM (SELECT d.user_id, d.session_id, d.message_id, {merged("d")} AS item
             FROM chat_messages d JOIN {ended} e
               ON d.user_id = e.user_id AND d.session_id = e.session_id AND d.turn_id = e.turn_id
-           WHERE NOT d.is_draft AND {_has_log("d")}) whole
+           WHERE NOT d.is_draft AND {has_log("d")}) whole
    WHERE m.user_id = whole.user_id AND m.session_id = whole.session_id AND m.message_id = whole.message_id
      AND m.is_partial
 ), drafts_deleted AS (

@@ -19,6 +19,9 @@ SELECT {_THREAD}
 )
 
 
+_REINDEXED = indexed("CAST(:words AS tsvector)", ":owner_mark", "s.created_at")
+
+
 def _insert_thread(name: str, *, sends: bool = False) -> Statement:
     """Insert a thread and, with the first one, its user; claims of an existing user are updated.
 
@@ -42,13 +45,13 @@ WITH {before}owner AS (
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
   RETURNING turn_id
 ){after}
-INSERT INTO chat_sessions
+INSERT INTO chat_sessions AS s
        (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id)
 SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
        CAST(:domains AS jsonb), CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
  WHERE {condition}
 ON CONFLICT (user_id, session_id) DO UPDATE
-   SET title = excluded.title, search_words = excluded.search_words, status = excluded.status,
+   SET title = excluded.title, search_words = {_REINDEXED}, status = excluded.status,
        metadata = excluded.metadata, allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
 RETURNING {_THREAD}
 """,
@@ -77,13 +80,13 @@ UPDATE_THREAD = Statement(
     "update_thread",
     f"""
 WITH written AS (
-  UPDATE chat_sessions
+  UPDATE chat_sessions s
      SET title = CASE WHEN :set_title
                        AND (NOT :guarded OR title IS NOT DISTINCT FROM :old_title)
                       THEN :title ELSE title END,
          search_words = CASE WHEN :set_title
                               AND (NOT :guarded OR title IS NOT DISTINCT FROM :old_title)
-                             THEN {indexed("CAST(:words AS tsvector)", ":owner_mark", "created_at")}
+                             THEN {_REINDEXED}
                              ELSE search_words END,
          status = CASE WHEN :set_status
                         AND (NOT :guarded OR status = CAST(:old_status AS jsonb))

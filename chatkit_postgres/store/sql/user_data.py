@@ -1,216 +1,11 @@
-"""What becomes of every table and column when a user's data is exported, and the statements that read and write it.
-
-A column that is missing here fails ``tests/user_data/test_tables.py``.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+"""Statements that export and import all data of a user, made from the list of exported tables."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
+from chatkit_postgres.store.sql.exported_tables import TABLES, ExportedTable
 from chatkit_postgres.store.sql.index_entry import indexed
-from chatkit_postgres.store.sql.partials import merged
 
 PAGE = 200
 PAGE_BYTES = 4_000_000
-
-
-@dataclass(frozen=True)
-class ExportedTable:
-    """A table whose rows are records of an export."""
-
-    record: str
-    """The type of its records."""
-    table: str
-    columns: Mapping[str, str]
-    """Name to PostgreSQL type, in the order of the record."""
-    key: Sequence[str]
-    """The columns that order its rows, after the owner."""
-    left_out: Mapping[str, str]
-    """Name of each other column to the reason."""
-    rows: str = "true"
-    """Which rows are exported."""
-    values: Mapping[str, str] = field(default_factory=dict)
-    """SQL of the columns that are not exported as they are stored, for the row ``r``."""
-    parent: str = "true"
-    """On import, what must be there before, for the row ``r``."""
-    size: str = "0"
-    """SQL of the bytes of a large row ``r``, so that a page does not become too large."""
-
-
-OWNER = "the records are their owner's, and may be imported for another one"
-INDEX = "made again on import"
-
-_RUNNING = "r.state = 'running'"
-_HAS_THREAD = "EXISTS (SELECT 1 FROM chat_sessions p WHERE p.user_id = :owner AND p.session_id = r.session_id)"
-_HAS_MESSAGE = """EXISTS (SELECT 1 FROM chat_messages p WHERE p.user_id = :owner AND p.session_id = r.session_id
-                       AND p.message_id = r.message_id)"""
-
-TABLES = (
-    ExportedTable(
-        "user",
-        "chat_users",
-        {"created_at": "timestamptz", "disabled_at": "timestamptz", "metadata": "jsonb"},
-        key=(),
-        left_out={"user_id": OWNER},
-    ),
-    ExportedTable(
-        "thread",
-        "chat_sessions",
-        {
-            "session_id": "uuid",
-            "thread_id": "text",
-            "title": "text",
-            "status": "jsonb",
-            "allowed_image_domains": "jsonb",
-            "metadata": "jsonb",
-            "created_at": "timestamptz",
-            "updated_at": "timestamptz",
-            "next_position": "bigint",
-        },
-        key=("session_id",),
-        left_out={"user_id": OWNER, "current_turn_id": "no turn runs in an imported thread", "search_words": INDEX},
-    ),
-    ExportedTable(
-        "item",
-        "chat_messages",
-        {
-            "session_id": "uuid",
-            "message_id": "uuid",
-            "item_id": "text",
-            "position": "bigint",
-            "sender_type": "text",
-            "sender_name": "text",
-            "item_type": "text",
-            "content": "text",
-            "item": "jsonb",
-            "turn_id": "uuid",
-            "is_partial": "boolean",
-            "created_at": "timestamptz",
-        },
-        key=("session_id", "position"),
-        left_out={
-            "user_id": OWNER,
-            "is_draft": "a draft is of a turn that is running, and is shown to nobody",
-            "search_words": INDEX,
-        },
-        rows="NOT r.is_draft",
-        values={"item": merged("r")},
-        parent=_HAS_THREAD,
-        size="octet_length(r.content)",
-    ),
-    ExportedTable(
-        "feedback",
-        "chat_feedback",
-        {"session_id": "uuid", "message_id": "uuid", "kind": "text", "created_at": "timestamptz"},
-        key=("session_id", "message_id"),
-        left_out={"user_id": OWNER},
-        parent=_HAS_MESSAGE,
-    ),
-    ExportedTable(
-        "turn",
-        "chat_turns",
-        {
-            "session_id": "uuid",
-            "turn_id": "uuid",
-            "operation": "text",
-            "state": "text",
-            "started_at": "timestamptz",
-            "heartbeat_at": "timestamptz",
-            "ended_at": "timestamptz",
-            "error_code": "text",
-            "usage": "jsonb",
-            "retry_from": "bigint",
-            "open_position": "bigint",
-        },
-        key=("session_id", "turn_id"),
-        left_out={
-            "user_id": OWNER,
-            "idempotency_key": "forgotten after a day",
-            "request_hash": "forgotten after a day",
-            "stop_requested_at": "of a turn that is running",
-        },
-        # What runs elsewhere does not run here.
-        values={
-            "state": f"CASE WHEN {_RUNNING} THEN 'interrupted' ELSE r.state END",
-            "ended_at": f"CASE WHEN {_RUNNING} THEN r.heartbeat_at ELSE r.ended_at END",
-            "error_code": f"CASE WHEN {_RUNNING} THEN 'interrupted' ELSE r.error_code END",
-        },
-    ),
-    ExportedTable(
-        "tool_call",
-        "chat_tool_calls",
-        {
-            "session_id": "uuid",
-            "position": "bigint",
-            "sequence": "integer",
-            "turn_id": "uuid",
-            "is_function": "boolean",
-            "name": "text",
-            "arguments": "text",
-            "output": "text",
-            "created_at": "timestamptz",
-        },
-        key=("session_id", "position", "sequence"),
-        left_out={"user_id": OWNER, "is_draft": "a draft is of a turn that is running"},
-        rows="NOT r.is_draft",
-        parent=_HAS_THREAD,
-        size="octet_length(r.arguments) + octet_length(r.output)",
-    ),
-    ExportedTable(
-        "approval",
-        "chat_approvals",
-        {
-            "session_id": "uuid",
-            "turn_id": "uuid",
-            "run_state": "text",
-            "calls": "jsonb",
-            "claims": "jsonb",
-            "created_at": "timestamptz",
-        },
-        key=("session_id", "turn_id"),
-        left_out={
-            "user_id": OWNER,
-            "resumed_by": "a run that goes on here must not go on twice; its row is left out",
-            "takeovers": "of a run that goes on",
-        },
-        rows="r.resumed_by IS NULL",
-        parent=_HAS_THREAD,
-        size="octet_length(r.run_state)",
-    ),
-    ExportedTable(
-        "attachment",
-        "chat_attachments",
-        {
-            "attachment_id": "text",
-            "session_id": "uuid",
-            "state": "text",
-            "attachment": "jsonb",
-            "declared_bytes": "bigint",
-            "stored_bytes": "bigint",
-            "content_type": "text",
-            "sha256": "text",
-            "created_at": "timestamptz",
-            "uploaded_at": "timestamptz",
-            "message_id": "uuid",
-        },
-        key=("attachment_id",),
-        left_out={
-            "user_id": OWNER,
-            "storage_key": "the place of the bytes in this installation",
-            "upload_expires_at": "of an upload that has not ended",
-            "deleted_at": "a deleted file is not exported",
-        },
-        # One without a key was saved by the SDK's own flow, whose bytes are elsewhere.
-        rows="(r.state = 'ready' OR r.state = 'pending' AND r.storage_key IS NULL)",
-    ),
-)
-"""In the order of an export, in which each record comes after those that it refers to."""
-
-NOT_EXPORTED = {
-    "chat_partial_log": "text of unfinished messages, which their items in an export have",
-    "chat_erased": "who was erased, and is nobody's data any more",
-}
-"""Table to the reason."""
 
 
 def _after(table: ExportedTable) -> str:
@@ -233,6 +28,10 @@ def _list(table: ExportedTable) -> Statement:
         _exported(name, kind, table.values.get(name, f"r.{name}")) for name, kind in table.columns.items()
     )
     order = ", ".join(f"r.{name}" for name in table.key) or "r.created_at"
+    parameters: dict[str, ParameterType] = {"after": "text"}
+    if ":with_hidden" in fields + table.rows:
+        # Whether an operator exports, and not the user.
+        parameters["with_hidden"] = "boolean"
     return Statement(
         f"export_{table.record}s",
         f"""
@@ -245,7 +44,7 @@ SELECT (SELECT row_to_json(x)::text FROM (SELECT {fields}) x) AS record,
  WHERE bytes_before <= {PAGE_BYTES}
  ORDER BY {order}
 """,
-        after="text",
+        **parameters,
     )
 
 
@@ -260,16 +59,17 @@ _CONFLICT = {
 
 _BEFORE = {
     # Items that others have written have no positions, and their thread does not know how many there are.
-    "item": """WITH advanced AS (
-  UPDATE chat_sessions s SET next_position = given.next
-    FROM (SELECT session_id, max(position) + 1 AS next
-            FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(session_id uuid, position bigint) GROUP BY 1) given
-   WHERE s.user_id = :owner AND s.session_id = given.session_id AND s.next_position < given.next)"""
+    "item": """advanced AS (
+  UPDATE chat_sessions s SET next_position = g.next
+    FROM (SELECT session_id, max(position) + 1 AS next FROM given GROUP BY 1) g
+   WHERE s.user_id = :owner AND s.session_id = g.session_id AND s.next_position < g.next
+), """
 }
 
 
 def _insert(table: ExportedTable) -> Statement:
-    """Rows that are not there yet. Each has the columns of its record and, for the search index, ``words``."""
+    """Rows that are not there yet. Each has the columns of its record and, for the search index, ``words``. Returns how
+    many were new, and how many were there before; the others have no thread, or their position is taken."""
     columns, values = list(table.columns), [f"r.{name}" for name in table.columns]
     types = [f"{name} {kind}" for name, kind in table.columns.items()]
     parameters: dict[str, ParameterType] = {"rows": "text"}
@@ -278,16 +78,21 @@ def _insert(table: ExportedTable) -> Statement:
         values.append(indexed("CAST(r.words AS tsvector)", ":owner_mark", "r.created_at"))
         types.append("words text")
         parameters["owner_mark"] = "text"
+    key = "".join(f" AND t.{name} = r.{name}" for name in table.identity)
     return Statement(
         f"import_{table.record}s",
         f"""
-{_BEFORE.get(table.record, "")}
-INSERT INTO {table.table} AS t (user_id, {", ".join(columns)})
-SELECT :owner, {", ".join(values)}
-  FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({", ".join(types)})
- WHERE {table.parent}
-ON CONFLICT {_CONFLICT.get(table.record, "DO NOTHING")}
-RETURNING xmax = 0 AS is_new
+WITH given AS (
+  SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({", ".join(types)})
+), known AS (
+  SELECT count(*) AS count FROM given r JOIN {table.table} t ON t.user_id = :owner{key}
+), {_BEFORE.get(table.record, "")}new AS (
+  INSERT INTO {table.table} AS t (user_id, {", ".join(columns)})
+  SELECT :owner, {", ".join(values)} FROM given r WHERE {table.parent}
+  ON CONFLICT {_CONFLICT.get(table.record, "DO NOTHING")}
+  RETURNING xmax = 0 AS is_new
+)
+SELECT known.count AS known, (SELECT count(*) FROM new WHERE is_new) AS new FROM known
 """,
         **parameters,
     )
@@ -295,10 +100,20 @@ RETURNING xmax = 0 AS is_new
 
 INSERTS = {table.record: _insert(table) for table in TABLES}
 
+NEXT_POSITION = Statement(
+    "next_position",
+    """
+SELECT next_position FROM chat_sessions WHERE user_id = :owner AND session_id = :session
+""",
+    session="uuid",
+)
+
 COUNT_EXPORTED = Statement(
     "count_exported",
     """
 SELECT (SELECT count(*) FROM chat_messages WHERE user_id = :owner) AS items,
+       EXISTS (SELECT 1 FROM chat_users WHERE user_id = :owner)
+         OR EXISTS (SELECT 1 FROM chat_attachments WHERE user_id = :owner) AS is_known,
        (SELECT COALESCE(sum(stored_bytes), 0)::bigint FROM chat_attachments
          WHERE user_id = :owner AND state = 'ready') AS bytes
 """,
