@@ -71,6 +71,7 @@ async def test_sessions_of_the_agents_sdk_are_imported(store: DatabaseStore, dat
                 {"role": "user", "content": [{"type": "input_text", "text": "And why?"}]},
             ]
         )
+        await session.engine.dispose()
     (program,) = re.findall(r"```python sessions_to_jsonl.py\n(.*?)```", YOUR_DATA, re.DOTALL)
     (tmp_path / "sessions_to_jsonl.py").write_text(program)
     lines = subprocess.run(  # noqa: ASYNC221

@@ -58,8 +58,8 @@ class FollowedTurn:
         self._items.updated(await self._store.live.items(self._turn, self._context))
 
     def so_far(self) -> list[ThreadStreamEvent]:
-        """What a follower that joins now receives first: not how the text grew, which would show it less than it has
-        seen already."""
+        """The events for a follower that joins now: each item in its present state. A replay of the deltas would show
+        less than the client has already."""
         return self._items.so_far()
 
     async def take(self, news: News) -> None:

@@ -1,4 +1,4 @@
-"""What a statement that writes a row of ``chat_messages`` or ``chat_sessions`` puts into the search index.
+"""The SQL of the entry in the search index, for statements that write a row of ``chat_messages`` or ``chat_sessions``.
 
 An entry is the ``tsvector`` of the words of an item or a title, with two lexemes of their owner: one alone, and one
 with the week of the row. So a query reads few entries of a common word, those of the owner's newest weeks first.

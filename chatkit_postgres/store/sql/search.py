@@ -1,4 +1,4 @@
-"""Statements about search: what finds items, and what fills the index."""
+"""Statements that find items, and that fill the search index."""
 
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.store.sql.history import REFUSALS, verdicts
@@ -32,8 +32,8 @@ _VERDICT = f"""SELECT s.session_id, v.*
 
 
 def _in_window(row: str) -> str:
-    """A window is a tsquery, and the time from which its rows are. The lexemes of a window are those of one week more
-    at both ends, because a row may have been indexed anew in the week after it was made."""
+    """A window is a tsquery, and the time from which its rows are. Its lexemes are those of one week more at both ends:
+    a row may have been indexed anew in the week after it was made, and a clock may differ."""
     return f"""{row}.{_OF_OWNER}
               AND {row}.search_words @@ CAST((:windows)[step.number + 1] AS tsquery)
               AND {row}.search_words @@ CAST(:query AS tsquery)
