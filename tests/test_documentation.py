@@ -123,7 +123,7 @@ def test_every_command_is_documented() -> None:
 
     for command in cli.registered_commands:
         assert command.callback is not None
-        assert f"`chatkit-postgres {command.callback.__name__}" in OPERATIONS
+        assert f"`chatkit-postgres {command.name or command.callback.__name__}" in OPERATIONS
     for group in cli.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
