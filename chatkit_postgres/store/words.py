@@ -30,9 +30,10 @@ MAX_VECTOR_BYTES = 900_000
 # Zero-width joiners, soft hyphens and the like, which are part of a word, and the Arabic tatweel, which only stretches.
 _IGNORED = "\u00ad\u0640\u200b-\u200d\u2060\ufeff"
 _PAIRED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\uff70\uff9e\uff9f"
-_RUN = regex.compile(
-    rf"(?V1)(?P<paired>[{_PAIRED}][{_PAIRED}\p{{M}}{_IGNORED}]*)|[[\p{{L}}\p{{M}}\p{{N}}{_IGNORED}]--[{_PAIRED}]]+"
-)
+_WORD = rf"[[\p{{L}}\p{{M}}\p{{N}}{_IGNORED}]--[{_PAIRED}]]+"
+_RUN = regex.compile(rf"(?V1)(?P<paired>[{_PAIRED}][{_PAIRED}\p{{M}}{_IGNORED}]*)|{_WORD}")
+_WORD_RUN = regex.compile(f"(?V1){_WORD}")
+_PAIRED_CHARACTER = regex.compile(f"[{_PAIRED}]")
 _ASCII_RUN = re.compile("[A-Za-z0-9]+")
 """The same in a text that has nothing else, five times as fast."""
 _IGNORED_CHARACTERS = regex.compile(f"[{_IGNORED}]")
@@ -88,17 +89,34 @@ def words_of(text: str) -> Iterator[Word]:
             yield Word(run.text[place : place + 2], start, min(end, run.end))
 
 
+def lexemes_of(text: str) -> list[str]:
+    """Those of ``words_of``, several times as fast."""
+    if text.isascii():
+        runs = _ASCII_RUN.findall(text.lower())
+    elif _PAIRED_CHARACTER.search(text) is None:
+        runs = [folded for run in _WORD_RUN.findall(text) if (folded := fold(run))]
+    else:
+        lexemes: list[str] = []
+        for run in runs_of(text):
+            if run.is_paired:
+                lexemes += [run.text[place : place + 2] for place in range(len(run.text))]
+            else:
+                lexemes.append(run.text[:MAX_LEXEME])
+        return lexemes
+    return [run[:MAX_LEXEME] for run in runs]
+
+
 def tsvector_of(text: str) -> str:
     """For a cast to ``tsvector``."""
     positions: dict[str, list[int]] = {}
     room = MAX_VECTOR_BYTES
-    for position, word in enumerate(words_of(text), 1):
-        known = positions.get(word.lexeme)
+    for position, lexeme in enumerate(lexemes_of(text), 1):
+        known = positions.get(lexeme)
         if known is None:
-            room -= len(word.lexeme.encode()) + 8
+            room -= len(lexeme.encode()) + 8
             if room < 0:
                 break
-            positions[word.lexeme] = [min(position, MAX_POSITION)]
+            positions[lexeme] = [min(position, MAX_POSITION)]
         elif position <= MAX_POSITION and len(known) < MAX_POSITIONS:
             room -= 2
             known.append(position)

@@ -1,11 +1,13 @@
 """How texts are cut into words, and queries into terms."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store.search_query import parse_query
 from chatkit_postgres.store.snippets import LENGTH, snippet_of
-from chatkit_postgres.store.words import MAX_VECTOR_BYTES, tsvector_of, words_of
+from chatkit_postgres.store.words import MAX_VECTOR_BYTES, lexemes_of, tsvector_of, words_of
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,11 @@ from chatkit_postgres.store.words import MAX_VECTOR_BYTES, tsvector_of, words_of
 )
 def test_words(text: str, lexemes: list[str]) -> None:
     assert [word.lexeme for word in words_of(text)] == lexemes
+
+
+@given(st.text() | st.text(alphabet="aé ßİ日ท่\u200b\u0301-_9ﬁ½'@"))
+def test_the_quick_way_finds_the_same_words(text: str) -> None:
+    assert lexemes_of(text) == [word.lexeme for word in words_of(text)]
 
 
 def test_a_very_long_text_stays_within_what_a_tsvector_takes() -> None:
