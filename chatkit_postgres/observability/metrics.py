@@ -58,6 +58,9 @@ class Metrics:
         self.attachments_removed = Counter(
             "chatkit_attachments_removed", "Attachments that lost their bytes or rows.", registry=self._registry
         )
+        self.old_threads_deleted = Counter(
+            "chatkit_old_threads_deleted", "Threads deleted by CHAT_RETENTION_DAYS.", registry=self._registry
+        )
         self.clean_up = Gauge(
             "chatkit_clean_up_last_success_timestamp_seconds",
             "When the removal of deleted attachments last finished.",

@@ -17,6 +17,7 @@ from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.loop_lag import watch_loop_lag
 from chatkit_postgres.settings import ConfigurationError
 from chatkit_postgres.store.maintenance import run_maintenance
+from chatkit_postgres.store.retention import run_retention
 from chatkit_postgres.wiring.parts import Parts
 
 logger = get_logger(__name__)
@@ -63,6 +64,9 @@ async def _background_tasks(parts: Parts) -> AsyncIterator[None]:
     search_index = parts.store.search_index.run()
     work = (maintenance, abandoned, parts.disabled.watch(), cleanup, search_index, loop_lag)
     tasks = [asyncio.create_task(task) for task in work]
+    if (retention := parts.deployment.settings.retention()) is not None:
+        on_deleted = parts.metrics.old_threads_deleted.inc
+        tasks.append(asyncio.create_task(run_retention(parts.database, retention, on_deleted)))
     try:
         yield
     finally:
