@@ -321,6 +321,13 @@ async def _taken_along(user_data: UserData, store: DatabaseStore, directory: Pat
         pass
     assert importing.report.imported["thread"] == 1
     assert importing.report.imported["attachment"] == 2
+    # Another item of that thread, as others write it.
+    item = json.loads(assistant_message(user_data.other_thread, new_id("message"), user_data.mark).model_dump_json())
+    archive.write_text(json.dumps({"type": "item", "thread_id": user_data.other_thread, "item": item}))
+    more = Import(store.database, storage, user_data.user)
+    async for _ in more.run(ArchiveReader(archive)):
+        pass
+    assert more.report.imported["item"] == 1
     found = await store.load_item(user_data.other_thread, user_data.other_message, user_data.context)
     assert user_data.mark in str(found)
 
