@@ -8,6 +8,7 @@ Both sides run in turn on one machine and one PostgreSQL, so only the ratio mean
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -20,6 +21,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import message_uuid, new_id, session_uuid
+from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.rows import item_row
 from chatkit_postgres.store.sql import items as sql
 from tests.support.items import assistant_message, thread, user_message
@@ -47,8 +49,9 @@ def raw_turn(connection: asyncpg.Connection, thread_id: str) -> Turn:
 
     async def turn() -> None:
         for make in (user_message, assistant_message):
-            row = item_row(make(thread_id, new_id("message"), KILOBYTE))
-            values = {
+            item = make(thread_id, new_id("message"), KILOBYTE)
+            row = item_row(item)
+            values: dict[str, Any] = {
                 "owner": "bench",
                 "session": session,
                 "message": message_uuid(session, row.item_id),
@@ -59,6 +62,7 @@ def raw_turn(connection: asyncpg.Connection, thread_id: str) -> Turn:
                 "sender_name": None,
                 "content": row.content,
                 "item": row.item,
+                **item_entry("bench", item),
                 "partial": False,
                 "draft": False,
                 "replace": False,
