@@ -13,7 +13,7 @@ from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store.sql import retention as sql
-from chatkit_postgres.store.sql.threads import DELETE_THREAD
+from chatkit_postgres.store.sql.threads import DELETE_THREAD, LOCK_THREAD
 
 EVERY_SECONDS = 3600
 PAUSE_SECONDS = 0.05
@@ -70,7 +70,8 @@ async def delete_old_threads(
 
 async def _delete(database: Database, owner: str, session: UUID, wanted: dict[str, Any]) -> bool:
     async def work(transaction: Transaction) -> bool:
-        if not await transaction.run(owner, sql.LOCK_OLD_THREAD, session=session, **wanted):
+        await transaction.run(owner, LOCK_THREAD, session=session)
+        if not await transaction.run(owner, sql.FIND_OLD_THREAD, session=session, **wanted):
             return False
         # In batches, because a thread may have thousands, and a statement should be short.
         while len(await transaction.run(owner, sql.DELETE_OLD_MESSAGES, session=session)) == sql.BATCH:

@@ -98,6 +98,29 @@ async def test_many_threads_and_long_ones_are_deleted_in_small_steps(store: Data
     assert await stored(store, "SELECT 1 FROM chat_messages") == []
 
 
+async def test_a_message_that_is_written_while_the_lock_is_waited_for_keeps_its_thread(store: DatabaseStore) -> None:
+    """Outside of a turn, as a stock server writes: no fence tells of it."""
+    await store.save_thread(thread("t"), RequestContext("alice"))
+    await store.add_thread_item("t", user_message("t", "m"), RequestContext("alice"))
+    await make_old(store)
+    async with sql_connection(store.database) as connection:
+        await connection.execute(text("BEGIN"))
+        await connection.execute(text("UPDATE chat_sessions SET next_position = next_position + 1"))
+        await connection.execute(
+            text(
+                "INSERT INTO chat_messages (user_id, session_id, message_id, item_id, position, sender_type, item_type,"
+                " item) SELECT user_id, session_id, gen_random_uuid(), 'new', 2, 'user', 'user_message', '{}'"
+                " FROM chat_sessions"
+            )
+        )
+        deleting = asyncio.create_task(delete_old_threads(store.database, Retention(90)))
+        await asyncio.sleep(0.5)
+        assert not deleting.done()
+        await connection.execute(text("COMMIT"))
+    assert await deleting == 0
+    assert await threads(store) == {"t"}
+
+
 async def test_a_message_that_comes_meanwhile_keeps_its_thread(store: DatabaseStore) -> None:
     alice = RequestContext("alice")
     for number in range(30):

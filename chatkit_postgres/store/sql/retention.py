@@ -27,9 +27,9 @@ SELECT s.user_id, s.created_at, s.session_id,
     after_session="uuid",
 )
 
-# Whoever writes to the thread waits until it is deleted, or is before us, and keeps it.
-LOCK_OLD_THREAD = Statement(
-    "lock_old_thread",
+# After the lock: its snapshot has what was written to the thread while the lock was waited for.
+FIND_OLD_THREAD = Statement(
+    "find_old_thread",
     """
 SELECT 1 FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id IS NULL
@@ -37,7 +37,6 @@ SELECT 1 FROM chat_sessions s
    AND COALESCE((SELECT m.created_at FROM chat_messages m
                   WHERE m.user_id = :owner AND m.session_id = :session
                   ORDER BY m.position DESC LIMIT 1), s.created_at) < :before
-   FOR UPDATE
 """,
     session="uuid",
     before="timestamptz",
