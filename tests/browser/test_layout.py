@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage, Visitor
+from tests.browser.conftest import OpenPage, Visitor, wait_until
 
 SIDEWAYS = {"viewport": {"width": 667, "height": 320}, "has_touch": True, "is_mobile": True}
 SMALL = {"viewport": {"width": 320, "height": 560}, "has_touch": True, "is_mobile": True}
@@ -97,5 +97,6 @@ def test_users_are_gone_through_by_keyboard_and_chosen_by_enter(visitor: Visitor
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(users).to_have_value("bob")
-    page.wait_for_function("sessionStorage.getItem('user') === 'bob'")
+    # Not wait_for_function: it evaluates a string again in the page, which the page's policy forbids.
+    wait_until(page, lambda: page.evaluate("sessionStorage.getItem('user')") == "bob")
     assert page.evaluate("history.length") == entries + 1
