@@ -50,6 +50,8 @@ class RequestContext(Mapping[str, Any], StoreContext):
     """The URL at which the client reaches this server, without a slash at the end."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """Claims of the user: those of the token that ``CHAT_USER_CLAIMS`` names, or those of the application's User."""
+    is_staff: bool = False
+    """Whether the user may read the conversations of others through the routes of the staff."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The request's headers that ``CHAT_CONTEXT_HEADERS`` lists; names in any case."""
     client_context: Mapping[str, Any] = field(default_factory=dict)

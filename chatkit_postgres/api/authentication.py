@@ -12,6 +12,7 @@ from chatkit_postgres.api.public_url import PublicUrl
 from chatkit_postgres.api.rate_limit import RateLimit
 from chatkit_postgres.api.request_id import request_id_of
 from chatkit_postgres.auth.disabled_users import DisabledUsers
+from chatkit_postgres.auth.staff import StaffClaim
 from chatkit_postgres.auth.tokens import TokenVerifier
 from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.context import RequestContext
@@ -47,7 +48,9 @@ def user_of_token(verifier: TokenVerifier, cookie: CookieRules | None) -> Identi
     return identify
 
 
-def user_of_application(identify_user: IdentifyUser, origins: frozenset[str], public_url: PublicUrl) -> IdentifyUser:
+def user_of_application(
+    identify_user: IdentifyUser, origins: frozenset[str], public_url: PublicUrl, staff_claim: StaffClaim | None = None
+) -> IdentifyUser:
     """Identify users with a function of the host. Browsers add the host's cookie, or other credentials, to requests of
     any page, so a browser's unsafe requests must come from the host's own origin, or one of ``origins``. Raises
     ForeignOrigin."""
@@ -64,7 +67,9 @@ def user_of_application(identify_user: IdentifyUser, origins: frozenset[str], pu
             cure = "return a chatkit_postgres.auth.User; its id is a str of 1 to 255 printable characters, not padded"
             logger.error("user_refused", returned=type(user).__name__, cure=cure)
             raise InternalError
-        return User(user.id, storable_claims(user.claims or {}))
+        claims = user.claims or {}
+        is_staff = user.is_staff is True or (staff_claim is not None and staff_claim.is_met_by(claims))
+        return User(user.id, storable_claims(claims), is_staff)
 
     return identify
 
@@ -96,6 +101,7 @@ class Authentication:
             public_url=self.public_url(request),
             locale=_locale(request.headers.get("accept-language", "")),
             claims=user.claims,
+            is_staff=user.is_staff,
             headers=self._headers(request),
         )
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from chatkit_postgres.api.authentication import Authenticator
+from chatkit_postgres.api.query import whole_number
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.cursors import MAX_ROWS
 
@@ -19,7 +19,10 @@ def search_router(store: DatabaseStore, authenticate: Authenticator) -> APIRoute
     async def search(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
         asked = request.query_params
         hits = await store.search.search(
-            asked.get("q", ""), context, limit=_limit(asked.get("limit")), after=asked.get("after") or None
+            asked.get("q", ""),
+            context,
+            limit=whole_number(asked, "limit", maximum=MAX_ROWS),
+            after=asked.get("after") or None,
         )
         data = [
             {
@@ -35,11 +38,3 @@ def search_router(store: DatabaseStore, authenticate: Authenticator) -> APIRoute
         return JSONResponse(content, headers={"Cache-Control": "no-store"})
 
     return router
-
-
-def _limit(given: str | None) -> int | None:
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MAX_ROWS):
-        raise Unprocessable(f"limit: 1 to {MAX_ROWS}.")
-    return int(given)

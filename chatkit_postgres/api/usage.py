@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from chatkit_postgres.api.authentication import Authenticator
+from chatkit_postgres.api.query import whole_number
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import Unprocessable
 from chatkit_postgres.store import DatabaseStore
 
 MAX_DAYS = 366
@@ -20,16 +20,10 @@ def usage_router(store: DatabaseStore, authenticate: Authenticator) -> APIRouter
 
     @router.get("/api/usage")
     async def usage(request: Request, context: Annotated[RequestContext, Depends(authenticate)]) -> Response:
-        days = await store.turns.usage_by_day(context, days=_days(request.query_params.get("days")))
+        days = await store.turns.usage_by_day(
+            context, days=whole_number(request.query_params, "days", maximum=MAX_DAYS) or DEFAULT_DAYS
+        )
         total = {name: sum(day[name] for day in days) for name in COUNTED}
         return JSONResponse({"days": days, "total": total}, headers={"Cache-Control": "no-store"})
 
     return router
-
-
-def _days(given: str | None) -> int:
-    if given is None:
-        return DEFAULT_DAYS
-    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MAX_DAYS):
-        raise Unprocessable(f"days: 1 to {MAX_DAYS}.")
-    return int(given)

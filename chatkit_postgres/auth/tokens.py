@@ -6,6 +6,7 @@ critical extensions, the type of the token, the types of claims, and an audience
 
 import base64
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from jose import jwt
 from jose.exceptions import JOSEError
 
 from chatkit_postgres.auth.keys import Keys
+from chatkit_postgres.auth.staff import StaffClaim
 from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.errors import KeysUnavailable, Unauthorized
 from chatkit_postgres.strict_json import loads
@@ -39,6 +41,7 @@ class TokenRules:
     leeway_seconds: int = 30
     stored_claims: tuple[str, ...] = ()
     """Claims to store for each user, such as name, email or roles."""
+    staff_claim: StaffClaim | None = None
 
 
 class TokenVerifier:
@@ -85,7 +88,8 @@ class TokenVerifier:
             },
         )
         stored = {name: claims[name] for name in rules.stored_claims if name in claims}
-        return User(claims[rules.user_claim], storable_claims(stored))
+        is_staff = rules.staff_claim is not None and rules.staff_claim.is_met_by(claims)
+        return User(claims[rules.user_claim], storable_claims(stored), is_staff)
 
     def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:
         algorithm, kind, key_id = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
@@ -138,14 +142,16 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_TIME
 
 
-def mint(secret: str, user_id: str, *, seconds: int, rules: TokenRules | None = None) -> str:
-    """Sign a token for a user, for development and tests. Raises ValueError for an invalid user id, and for rules that
-    require another key than a shared secret."""
+def mint(
+    secret: str, user_id: str, *, seconds: int, rules: TokenRules | None = None, more: Mapping[str, Any] | None = None
+) -> str:
+    """Sign a token for a user, for development and tests, with ``more`` claims. Raises ValueError for an invalid user
+    id, and for rules that require another key than a shared secret."""
     rules = rules or TokenRules()
     if not is_user_id(user_id):
         raise ValueError("a user id is 1 to 255 printable characters")
     now = int(time.time())
-    claims: dict[str, Any] = {rules.user_claim: user_id, "iat": now, "exp": now + seconds}
+    claims: dict[str, Any] = {**(more or {}), rules.user_claim: user_id, "iat": now, "exp": now + seconds}
     if rules.issuer is not None:
         claims["iss"] = rules.issuer
     if rules.audience is not None:

@@ -24,6 +24,8 @@ class User:
 
     id: str
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    is_staff: bool = False
+    """Whether the user may read the conversations of others, where ``CHAT_STAFF_CLAIM`` is set."""
 
 
 def is_user_id(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: init, serve, migrate, check, token, user, version."""
+"""The command line: each command has a module, or its place here."""
 
 import gc
 import logging
@@ -12,9 +12,12 @@ import typer
 from dotenv import load_dotenv
 
 from chatkit_postgres import __version__
+from chatkit_postgres.cli.audit import audit
 from chatkit_postgres.cli.databases import own_database
 from chatkit_postgres.cli.erasure import erase_again, erase_user
 from chatkit_postgres.cli.init import init
+from chatkit_postgres.cli.looks import show_thread, show_user, threads
+from chatkit_postgres.cli.reports import feedback, usage
 from chatkit_postgres.cli.serve import serve
 from chatkit_postgres.cli.user_data import export_user, import_user
 from chatkit_postgres.cli.users import users
@@ -35,7 +38,13 @@ cli = typer.Typer(
 users.command(name="erase")(erase_user)
 users.command(name="export")(export_user)
 users.command(name="import")(import_user)
+users.command(name="show")(show_user)
+threads.command(name="show")(show_thread)
 cli.add_typer(users, name="user")
+cli.add_typer(threads, name="thread")
+cli.add_typer(audit, name="audit")
+cli.command()(feedback)
+cli.command()(usage)
 cli.command()(init)
 cli.command()(serve)
 cli.command(name="erase-again")(erase_again)
@@ -146,6 +155,7 @@ def check(
 def token(
     user: Annotated[str, typer.Option(help="The user id in the token.")],
     minutes: Annotated[int, typer.Option(min=1, help="The lifetime of the token.")] = 60,
+    claim: Annotated[list[str] | None, typer.Option(help="A further claim, NAME=VALUE; may be repeated.")] = None,
 ) -> None:
     """Print a bearer token, signed with the development secret or with CHAT_JWT_SECRET."""
     from chatkit_postgres.auth.tokens import mint
@@ -156,8 +166,9 @@ def token(
         raise ConfigurationError(problems)
     secret = settings.shared_secret(settings.data_dir, is_dev=deployment.is_dev)
     rules = settings.token_rules(is_dev=deployment.is_dev)
+    more = dict(text.partition("=")[::2] for text in claim or ())
     try:
-        typer.echo(mint(secret, user, seconds=minutes * 60, rules=rules))
+        typer.echo(mint(secret, user, seconds=minutes * 60, rules=rules, more=more))
     except ValueError as error:
         typer.echo(f"token: {error}", err=True)
         raise typer.Exit(1) from None

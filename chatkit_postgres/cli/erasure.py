@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from chatkit_postgres.cli.audit import audit_of, look
 from chatkit_postgres.cli.databases import any_database, explained
-from chatkit_postgres.cli.user_data import fail, opened_rooms, printable
+from chatkit_postgres.cli.printing import fail, printable
+from chatkit_postgres.cli.user_data import opened_rooms
 from chatkit_postgres.cli.users import Name
 from chatkit_postgres.settings import Deployment, Settings, load_settings
 
@@ -39,7 +41,7 @@ def erase_again() -> None:
 
 
 def _key(settings: Settings) -> str:
-    return settings.key_of_erasures(settings.data_dir, is_dev=Deployment(settings, "127.0.0.1").is_dev)
+    return settings.key_of_hashes(settings.data_dir, is_dev=Deployment(settings, "127.0.0.1").is_dev)
 
 
 async def _erase(url: Any, settings: Settings, key: str, name: str) -> dict[str, Any] | None:
@@ -49,6 +51,7 @@ async def _erase(url: Any, settings: Settings, key: str, name: str) -> dict[str,
         erasure = Erasure(database, storage, key)
         if not await erasure.is_known(name):
             return None
+        await audit_of(settings, database).record(look("user.erase", name))
         try:
             return (await erasure.erase(name)).document(settings.backup_days)
         except StillWritingError:
@@ -60,4 +63,5 @@ async def _erase_again(url: Any, settings: Settings, key: str) -> list[dict[str,
 
     async with opened_rooms(url, settings) as (database, storage):
         erasure = Erasure(database, storage, key)
+        await audit_of(settings, database).record(look("erase-again"))
         return [receipt.document(settings.backup_days) async for receipt in erasure.erase_again()]

@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chatkit_postgres.cli.audit import audit_of, look
 from chatkit_postgres.cli.databases import any_database, explained
+from chatkit_postgres.cli.printing import fail, printable
 from chatkit_postgres.cli.users import Name
 from chatkit_postgres.settings import Settings, load_settings
 
@@ -86,6 +88,7 @@ async def _export(url: Any, settings: Settings, name: str, output: Path) -> list
         extent = await export.extent()
         if extent is None:
             fail(f"user: there is no user {printable(name)}")
+        await audit_of(settings, database).record(look("user.export", name))
         with _bar() as bar, _whole(output) as file:
             items = bar.add_task("items", total=extent.items)
             files = bar.add_task("bytes of files", total=extent.bytes)
@@ -170,13 +173,3 @@ def _bar() -> "Bar":
     # On stderr, because programs read stdout; nothing of it in the mail of a cron job.
     console = Console(stderr=True)
     return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-def printable(text: str) -> str:
-    """Without characters that a terminal would obey."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
-def fail(sentence: str) -> NoReturn:
-    typer.echo(sentence, err=True)
-    raise typer.Exit(1)

@@ -23,9 +23,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
+from chatkit_postgres.db.operators_tables import define_tables
+
 VERSION_TABLE = "chat_alembic_version"
 
 metadata = MetaData()
+define_tables(metadata)
 
 
 def _now(name: str) -> Column[object]:
@@ -55,15 +58,6 @@ chat_users = Table(
     _json("metadata"),
     PrimaryKeyConstraint("user_id", name="chat_users_pkey"),
     Index("chat_users_disabled", "user_id", postgresql_where=text("disabled_at IS NOT NULL")),
-)
-
-# Who was erased: a hash under a key that only the operator has, and no name.
-chat_erased = Table(
-    "chat_erased",
-    metadata,
-    Column("user_hash", Text, nullable=False),
-    Column("erased_at", DateTime(timezone=True), nullable=False),
-    PrimaryKeyConstraint("user_hash", name="chat_erased_pkey"),
 )
 
 chat_sessions = Table(

@@ -43,6 +43,8 @@ class Deployment:
             found += settings.key_problems()
             if settings.uses_key_set or settings.jwt_key:
                 found += settings.link_key_problems()
+        if settings.staff_claim is not None:
+            found += settings.hash_key_problems(is_dev=self.is_dev)
         found += settings.model_problems() + settings.storage_problems()
         if not self.is_hosted and not self.is_dev:
             found += settings.cookie_problems()

@@ -39,7 +39,7 @@ class FileSettings(IdentitySettings):
     )
     erasure_key: SecretStr | None = Field(
         default=None,
-        description="key of the hashes by which erased users are remembered, at least 32 bytes; unset: CHAT_JWT_SECRET",
+        description="key of the hashes of erased users and of the audit log, at least 32 bytes; unset: CHAT_JWT_SECRET",
     )
     backup_days: int | None = Field(
         default=None, ge=0, description="how long you keep backups, for the receipt of an erasure"
@@ -135,16 +135,22 @@ class FileSettings(IdentitySettings):
         """The key that signs URLs of files; in development mode, where it is None, the secret of the tokens."""
         return self.url_secret.get_secret_value() if self.url_secret is not None else self.jwt_key
 
-    def key_of_erasures(self, data_dir: Path, *, is_dev: bool) -> str:
-        """Raises ConfigurationError if there is none."""
+    def key_of_hashes(self, data_dir: Path, *, is_dev: bool) -> str:
+        """Of the hashes of erased users and of the audit log. Raises ConfigurationError if there is none."""
+        if problems := self.hash_key_problems(is_dev=is_dev):
+            raise ConfigurationError(problems)
         if self.erasure_key is None:
-            if not is_dev and (self.jwt_key is None or self.uses_key_set):
-                raise ConfigurationError([f"CHAT_ERASURE_KEY: needed to erase a user, and not set. {CURE}"])
             return self.shared_secret(data_dir, is_dev=is_dev)
-        key = self.erasure_key.get_secret_value()
-        if len(key.encode()) < MIN_SECRET_BYTES:
-            raise ConfigurationError([f"CHAT_ERASURE_KEY: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"])
-        return key
+        return self.erasure_key.get_secret_value()
+
+    def hash_key_problems(self, *, is_dev: bool) -> list[str]:
+        if self.erasure_key is None:
+            if is_dev or (self.jwt_key is not None and not self.uses_key_set):
+                return []
+            return [f"CHAT_ERASURE_KEY: needed for erasures and the audit log, and not set. {CURE}"]
+        if len(self.erasure_key.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            return [f"CHAT_ERASURE_KEY: shorter than {MIN_SECRET_BYTES} bytes. {CURE}"]
+        return []
 
     def link_key_problems(self) -> list[str]:
         if self.link_key is None:

@@ -15,6 +15,7 @@ from chatkit_postgres.settings.urls import is_trustworthy
 
 if TYPE_CHECKING:
     from chatkit_postgres.auth.keys import Keys
+    from chatkit_postgres.auth.staff import StaffClaim
     from chatkit_postgres.auth.tokens import TokenRules
 
 MIN_SECRET_BYTES = 32
@@ -53,6 +54,10 @@ class IdentitySettings(BaseSettings):
     user_claims: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="claims stored with a user, comma-separated, e.g. `name,email,roles`"
     )
+    staff_claim: str | None = Field(
+        default=None,
+        description="a claim, `name:value`, whose tokens may read the conversations of others, such as `role:support`",
+    )
     auth_cookie: str | None = Field(
         default=None, description="also take the token from this cookie, for pages of CHAT_CORS_ORIGINS"
     )
@@ -86,6 +91,15 @@ class IdentitySettings(BaseSettings):
     def _cookie_name(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
             raise ValueError("not the name of a cookie")
+        return value
+
+    @field_validator("staff_claim")
+    @classmethod
+    def _claim_and_value(cls, value: str | None) -> str | None:
+        from chatkit_postgres.auth.staff import StaffClaim
+
+        if value is not None:
+            StaffClaim.parse(value)
         return value
 
     @field_validator("cors_origins")
@@ -126,7 +140,13 @@ class IdentitySettings(BaseSettings):
             user_claim=self.jwt_user_claim,
             leeway_seconds=self.jwt_leeway_seconds,
             stored_claims=self.user_claims,
+            staff_claim=self.staff(),
         )
+
+    def staff(self) -> "StaffClaim | None":
+        from chatkit_postgres.auth.staff import StaffClaim
+
+        return StaffClaim.parse(self.staff_claim) if self.staff_claim is not None else None
 
     def shared_secret(self, data_dir: Path, *, is_dev: bool) -> str:
         """The secret that tokens are signed and verified with; in development mode one of its own in ``data_dir``.

@@ -5,7 +5,6 @@ it was. It is written first, so that an erasure that was interrupted is finished
 """
 
 import asyncio
-import hmac
 import json
 import time
 from collections import Counter
@@ -16,10 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chatkit_postgres.attachments.storage import Storage
-from chatkit_postgres.db import Database
+from chatkit_postgres.db import Database, Row
 from chatkit_postgres.db.users import DISABLE_USER
 from chatkit_postgres.errors import NotSupported
 from chatkit_postgres.store.sql import erasure as sql
+from chatkit_postgres.store.sql.audit import FORGET_NAMES
+from chatkit_postgres.user_data.hashes import Hashes
 
 TOMBSTONES = "erased"
 """The prefix of the tombstones in the storage."""
@@ -44,6 +45,8 @@ class Receipt:
     files: int = 0
     bytes: int = 0
     turns_ended: int = 0
+    unnamed_entries: int = 0
+    """Of the audit log."""
     seconds: float = 0
 
     def document(self, backup_days: int | None) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class Receipt:
             "files": self.files,
             "bytes": self.bytes,
             "turns_ended": self.turns_ended,
+            "audit_entries_unnamed": self.unnamed_entries,
             "remains": {
                 "backups": f"until {until}" if until else "as long as you keep those that were made before",
                 "database": "dead rows until VACUUM has run, words without an owner in the search index until REINDEX",
@@ -80,21 +84,17 @@ class Erasure:
         """``key`` makes the hashes; with another one, earlier tombstones name nobody."""
         self._database = database
         self._storage = storage
-        self._key = key.encode()
+        self._hashes = Hashes(key)
         self._wait_seconds = wait_seconds
         self._max_wait_seconds = max_wait_seconds
 
-    def hash_of(self, owner: str) -> str:
-        return hmac.new(self._key, b"erased user\0" + owner.encode(), "sha256").hexdigest()
-
     async def is_known(self, owner: str) -> bool:
-        (found,) = await self._database.run(owner, sql.IS_KNOWN)
-        return bool(found["is_known"])
+        return bool((await self._find(owner))["is_known"])
 
     async def erase(self, owner: str) -> Receipt:
         """Raises DatabaseUnavailable, StorageUnavailable, StillWritingError; the erasure can then be repeated."""
         started = time.monotonic()
-        receipt = Receipt(self.hash_of(owner), datetime.now(UTC))
+        receipt = Receipt(self._hashes.of_user(owner), datetime.now(UTC))
         await self._put_tombstone(receipt)
         await self._database.run(owner, DISABLE_USER)
         receipt.turns_ended = await self._end_turns(owner)
@@ -113,7 +113,7 @@ class Erasure:
         after = ""
         while page := await self._database.run_for_all_owners(sql.LIST_NAMES, after=after):
             for row in page:
-                buried_at = erased.get(self.hash_of(row["user_id"]))
+                buried_at = erased.get(self._hashes.of_user(row["user_id"]))
                 # Who began anew after the erasure stays.
                 if buried_at is not None and row["created_at"] < buried_at:
                     yield await self.erase(row["user_id"])
@@ -121,15 +121,17 @@ class Erasure:
 
     async def _end_turns(self, owner: str) -> int:
         """Wait until every process refuses the user and no turn runs. Returns how many were running."""
-        (found,) = await self._database.run(owner, sql.IS_KNOWN)
-        running: int = found["running"]
+        running: int = (await self._find(owner))["running"]
         started = time.monotonic()
         while (waited := time.monotonic() - started) < self._max_wait_seconds:
-            (found,) = await self._database.run(owner, sql.IS_KNOWN)
-            if waited >= self._wait_seconds and not found["running"]:
+            if waited >= self._wait_seconds and not (await self._find(owner))["running"]:
                 break
             await asyncio.sleep(POLL_SECONDS)
         return running
+
+    async def _find(self, owner: str) -> Row:
+        (found,) = await self._database.run(owner, sql.IS_KNOWN, user_hash=self._hashes.of_user(owner))
+        return found
 
     async def _erase_rows(self, owner: str, receipt: Receipt) -> None:
         for table, statement in sql.ERASE_ROWS.items():
@@ -146,6 +148,9 @@ class Erasure:
                 done = await self._database.run(owner, sql.ERASE_FILE, attachment_id=file["attachment_id"])
                 receipt.rows["chat_attachments"] += len(done)
         receipt.rows["chat_users"] += len(await self._database.run(owner, sql.ERASE_USER))
+        # After the row of the user, without which nobody writes the name into the log again.
+        forgotten = await self._database.run(owner, FORGET_NAMES, user_hash=receipt.user_hash)
+        receipt.unnamed_entries += len(forgotten)
 
     async def _put_tombstone(self, receipt: Receipt) -> None:
         document = json.dumps({"erased_at": receipt.erased_at.isoformat()}).encode()

@@ -22,6 +22,7 @@ from chatkit_postgres.api.middleware import (
     UnhandledErrorMiddleware,
 )
 from chatkit_postgres.api.search import search_router
+from chatkit_postgres.api.staff import StaffEndpoint, staff_router
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.api.waiting import waiting_router
@@ -107,6 +108,8 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     app.include_router(usage_router(parts.store, parts.authenticate))
     app.include_router(export_router(parts.export_of, parts.authenticate))
     app.include_router(search_router(parts.store, parts.authenticate))
+    if parts.audit is not None:
+        app.include_router(staff_router(StaffEndpoint(parts.store, parts.audit), parts.authenticate))
     app.include_router(waiting_router(parts.store, parts.authenticate))
     if not parts.deployment.is_hosted:
         # Mounted in another application, the metrics would be public.

@@ -27,6 +27,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.settings import Deployment
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.user_data.audit import Audit
 from chatkit_postgres.user_data.export import Export
 
 UPLOAD_LINK_SECONDS = 15 * 60
@@ -52,6 +53,8 @@ class Parts:
     metrics: Metrics
     export_of: Callable[[str], Export]
     """Of an owner."""
+    audit: Audit | None
+    """None if no token may read the conversations of others."""
     unknown_settings: Sequence[str] = ()
     """Sentences about unknown settings, for the log."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,9 +110,17 @@ def build_parts(
         public_url=reached_at,
         metrics=metrics,
         export_of=lambda owner: Export(database, storage, owner, with_hidden=False),
+        audit=_audit(deployment, database),
         started=started,
         unknown_settings=unknown_settings,
     )
+
+
+def _audit(deployment: Deployment, database: Database) -> Audit | None:
+    settings = deployment.settings
+    if settings.staff_claim is None:
+        return None
+    return Audit(database, settings.key_of_hashes(settings.data_dir, is_dev=deployment.is_dev))
 
 
 def _identification(
@@ -122,7 +133,7 @@ def _identification(
     # The default origins, of development servers, may send a token, which a page must own, but no cookie.
     origins = frozenset(settings.cors_origins if identify is None or are_named else ())
     if identify is not None:
-        return None, user_of_application(identify, origins, reached_at)
+        return None, user_of_application(identify, origins, reached_at, settings.staff())
     rules = settings.token_rules(is_dev=deployment.is_dev)
     keys = settings.verification_keys(rules, settings.data_dir, is_dev=deployment.is_dev)
     cookie = CookieRules(settings.auth_cookie, origins) if settings.auth_cookie else None

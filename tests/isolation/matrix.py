@@ -64,10 +64,16 @@ OWN: dict[str, Callable[[UserData], Params]] = {
     "export": lambda _: {},
     "follow a turn": lambda w: {"thread_id": w.thread},
     "stop a turn": lambda w: {"thread_id": w.thread},
+    "list threads as staff": lambda w: {"user_id": w.user},
+    "read a thread as staff": lambda w: {"user_id": w.user, "thread_id": w.thread},
+    "list items as staff": lambda w: {"user_id": w.user, "thread_id": w.thread},
 }
 # What the caller's own request is answered with, where it is not 200.
 NOT_OFFERED = {
     "input.transcribe": 501,
+    "list threads as staff": 404,
+    "read a thread as staff": 404,
+    "list items as staff": 404,
 }
 AS_OPERATION = {"answer a question": "threads.custom_action"}
 """Another row of an operation."""
@@ -77,6 +83,9 @@ ROUTES = {
     "search": ("GET", "/api/search?q={q}"),
     "follow a turn": ("GET", "/api/threads/{thread_id}/live"),
     "stop a turn": ("POST", "/api/threads/{thread_id}/stop"),
+    "list threads as staff": ("GET", "/api/staff/users/{user_id}/threads"),
+    "read a thread as staff": ("GET", "/api/staff/users/{user_id}/threads/{thread_id}"),
+    "list items as staff": ("GET", "/api/staff/users/{user_id}/threads/{thread_id}/items"),
 }
 """What is no operation of the protocol."""
 NOTHING_RUNS = {"follow a turn": 204}

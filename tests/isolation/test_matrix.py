@@ -29,8 +29,10 @@ from tests.support.processes import ChatProcess, ModelServer
 def server(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[ChatProcess]:
-    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer), **NO_CHORES}
-    process = ChatProcess(tmp_path_factory.mktemp("matrix"), **environment(shared_database, model_server) | own)
+    own = {"CHAT_JWT_SECRET": SECRET, "CHAT_JWT_ISSUER": str(RULES.issuer), "CHAT_STAFF_CLAIM": "role:support"}
+    process = ChatProcess(
+        tmp_path_factory.mktemp("matrix"), **environment(shared_database, model_server) | own | NO_CHORES
+    )
     yield process.wait_until_ready()
     assert process.stop() == 0
 

@@ -27,6 +27,7 @@ def settings(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
         "DATABASE_URL": database_url.render_as_string(hide_password=False),
         "CHAT_JWT_SECRET": SECRET,
         "CHAT_JWT_ISSUER": str(RULES.issuer),
+        "CHAT_STAFF_CLAIM": "role:support",
         "CHAT_ASSISTANT": "tests.isolation.strangers:build",
         "CHAT_REQUESTS_PER_MINUTE": "100000",
         "CHAT_TURN_STALE_SECONDS": "3",

@@ -23,7 +23,9 @@ from chatkit_postgres.db.tables import metadata
 from chatkit_postgres.errors import StorageUnavailable
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.sql.erasure import KEYS
+from chatkit_postgres.user_data.audit import Audit, Look
 from chatkit_postgres.user_data.erasure import REFUSED_AFTER_SECONDS, Erasure, Receipt
+from chatkit_postgres.user_data.hashes import Hashes
 from tests.conftest import query
 from tests.faults.harness import SECRET, environment, new_user, script
 from tests.isolation.user_data import UserData, store_user_data
@@ -111,6 +113,9 @@ async def test_no_canary_is_left(
     canaries = [f"canary{number:04d}q" for number in range(1000)]
     await marked_user(full, storage, user, canaries.copy())
     await store_user_data(full, UserData(other, "STAYS", is_answered=True))
+    audit = Audit(full.database, KEY)
+    for actor, subject in (("sam", user), (user, other), ("sam", other)):
+        await audit.record(Look(actor, "http", "thread.show", subject, f"thr_{subject}_1"))
     before, dumped = await rows_of(full, other), dump_of(database_url)
     assert sum(canary.encode() in dumped for canary in canaries) > 990
     receipt = await quick(full, storage).erase(user)
@@ -125,6 +130,10 @@ async def test_no_canary_is_left(
     assert (document["files"], document["bytes"], document["turns_ended"]) == (1, 1, 1)
     assert document["user_hash"] not in {"", user}
     assert user not in json.dumps(document)
+    assert document["audit_entries_unnamed"] == 2
+    head = await audit.verify()
+    assert head.sequence == 3
+    assert [row["subject_hash"] async for row in audit.entries(user)] == [document["user_hash"]]
     assert (document["remains"]["backups"] or "").startswith("until 20")
     assert "as long as you keep" in receipt.document(None)["remains"]["backups"]
 
@@ -180,7 +189,7 @@ async def test_a_restored_backup_does_not_bring_a_user_back(full: DatabaseStore,
     stranger = Erasure(full.database, storage, "x" * 40, wait_seconds=0)
     assert [receipt async for receipt in stranger.erase_again()] == []
     receipts = [receipt async for receipt in quick(full, storage).erase_again()]
-    assert [receipt.user_hash for receipt in receipts] == [erasure.hash_of(gone)]
+    assert [receipt.user_hash for receipt in receipts] == [Hashes(KEY).of_user(gone)]
     assert {name: await rows_of(full, name) for name in (anew, other)} == before
     assert not await erasure.is_known(gone)
     assert [receipt async for receipt in quick(full, storage).erase_again()] == []

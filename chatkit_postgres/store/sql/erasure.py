@@ -57,9 +57,13 @@ IS_KNOWN = Statement(
     f"""
 SELECT EXISTS (SELECT 1 FROM chat_users WHERE user_id = :owner)
        OR EXISTS (SELECT 1 FROM chat_attachments WHERE user_id = :owner)
-       {" ".join(f"OR EXISTS (SELECT 1 FROM {table} WHERE user_id = :owner)" for table in KEYS)} AS is_known,
+       {" ".join(f"OR EXISTS (SELECT 1 FROM {table} WHERE user_id = :owner)" for table in KEYS)}
+       OR EXISTS (SELECT 1 FROM chat_audit WHERE subject_hash = :user_hash AND subject IS NOT NULL)
+       OR EXISTS (SELECT 1 FROM chat_audit WHERE actor_hash = :user_hash AND via = 'http' AND actor IS NOT NULL)
+       AS is_known,
        (SELECT count(*) FROM chat_turns WHERE user_id = :owner AND state = 'running') AS running
 """,
+    user_hash="text",
 )
 
 NOTE_ERASED = Statement(

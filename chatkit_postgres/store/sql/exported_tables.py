@@ -222,5 +222,6 @@ TABLES = (
 NOT_EXPORTED = {
     "chat_partial_log": "text of unfinished messages, which their items in an export have",
     "chat_erased": "who was erased, and is nobody's data any more",
+    "chat_audit": "what operators did here, in a chain of this installation",
 }
 """Table to the reason."""

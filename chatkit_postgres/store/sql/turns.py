@@ -233,7 +233,7 @@ SELECT item_id, ({merged("chat_messages")})::text AS item
 )
 
 
-def _sum(name: str) -> str:
+def sum_of(name: str) -> str:
     """The sum of a token count; a value that is not a number counts as zero."""
     count = f"usage ->> '{name}'"
     return f"COALESCE(sum(CASE WHEN {count} ~ '^[0-9]{{1,15}}$' THEN ({count})::bigint END), 0)::bigint AS {name}"
@@ -243,10 +243,10 @@ SUM_USAGE = Statement(
     "sum_usage",
     f"""
 SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date, count(*) AS turns,
-       {_sum("input_tokens")},
-       {_sum("cached_tokens")},
-       {_sum("output_tokens")},
-       {_sum("reasoning_tokens")}
+       {sum_of("input_tokens")},
+       {sum_of("cached_tokens")},
+       {sum_of("output_tokens")},
+       {sum_of("reasoning_tokens")}
   FROM chat_turns
  WHERE user_id = :owner AND started_at >= (date_trunc('day', now() AT TIME ZONE 'UTC')
                                            - make_interval(days => :days - 1)) AT TIME ZONE 'UTC'

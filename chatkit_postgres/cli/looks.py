@@ -1,0 +1,127 @@
+"""`user show` and `thread show`: what support needs to know. Each look is written into the audit log first."""
+
+import asyncio
+import json
+import pydoc
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chatkit_postgres.cli.audit import look, opened_audit
+from chatkit_postgres.cli.databases import any_database, explained
+from chatkit_postgres.cli.printing import fail, minute, printable, printable_lines
+from chatkit_postgres.cli.users import Name
+from chatkit_postgres.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from chatkit_postgres.user_data.looks import Record
+
+threads = typer.Typer(help="Show a thread.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with everything that is stored.")]
+
+
+def show_user(name: Name, *, as_json: AsJson = False) -> None:
+    """Show a user: state, numbers, tokens, newest threads. The look is written into the audit log."""
+    settings = load_settings()
+    with explained(), any_database(settings) as url:
+        user = asyncio.run(_user(url, settings, name))
+    if user is None:
+        fail(f"user: there is no user {printable(name)}")
+    typer.echo(json.dumps(user, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines_of_user(user)))
+
+
+def show_thread(
+    thread_id: Annotated[str, typer.Argument(help="The id of the thread.")],
+    user: Annotated[str, typer.Option(help="The user id of its owner.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with everything that is stored.")] = False,
+) -> None:
+    """Show a thread in a pager: items, also hidden ones, calls of tools, and turns that did not end well. The look is
+    written into the audit log."""
+    settings = load_settings()
+    is_paged = not as_json and sys.stdout.isatty()
+    pieces: list[str] = []
+
+    def write(record: "Record") -> None:
+        text = json.dumps(record, ensure_ascii=False) + "\n" if as_json else _readable(record)
+        if is_paged:
+            pieces.append(text)
+        else:
+            typer.echo(text, nl=False)
+
+    with explained(), any_database(settings) as url:
+        is_found = asyncio.run(_thread(url, settings, user, thread_id, write))
+    if not is_found:
+        fail(f"thread: {printable(user)} has no thread {printable(thread_id)}")
+    if is_paged:
+        pydoc.pager("".join(pieces))
+
+
+async def _user(url: Any, settings: Settings, name: str) -> "Record | None":
+    from chatkit_postgres.user_data.looks import user_record
+
+    async with opened_audit(url, settings) as (database, audit):
+        await audit.record(look("user.show", name))
+        return await user_record(database, name)
+
+
+async def _thread(url: Any, settings: Settings, owner: str, thread_id: str, write: "Callable[[Record], None]") -> bool:
+    from chatkit_postgres.user_data.looks import thread_records
+
+    is_found = False
+    async with opened_audit(url, settings) as (database, audit):
+        await audit.record(look("thread.show", owner, thread_id))
+        async for record in thread_records(database, owner, thread_id):
+            is_found = True
+            write(record)
+    return is_found
+
+
+def _lines_of_user(user: "Record") -> Iterator[str]:
+    disabled = f", disabled since {minute(user['disabled_at'])}" if user["disabled_at"] is not None else ""
+    yield f"{printable(user['user'])}, since {minute(user['created_at'])}{disabled}"
+    if user["claims"]:
+        yield f"  claims    {printable(json.dumps(user['claims'], ensure_ascii=False))}"
+    yield f"  threads   {user['threads']}, with {user['items']} items, the newest of {minute(user['newest_item_at'])}"
+    yield f"  files     {user['files']}, {user['bytes_of_files']} bytes"
+    yield f"  turns     {user['turns']}; {user['running_turns']} run, {user['questions']} wait for an answer"
+    yield f"  tokens    {user['input_tokens']} in, {user['output_tokens']} out"
+    yield f"  feedback  {user['liked']} positive, {user['disliked']} negative"
+    for thread in user["newest_threads"]:
+        title = printable(thread["title"] or "(without a title)")
+        yield f"  {minute(thread['created_at'])}  {printable(thread['id'])}  {title}"
+
+
+def _readable(record: "Record") -> str:
+    if record["type"] == "thread":
+        title, status = printable(record["title"] or "(without a title)"), record["status"]["type"]
+        of = f"of {printable(record['user'])}, begun {minute(record['created_at'])}, {status}"
+        return f"{printable(record['id'])}  {title}\n{of}\n"
+    head, text = _head_and_text(record)
+    time = minute(record.get("created_at") or record.get("started_at"))
+    lines = "".join(f"    {line}\n" for line in printable_lines(text).split("\n") if text)
+    return f"\n{time}  {printable(head)}\n{lines}"
+
+
+def _head_and_text(record: "Record") -> tuple[str, str]:
+    match record["type"]:
+        case "tool_call":
+            return f"tool {record['name']}", f"{record['arguments']}\n-> {record['output']}"
+        case "turn":
+            reason = f": {record['error_code']}" if record["error_code"] else ""
+            return f"[{record['operation']} {record['state']}{reason}]", ""
+        case _:
+            agent = f" ({record['agent']})" if record["agent"] else ""
+            unfinished = ", unfinished" if record["is_unfinished"] else ""
+            files = "".join(f"\n[file {file.get('name')}]" for file in record["item"].get("attachments") or ())
+            text = record["text"] or _hidden_text(record["item"]) or "(without words)"
+            return f"{record['kind'].replace('_', ' ')}{agent}{unfinished}", text + files
+
+
+def _hidden_text(item: dict[str, Any]) -> str:
+    """Of context that only the model sees, whose text is no text of the conversation."""
+    content = item.get("content")
+    return content if isinstance(content, str) else ""
