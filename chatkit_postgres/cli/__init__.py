@@ -15,6 +15,7 @@ from chatkit_postgres import __version__
 from chatkit_postgres.cli.audit import audit
 from chatkit_postgres.cli.databases import own_database
 from chatkit_postgres.cli.erasure import erase_again, erase_user
+from chatkit_postgres.cli.hosted import import_hosted
 from chatkit_postgres.cli.init import init
 from chatkit_postgres.cli.looks import show_thread, show_user, threads
 from chatkit_postgres.cli.reports import feedback, usage
@@ -47,6 +48,7 @@ cli.command()(feedback)
 cli.command()(usage)
 cli.command()(init)
 cli.command()(serve)
+cli.command(name="import-hosted")(import_hosted)
 cli.command(name="erase-again")(erase_again)
 
 

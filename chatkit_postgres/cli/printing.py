@@ -1,9 +1,12 @@
 """Prints for people."""
 
 from datetime import datetime
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def printable(text: str) -> str:
@@ -21,6 +24,16 @@ def minute(time: datetime | str | None) -> str:
     if time is None:
         return "-"
     return f"{datetime.fromisoformat(time) if isinstance(time, str) else time:%Y-%m-%d %H:%M}Z"
+
+
+def bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # On stderr, because programs read stdout; nothing of it in the mail of a cron job.
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def fail(sentence: str) -> NoReturn:

@@ -12,13 +12,11 @@ import typer
 
 from chatkit_postgres.cli.audit import audit_of, look
 from chatkit_postgres.cli.databases import any_database, explained
-from chatkit_postgres.cli.printing import fail, printable
+from chatkit_postgres.cli.printing import bar, fail, printable
 from chatkit_postgres.cli.users import Name
 from chatkit_postgres.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from chatkit_postgres.attachments.storage import Storage
     from chatkit_postgres.db import Database
     from chatkit_postgres.user_data.archive import ArchiveReader
@@ -89,13 +87,13 @@ async def _export(url: Any, settings: Settings, name: str, output: Path) -> list
         if extent is None:
             fail(f"user: there is no user {printable(name)}")
         await audit_of(settings, database).record(look("user.export", name))
-        with _bar() as bar, _whole(output) as file:
-            items = bar.add_task("items", total=extent.items)
-            files = bar.add_task("bytes of files", total=extent.bytes)
+        with bar() as shown, _whole(output) as file:
+            items = shown.add_task("items", total=extent.items)
+            files = shown.add_task("bytes of files", total=extent.bytes)
             async for piece in export.pieces():
                 file.write(piece.data)
-                bar.advance(items, piece.items)
-                bar.advance(files, piece.file_bytes)
+                shown.advance(items, piece.items)
+                shown.advance(files, piece.file_bytes)
         return export.missing
 
 
@@ -106,10 +104,10 @@ async def _import(url: Any, settings: Settings, owner: str, archive: "ArchiveRea
     async with opened_rooms(url, settings) as (database, storage):
         importing = Import(database, storage, owner)
         try:
-            with _bar() as bar:
-                task = bar.add_task("bytes of records", total=archive.size)
+            with bar() as shown:
+                task = shown.add_task("bytes of records", total=archive.size)
                 async for read in importing.run(archive):
-                    bar.update(task, completed=read)
+                    shown.update(task, completed=read)
         except BadArchiveError as error:
             fail(f"{printable(str(error))} What comes before it was imported.")
         return importing.report
@@ -163,13 +161,3 @@ def _read(file: Path) -> "Iterator[ArchiveReader]":
         yield archive
     finally:
         archive.close()
-
-
-def _bar() -> "Bar":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # On stderr, because programs read stdout; nothing of it in the mail of a cron job.
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)

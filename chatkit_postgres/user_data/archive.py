@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 VERSION = 1
 HEADER: dict[str, Any] = {"type": "export", "format": "chatkit-postgres", "version": VERSION}
@@ -62,6 +62,23 @@ def line_of(record: Mapping[str, Any] | str, kind: str = "") -> bytes:
     if isinstance(record, str):
         return b'{"type":"' + kind.encode() + b'",' + record[1:].encode() + b"\n"
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+class Records(Protocol):
+    """What can be imported."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records."""
+
+    def records(self) -> Iterator[tuple[int, dict[str, Any], int]]:
+        """The number of each line, its record, and the bytes up to its end. Raises BadArchiveError."""
+
+    def has(self, name: str) -> bool:
+        """Whether there are bytes of this name."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """The bytes of a file that there is."""
 
 
 class ArchiveReader:

@@ -29,7 +29,7 @@ from chatkit_postgres.store.ids import message_uuid, session_uuid
 from chatkit_postgres.store.index_entries import entry_of, searchable_text
 from chatkit_postgres.store.sql import user_data as sql
 from chatkit_postgres.store.words import owner_lexeme
-from chatkit_postgres.user_data.archive import ENDINGS, HEADER, ArchiveReader, BadArchiveError
+from chatkit_postgres.user_data.archive import ENDINGS, HEADER, BadArchiveError, Records
 
 BATCH = 200
 BATCH_BYTES = 4_000_000
@@ -61,7 +61,7 @@ class Import:
         """Session to the position of the next item that has none."""
         self.report = Report()
 
-    async def run(self, archive: ArchiveReader) -> AsyncIterator[int]:
+    async def run(self, archive: Records) -> AsyncIterator[int]:
         """Yields the bytes of records that were read so far. Raises BadArchiveError, DatabaseUnavailable,
         StorageUnavailable; what comes before a bad line is imported."""
         batch = _Batch()
@@ -156,7 +156,7 @@ class Import:
             }
         )
 
-    async def _take_file(self, archive: ArchiveReader, record: dict[str, Any]) -> None:
+    async def _take_file(self, archive: Records, record: dict[str, Any]) -> None:
         """The row with its storage key first, so that bytes without a row are never left."""
         name, attachment_id = record.pop("file"), rows.storable(record["attachment_id"])
         if not archive.has(name):

@@ -1,0 +1,148 @@
+"""`import-hosted`: conversations of OpenAI's hosted ChatKit come here."""
+
+import asyncio
+import csv
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chatkit_postgres.cli.databases import any_database, explained
+from chatkit_postgres.cli.printing import bar, fail, printable
+from chatkit_postgres.cli.user_data import opened_rooms
+from chatkit_postgres.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from chatkit_postgres.user_data.hosted.importing import HostedReport
+    from chatkit_postgres.user_data.hosted.source import HostedApi
+
+HOSTED_URL = "https://api.openai.com/v1"
+
+
+def import_hosted(
+    *,
+    api: Annotated[bool, typer.Option("--api", help="Read from OpenAI's API, with the key in OPENAI_API_KEY.")] = False,
+    dump: Annotated[Path | None, typer.Option(help="Read what --save has saved.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Save a dump of OpenAI's API in this directory. Needs no database.")
+    ] = None,
+    user_map: Annotated[
+        Path | None, typer.Option(help="JSON, or CSV of two columns: the hosted user, and the user id here.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Only threads of this hosted user.")] = None,
+    base_url: Annotated[str, typer.Option(help="Where OpenAI's API is.")] = HOSTED_URL,
+) -> None:
+    """Import threads of hosted ChatKit, or save them. What is here already stays; an interrupted run can be repeated.
+    Exits with 1 if something could not come along."""
+    if [api, dump is not None, save is not None].count(True) != 1:
+        fail("import-hosted: give one of --api, --dump DIR and --save DIR")
+    if save is not None:
+        asyncio.run(_save(base_url, save, user))
+        return
+    if dump is not None and not dump.is_dir():
+        fail(f"{dump} is no directory")
+    users = _read_map(user_map) if user_map is not None else None
+    settings = load_settings()
+    with explained(), any_database(settings) as url:
+        report = asyncio.run(_import(url, settings, base_url=base_url, dump=dump, users=users, user=user))
+    _print(report)
+
+
+async def _save(base_url: str, directory: Path, user: str | None) -> None:
+    from chatkit_postgres.user_data.hosted.dump import Dump
+    from chatkit_postgres.user_data.hosted.source import HostedError
+
+    saved, count = Dump(directory), 0
+    try:
+        saved.create()
+        with bar() as shown:
+            threads, items = shown.add_task("threads", total=None), shown.add_task("items", total=None)
+            async with _api(base_url) as hosted:
+                async for thread in hosted.threads(user=user, known=saved):
+                    saved.save(thread)
+                    count += 1
+                    shown.advance(threads)
+                    shown.advance(items, len(thread.items))
+    except HostedError as error:
+        fail(f"{printable(str(error))} {count} threads were saved; run the command again to go on.")
+    except OSError as error:
+        fail(f"{directory}: {error.strerror}")
+    typer.echo(f"{directory}: {count} threads.")
+
+
+async def _import(
+    url: Any,
+    settings: Settings,
+    *,
+    base_url: str,
+    dump: Path | None,
+    users: Mapping[str, str] | None,
+    user: str | None,
+) -> "HostedReport":
+    from chatkit_postgres.user_data.hosted.dump import BadDumpError, Dump
+    from chatkit_postgres.user_data.hosted.importing import HostedImport
+    from chatkit_postgres.user_data.hosted.source import HostedError
+
+    async with opened_rooms(url, settings) as (database, storage):
+        importing = HostedImport(database, storage, users)
+        try:
+            with bar() as shown:
+                if dump is None:
+                    task = shown.add_task("threads", total=None)
+                    async with _api(base_url) as hosted:
+                        async for thread in hosted.threads(user=user):
+                            await importing.add(thread)
+                            shown.advance(task)
+                else:
+                    saved = Dump(dump)
+                    task = shown.add_task("threads", total=saved.size)
+                    for thread in saved.threads():
+                        if user is None or thread.thread.get("user") == user:
+                            await importing.add(thread)
+                        shown.advance(task)
+        except (HostedError, BadDumpError) as error:
+            _print(importing.report, is_whole=False)
+            fail(f"{printable(str(error))} What comes before it was imported; run the command again to go on.")
+        return importing.report
+
+
+def _api(base_url: str) -> "HostedApi":
+    from chatkit_postgres.user_data.hosted.source import HostedApi
+
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not key:
+        fail("OPENAI_API_KEY: needed to read from OpenAI, and not set")
+    return HostedApi(key, base_url=base_url)
+
+
+def _read_map(file: Path) -> Mapping[str, str]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file}: {error}")
+    if not text.lstrip().startswith("{"):
+        rows = [row for row in csv.reader(text.splitlines()) if row]
+        if any(len(row) != 2 for row in rows):
+            fail(f"{file}: each line has two columns, the hosted user and the user id here")
+        return {hosted.strip(): here.strip() for hosted, here in rows}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        fail(f"{file}: this is no JSON: {error}")
+    if not all(isinstance(value, str) for value in found.values()):
+        fail(f"{file}: a user id is a string")
+    return dict(found)
+
+
+def _print(report: "HostedReport", *, is_whole: bool = True) -> None:
+    for kind in sorted({*report.imported, *report.known} - {"user"}):
+        typer.echo(f"{kind}\t{report.imported[kind]} imported\t{report.known[kind]} there already")
+    if report.placeholders:
+        typer.echo(f"{report.placeholders} attachments have their names here; OpenAI does not give their bytes")
+    for left_out in report.left_out:
+        typer.echo(f"left out: {printable(str(left_out))}", err=True)
+    if report.left_out and is_whole:
+        raise typer.Exit(1)
