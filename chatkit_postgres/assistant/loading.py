@@ -10,6 +10,7 @@ from agents import Agent
 from chatkit.server import ChatKitServer
 
 from chatkit_postgres.assistant.agent import AgentAssistant
+from chatkit_postgres.assistant.agent_builder import WorkflowAssistant, is_workflow
 from chatkit_postgres.assistant.base import Assistant, Choices, Services
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
 from chatkit_postgres.assistant.mcp_file import read_servers
@@ -26,8 +27,9 @@ class AssistantError(Exception):
 
 def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -> Assistant:
     """``named`` is an import string, ``package.module:attribute``, or the object itself: an ``agents.Agent``, an
-    Assistant, a ``ChatKitServer`` (a class, too), or a function that returns one of them and has no parameter but
-    ``store``. Raises AssistantError; McpError for the file of MCP servers; ProxyRefused for the environment's proxy."""
+    Assistant, a ``ChatKitServer`` (a class, too), a ``run_workflow`` of Agent Builder, or a function that returns one
+    of the first three and has no parameter but ``store``. Raises AssistantError; McpError for the file of MCP servers;
+    ProxyRefused for the environment's proxy."""
     models = model_provider(options)
     if not options.is_hosted:
         configure_agents_sdk(options, models)
@@ -73,6 +75,8 @@ def _made(found: Any, store: DatabaseStore) -> Any:
     """Call a function, or instantiate a class; return anything else as it is."""
     if not callable(found) or isinstance(found, Agent | Assistant | ChatKitServer):
         return found
+    if is_workflow(found):
+        return WorkflowAssistant(found)
     parameters = inspect.signature(found).parameters.values()
     is_class = inspect.isclass(found)
     wanted = [p for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]

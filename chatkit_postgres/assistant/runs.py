@@ -5,7 +5,7 @@ with the turn. Other runs of the process are left alone.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -41,6 +41,8 @@ from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store.caller import StoreContext, request_of
 
+TakeOver = Callable[[Agent[Any], Any, dict[str, Any]], Awaitable[RunResult | None]]
+
 _current: ContextVar["FollowedRuns | None"] = ContextVar("followed_runs", default=None)
 
 
@@ -68,6 +70,8 @@ class FollowedRuns:
         self.context: AgentContext[RequestContext] | None = None
         """Of the answer, for those who ask for approvals."""
         self.make_card: MakeCard = lambda asked, _: approval_card(asked)
+        self.take_over: TakeOver | None = None
+        """Runs an agent in place of the Agents SDK; if it returns None, the SDK does."""
         self._is_guarded: dict[int, bool] = {}
         self.hooks: list[ToolErrors] = []
         """Of the streamed runs, which are the answer."""
@@ -230,6 +234,8 @@ class FollowingRunner(AgentRunner):
         if runs is None or not runs.counts(options):
             changed = options if runs is None else runs.options(options, is_answer=False)
             return await self._runner.run(starting_agent, input, **changed)
+        if runs.take_over is not None and (taken := await runs.take_over(starting_agent, input, options)) is not None:
+            return taken
         if (saved := runs.taken_run(starting_agent)) is not None:
             input = await runs.resumed(saved, starting_agent)  # noqa: A001 - the Agents SDK's name
         try:

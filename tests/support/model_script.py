@@ -85,6 +85,28 @@ def script_of(messages: list[dict[str, Any]]) -> Script:
     return _Sentence("Done.", []) if script.tools and outputs >= script.rounds * len(script.tools) else script
 
 
+def json_script_of(body: dict[str, Any]) -> Script | None:
+    """The script of a request that wants JSON by a schema: the value of an enum is the one that the user has named,
+    and a text is the user's."""
+    form = (body.get("text") or {}).get("format") or (body.get("response_format") or {}).get("json_schema") or {}
+    if "schema" not in form:
+        return None
+    text = user_texts(body.get("messages") or body["input"])[-1]
+    return _Sentence(json.dumps(_value(form["schema"], text)), [])
+
+
+def _value(schema: dict[str, Any], text: str) -> Any:
+    if "enum" in schema:
+        return next((name for name in schema["enum"] if name in text), schema["enum"][0])
+    match schema.get("type"):
+        case "object":
+            return {name: _value(field, text) for name, field in schema["properties"].items()}
+        case "string":
+            return text
+        case _:
+            return None
+
+
 class _Sentence(Script):
     """A script that streams the given text."""
 

@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.support.model_script import Script, script_of, user_texts
+from tests.support.model_script import Script, json_script_of, script_of, user_texts
 from tests.support.strict_model import refusal_of
 
 IS_MINIMAL = "--minimal" in sys.argv
@@ -99,7 +99,7 @@ def _refused(call: Call, script: Script) -> Response | None:
 
 async def chat_completions(request: Request) -> Response:
     body = await request.json()
-    call, script = Call("chat_completions", request, body), script_of(body["messages"])
+    call, script = Call("chat_completions", request, body), json_script_of(body) or script_of(body["messages"])
     if (refused := _refused(call, script)) is not None:
         return refused
     if not body.get("stream"):
@@ -157,7 +157,7 @@ async def responses(request: Request) -> Response:
     if last.startswith("DRAW "):
         drawn = _drawing_events(call, **json.loads(last.removeprefix("DRAW ")))
         return StreamingResponse(_framed(drawn), media_type="text/event-stream")
-    script = script_of(body["input"])
+    script = json_script_of(body) or script_of(body["input"])
     if (refused := _refused(call, script)) is not None:
         return refused
     if not body.get("stream"):
