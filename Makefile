@@ -38,15 +38,16 @@ faults: setup ## Run each fault twenty times, at random moments, and three times
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants
 
-field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mistral's rules, and with models that send little and refuse much
+field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mistral's rules, with models that send little and refuse much, and to Schemathesis
 	$(BIN)/python -m pytest tests/field --field .field $(ARGS)
 	$(BIN)/python -m pytest --minimal-models --strict-models $(TURNS) $(ARGS)
 
-.field/.ready: $(addprefix tests/field/, litellm-requirements.txt llmock-requirements.txt mistral-requirements.txt aimock-version.txt)
+.field/.ready: $(addprefix tests/field/, litellm-requirements.txt llmock-requirements.txt mistral-requirements.txt schemathesis-requirements.txt aimock-version.txt)
 	@echo "Installing into .field, each in an environment of its own: once, a minute or two"
 	$(PYTHON) -m venv .field/litellm && .field/litellm/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/litellm-requirements.txt
 	$(PYTHON) -m venv .field/llmock && .field/llmock/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/llmock-requirements.txt
 	$(PYTHON) -m venv .field/mistral && .field/mistral/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/mistral-requirements.txt
+	$(PYTHON) -m venv .field/schemathesis && .field/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/schemathesis-requirements.txt
 	npm install --silent --no-audit --no-fund --no-save --prefix .field/aimock @copilotkit/aimock@$$(cat tests/field/aimock-version.txt)
 	touch $@
 

@@ -1,6 +1,6 @@
 """Runs benchmarks, most as ratios of two sides on one machine.
 
-``python -m benchmarks [store|servers|load|wal|scale|followers|search]``
+``python -m benchmarks [store|servers|load|wal|scale|followers|search|retention]``
 
 Without a name: the store and the servers.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from benchmarks import followers, load, scale, search, servers, store, wal
+from benchmarks import followers, load, retention, scale, search, servers, store, wal
 from chatkit_postgres.db import Database, Statement, migrations
 from chatkit_postgres.db.embedded import EmbeddedPostgres
 
@@ -49,14 +49,14 @@ def main() -> None:
         try:
             migrations.upgrade(postgres.start())
             print(machine(postgres.url))
-            asyncio.run(_measure(arguments, postgres.url, Path(directory)))
+            asyncio.run(_measure(arguments, postgres, Path(directory)))
         finally:
             postgres.stop()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ["store", "servers", "load", "wal", "scale", "followers", "search", "all"]
+    names = ["store", "servers", "load", "wal", "scale", "followers", "search", "retention", "all"]
     parser.add_argument("what", nargs="?", default="all", choices=names, help="all: store and servers")
     parser.add_argument("--seconds", type=float, default=3.0, help="store: how long each side runs in a round")
     parser.add_argument("--rounds", type=int, default=9, help="servers: how often each server is measured")
@@ -65,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=_sizes, default=[100, 300, 1000], help="load: how many, for each run")
     parser.add_argument("--begin", type=float, default=50.0, help="load: how many are begun in a second")
     parser.add_argument("--words", type=_sizes, default=[1000, 4000], help="wal: of an answer, for each run")
-    sizes = "scale: messages in the smaller and in the larger database; search: the last number"
+    sizes = "scale: messages in the smaller and in the larger database; search: the last number; retention: the first"
     parser.add_argument("--followers", type=int, default=1000, help="followers: how many")
     parser.add_argument("--messages", type=_sizes, default=[10_000, 2_000_000], help=sizes)
     return parser.parse_args()
@@ -75,7 +75,8 @@ def _sizes(text: str) -> list[int]:
     return [int(size) for size in text.split(",")]
 
 
-async def _measure(arguments: argparse.Namespace, database: URL, directory: Path) -> None:
+async def _measure(arguments: argparse.Namespace, postgres: EmbeddedPostgres, directory: Path) -> None:
+    database = postgres.url
     match arguments.what:
         case "load":
             await load.measure(database, directory, arguments.answers, begin=arguments.begin)
@@ -83,6 +84,8 @@ async def _measure(arguments: argparse.Namespace, database: URL, directory: Path
             await wal.measure(database, directory, arguments.words)
         case "followers":
             await followers.measure(database, directory, arguments.followers, seconds=20)
+        case "retention":
+            await retention.measure(database, postgres.log, directory, arguments.messages[0])
         case "search":
             await search.measure(database, directory, arguments.messages[-1])
         case "scale":

@@ -5,6 +5,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.request_id import request_id_of
@@ -28,6 +29,7 @@ _BY_STATUS: dict[int, type[ChatError]] = {
     431: HeadersTooLarge,
 }
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _UNREAD = frozenset({408, 431})
 
 
@@ -47,6 +49,16 @@ def error_response(error: ChatError, request_id: str) -> Response:
     return JSONResponse(body, status_code=error.status, headers=headers)
 
 
+def _allowed_methods(request: Request) -> list[str]:
+    """Of all routes at this address: the framework names those of the first one."""
+    routes = request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
 def install_error_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> Response:
         # Starlette calls a handler with its own kind of exception only, but declares any.
@@ -62,12 +74,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def of_the_framework(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        headers = (error.headers if isinstance(error, HTTPException) else None) or {}
         kind = _BY_STATUS.get(status, InternalError if status >= 500 else BadRequest)
         sentence = "There is nothing at this address." if kind is NotFound else None
         response = error_response(kind(sentence), request_id_of(request.scope))
         if status == 405:
-            response.headers["Allow"] = headers.get("Allow", "")
+            response.headers["Allow"] = ", ".join(_allowed_methods(request))
         return response
 
     async def invalid(request: Request, _: Exception) -> Response:

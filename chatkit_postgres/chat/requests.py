@@ -14,7 +14,9 @@ from chatkit.types import (
     ThreadsAddStructuredInputReq,
     ThreadsAddUserMessageReq,
     ThreadsCreateReq,
+    ThreadsCustomActionReq,
     ThreadsListReq,
+    ThreadsSyncCustomActionReq,
     ThreadsUpdateReq,
     UserMessageInput,
 )
@@ -117,6 +119,10 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
         case ItemsFeedbackReq():
             if not 1 <= len(request.params.item_ids) <= MAX_FEEDBACK_IDS:
                 raise Unprocessable(f"params.item_ids: 1 to {MAX_FEEDBACK_IDS} ids.")
+        case ThreadsCustomActionReq() | ThreadsSyncCustomActionReq():
+            # The SDK's default for a missing type is no text, but a type variable.
+            if not isinstance(request.params.action.type, str):
+                raise Unprocessable("params.action.type: name the action.")
         case InputTranscribeReq():
             if not _AUDIO.fullmatch(request.params.mime_type):
                 raise Unprocessable("params.mime_type: send a recording, such as audio/webm.")

@@ -21,6 +21,7 @@ from chatkit_postgres.api.middleware import (
     SecurityHeadersMiddleware,
     UnhandledErrorMiddleware,
 )
+from chatkit_postgres.api.openapi import openapi_router
 from chatkit_postgres.api.search import search_router
 from chatkit_postgres.api.staff import StaffEndpoint, staff_router
 from chatkit_postgres.api.uploads import UploadLimits
@@ -114,6 +115,8 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
     if not parts.deployment.is_hosted:
         # Mounted in another application, the metrics would be public.
         app.include_router(metrics_router(parts.metrics))
+    if settings.api_docs or parts.deployment.is_dev:
+        app.include_router(openapi_router(app))
 
 
 def _add_playground(app: FastAPI, parts: Parts) -> None:

@@ -49,6 +49,15 @@ def add_to(thread_id: str) -> bytes:
         (b'{"type": "threads.get_by_id", "params": {"thread_id": "thr_nowhere"}}', 404, "not_found", ""),
         (b'{"type": "threads.list", "params": {"after": "thr_nowhere"}}', 404, "not_found", ""),
         (b'{"type": "items.list", "params": {"thread_id": "thr_nowhere"}}', 404, "not_found", ""),
+        *(
+            (
+                json.dumps({"type": operation, "params": {"thread_id": "x", "item_id": None, "action": {}}}).encode(),
+                422,
+                "invalid_request",
+                "params.action.type",
+            )
+            for operation in ("threads.custom_action", "threads.sync_custom_action")
+        ),
         (b'{"type": "threads.update", "params": {"thread_id": "x", "title": " "}}', 422, "invalid_request", "title"),
         (create_with(content=[{"type": "input_text", "text": "x" * 300_000}]), 413, "payload_too_large", ""),
     ],
@@ -65,6 +74,11 @@ def test_a_bad_request_is_named_and_changes_nothing(
     assert answer["request_id"] == response.headers["x-request-id"]
     assert response.headers["content-type"] == "application/json"
     assert client.call("threads.list")["data"] == []
+
+
+def test_a_method_that_an_address_does_not_have(demo: ChatProcess) -> None:
+    answer = http.request("DELETE", f"{demo.base_url}/api/attachments/x/content")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, PUT")
 
 
 def test_a_body_of_undeclared_length_is_counted(demo: ChatProcess) -> None:
