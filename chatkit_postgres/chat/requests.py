@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from chatkit.actions import Action
 from chatkit.types import (
     ChatKitReq,
     InputTranscribeReq,
@@ -105,7 +106,7 @@ def _refusal(error: ValidationError) -> Unprocessable:
     return Unprocessable(f"{path[-MAX_SHOWN_PATH:]}: {problem.message[:MAX_SHOWN_PATH]}.")
 
 
-def _check(request: ChatKitReq, limits: RequestLimits) -> None:
+def _check(request: ChatKitReq, limits: RequestLimits) -> None:  # noqa: C901 - one arm for each kind
     match request:
         case ThreadsCreateReq() | ThreadsAddUserMessageReq():
             _check_message(request.params.input, limits)
@@ -120,14 +121,18 @@ def _check(request: ChatKitReq, limits: RequestLimits) -> None:
             if not 1 <= len(request.params.item_ids) <= MAX_FEEDBACK_IDS:
                 raise Unprocessable(f"params.item_ids: 1 to {MAX_FEEDBACK_IDS} ids.")
         case ThreadsCustomActionReq() | ThreadsSyncCustomActionReq():
-            # The SDK's default for a missing type is no text, but a type variable.
-            if not isinstance(request.params.action.type, str):
-                raise Unprocessable("params.action.type: name the action.")
+            _check_action(request.params.action)
         case InputTranscribeReq():
             if not _AUDIO.fullmatch(request.params.mime_type):
                 raise Unprocessable("params.mime_type: send a recording, such as audio/webm.")
         case _:
             pass
+
+
+def _check_action(action: Action[str, Any]) -> None:
+    # The SDK's default for a missing type is no text, but a type variable.
+    if not isinstance(action.type, str):
+        raise Unprocessable("params.action.type: name the action.")
 
 
 def _checked_title(given: str) -> str:

@@ -57,7 +57,7 @@ def look(action: "Action", subject: str | None = None, thread_id: str | None = N
     """By whoever runs this command."""
     from chatkit_postgres.user_data.audit import Look
 
-    return Look(_operator(), "command", action, subject, thread_id)
+    return Look(operator(), "command", action, subject, thread_id)
 
 
 @asynccontextmanager
@@ -87,7 +87,8 @@ async def _list(url: Any, settings: Settings, user: str | None) -> None:
             who, whose = (printable(name) for name in names)
             thread = printable(row["thread_id"] or row["thread_hash"] or "-")
             time = f"{row['at']:%Y-%m-%d %H:%M:%S}Z"
-            typer.echo(f"{row['sequence']}\t{time}\t{who}\t{row['via']}\t{row['action']}\t{whose}\t{thread}")
+            via, action = printable(row["via"]), printable(row["action"])
+            typer.echo(f"{row['sequence']}\t{time}\t{who}\t{via}\t{action}\t{whose}\t{thread}")
 
 
 async def _verify(url: Any, settings: Settings, expected: "Head | None") -> "Head":
@@ -104,7 +105,7 @@ def _head(text: str) -> "Head":
     return Head(int(number), digest)
 
 
-def _operator() -> str:
+def operator() -> str:
     """Who is at the machine; with sudo, who called it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()

@@ -20,6 +20,9 @@ def explained() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        # Whoever reads this command's output has enough of it.
+        raise SystemExit(1) from None
     except (SQLAlchemyError, PostgresError, InterfaceError, OSError, DatabaseUnavailable) as error:
         cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
         lines = str(getattr(cause, "orig", getattr(cause, "cause", cause))).splitlines()

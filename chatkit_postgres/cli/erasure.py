@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chatkit_postgres.cli.audit import audit_of, look
+from chatkit_postgres.cli.audit import operator
 from chatkit_postgres.cli.databases import any_database, explained
 from chatkit_postgres.cli.printing import fail, printable
 from chatkit_postgres.cli.user_data import opened_rooms
@@ -48,10 +48,9 @@ async def _erase(url: Any, settings: Settings, key: str, name: str) -> dict[str,
     from chatkit_postgres.user_data.erasure import Erasure, StillWritingError
 
     async with opened_rooms(url, settings) as (database, storage):
-        erasure = Erasure(database, storage, key)
+        erasure = Erasure(database, storage, key, actor=operator())
         if not await erasure.is_known(name):
             return None
-        await audit_of(settings, database).record(look("user.erase", name))
         try:
             return (await erasure.erase(name)).document(settings.backup_days)
         except StillWritingError:
@@ -62,6 +61,5 @@ async def _erase_again(url: Any, settings: Settings, key: str) -> list[dict[str,
     from chatkit_postgres.user_data.erasure import Erasure
 
     async with opened_rooms(url, settings) as (database, storage):
-        erasure = Erasure(database, storage, key)
-        await audit_of(settings, database).record(look("erase-again"))
+        erasure = Erasure(database, storage, key, actor=operator())
         return [receipt.document(settings.backup_days) async for receipt in erasure.erase_again()]

@@ -37,17 +37,22 @@ def import_hosted(
 ) -> None:
     """Import threads of hosted ChatKit, or save them. What is here already stays; an interrupted run can be repeated.
     Exits with 1 if something could not come along."""
+    from chatkit_postgres.user_data.hosted.dump import Dump
+
     if [api, dump is not None, save is not None].count(True) != 1:
-        fail("import-hosted: give one of --api, --dump DIR and --save DIR")
-    if save is not None:
-        asyncio.run(_save(base_url, save, user))
-        return
-    if dump is not None and not dump.is_dir():
-        fail(f"{dump} is no directory")
-    users = _read_map(user_map) if user_map is not None else None
-    settings = load_settings()
-    with explained(), any_database(settings) as url:
-        report = asyncio.run(_import(url, settings, base_url=base_url, dump=dump, users=users, user=user))
+        fail("import-hosted: give one of --api, --dump DIR and --save DIR, and only one")
+    try:
+        if save is not None:
+            asyncio.run(_save(base_url, save, user))
+            return
+        if dump is not None and not Dump(dump).size:
+            fail(f"{dump}: there are no threads; a dump has a directory `threads`")
+        users = _read_map(user_map) if user_map is not None else None
+        settings = load_settings()
+        with explained(), any_database(settings) as url:
+            report = asyncio.run(_import(url, settings, base_url=base_url, dump=dump, users=users, user=user))
+    except KeyboardInterrupt:
+        fail("import-hosted: interrupted; run the command again to go on")
     _print(report)
 
 
@@ -55,13 +60,14 @@ async def _save(base_url: str, directory: Path, user: str | None) -> None:
     from chatkit_postgres.user_data.hosted.dump import Dump
     from chatkit_postgres.user_data.hosted.source import HostedError
 
-    saved, count = Dump(directory), 0
+    saved, count, new = Dump(directory), 0, 0
     try:
         saved.create()
         with bar() as shown:
             threads, items = shown.add_task("threads", total=None), shown.add_task("items", total=None)
             async with _api(base_url) as hosted:
                 async for thread in hosted.threads(user=user, known=saved):
+                    new += len(thread.items) - len(saved.items_of(str(thread.thread.get("id"))))
                     saved.save(thread)
                     count += 1
                     shown.advance(threads)
@@ -70,7 +76,7 @@ async def _save(base_url: str, directory: Path, user: str | None) -> None:
         fail(f"{printable(str(error))} {count} threads were saved; run the command again to go on.")
     except OSError as error:
         fail(f"{directory}: {error.strerror}")
-    typer.echo(f"{directory}: {count} threads.")
+    typer.echo(f"{directory}: {count} threads, {new} items of which are new.")
 
 
 async def _import(
@@ -99,11 +105,13 @@ async def _import(
                 else:
                     saved = Dump(dump)
                     task = shown.add_task("threads", total=saved.size)
-                    for thread in saved.threads():
-                        if user is None or thread.thread.get("user") == user:
-                            await importing.add(thread)
+                    for found in saved.threads():
+                        if isinstance(found, BadDumpError):
+                            importing.note_damaged(found)
+                        elif user is None or found.thread.get("user") == user:
+                            await importing.add(found)
                         shown.advance(task)
-        except (HostedError, BadDumpError) as error:
+        except HostedError as error:
             _print(importing.report, is_whole=False)
             fail(f"{printable(str(error))} What comes before it was imported; run the command again to go on.")
         return importing.report
@@ -119,30 +127,48 @@ def _api(base_url: str) -> "HostedApi":
 
 
 def _read_map(file: Path) -> Mapping[str, str]:
+    """Each hosted user once: two people must not get one conversation."""
     try:
         text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file}: {error}")
-    if not text.lstrip().startswith("{"):
-        rows = [row for row in csv.reader(text.splitlines()) if row]
-        if any(len(row) != 2 for row in rows):
-            fail(f"{file}: each line has two columns, the hosted user and the user id here")
-        return {hosted.strip(): here.strip() for hosted, here in rows}
+    except OSError as error:
+        fail(f"{file}: {error.strerror}")
+    except UnicodeDecodeError:
+        fail(f"{file}: this is no text in UTF-8")
+    pairs = _json_pairs(file, text) if text.lstrip().startswith("{") else _csv_pairs(file, text)
+    users: dict[str, str] = {}
+    for hosted, here in pairs:
+        if users.setdefault(hosted, here) != here:
+            fail(f"{file}: {printable(hosted)} is there twice")
+    if not users:
+        fail(f"{file}: there is no user in it")
+    return users
+
+
+def _csv_pairs(file: Path, text: str) -> list[tuple[str, str]]:
+    rows = [row for row in csv.reader(text.splitlines()) if row]
+    if any(len(row) != 2 for row in rows):
+        fail(f"{file}: each line has two columns, the hosted user and the user id here")
+    return [(hosted.strip(), here.strip()) for hosted, here in rows]
+
+
+def _json_pairs(file: Path, text: str) -> list[tuple[str, str]]:
     try:
-        found = json.loads(text)
-    except ValueError as error:
+        pairs: Any = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
         fail(f"{file}: this is no JSON: {error}")
-    if not all(isinstance(value, str) for value in found.values()):
+    if not all(isinstance(here, str) for _, here in pairs):
         fail(f"{file}: a user id is a string")
-    return dict(found)
+    return list(pairs)
 
 
 def _print(report: "HostedReport", *, is_whole: bool = True) -> None:
-    for kind in sorted({*report.imported, *report.known} - {"user"}):
+    for kind in sorted({"thread", "item", *report.imported, *report.known} - {"user"}):
         typer.echo(f"{kind}\t{report.imported[kind]} imported\t{report.known[kind]} there already")
     if report.placeholders:
         typer.echo(f"{report.placeholders} attachments have their names here; OpenAI does not give their bytes")
+    for user, count in sorted(report.unmapped.items()):
+        typer.echo(f"left out: {count} threads of {printable(user)}, whom the user map does not name", err=True)
     for left_out in report.left_out:
         typer.echo(f"left out: {printable(str(left_out))}", err=True)
-    if report.left_out and is_whole:
+    if (report.left_out or report.unmapped) and is_whole:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ import typer
 
 from chatkit_postgres.cli.audit import look, opened_audit
 from chatkit_postgres.cli.databases import any_database, explained
-from chatkit_postgres.cli.printing import fail, minute, printable, printable_lines
+from chatkit_postgres.cli.printing import fail, json_for_stdout, minute, printable, printable_lines
 from chatkit_postgres.cli.users import Name
 from chatkit_postgres.settings import Settings, load_settings
 
@@ -30,7 +30,7 @@ def show_user(name: Name, *, as_json: AsJson = False) -> None:
         user = asyncio.run(_user(url, settings, name))
     if user is None:
         fail(f"user: there is no user {printable(name)}")
-    typer.echo(json.dumps(user, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines_of_user(user)))
+    typer.echo(json_for_stdout(user, indent=2) if as_json else "\n".join(_lines_of_user(user)))
 
 
 def show_thread(
@@ -46,7 +46,7 @@ def show_thread(
     pieces: list[str] = []
 
     def write(record: "Record") -> None:
-        text = json.dumps(record, ensure_ascii=False) + "\n" if as_json else _readable(record)
+        text = json_for_stdout(record) + "\n" if as_json else _readable(record)
         if is_paged:
             pieces.append(text)
         else:
@@ -90,9 +90,10 @@ def _lines_of_user(user: "Record") -> Iterator[str]:
     yield f"  turns     {user['turns']}; {user['running_turns']} run, {user['questions']} wait for an answer"
     yield f"  tokens    {user['input_tokens']} in, {user['output_tokens']} out"
     yield f"  feedback  {user['liked']} positive, {user['disliked']} negative"
+    yield f"the newest of {user['threads']} threads:"
     for thread in user["newest_threads"]:
         title = printable(thread["title"] or "(without a title)")
-        yield f"  {minute(thread['created_at'])}  {printable(thread['id'])}  {title}"
+        yield f"  {minute(thread['updated_at'])}  {printable(thread['id'])}  {title}"
 
 
 def _readable(record: "Record") -> str:
@@ -116,9 +117,18 @@ def _head_and_text(record: "Record") -> tuple[str, str]:
         case _:
             agent = f" ({record['agent']})" if record["agent"] else ""
             unfinished = ", unfinished" if record["is_unfinished"] else ""
-            files = "".join(f"\n[file {file.get('name')}]" for file in record["item"].get("attachments") or ())
-            text = record["text"] or _hidden_text(record["item"]) or "(without words)"
-            return f"{record['kind'].replace('_', ' ')}{agent}{unfinished}", text + files
+            return f"{record['kind'].replace('_', ' ')}{agent}{unfinished}", _text_of(record)
+
+
+def _text_of(record: "Record") -> str:
+    item = record["item"]
+    if record["kind"] == "client_tool_call":
+        arguments, output = (json.dumps(item.get(name), ensure_ascii=False) for name in ("arguments", "output"))
+        return f"{item.get('name')} {arguments}\n-> {output}"
+    quoted = [f"> {line}" for line in (item.get("quoted_text") or "").splitlines()]
+    files = [f"[file {file.get('name')}]" for file in item.get("attachments") or ()]
+    text = record["text"] or _hidden_text(item) or ("" if quoted or files else "(without words)")
+    return "\n".join([*quoted, *filter(None, [text]), *files])
 
 
 def _hidden_text(item: dict[str, Any]) -> str:

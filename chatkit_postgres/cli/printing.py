@@ -1,7 +1,9 @@
 """Prints for people."""
 
+import json
+import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -17,6 +19,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As ``printable``, with the ends of lines kept."""
     return "\n".join(printable(line.replace("\t", "    ")) for line in text.splitlines())
+
+
+def json_for_stdout(value: Any, indent: int | None = None) -> str:
+    """A terminal would obey some characters that JSON may have as they are."""
+    return json.dumps(value, indent=indent, ensure_ascii=sys.stdout.isatty())
 
 
 def minute(time: datetime | str | None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +11,7 @@ import typer
 
 from chatkit_postgres.cli.audit import audit_of, look
 from chatkit_postgres.cli.databases import any_database, explained
-from chatkit_postgres.cli.printing import minute, printable
+from chatkit_postgres.cli.printing import minute, printable, printable_lines
 from chatkit_postgres.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 PAGE = 500
 COUNTED = ("turns", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet would compute (OWASP, CSV injection)."""
+_FORMULA = re.compile(r"(^|[;,\t\n])( *)([=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""What a spreadsheet would compute (OWASP, CSV injection), also one that takes semicolons for the ends of cells."""
 
 Days = Annotated[int, typer.Option(min=1, max=3660, help="Of the last days, in UTC; 1 is today.")]
 
@@ -70,7 +71,7 @@ async def _feedback(url: Any, settings: Settings, days: int, kind: str | None, *
 
     database = Database(url, pooled=False)
     await audit_of(settings, database).record(look("feedback"))
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
     if as_csv:
         writer.writerow(("created_at", "kind", "user", "thread", "item", "agent", "question", "answer"))
     async for row in _rows(database, days, kind):
@@ -104,4 +105,4 @@ async def _rows(database: "Database", days: int, kind: str | None) -> "AsyncIter
 
 
 def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return _FORMULA.sub(r"\1\2'\3", printable_lines(text))

@@ -12,7 +12,7 @@ from chatkit_postgres.settings import load_settings
 if TYPE_CHECKING:
     from chatkit_postgres.db import Row, Statement
 
-users = typer.Typer(help="List, disable and enable users.", no_args_is_help=True)
+users = typer.Typer(help="List, show, disable, enable, export, import and erase users.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The user id, as in the user's tokens.")]
 

@@ -19,7 +19,8 @@ from chatkit_postgres.db import Database, Row
 from chatkit_postgres.db.users import DISABLE_USER
 from chatkit_postgres.errors import NotSupported
 from chatkit_postgres.store.sql import erasure as sql
-from chatkit_postgres.store.sql.audit import FORGET_NAMES
+from chatkit_postgres.store.sql.audit import FIND_NAMED, FORGET_NAMES
+from chatkit_postgres.user_data.audit import ERASURE, Audit, Look
 from chatkit_postgres.user_data.hashes import Hashes
 
 TOMBSTONES = "erased"
@@ -30,6 +31,7 @@ MAX_WAIT_SECONDS = 60
 """For turns that are still running: one of a process that died would keep the erasure waiting."""
 POLL_SECONDS = 0.5
 MAX_ROUNDS = 5
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class StillWritingError(Exception):
@@ -80,11 +82,15 @@ class Erasure:
         *,
         wait_seconds: float = REFUSED_AFTER_SECONDS,
         max_wait_seconds: float = MAX_WAIT_SECONDS,
+        actor: str = "operator",
     ) -> None:
-        """``key`` makes the hashes; with another one, earlier tombstones name nobody."""
+        """``key`` makes the hashes; with another one, earlier tombstones name nobody. ``actor``: who erases, for the
+        audit log."""
         self._database = database
         self._storage = storage
         self._hashes = Hashes(key)
+        self._audit = Audit(database, key)
+        self._actor = actor
         self._wait_seconds = wait_seconds
         self._max_wait_seconds = max_wait_seconds
 
@@ -94,6 +100,7 @@ class Erasure:
     async def erase(self, owner: str) -> Receipt:
         """Raises DatabaseUnavailable, StorageUnavailable, StillWritingError; the erasure can then be repeated."""
         started = time.monotonic()
+        await self._audit.record(Look(self._actor, "command", ERASURE, owner))
         receipt = Receipt(self._hashes.of_user(owner), datetime.now(UTC))
         await self._put_tombstone(receipt)
         await self._database.run(owner, DISABLE_USER)
@@ -110,6 +117,11 @@ class Erasure:
         erased: dict[str, datetime] = {}
         async for key, erased_at in self._tombstones():
             erased[key] = max(erased_at, erased.get(key, erased_at))
+        for key, erased_at in erased.items():
+            # Names of staff are in the audit log alone; that of a user who is still here is removed below.
+            if await self._database.run_for_all_owners(FIND_NAMED, user_hash=key, before=erased_at):
+                await self._audit.record(Look(self._actor, "command", ERASURE, subject_hash=key))
+                await self._forget_names(key, erased_at)
         after = ""
         while page := await self._database.run_for_all_owners(sql.LIST_NAMES, after=after):
             for row in page:
@@ -149,8 +161,11 @@ class Erasure:
                 receipt.rows["chat_attachments"] += len(done)
         receipt.rows["chat_users"] += len(await self._database.run(owner, sql.ERASE_USER))
         # After the row of the user, without which nobody writes the name into the log again.
-        forgotten = await self._database.run(owner, FORGET_NAMES, user_hash=receipt.user_hash)
-        receipt.unnamed_entries += len(forgotten)
+        receipt.unnamed_entries += await self._forget_names(receipt.user_hash, FOREVER)
+
+    async def _forget_names(self, user_hash: str, before: datetime) -> int:
+        forgotten = await self._database.run_for_all_owners(FORGET_NAMES, user_hash=user_hash, before=before)
+        return len(forgotten)
 
     async def _put_tombstone(self, receipt: Receipt) -> None:
         document = json.dumps({"erased_at": receipt.erased_at.isoformat()}).encode()

@@ -11,6 +11,8 @@ from chatkit_postgres.db import Database, Row
 from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.ids import session_uuid
+from chatkit_postgres.store.index_entries import searchable_text
+from chatkit_postgres.store.rows import load_item
 from chatkit_postgres.store.sql import reports as sql
 
 NEWEST_THREADS = 10
@@ -26,15 +28,12 @@ async def is_user(database: Database, owner: str) -> bool:
 
 
 async def user_record(database: Database, owner: str) -> Record | None:
-    """Their state, numbers, tokens and newest threads. None if there is no such user."""
+    """Their state, numbers, tokens, and the threads that were changed last. None if there is no such user."""
     found = await database.run(owner, sql.SHOW_USER)
     if not found:
         return None
-    newest = await DatabaseStore(database).load_threads(NEWEST_THREADS, None, "desc", RequestContext(owner))
-    numbers = {name: _plain(value) for name, value in dict(found[0]).items()}
-    threads = [
-        {"id": thread.id, "title": thread.title, "created_at": _plain(thread.created_at)} for thread in newest.data
-    ]
+    newest = await database.run(owner, sql.LIST_CHANGED_THREADS, page=NEWEST_THREADS)
+    numbers, *threads = [{name: _plain(value) for name, value in dict(row).items()} for row in (found[0], *newest)]
     return {"user": owner, **numbers, "claims": json.loads(found[0]["claims"]), "newest_threads": threads}
 
 
@@ -81,15 +80,21 @@ def _item(row: Row) -> Record:
             "output": row["output"],
             "created_at": _plain(row["created_at"]),
         }
+    item = json.loads(row["item"])
     return {
         "type": "item",
         "kind": row["kind"],
         "agent": row["name"],
-        "text": row["text"],
+        "text": row["text"] or _text_of(row),
         "is_unfinished": row["is_partial"],
         "created_at": _plain(row["created_at"]),
-        "item": json.loads(row["item"]),
+        "item": item,
     }
+
+
+def _text_of(row: Row) -> str:
+    """What search knows of an item that has no text of its own, such as a widget."""
+    return searchable_text(load_item({"item": row["item"], "item_id": ""}, ""))
 
 
 def _turn(row: Row) -> Record:

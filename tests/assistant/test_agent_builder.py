@@ -12,6 +12,7 @@ from sqlalchemy import URL
 from chatkit_postgres.assistant.agent_builder import is_workflow
 from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
+from tests.support.model_script import user_texts
 from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, message, thread_id_of
 
 # In the form of an export: a classifier, a branch for each class, a state, parallel nodes.
@@ -106,6 +107,15 @@ async def run_workflow(workflow_input: WorkflowInput):
       raise ValueError("the workflow failed")
     if "unkeepable" in category:
       state["last"] = object()
+    if "survive" in category:
+      try:
+        await Runner.run(sales, input=[*conversation_history])
+      except Exception:
+        return {"output_text": "Sorry."}
+    if "as text" in category:
+      one = await Runner.run(sales, workflow["input_as_text"])
+      two = await Runner.run(sales, one.to_input_list())
+      return {"output_text": two.final_output_as(str)}
     if "parallel" in category:
       one, two = await asyncio.gather(
         Runner.run(sales, input=[*conversation_history]),
@@ -198,6 +208,45 @@ def test_a_retry_begins_with_the_state_before_the_message(client: ChatClient, mo
     assert len(asked) == 3
     assert len(set(asked)) == 1
     assert "turn 2" in asked[0]
+
+
+def test_a_retry_of_an_older_message_forgets_what_came_after_it(client: ChatClient, model_server: ModelServer) -> None:
+    first = new_user()
+    thread_id = thread_id_of(client.create(first))
+    message_id = client.items(thread_id)[0]["id"]
+    for _ in range(2):
+        client.post_message(thread_id, new_user())
+    client.stream("threads.retry_after_item", thread_id=thread_id, item_id=message_id).wait()
+    assert (
+        instructions_of(calls_about(model_server, first)[-1]) == f"You are support, asked: turn 1, after {[first[:20]]}"
+    )
+    words = new_user()
+    client.post_message(thread_id, words)
+    assert "turn 2" in instructions_of(calls_about(model_server, words)[-1])
+
+
+def test_an_empty_result_changes_no_state(client: ChatClient, model_server: ModelServer) -> None:
+    thread_id = thread_id_of(client.create(new_user()))
+    client.post_message(thread_id, "silent")
+    words = new_user()
+    client.post_message(thread_id, words)
+    assert "turn 2" in instructions_of(calls_about(model_server, words)[-1])
+
+
+def test_a_node_whose_failure_is_survived_leaves_nothing(client: ChatClient) -> None:
+    script = "SCRIPT " + json.dumps({"words": 3, "then": "fail", "note": "survive" + new_user()})
+    thread_id = thread_id_of(client.create(script))
+    assert words_of(client, thread_id)[1:] == [("assistant_message", "Sorry.")]
+
+
+def test_a_message_that_is_said_again_has_its_history_once(client: ChatClient, model_server: ModelServer) -> None:
+    words = "as text " + new_user()
+    thread_id = thread_id_of(client.create(words))
+    client.post_message(thread_id, words)
+    bodies = [call for call in calls_about(model_server, words) if "Sell." in instructions_of(call)]
+    # Two nodes in each turn: by the text, and by the input of the node before.
+    texts = [user_texts(body.get("input") or body["messages"]).count(words) for body in bodies]
+    assert texts == [1, 1, 2, 2]
 
 
 def test_another_thread_has_a_state_of_its_own(client: ChatClient, model_server: ModelServer) -> None:

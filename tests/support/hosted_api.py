@@ -139,14 +139,18 @@ class HostedApi:
             wanted = list(self.items[names[2]])
         else:
             return 404, {}, {"error": {"message": "no such thread"}}
-        return 200, {}, self._page_of(wanted, query)
+        page = self._page_of(wanted, query)
+        return (200, {}, page) if page is not None else (400, {}, {"error": {"message": "no such item"}})
 
     def _page_of(self, wanted: list[Any], query: Mapping[str, str]) -> Any:
         if query.get("order", "desc") == "desc":
             wanted.reverse()
         first = 0
         if "after" in query:
-            first = 1 + next(number for number, entry in enumerate(wanted) if entry.id == query["after"])
+            places = [number for number, entry in enumerate(wanted) if entry.id == query["after"]]
+            if not places:
+                return None
+            first = 1 + places[0]
         size = min(int(query.get("limit", "20")), self._page)
         page = wanted[first : first + size]
         return {

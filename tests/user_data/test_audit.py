@@ -60,6 +60,56 @@ async def test_who_whose_what_and_when(store: DatabaseStore) -> None:
     assert [row["sequence"] async for row in audit.entries("nobody")] == [4]
 
 
+async def test_a_thread_of_somebody_else_is_not_named(store: DatabaseStore) -> None:
+    audit = Audit(store.database, KEY)
+    await audit.record(Look("sam", "http", "thread.show", "alice", "thr_bob"))
+    (row,) = [row async for row in audit.entries()]
+    assert (row["subject"], row["thread_id"], len(row["thread_hash"])) == ("alice", None, 64)
+    await audit.verify()
+
+
+@pytest.mark.parametrize("column", ["actor", "subject", "thread_id"])
+@pytest.mark.parametrize("sequence", [2, 3])
+async def test_a_name_that_was_removed_without_an_erasure_is_noticed(
+    store: DatabaseStore, column: str, sequence: int
+) -> None:
+    audit = Audit(store.database, KEY)
+    for look in LOOKS:
+        await audit.record(look)
+    await change(store, f"UPDATE chat_audit SET {column} = NULL WHERE sequence = :n", n=sequence)
+    if sequence == 3 and column != "actor":
+        # It has never had one.
+        await audit.verify()
+        return
+    with pytest.raises(BrokenChainError):
+        await audit.verify()
+
+
+async def test_a_name_that_is_put_where_there_was_none_is_noticed(store: DatabaseStore) -> None:
+    audit = Audit(store.database, KEY)
+    await audit.record(Look("sam", "http", "thread.show", "nobody", "thr_alice"))
+    for column, value in (("subject", "nobody"), ("thread_id", "thr_alice")):
+        await change(store, f"UPDATE chat_audit SET {column} = :v", v=value)
+        with pytest.raises(BrokenChainError):
+            await audit.verify()
+        await change(store, f"UPDATE chat_audit SET {column} = NULL")
+    await audit.verify()
+
+
+async def test_staff_who_were_erased_are_unnamed_again_after_a_restore(store: DatabaseStore) -> None:
+    audit, erasure = Audit(store.database, KEY), Erasure(store.database, NoStorage(), KEY, wait_seconds=0)
+    await audit.record(Look("sam", "http", "threads.list", "alice"))
+    receipt = await erasure.erase("sam")
+    assert receipt.unnamed_entries == 1
+    # As a backup from before has it, which knows the tombstone from the storage.
+    await change(store, "DELETE FROM chat_audit WHERE sequence > 1")
+    await change(store, "UPDATE chat_audit SET actor = 'sam'")
+    assert [found async for found in erasure.erase_again()] == []
+    rows = [row async for row in audit.entries()]
+    assert [(row["actor"], row["action"]) for row in rows] == [(None, "threads.list"), ("operator", "user.erase")]
+    await audit.verify()
+
+
 @pytest.mark.parametrize("column", [column.name for column in metadata.tables["chat_audit"].columns])
 async def test_no_change_is_unnoticed(store: DatabaseStore, column: str) -> None:
     audit = Audit(store.database, KEY)
@@ -122,7 +172,7 @@ async def test_a_look_beside_an_erasure_leaves_no_name(store: DatabaseStore) -> 
         await store.save_thread(thread(f"thr_{user}"), RequestContext(user))
         looks = [audit.record(Look("sam", "http", "thread.show", user, f"thr_{user}")) for _ in range(4)]
         await asyncio.gather(erasure.erase(user), *looks)
-        assert len([row async for row in audit.entries(user)]) == 4
+        assert len([row async for row in audit.entries(user)]) == 5
     assert await audit.verify() != Head()
     async with sql_connection(store.database) as connection:
         named = await connection.execute(text("SELECT count(*) FROM chat_audit a WHERE a::text LIKE '%gone-%'"))

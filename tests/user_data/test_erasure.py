@@ -130,10 +130,11 @@ async def test_no_canary_is_left(
     assert (document["files"], document["bytes"], document["turns_ended"]) == (1, 1, 1)
     assert document["user_hash"] not in {"", user}
     assert user not in json.dumps(document)
-    assert document["audit_entries_unnamed"] == 2
+    assert document["audit_entries_unnamed"] == 3
     head = await audit.verify()
-    assert head.sequence == 3
-    assert [row["subject_hash"] async for row in audit.entries(user)] == [document["user_hash"]]
+    # The erasure itself is the fourth.
+    assert head.sequence == 4
+    assert {row["subject_hash"] async for row in audit.entries(user)} == {document["user_hash"]}
     assert (document["remains"]["backups"] or "").startswith("until 20")
     assert "as long as you keep" in receipt.document(None)["remains"]["backups"]
 

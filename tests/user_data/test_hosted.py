@@ -15,8 +15,10 @@ import pytest
 from chatkit.types import ClientToolCallItem, ThreadItem, UserMessageItem
 from openai.types.beta.chatkit import ChatKitThread
 from sqlalchemy import URL, text
+from typer.testing import CliRunner
 
 from chatkit_postgres.attachments.storage import NoStorage
+from chatkit_postgres.cli import cli
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.user_data.hosted.convert import converted
@@ -132,23 +134,28 @@ async def test_a_dump_is_saved_after_kills_without_a_database_and_imported(
     async def threads() -> int:
         return len(await stored(store))
 
-    await killed_at_random_moments(3, 40, requests, "--save", str(tmp_path), url=url)
+    await killed_at_random_moments(2, 40, requests, "--save", str(tmp_path), url=url)
     code, out, _ = command("--save", str(tmp_path), url=url)
-    assert (code, out) == (0, f"{tmp_path}: {len(api.threads)} threads.\n")
+    assert (code, out) == (0, f"{tmp_path}: {len(api.threads)} threads, {new_of(out)} items of which are new.\n")
     asked = len(api.requests)
-    assert command("--save", str(tmp_path), url=url)[0] == 0
+    code, out, _ = command("--save", str(tmp_path), url=url)
+    assert (code, new_of(out)) == (0, 0)
     # What is saved is not fetched again: each thread is asked once for what is new.
     assert len(api.requests) - asked < len(api.threads) * 1.2
     users = {f"hosted-{number}": f"auth0|{number}" for number in range(10)}
     (tmp_path / "map.json").write_text(json.dumps(users))
     arguments = ("--dump", str(tmp_path), "--user-map", str(tmp_path / "map.json"))
-    await killed_at_random_moments(5, 8, threads, *arguments, database=database_url)
+    await killed_at_random_moments(2, 16, threads, *arguments, database=database_url)
     code, out, err = command(*arguments, database=database_url)
     assert (code, err) == (0, "")
     assert await stored(store) == expected(api, users)
     code, out, err = command(*arguments, database=database_url)
     assert "item\t0 imported\t1200 there already" in out
     assert await stored(store) == expected(api, users)
+
+
+def new_of(out: str) -> int:
+    return int(out.partition(" threads, ")[2].partition(" ")[0])
 
 
 async def digest(store: DatabaseStore) -> str:
@@ -277,10 +284,60 @@ async def test_what_cannot_come_along_is_told(
     assert [entry.item_id for entry in importing.report.left_out[8:]] == [""] * 4
     mapped = HostedImport(store.database, NoStorage(), {"somebody": "else"})
     await mapped.add(HostedThread(thread, items))
-    assert [str(entry) for entry in mapped.report.left_out] == [
-        f"{thread['id']}: the user map does not name its user {thread['user']!r}"
-    ]
+    assert mapped.report.unmapped == {thread["user"]: 1}
     assert not mapped.report.imported
+
+
+async def test_one_bad_item_or_file_leaves_the_others(
+    store: DatabaseStore, tmp_path: Path, small: tuple[hosted_api.HostedApi, str, HostedImport]
+) -> None:
+    _, _, importing = small
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    call = {"type": "chatkit.client_tool_call", "created_at": 1, "call_id": "c", "name": "n", "status": "completed"}
+    said = {"type": "chatkit.assistant_message", "created_at": 1}
+    file = {"id": "cfile_1", "type": "file", "name": "a.txt", "mime_type": "text/plain"}
+    asked = {"type": "chatkit.user_message", "created_at": 1, "content": [], "attachments": [file]}
+    items = [
+        said | {"id": "half", "content": [{"type": "output_text", "text": "half \ud83d"}]},
+        call | {"id": "deep", "output": json.dumps(deep)},
+        asked | {"id": "one"},
+        asked | {"id": "two"},
+        asked | {"id": "two"},
+    ]
+    await importing.add(HostedThread({"id": "cthr_x", "created_at": 1, "user": "u"}, items))
+    assert [entry.item_id for entry in importing.report.left_out] in ([], ["deep"])
+    page = await store.load_thread_items("cthr_x", None, 100, "asc", RequestContext("u"))
+    assert [item.id for item in page.data if item.id != "deep"] == ["half", "one", "two"]
+    assert (importing.report.imported["attachment"], importing.report.placeholders) == (1, 1)
+
+
+async def test_a_thread_whose_last_saved_item_was_deleted_there_is_fetched_again(
+    tmp_path: Path, small: tuple[hosted_api.HostedApi, str, HostedImport]
+) -> None:
+    api, url, _ = small
+    dump = Dump(tmp_path)
+    dump.create()
+
+    async def save() -> None:
+        async with HostedApi(KEY, base_url=url, max_retries=2) as source:
+            async for thread in source.threads(known=dump):
+                dump.save(thread)
+
+    await save()
+    thread = api.threads[0]
+    before = [str(vars(item)["id"]) for item in api.items[thread.id]]
+    api.items[thread.id].pop()
+    api.items[thread.id].append(hosted_item("chatkit.task", thread, 999, random.Random(1)))
+    await save()
+    assert [item["id"] for item in dump.items_of(thread.id)] == [*before, "cthi_999"]
+
+
+async def test_an_address_without_threads_is_told(small: tuple[hosted_api.HostedApi, str, HostedImport]) -> None:
+    _, url, importing = small
+    with pytest.raises(HostedError, match="no threads of ChatKit"):
+        await take(f"{url}/nope", importing)
 
 
 def test_calls_of_client_tools_with_strange_arguments() -> None:
@@ -338,26 +395,50 @@ def test_a_damaged_dump_is_named_and_fetched_again(tmp_path: Path) -> None:
     dump.save(HostedThread(thread, items))
     (path,) = (tmp_path / "threads").iterdir()
     assert path.parent == tmp_path / "threads"
-    assert [(found.thread, list(found.items)) for found in dump.threads()] == [(thread, items)]
+    assert list(dump.threads()) == [HostedThread(thread, items)]
     assert list(dump.items_of("../cthr/1")) == items
     dump.save(HostedThread(thread, [*items, {"id": "c", "status": "in_progress"}]))
     # The call may have ended since.
     assert dump.items_of("../cthr/1") == ()
     path.write_text(path.read_text()[:-9])
     assert dump.items_of("../cthr/1") == ()
-    with pytest.raises(BadDumpError, match="line 4"):
-        list(dump.threads())
+    (found,) = dump.threads()
+    assert isinstance(found, BadDumpError)
+    assert "line 4" in str(found)
+    path.write_bytes(b"\xff")
+    assert dump.items_of("../cthr/1") == ()
+    assert [type(found) for found in dump.threads()] == [BadDumpError]
 
 
-def test_wrong_commands_are_named(tmp_path: Path, database_url: URL) -> None:
-    (tmp_path / "map.csv").write_text("a,b,c\n")
+def test_wrong_commands_are_named(tmp_path: Path, database_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url.render_as_string(hide_password=False))
+    (tmp_path / "threads").mkdir()
+    (tmp_path / "threads" / "cthr.jsonl").write_text('{"id": "cthr", "created_at": 1, "user": "u"}\n')
+    for name, content in (
+        ("three.csv", "a,b,c\n"),
+        ("twice.csv", "a,b\na,c\n"),
+        ("empty.json", "{}"),
+        ("no.json", "{"),
+    ):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "twice.json").write_text('{"a": "b", "a": "c"}')
     for arguments, says in (
         ((), "give one of"),
         (("--api", "--dump", str(tmp_path)), "give one of"),
-        (("--dump", str(tmp_path / "none")), "is no directory"),
-        (("--dump", str(tmp_path), "--user-map", str(tmp_path / "map.csv")), "two columns"),
+        (("--dump", str(tmp_path / "none")), "there are no threads"),
+        *(
+            (("--dump", str(tmp_path), "--user-map", str(tmp_path / name)), says)
+            for name, says in (
+                ("three.csv", "two columns"),
+                ("twice.csv", "a is there twice"),
+                ("twice.json", "a is there twice"),
+                ("empty.json", "no user"),
+                ("no.json", "no JSON"),
+                ("none.csv", "No such file"),
+            )
+        ),
         (("--save", "/proc/none"), "/proc/none"),
     ):
-        code, out, err = command(*arguments, database=database_url)
-        assert (code, out) == (1, ""), arguments
-        assert says in err
+        done = CliRunner().invoke(cli, ["import-hosted", *arguments])
+        assert (done.exit_code, done.stdout) == (1, ""), arguments
+        assert says in done.stderr

@@ -24,7 +24,7 @@ from tests.support.items import NAIVE, assistant_message, thread, user_message
 
 ALICE = UserData("alice", "MARK", is_answered=True)
 BOB = UserData("bob", "SECRET")
-POISON = "=cmd()\x1b[31m\x07 a\u202eb"
+POISON = "=cmd()\x1b[31m\x07 a\u202eb\r;+1"
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ def test_feedback(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -
         ("bob", "positive"),
         ("alice", "positive"),
     ]
-    assert table[0]["answer"] == f"'{POISON}"
-    assert table[0]["question"] == f"'{POISON}"
+    assert table[0]["answer"] == table[0]["question"] == "'=cmd()\ufffd[31m\ufffd a\ufffdb\n;'+1"
+    assert is_harmless(run("feedback", "--csv").stdout)
     disliked = csv.DictReader(io.StringIO(run("feedback", "--csv", "--kind", "negative").stdout))
     assert [(row["user"], row["kind"]) for row in disliked] == [("alice", "negative")]
     assert is_harmless(run("feedback").stdout)

@@ -19,7 +19,9 @@ from chatkit.types import (
     AssistantMessageContent,
     AssistantMessageItem,
     ThreadItem,
+    ThreadItemAddedEvent,
     ThreadItemDoneEvent,
+    ThreadItemRemovedEvent,
     ThreadStreamEvent,
     UserMessageItem,
 )
@@ -63,7 +65,9 @@ class WorkflowAssistant(Assistant):
             raise TypeError(f"it takes no input with the field {INPUT}")
         unknown = [name for name, info in given.model_fields.items() if info.is_required() and name != INPUT]
         if unknown:
-            raise TypeError(f"its input requires {', '.join(unknown)}, but only {INPUT} is passed")
+            raise TypeError(
+                f"its input requires {', '.join(unknown)}, but only {INPUT} is passed; give the others defaults"
+            )
         self._input = given
         self._workflow = with_kept_state(run_workflow)
         self._models: ModelProvider | None = None
@@ -87,7 +91,9 @@ class WorkflowAssistant(Assistant):
         before = await converter.to_agent_input(list(history[:place])) if place else []
         answered = await converter.to_agent_input(list(history[place:]))
         text = _text_of(history[place])
-        state = WorkflowState(context.thread, history[place].id)
+        session = context.request_context.session
+        is_retry = session is not None and session.retry is not None
+        state = WorkflowState(context.thread, history[place].id, is_retry=is_retry)
         del history
         nodes = _Nodes(before, answered, text, context)
         runs = followed_runs()
@@ -102,13 +108,17 @@ class WorkflowAssistant(Assistant):
                 while (event := await nodes.events.get()) is not None:
                     is_silent = is_silent and not shows(event)
                     yield event
-                result = await running
-            state.save(context.thread)
-            if not is_silent:
-                return
-            if not (words := _words_of(result)):
+                words = _words_of(await running)
+            if is_silent and not words:
                 raise reason_of(*(runs.hooks if runs is not None else ()))
-            yield ThreadItemDoneEvent(item=_message(words, context))
+            state.save(context.thread)
+            for removed in nodes.given_up():
+                yield removed
+            if is_silent:
+                if session is not None:
+                    # No agent has said this.
+                    session.sender_name = None
+                yield ThreadItemDoneEvent(item=_message(words, context))
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -146,11 +156,20 @@ class _Nodes:
         self._answered = answered
         self._text = text
         self._context = context
+        self._unfinished: list[str] = []
+        """Ids of items of nodes that failed."""
+
+    def given_up(self) -> list[ThreadItemRemovedEvent]:
+        """For the items of nodes whose failure the workflow has survived. If it has not, they are kept as they are."""
+        given_up, self._unfinished = self._unfinished, []
+        return [ThreadItemRemovedEvent(item_id=item_id) for item_id in given_up]
 
     async def run(self, agent: Agent[Any], given: Any, options: dict[str, Any]) -> RunResult | None:
         """In place of ``Runner.run``. None for a run that is no node."""
         if _is_inside.get():
             return None
+        for removed in self.given_up():
+            self.events.put_nowait(removed)
         token = _is_inside.set(True)
         try:
             # Its task inherits the mark.
@@ -174,19 +193,36 @@ class _Nodes:
         running = with_all_calls(
             AgentContext[Any](thread=context.thread, store=context.store, request_context=context.request_context)
         )
-        async for event in stream_agent_response(running, result, converter=stored_images(agent, context)):
-            self.events.put_nowait(event)
+        added: dict[str, None] = {}
+        try:
+            async for event in stream_agent_response(running, result, converter=stored_images(agent, context)):
+                match event:
+                    case ThreadItemAddedEvent(item=item):
+                        added[item.id] = None
+                    case ThreadItemDoneEvent(item=item):
+                        added.pop(item.id, None)
+                self.events.put_nowait(event)
+        except Exception:
+            self._unfinished += added
+            raise
 
     def _with_history(self, given: Any) -> Any:
         """A node that is given the user's message is given what came before, and the message with its files."""
+        if given == self._text:
+            return [*self._before, *self._answered]
         if not isinstance(given, list) or not given or not self._is_message(given[0]):
+            return given
+        if self._before and given[: len(self._before)] == list(self._before):
+            # The input of another node, which has it already.
             return given
         return [*self._before, *self._answered, *given[1:]]
 
     def _is_message(self, first: Any) -> bool:
         content = first.get("content") if isinstance(first, dict) and first.get("role") == "user" else None
         parts = [{"text": content}] if isinstance(content, str) else content
-        return isinstance(parts, list) and [part.get("text") for part in parts] == [self._text]
+        if not isinstance(parts, list):
+            return False
+        return [part.get("text") for part in parts if isinstance(part, dict)] == [self._text]
 
 
 def _input_of(found: Any) -> type[BaseModel] | None:

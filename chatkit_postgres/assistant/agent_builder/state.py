@@ -20,7 +20,10 @@ from chatkit_postgres.observability.logs import get_logger
 
 STATE = "chatkit_postgres.workflow_state"
 """The key in a thread's metadata."""
-MAX_CHARACTERS = 200_000
+MAX_CHARACTERS = 100_000
+"""Of the newest state, and of those before earlier messages together."""
+MAX_RETRIED = 20
+"""Messages before which the state is known; a retry of an older one begins with the defaults."""
 _NAME = "state"
 _HOOK = "kept_state_of_this_thread"
 
@@ -32,19 +35,28 @@ logger = get_logger(__name__)
 
 
 class WorkflowState:
-    """The state of one call of a workflow. A retry of a message begins with the state before that message."""
+    """The state of one call of a workflow.
 
-    def __init__(self, thread: ThreadMetadata, message_id: str) -> None:
+    The thread's metadata has the newest state, and for each of the last messages the state before it: a retry of a
+    message begins with that one, and drops those of later messages.
+    """
+
+    def __init__(self, thread: ThreadMetadata, message_id: str, *, is_retry: bool) -> None:
         kept = thread.metadata.get(STATE)
         kept = kept if isinstance(kept, dict) else {}
-        before = kept.get("before") if kept.get("message") == message_id else kept.get("after")
-        self._before: dict[str, Any] = before if isinstance(before, dict) else {}
+        self._earlier: list[list[Any]] = kept.get("before") or []
+        """Of each message: its id, and the state before it."""
         self._message_id = message_id
+        self._begins_with: dict[str, Any] = {} if is_retry else kept.get("after") or {}
+        for place, (earlier_id, before) in enumerate(self._earlier):
+            if is_retry and earlier_id == message_id:
+                self._earlier, self._begins_with = self._earlier[:place], before
+                break
         self._state: dict[str, Any] | None = None
 
     def begin(self, defaults: dict[str, Any]) -> dict[str, Any]:
         """The state that the thread has; of a variable that is new in the workflow, the default."""
-        kept = {name: value for name, value in self._before.items() if name in defaults}
+        kept = {name: value for name, value in self._begins_with.items() if name in defaults}
         self._state = defaults | copy.deepcopy(kept)
         return self._state
 
@@ -61,8 +73,10 @@ class WorkflowState:
         if problem:
             logger.error("workflow_state_not_kept", reason=problem, cure="keep a few values of JSON in `state`")
             return
-        kept = {"message": self._message_id, "before": self._before, "after": json.loads(text)}
-        thread.metadata = {**thread.metadata, STATE: kept}
+        before = [*self._earlier, [self._message_id, self._begins_with]][-MAX_RETRIED:]
+        while len(before) > 1 and len(json.dumps(before)) > MAX_CHARACTERS:
+            del before[0]
+        thread.metadata = {**thread.metadata, STATE: {"before": before, "after": json.loads(text)}}
 
 
 def with_kept_state(function: Function) -> Function:

@@ -6,19 +6,25 @@ PAGE = 1000
 
 FIND_HEAD = Statement("find_audit_head", "SELECT sequence, hash FROM chat_audit ORDER BY sequence DESC LIMIT 1")
 
-# A user who is not here, or was erased by now, is named by the hash alone. The lock makes an erasure wait until this
-# entry is written, so that it finds the name. No row: another process has written an entry of this number.
+# Whether the user is here, and the thread one of theirs: what is not may be a name of somebody who was erased. The lock
+# makes an erasure wait until the entry is written, so that it finds the name.
+FIND_AUDITED = Statement(
+    "find_audited",
+    """
+SELECT EXISTS (SELECT 1 FROM chat_sessions WHERE user_id = :owner AND thread_id = :thread_id) AS has_thread
+  FROM chat_users WHERE user_id = :owner
+   FOR KEY SHARE
+""",
+    thread_id="text",
+)
+
+# No row: another process has written an entry of this number.
 APPEND_ENTRY = Statement(
     "append_audit_entry",
     """
-WITH known AS (
-  SELECT user_id FROM chat_users WHERE user_id = :owner FOR KEY SHARE
-)
 INSERT INTO chat_audit
        (sequence, at, via, actor, actor_hash, action, subject, subject_hash, thread_id, thread_hash, hash)
-SELECT :sequence, :at, :via, :actor, :actor_hash, :action, k.user_id, :subject_hash,
-       CASE WHEN k.user_id IS NOT NULL THEN :thread_id END, :thread_hash, :hash
-  FROM (VALUES (1)) one LEFT JOIN known k ON true
+VALUES (:sequence, :at, :via, :actor, :actor_hash, :action, :subject, :subject_hash, :thread_id, :thread_hash, :hash)
 ON CONFLICT (sequence) DO NOTHING
 RETURNING sequence
 """,
@@ -28,18 +34,19 @@ RETURNING sequence
     actor="text",
     actor_hash="text",
     action="text",
+    subject="text",
     subject_hash="text",
     thread_id="text",
     thread_hash="text",
     hash="text",
 )
 
-_ENTRY = "sequence, at, via, actor, actor_hash, action, subject, subject_hash, thread_id, thread_hash, hash"
+_COLUMNS = "sequence, at, via, actor, actor_hash, action, subject, subject_hash, thread_id, thread_hash, hash"
 
 LIST_ENTRIES = Statement(
     "list_audit_entries",
     f"""
-SELECT {_ENTRY} FROM chat_audit WHERE sequence > :after ORDER BY sequence LIMIT {PAGE}
+SELECT {_COLUMNS} FROM chat_audit WHERE sequence > :after ORDER BY sequence LIMIT {PAGE}
 """,
     after="bigint",
 )
@@ -47,14 +54,26 @@ SELECT {_ENTRY} FROM chat_audit WHERE sequence > :after ORDER BY sequence LIMIT 
 LIST_ENTRIES_OF_SUBJECT = Statement(
     "list_audit_entries_of_subject",
     f"""
-SELECT {_ENTRY} FROM chat_audit
+SELECT {_COLUMNS} FROM chat_audit
  WHERE subject_hash = :subject_hash AND sequence > :after ORDER BY sequence LIMIT {PAGE}
 """,
     subject_hash="text",
     after="bigint",
 )
 
-# An operator's name is one of the machine, not of a user.
+FIND_NAMED = Statement(
+    "find_named_in_audit",
+    """
+SELECT sequence FROM chat_audit
+ WHERE at < :before AND (subject_hash = :user_hash AND subject IS NOT NULL
+                         OR actor_hash = :user_hash AND via = 'http' AND actor IS NOT NULL)
+ LIMIT 1
+""",
+    user_hash="text",
+    before="timestamptz",
+)
+
+# An operator's name is one of the machine, not of a user. Who begins anew after an erasure is named in later entries.
 FORGET_NAMES = Statement(
     "forget_audited_names",
     """
@@ -62,9 +81,10 @@ UPDATE chat_audit
    SET subject = CASE WHEN subject_hash = :user_hash THEN NULL ELSE subject END,
        thread_id = CASE WHEN subject_hash = :user_hash THEN NULL ELSE thread_id END,
        actor = CASE WHEN via = 'http' AND actor_hash = :user_hash THEN NULL ELSE actor END
- WHERE subject_hash = :user_hash AND subject IS NOT NULL
-    OR actor_hash = :user_hash AND via = 'http' AND actor IS NOT NULL
+ WHERE at < :before AND (subject_hash = :user_hash AND subject IS NOT NULL
+                         OR actor_hash = :user_hash AND via = 'http' AND actor IS NOT NULL)
 RETURNING sequence
 """,
     user_hash="text",
+    before="timestamptz",
 )

@@ -31,6 +31,18 @@ SELECT u.created_at, u.disabled_at, u.metadata::text AS claims,
 """,
 )
 
+LIST_CHANGED_THREADS = Statement(
+    "list_changed_threads",
+    """
+SELECT thread_id AS id, title, created_at, updated_at
+  FROM chat_sessions
+ WHERE user_id = :owner
+ ORDER BY updated_at DESC
+ LIMIT :page
+""",
+    page="bigint",
+)
+
 LIST_ENDS_OF_TURNS = Statement(
     "list_ends_of_turns",
     """

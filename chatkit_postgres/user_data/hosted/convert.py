@@ -29,6 +29,7 @@ from chatkit.types import (
 from pydantic import ValidationError
 
 from chatkit_postgres.store.ids import message_uuid, session_uuid
+from chatkit_postgres.text import clean_json
 from chatkit_postgres.user_data.hosted.source import HostedThread, Json
 
 Record = dict[str, Any]
@@ -45,7 +46,7 @@ class Converted:
 
 def converted(hosted: HostedThread) -> Converted:
     """Raises ValueError or KeyError for a thread that cannot come along."""
-    thread = hosted.thread
+    thread = clean_json(hosted.thread)
     thread_id, done = _id(thread), Converted()
     created_at = _time(thread).isoformat()
     done.records.append(
@@ -57,18 +58,22 @@ def converted(hosted: HostedThread) -> Converted:
             "status": _status(thread.get("status")),
         }
     )
-    attachments: list[Record] = []
+    items: dict[str, Record] = {}
+    attachments: dict[str, Record] = {}
     for given in hosted.items:
         try:
-            item = _item(given, thread_id)
+            item = _item(clean_json(given), thread_id)
+            record = {"type": "item", "thread_id": thread_id, "item": json.loads(item.model_dump_json())}
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             done.left_out.append((str(given.get("id")), _reason(error)))
             continue
-        done.records.append({"type": "item", "thread_id": thread_id, "item": json.loads(item.model_dump_json())})
+        items.setdefault(item.id, record)
         if isinstance(item, UserMessageItem):
-            attachments += (_placeholder(attachment, item, thread_id) for attachment in item.attachments)
+            for attachment in item.attachments:
+                # A file may be sent with several messages.
+                attachments.setdefault(attachment.id, _placeholder(attachment, item, thread_id))
     done.placeholders = len(attachments)
-    done.records += attachments
+    done.records += [*items.values(), *attachments.values()]
     return done
 
 

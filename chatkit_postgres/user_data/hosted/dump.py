@@ -23,11 +23,13 @@ class BadDumpError(Exception):
 
 class Dump:
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._threads = directory / THREADS
 
     def create(self) -> None:
         """Only its owner may read it. Raises OSError."""
-        self._threads.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self._directory, self._threads):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def items_of(self, thread_id: str) -> Sequence[Json]:
         """Those that are saved and final: none if one of them was still going on, or if the file is damaged."""
@@ -57,10 +59,13 @@ class Dump:
         """How many threads there are."""
         return sum(1 for _ in self._threads.glob("*.jsonl"))
 
-    def threads(self) -> Iterator[HostedThread]:
-        """By their names. Raises BadDumpError, OSError."""
+    def threads(self) -> Iterator[HostedThread | BadDumpError]:
+        """By their names; the error in place of a file that is damaged. Raises OSError."""
         for path in sorted(self._threads.glob("*.jsonl")):
-            yield self._read(path)
+            try:
+                yield self._read(path)
+            except BadDumpError as error:
+                yield error
 
     def _path(self, thread_id: str) -> Path:
         return self._threads / f"{quote(thread_id, safe='')}.jsonl"
@@ -68,12 +73,11 @@ class Dump:
     @staticmethod
     def _read(path: Path) -> HostedThread:
         lines: list[Any] = []
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    lines.append(json.loads(line))
-                except (ValueError, RecursionError):
-                    raise BadDumpError(f"{path}: line {number} is no JSON.") from None
+        try:
+            with path.open(encoding="utf-8") as file:
+                lines += map(json.loads, file)
+        except (ValueError, RecursionError):
+            raise BadDumpError(f"{path.name}: line {len(lines) + 1} is no JSON in UTF-8.") from None
         if not lines or not all(isinstance(line, dict) for line in lines):
-            raise BadDumpError(f"{path}: this is no thread of a dump.")
+            raise BadDumpError(f"{path.name}: this is no thread of a dump.")
         return HostedThread(lines[0], lines[1:])

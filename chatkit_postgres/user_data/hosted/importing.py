@@ -11,6 +11,7 @@ from chatkit_postgres.auth.user import is_user_id
 from chatkit_postgres.db import Database
 from chatkit_postgres.user_data.archive import BadArchiveError
 from chatkit_postgres.user_data.hosted.convert import Record, converted
+from chatkit_postgres.user_data.hosted.dump import BadDumpError
 from chatkit_postgres.user_data.hosted.source import HostedThread
 from chatkit_postgres.user_data.importing import Import
 
@@ -23,7 +24,8 @@ class LeftOut:
     reason: str
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.thread_id, self.item_id))) + f": {self.reason}"
+        place = " ".join(filter(None, (self.thread_id, self.item_id)))
+        return f"{place}: {self.reason}" if place else self.reason
 
 
 @dataclass
@@ -33,6 +35,8 @@ class HostedReport:
     known: Counter[str] = field(default_factory=Counter)
     """Those that were here already."""
     left_out: list[LeftOut] = field(default_factory=list)
+    unmapped: Counter[str] = field(default_factory=Counter)
+    """Threads of hosted users whom the map does not name."""
     placeholders: int = 0
     """Attachments without their bytes."""
 
@@ -71,12 +75,17 @@ class HostedImport:
                 reason = "messages of this thread were written here meanwhile; import once more"
                 report.left_out.append(LeftOut(thread_id, "", f"{count} of the type {kind}: {reason}"))
 
+    def note_damaged(self, error: BadDumpError) -> None:
+        self.report.left_out.append(LeftOut("", "", str(error)))
+
     def _owner_of(self, hosted: HostedThread, thread_id: str) -> str | None:
         """None for a user who has no place here, which is reported."""
         user = hosted.thread.get("user")
         owner = user if self._users is None else self._users.get(str(user))
-        if owner is None:
-            self.report.left_out.append(LeftOut(thread_id, "", f"the user map does not name its user {user!r}"))
+        if owner is None and self._users is None:
+            self.report.left_out.append(LeftOut(thread_id, "", "it has no user"))
+        elif owner is None:
+            self.report.unmapped[str(user)] += 1
         elif not is_user_id(owner):
             self.report.left_out.append(LeftOut(thread_id, "", f"{owner!r} cannot be a user here; name one in a map"))
             return None

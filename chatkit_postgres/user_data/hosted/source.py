@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -44,6 +45,9 @@ class Nothing:
 class HostedApi:
     def __init__(self, key: str, *, base_url: str = HOSTED_URL, max_retries: int = MAX_RETRIES) -> None:
         self._client = AsyncOpenAI(api_key=key, base_url=base_url, max_retries=max_retries, timeout=TIMEOUT_SECONDS)
+        self._base_url = base_url
+        self.gone: list[str] = []
+        """Ids of threads that were deleted while they were read."""
 
     async def threads(self, *, user: str | None = None, known: Known | None = None) -> AsyncIterator[HostedThread]:
         """All threads of all users, or of one, with all items; only the items after those that are ``known`` are
@@ -54,13 +58,16 @@ class HostedApi:
         async def page(more: Json) -> Any:
             return await self._client.beta.chatkit.threads.list(limit=PAGE, order="asc", **more, **only)
 
-        async for threads in _pages(page):
-            for first in range(0, len(threads), AT_ONCE):
-                some = threads[first : first + AT_ONCE]
-                fetched = await asyncio.gather(*(self._with_items(thread, saved) for thread in some))
-                for thread in fetched:
-                    if thread is not None:
-                        yield thread
+        try:
+            async for threads in _pages(page):
+                for first in range(0, len(threads), AT_ONCE):
+                    some = threads[first : first + AT_ONCE]
+                    fetched = await asyncio.gather(*(self._with_items(thread, saved) for thread in some))
+                    for thread in fetched:
+                        if thread is not None:
+                            yield thread
+        except _GoneError:
+            raise HostedError(f"There are no threads of ChatKit at {self._base_url}.") from None
 
     async def close(self) -> None:
         await self._client.close()
@@ -69,19 +76,25 @@ class HostedApi:
         """None for a thread that was deleted meanwhile."""
         thread_id = str(thread.get("id"))
         items = list(saved.items_of(thread_id))
-        after = {"after": items[-1]["id"]} if items else {}
+        if items:
+            with suppress(_GoneError, HostedError):
+                return HostedThread(thread, items + await self._items(thread_id, after=items[-1]["id"]))
+            # The last one was deleted there.
+        try:
+            found = await self._items(thread_id)
+        except _GoneError:
+            self.gone.append(thread_id)
+            return None
+        known = {item.get("id") for item in items}
+        return HostedThread(thread, items + [item for item in found if item.get("id") not in known])
 
+    async def _items(self, thread_id: str, **after: Any) -> list[Json]:
         async def page(more: Json) -> Any:
             return await self._client.beta.chatkit.threads.list_items(
                 thread_id, limit=PAGE, order="asc", **(after | more)
             )
 
-        try:
-            async for new in _pages(page):
-                items += new
-        except _GoneError:
-            return None
-        return HostedThread(thread, items)
+        return [item async for items in _pages(page) for item in items]
 
     async def __aenter__(self) -> Self:
         return self
