@@ -181,7 +181,11 @@ def served(api: HostedApi) -> Iterator[str]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """Clients are killed."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     running = Thread(target=server.serve_forever, daemon=True)
     running.start()
