@@ -79,7 +79,7 @@ check: setup ## Format, lint, import contract, types, compose file and Dockerfil
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint Dockerfile examples/nextjs/Dockerfile
 
-bench: setup ## Measure turns, tokens and statements, as ratios on this machine (ARGS=load, wal or scale: docs/envelope.md)
+bench: setup ## Measure turns, tokens and statements, as ratios on this machine (ARGS=load, wal, scale, followers, search or retention)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 pictures: setup ## Take the pictures of the playground that the README shows
