@@ -129,9 +129,11 @@ def execute(url: URL, *commands: str) -> None:
 
     async def run() -> None:
         connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
-        for command in commands:
-            await connection.execute(command)
-        await connection.close()
+        try:
+            for command in commands:
+                await connection.execute(command)
+        finally:
+            await connection.close()
 
     _in_a_loop_of_its_own(run())
 

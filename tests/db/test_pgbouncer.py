@@ -83,6 +83,8 @@ def test_it_migrates_and_serves_many_users_over_a_few_connections(pooled: str, e
                 await store.add_thread_item(thread.id, message(f"msg_{number}_{item}", "words"), context)
             page = await store.load_thread_items(thread.id, None, 10, "asc", context)
             assert [item.id for item in page.data] == [f"msg_{number}_{item}" for item in range(5)]
+            hits = await store.search.search("words", context, limit=10)
+            assert [hit.item_id for hit in hits.data] == [f"msg_{number}_{item}" for item in reversed(range(5))]
 
         async with asyncio.TaskGroup() as users:
             for number in range(40):
