@@ -16,10 +16,11 @@ from tests.conftest import fresh_database
 from tests.search.languages import SCRIPTS
 from tests.support.items import thread, user_message
 
+WITHOUT_ICU = "LOCALE 'C.UTF-8'"
 COLLATIONS = {
     "Turkish": "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'",
     "case is ignored": "LOCALE_PROVIDER icu ICU_LOCALE 'und-u-ks-level2'",
-    "C.UTF-8": "LOCALE 'C.UTF-8'",
+    "C.UTF-8": WITHOUT_ICU,
 }
 
 
@@ -30,7 +31,9 @@ async def store(request: pytest.FixtureRequest, postgres: URL) -> AsyncIterator[
             made = fresh_database(postgres, f"TEMPLATE template0 {COLLATIONS[request.param]}")
             url = await asyncio.to_thread(stack.enter_context, made)
         except asyncpg.FeatureNotSupportedError:
-            pytest.skip("this PostgreSQL is built without ICU")
+            # The embedded PostgreSQL is built without ICU; Debian's, on which CI runs this folder too, is not.
+            made = fresh_database(postgres, f"TEMPLATE template0 {WITHOUT_ICU}")
+            url = await asyncio.to_thread(stack.enter_context, made)
         await asyncio.to_thread(migrations.upgrade, url)
         opened = DatabaseStore(Database(url))
         yield opened
