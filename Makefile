@@ -30,8 +30,10 @@ test: setup ## Run the test-suite on a real PostgreSQL (make test ARGS="-k store
 test-fast: setup ## Run what takes about a minute: every room, without browser, servers, faults and random requests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
+FAULT_RUNS ?= 20
+
 faults: setup ## Run each fault twenty times, at random moments, and three times with a ChatKitServer (three times in make test)
-	$(BIN)/python -m pytest tests/faults --fault-runs 20 --numprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/faults --fault-runs $(FAULT_RUNS) --numprocesses 4 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest tests/faults --fault-runs 3 --numprocesses 4 --dist worksteal \
 		--assistant tests.support.servers:ScriptedServer $(ARGS)
 
@@ -67,6 +69,9 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	$(PYTHON) -m venv .wheel/store
 	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
+
+hosted: setup ## Import 1,000 threads and 20,000 items of hosted ChatKit, with kills (a tenth of them in make test)
+	$(BIN)/python -m pytest tests/user_data/test_hosted.py -k from_the_api_after --hosted-threads 1000 --numprocesses 0 $(ARGS)
 
 canary: setup ## Three marked users, 20,000 random requests: no mark reaches anybody else (500 in make test)
 	$(BIN)/python -m pytest tests/canary --canary-requests 15000 --numprocesses 0 -s $(ARGS)

@@ -74,6 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--field", type=Path, help="where `make field` has installed model servers that are not ours")
     parser.addoption("--assistant", help="the import string of the assistant that faults happen to")
     parser.addoption("--wheel", type=Path, help="where `make wheel` has installed the wheel")
+    parser.addoption(
+        "--hosted-threads", type=int, default=100, help="how many threads are imported, with twenty items each"
+    )
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
 
 

@@ -77,6 +77,8 @@ class ChatEndpoint:
         return await self._run_once(operation, key, context, at_end)
 
     async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
+        # For every line of the turn, as `thread show` names it.
+        bind_contextvars(turn_id=str(session.turn_id))
         context, draft = context.with_session(session), Draft()
         events = self._server.stream(operation, context, draft)
         # A turn that has to wait for others gets its response, and heartbeats on it, in time.

@@ -35,7 +35,7 @@ def show_user(name: Name, *, as_json: AsJson = False) -> None:
 
 def show_thread(
     thread_id: Annotated[str, typer.Argument(help="The id of the thread.")],
-    user: Annotated[str, typer.Option(help="The user id of its owner.")],
+    user: Annotated[str | None, typer.Option(help="The user id of its owner; needed if several have the id.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with everything that is stored.")] = False,
 ) -> None:
@@ -53,9 +53,10 @@ def show_thread(
             typer.echo(text, nl=False)
 
     with explained(), any_database(settings) as url:
-        is_found = asyncio.run(_thread(url, settings, user, thread_id, write))
+        owner = user if user is not None else asyncio.run(_owner(url, thread_id))
+        is_found = asyncio.run(_thread(url, settings, owner, thread_id, write))
     if not is_found:
-        fail(f"thread: {printable(user)} has no thread {printable(thread_id)}")
+        fail(f"thread: {printable(owner)} has no thread {printable(thread_id)}")
     if is_paged:
         pydoc.pager("".join(pieces))
 
@@ -66,6 +67,21 @@ async def _user(url: Any, settings: Settings, name: str) -> "Record | None":
     async with opened_audit(url, settings) as (database, audit):
         await audit.record(look("user.show", name))
         return await user_record(database, name)
+
+
+async def _owner(url: Any, thread_id: str) -> str:
+    from chatkit_postgres.db import Database
+    from chatkit_postgres.store.ids import session_uuid
+    from chatkit_postgres.store.sql.reports import FIND_OWNERS
+
+    database = Database(url, pooled=False)
+    found = await database.run_for_all_owners(FIND_OWNERS, session=session_uuid(thread_id))
+    if not found:
+        fail(f"thread: nobody has a thread {printable(thread_id)}")
+    if len(found) > 1:
+        names = ", ".join(printable(row["user_id"]) for row in found)
+        fail(f"thread: several users have this thread; give --user, one of {names}")
+    return str(found[0]["user_id"])
 
 
 async def _thread(url: Any, settings: Settings, owner: str, thread_id: str, write: "Callable[[Record], None]") -> bool:
@@ -113,7 +129,7 @@ def _head_and_text(record: "Record") -> tuple[str, str]:
             return f"tool {record['name']}", f"{record['arguments']}\n-> {record['output']}"
         case "turn":
             reason = f": {record['error_code']}" if record["error_code"] else ""
-            return f"[{record['operation']} {record['state']}{reason}]", ""
+            return f"[{record['operation']} {record['state']}{reason}]", f"turn_id={record['turn_id']} in the log"
         case _:
             agent = f" ({record['agent']})" if record["agent"] else ""
             unfinished = ", unfinished" if record["is_unfinished"] else ""

@@ -119,7 +119,8 @@ def test_a_failed_answer_says_why_after_a_reload_and_can_be_tried_again(visitor:
     visitor.send_message("error")
     expect(ended).to_contain_text(reason)
     # Trying again answers the same message once more.
-    ended.locator("button").click()
+    with page.expect_request_finished(lambda request: "threads.retry_after_item" in (request.post_data or "")):
+        ended.locator("button").click()
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     expect(ended).to_contain_text(reason)
     expect(page.locator(".assistant_message")).to_have_count(1)

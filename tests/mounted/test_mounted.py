@@ -69,7 +69,7 @@ def host(
 ) -> Iterator[HostProcess]:
     directory = tmp_path_factory.mktemp("host")
     (directory / "mcp.json").write_text(json.dumps({"mcpServers": {"sums": STDIO | {"cwd": str(ROOT)}}}))
-    own = {"CHAT_MCP_FILE": "mcp.json", "CHAT_TURN_STALE_SECONDS": "1", "CHAT_DRAIN_SECONDS": "3"}
+    own = {"CHAT_MCP_FILE": "mcp.json", "CHAT_TURN_STALE_SECONDS": "3", "CHAT_DRAIN_SECONDS": "3"}
     process = start(directory, shared_database, model_server, **own)
     eventually(lambda: http.get(f"{process.chat_url}/health/ready").status_code == 200)
     yield process
@@ -99,7 +99,7 @@ def post_message(client: httpx2.Client, text: str, **more: Any) -> list[dict[str
 def test_two_users_of_the_host_have_their_own_conversations(host: HostProcess, shared_database: URL) -> None:
     with signed_in(host, "ann") as ann, signed_in(host, "bob") as bob:
         events = post_message(ann, "Hello")
-        assert [item["type"] for item in done_items(events)] == ["user_message", "assistant_message"]
+        assert [item["type"] for item in done_items(events)] == ["user_message", "assistant_message"], events
         thread_id = thread_id_of(events)
         assert call(bob, "threads.get_by_id", thread_id=thread_id).status_code == 404
         assert call(bob, "threads.list").json()["data"] == []

@@ -30,13 +30,14 @@ from tests.support.hosted_api import KEY, KINDS, hosted_item, hosted_threads, se
 from tests.support.processes import ROOT, clean_environment
 from tests.support.sql import sql_connection
 
-USERS, THREADS, ITEMS = 100, 1000, 20_000
-
 
 @pytest.fixture
 def busy(request: pytest.FixtureRequest) -> Iterator[tuple[hosted_api.HostedApi, str]]:
-    """An API that is slow, and refuses one in 25 requests."""
-    api = hosted_api.HostedApi(*hosted_threads(*request.param), failures=4, delay_seconds=0.002, page=15)
+    """An API that is slow, and refuses one in 25 requests. Ten threads a user, twenty items a thread."""
+    count: int = getattr(request, "param", None) or request.config.getoption("--hosted-threads")
+    api = hosted_api.HostedApi(
+        *hosted_threads(count // 10, count, count * 20), failures=4, delay_seconds=0.002, page=15
+    )
     with served(api) as url:
         yield api, url
 
@@ -98,7 +99,6 @@ def expected(api: hosted_api.HostedApi, users: Mapping[str, str] | None = None) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("busy", [(USERS, THREADS, ITEMS)], indirect=True, ids=["busy"])
 async def test_from_the_api_after_kills_and_once_more(
     store: DatabaseStore, database_url: URL, busy: tuple[hosted_api.HostedApi, str]
 ) -> None:
@@ -107,22 +107,22 @@ async def test_from_the_api_after_kills_and_once_more(
     async def requests() -> int:
         return len(api.requests)
 
-    await killed_at_random_moments(5, 250, requests, "--api", url=url, database=database_url)
+    await killed_at_random_moments(5, len(api.threads) // 4, requests, "--api", url=url, database=database_url)
     part = await stored(store)
-    assert 0 < len(part) < THREADS
+    assert 0 < len(part) < len(api.threads)
     code, out, err = command("--api", url=url, database=database_url)
     assert (code, err) == (0, "")
     assert await stored(store) == expected(api)
-    assert f"thread\t{THREADS - len(part)} imported" in out
+    assert f"thread\t{len(api.threads) - len(part)} imported" in out
     before = [await digest(store), expected(api)]
     code, out, err = command("--api", url=url, database=database_url)
     assert (code, err) == (0, "")
-    assert f"item\t0 imported\t{ITEMS} there already" in out
+    assert f"item\t0 imported\t{20 * len(api.threads)} there already" in out
     assert [await digest(store), await stored(store)] == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("busy", [(10, 60, 1200)], indirect=True, ids=["busy"])
+@pytest.mark.parametrize("busy", [60], indirect=True, ids=["busy"])
 async def test_a_dump_is_saved_after_kills_without_a_database_and_imported(
     store: DatabaseStore, database_url: URL, busy: tuple[hosted_api.HostedApi, str], tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ async def test_a_dump_is_saved_after_kills_without_a_database_and_imported(
     assert (code, new_of(out)) == (0, 0)
     # What is saved is not fetched again: each thread is asked once for what is new.
     assert len(api.requests) - asked < len(api.threads) * 1.2
-    users = {f"hosted-{number}": f"auth0|{number}" for number in range(10)}
+    users = {f"hosted-{number}": f"auth0|{number}" for number in range(6)}
     (tmp_path / "map.json").write_text(json.dumps(users))
     arguments = ("--dump", str(tmp_path), "--user-map", str(tmp_path / "map.json"))
     await killed_at_random_moments(2, 16, threads, *arguments, database=database_url)

@@ -37,6 +37,7 @@ def run(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
         store = DatabaseStore(Database(database_url))
         for user_data in (ALICE, BOB):
             await store_user_data(store, user_data)
+            await store.save_thread(thread("thr_shared"), user_data.context)
         await store.save_thread(thread("thr_poison", title=POISON), ALICE.context)
         hidden = HiddenContextItem(id="h", thread_id="thr_poison", created_at=NAIVE, content=f"hidden {POISON}")
         for item in (user_message("thr_poison", "q", POISON), assistant_message("thr_poison", "a", POISON), hidden):
@@ -59,11 +60,11 @@ def is_harmless(text: str) -> bool:
 def test_a_user(run: Callable[..., Result]) -> None:
     shown = run("user", "show", "alice")
     assert shown.exit_code == 0, shown.output
-    assert "threads   4, with" in shown.stdout
+    assert "threads   5, with" in shown.stdout
     assert "thr_poison" in shown.stdout
     assert is_harmless(shown.stdout)
     document = json.loads(run("user", "show", "alice", "--json").stdout)
-    assert (document["user"], document["threads"], document["liked"], document["disliked"]) == ("alice", 4, 1, 1)
+    assert (document["user"], document["threads"], document["liked"], document["disliked"]) == ("alice", 5, 1, 1)
     assert document["running_turns"] == 1
     absent = run("user", "show", "nobody")
     assert (absent.exit_code, absent.stdout) == (1, "")
@@ -88,6 +89,10 @@ def test_a_thread(run: Callable[..., Result]) -> None:
     readable = run("thread", "show", ALICE.asking_thread, "--user", "alice").stdout
     assert "tool look\n" in readable
     assert "[threads.add_user_message waiting]" in readable
+    # Of somebody who has only the id.
+    assert run("thread", "show", ALICE.asking_thread).stdout == readable
+    assert "several users" in run("thread", "show", "thr_shared").stderr
+    assert run("thread", "show", "thr_no").exit_code == 1
     for user, thread_id in (("alice", BOB.thread), ("nobody", ALICE.thread), ("alice", "thr_no")):
         absent = run("thread", "show", thread_id, "--user", user)
         assert (absent.exit_code, absent.stdout) == (1, "")

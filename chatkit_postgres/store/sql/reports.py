@@ -9,6 +9,15 @@ _TOKENS = ",\n       ".join(
 
 FIND_USER = Statement("find_user", "SELECT user_id FROM chat_users WHERE user_id = :owner")
 
+# Reads the keys of all threads: for a person who has only the id.
+FIND_OWNERS = Statement(
+    "find_owners_of_thread",
+    """
+SELECT user_id FROM chat_sessions WHERE session_id = :session ORDER BY user_id LIMIT 10
+""",
+    session="uuid",
+)
+
 SHOW_USER = Statement(
     "show_user",
     f"""
