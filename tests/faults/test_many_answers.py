@@ -37,6 +37,7 @@ def patient(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
     directory: Path, patient: Replica, shared_database: URL, model_server: ModelServer, record_property: Report
 ) -> None:

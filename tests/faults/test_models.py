@@ -25,7 +25,7 @@ from tests.support.processes import ModelServer, message
 def impatient(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[Replica]:
-    yield from replica(tmp_path_factory.mktemp("impatient"), shared_database, model_server, CHAT_TURN_SECONDS="1.5")
+    yield from replica(tmp_path_factory.mktemp("impatient"), shared_database, model_server, CHAT_TURN_SECONDS="3")
 
 
 @pytest.mark.parametrize("fault", ["cut", "fail", "hang", "500"])

@@ -121,7 +121,8 @@ def test_a_reader_that_falls_behind_gets_all_of_a_long_answer_in_fewer_pieces(
 def test_nothing_is_left_over_when_all_readers_are_gone(first: Replica) -> None:
     eventually(lambda: first.metric("chatkit_running_turns") == 0)
     assert first.metric("chatkit_open_readers") == 0
-    assert first.metric("chatkit_database_connections_in_use") == 0
+    # A background task may just be asking.
+    eventually(lambda: first.metric("chatkit_database_connections_in_use") == 0)
     # Sockets of clients and models are closed: what is left are logs, pools and listeners.
     descriptors = Path(f"/proc/{first.process.process.pid}/fd")
     if descriptors.exists():
