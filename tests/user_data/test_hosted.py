@@ -57,7 +57,7 @@ def command(*arguments: str, url: str | None = None, database: URL | None = None
     )
     if not wait:
         return process
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     return process.returncode, out, err
 
 
@@ -98,7 +98,7 @@ def expected(api: hosted_api.HostedApi, users: Mapping[str, str] | None = None) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 async def test_from_the_api_after_kills_and_once_more(
     store: DatabaseStore, database_url: URL, busy: tuple[hosted_api.HostedApi, str]
 ) -> None:
