@@ -220,6 +220,10 @@ async def flown(server: ChatProcess, seed: int, requests: int) -> Flock:
     return flock
 
 
+MANY = 5000
+"""Requests of which some meet what is rare."""
+
+
 # CI makes tens of thousands of requests beside other work.
 @pytest.mark.timeout(600)
 def test_no_mark_reaches_anybody_else(
@@ -239,8 +243,9 @@ def test_no_mark_reaches_anybody_else(
     assert flock.outcomes["items.list 404"] > requests / 200
     assert flock.outcomes["read a file 200"] > requests / 500
     assert flock.outcomes["read a file 404"] > 0
-    assert min(flock.outcomes["waiting 200"], flock.outcomes["threads.custom_action 200"]) > requests / 500
-    assert min(flock.outcomes[name] for name in ("live 200", "live 204", "live 404", "stop 200", "stop 404")) > 0
+    if requests >= MANY:
+        assert min(flock.outcomes["waiting 200"], flock.outcomes["threads.custom_action 200"]) > requests / 500
+        assert min(flock.outcomes[name] for name in ("live 200", "live 204", "live 404", "stop 200", "stop 404")) > 0
     eventually(lambda: query(shared_database, "SELECT 1 FROM chat_turns WHERE state = 'running'") == [], 30)
     for bird in flock.birds:
         for other in flock.birds:
