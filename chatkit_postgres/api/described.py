@@ -79,6 +79,15 @@ LIMIT = _whole("limit", MAX_ROWS, DEFAULT_ROWS)
 ANSWERS = Thread | Page[Thread] | Page[ThreadItem] | ATTACHMENT | SyncCustomActionResponse | TranscriptionResult
 SIGNED = (404, 410, 403, 503)
 
+UPLOAD = Described(
+    "Upload the bytes of a file that was announced",
+    {JSON: ATTACHMENT},
+    parameters=(KEY,),
+    bodies={BYTES: None, "multipart/form-data": None},
+    has_token=False,
+    errors=(400, 408, 409, 413, 415, 422, 429, 507, *SIGNED),
+)
+
 ROUTES: Mapping[tuple[str, str], Described] = {
     ("POST", "/api/chatkit"): Described(
         "Every operation of ChatKit's protocol",
@@ -126,22 +135,8 @@ ROUTES: Mapping[tuple[str, str], Described] = {
         errors=(400, 408, 413, 415, 501, 507),
     ),
     ("GET", "/api/attachments/{attachment_id}"): Described("A file's description", {JSON: DESCRIPTION}, errors=(404,)),
-    ("PUT", "/api/attachments/{attachment_id}/content"): Described(
-        "Upload the bytes of a file that was announced",
-        {JSON: ATTACHMENT},
-        parameters=(KEY,),
-        bodies={BYTES: None, "multipart/form-data": None},
-        has_token=False,
-        errors=(400, 408, 409, 413, 415, 422, 429, 507, *SIGNED),
-    ),
-    ("POST", "/api/attachments/{attachment_id}/content"): Described(
-        "Upload the bytes of a file that was announced",
-        {JSON: ATTACHMENT},
-        parameters=(KEY,),
-        bodies={BYTES: None, "multipart/form-data": None},
-        has_token=False,
-        errors=(400, 408, 409, 413, 415, 422, 429, 507, *SIGNED),
-    ),
+    ("PUT", "/api/attachments/{attachment_id}/content"): UPLOAD,
+    ("POST", "/api/attachments/{attachment_id}/content"): UPLOAD,
     ("GET", "/api/attachments/{attachment_id}/content"): Described(
         "The bytes of a file",
         {BYTES: None},

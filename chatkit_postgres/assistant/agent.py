@@ -115,14 +115,7 @@ class AgentAssistant(Assistant):
         """The converter from thread items to model input."""
         if self._converter is not None:
             return self._converter
-        notes = context.request_context.history_notes
-        return HistoryConverter(
-            resolve_tag=lambda tag: self.resolve_tag(tag, context),
-            cut_short=notes.cut_short,
-            without_images=notes.without_images,
-            files=context.request_context.files,
-            client_context=client_context_text(context.request_context),
-        )
+        return history_converter(self, context)
 
     def respond(
         self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
@@ -286,3 +279,15 @@ def _settings_for(agent: Agent[Any], model: str | None) -> ModelSettings:
     own = agent.model if isinstance(agent.model, str) else None
     is_implicit = model is not None and agent.model_settings == get_default_model_settings(own)
     return get_default_model_settings(model) if is_implicit else agent.model_settings
+
+
+def history_converter(assistant: Assistant, context: AgentContext[RequestContext]) -> HistoryConverter:
+    """With what the request knows of its history, and the assistant's way to resolve mentions."""
+    notes = context.request_context.history_notes
+    return HistoryConverter(
+        resolve_tag=lambda tag: assistant.resolve_tag(tag, context),
+        cut_short=notes.cut_short,
+        without_images=notes.without_images,
+        files=context.request_context.files,
+        client_context=client_context_text(context.request_context),
+    )

@@ -27,11 +27,10 @@ from chatkit.types import (
 )
 from pydantic import BaseModel
 
+from chatkit_postgres.assistant.agent import history_converter
 from chatkit_postgres.assistant.agent_builder.state import WorkflowState, current_state, with_kept_state
 from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, Services
-from chatkit_postgres.assistant.client_context import client_context_text
 from chatkit_postgres.assistant.client_tools import with_all_calls
-from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.images import stored_images
 from chatkit_postgres.assistant.runs import FollowedRuns, followed_runs
 from chatkit_postgres.assistant.silence import reason_of, shows
@@ -87,7 +86,7 @@ class WorkflowAssistant(Assistant):
         place = max((at for at, item in enumerate(history) if isinstance(item, UserMessageItem)), default=None)
         if place is None:
             raise InternalError
-        converter = self._converter(context)
+        converter = history_converter(self, context)
         before = await converter.to_agent_input(list(history[:place])) if place else []
         answered = await converter.to_agent_input(list(history[place:]))
         text = _text_of(history[place])
@@ -128,16 +127,6 @@ class WorkflowAssistant(Assistant):
             return await self._workflow(self._input(**{INPUT: text}))
         finally:
             nodes.events.put_nowait(None)
-
-    def _converter(self, context: AgentContext[RequestContext]) -> HistoryConverter:
-        notes = context.request_context.history_notes
-        return HistoryConverter(
-            resolve_tag=lambda tag: self.resolve_tag(tag, context),
-            cut_short=notes.cut_short,
-            without_images=notes.without_images,
-            files=context.request_context.files,
-            client_context=client_context_text(context.request_context),
-        )
 
 
 class _Nodes:
