@@ -15,7 +15,7 @@ class WaitPolicy:
     seconds: float | None
     """After that many seconds, give up; None: never."""
     yield_seconds: float = 0
-    """Whoever asks within that time goes first."""
+    """Whoever asks within that time goes first; less than zero: it goes before whoever has asked within that time."""
 
 
 REQUEST = WaitPolicy(seconds=10)
@@ -26,6 +26,8 @@ TURN = WaitPolicy(seconds=None)
 """A running turn has a time limit of its own, and what it has to save must not be lost because the process is busy."""
 BACKGROUND = WaitPolicy(seconds=None, yield_seconds=0.2)
 """Checkpoints and heartbeats let the beginnings and ends of turns go first, but not so long that text could be lost."""
+OVERDUE = WaitPolicy(seconds=None, yield_seconds=-30)
+"""A background statement that comes late: it stands for all turns of the process, which others would take for dead."""
 
 wait_policy: ContextVar[WaitPolicy] = ContextVar("wait_policy", default=REQUEST)
 """Of the current task."""

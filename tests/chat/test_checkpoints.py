@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 import pytest
 from chatkit.types import AssistantMessageContentPartTextDelta
@@ -11,8 +12,11 @@ from chatkit.types import AssistantMessageContentPartTextDelta
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import BACKGROUND, OVERDUE, wait_policy
+from chatkit_postgres.db.slots import WaitPolicy
 from chatkit_postgres.errors import ChatError, NotFound, Superseded
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.partials import Checkpoint
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
@@ -120,6 +124,25 @@ async def test_the_first_words_are_saved_soon(store: DatabaseStore, checkpoints:
     answer.say()
     await asyncio.sleep(0.4)
     assert await text_of(store, "user-0") == "w0 "
+
+
+async def test_checkpoints_that_come_late_go_before_other_statements(
+    store: DatabaseStore, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Or other replicas would take the turns of a process that is only busy for dead.
+    (answer,) = await opened(store, 1)
+    asked: list[WaitPolicy] = []
+    checkpoint = store.partials.checkpoint
+
+    async def slow_at_first(turns: Sequence[Checkpoint], *, with_heartbeat: bool) -> dict[UUID, ChatError | None]:
+        asked.append(wait_policy.get())
+        await asyncio.sleep(1.1 if len(asked) == 1 else 0)
+        return await checkpoint(turns, with_heartbeat=with_heartbeat)
+
+    monkeypatch.setattr(store.partials, "checkpoint", slow_at_first)
+    checkpoints.add(answer)
+    await asyncio.sleep(2.5)
+    assert asked[:2] == [BACKGROUND, OVERDUE]
 
 
 async def test_an_answer_that_cannot_be_saved_keeps_no_other_from_it(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from chatkit_postgres.db import BACKGROUND, TURN, Database, wait_policy
+from chatkit_postgres.db import BACKGROUND, OVERDUE, TURN, Database, wait_policy
 from chatkit_postgres.db.slots import REQUEST, Slots, WaitPolicy
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.store import DatabaseStore
@@ -43,6 +43,12 @@ async def test_a_checkpoint_waits_no_longer_than_text_may_be_lost() -> None:
     finals = [(f"final {number}", TURN) for number in range(10)]
     order = await served(Slots(1), early, *finals)
     assert order.index("checkpoint") <= 6
+
+
+async def test_an_overdue_checkpoint_goes_before_those_who_wait() -> None:
+    finals = [(f"final {number}", TURN) for number in range(10)]
+    order = await served(Slots(1), *finals, ("checkpoint", OVERDUE))
+    assert order[0] == "checkpoint"
 
 
 async def test_a_request_gives_up_and_a_turn_does_not() -> None:

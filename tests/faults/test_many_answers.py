@@ -33,7 +33,7 @@ def patient(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[Replica]:
     """Takes no turn for dead whose process is only slow, as with two hundred beginnings at once on a busy machine."""
-    yield from replica(tmp_path_factory.mktemp("patient"), shared_database, model_server, CHAT_TURN_STALE_SECONDS="15")
+    yield from replica(tmp_path_factory.mktemp("patient"), shared_database, model_server, CHAT_TURN_STALE_SECONDS="30")
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def patient(
 def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
     directory: Path, patient: Replica, shared_database: URL, model_server: ModelServer, record_property: Report
 ) -> None:
-    server = start(directory, shared_database, model_server, CHAT_TURN_STALE_SECONDS="15")
+    server = start(directory, shared_database, model_server, CHAT_TURN_STALE_SECONDS="30")
     users, prompts = [new_user() for _ in range(AT_ONCE)], [script(words=3000, delay=0.25) for _ in range(AT_ONCE)]
     streams = [
         server.client(user).stream("threads.create", input=message(prompt))
@@ -49,6 +49,9 @@ def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
     ]
     for stream in streams:
         stream.wait_for_text(8)
+        assert stream.seen.count(" ") >= 8, (
+            f"the stream ended before it was to: {stream.status} {stream.answer[-2000:]}"
+        )
     # What they have received a second before, and what a busy machine adds to that.
     seen = [stream.seen for stream in streams]
     time.sleep(1.2)
@@ -71,5 +74,5 @@ def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
     with ThreadPoolExecutor(8) as pool:
         record_property("acknowledged", sum(pool.map(check, range(AT_ONCE))))
     eventually(
-        lambda: query(shared_database, "SELECT 1 FROM chat_partial_log LIMIT 1") == [], 30, "the logs are merged"
+        lambda: query(shared_database, "SELECT 1 FROM chat_partial_log LIMIT 1") == [], 60, "the logs are merged"
     )

@@ -6,6 +6,7 @@ text, are saved in another one.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.db import BACKGROUND, wait_policy
+from chatkit_postgres.db import BACKGROUND, OVERDUE, wait_policy
 from chatkit_postgres.errors import ChatError, DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store.caller import required_session
@@ -24,6 +25,10 @@ from chatkit_postgres.store.partials import Checkpoint, PartialItem, PartialRepo
 PERIOD_SECONDS = 0.5
 STEP_SECONDS = 0.1
 """How often to look for items without a row: their text is lost when another turn takes the fence."""
+
+OVERDUE_SECONDS = 1
+HURRY_SECONDS = 5
+"""After a checkpoint that took more than ``OVERDUE_SECONDS``, for how long they go before other statements."""
 
 FAILED_SECONDS = 10
 """After a failure, for how long the items of a turn are left out of checkpoints."""
@@ -62,6 +67,8 @@ class Checkpoints:
         self._in_flight: Sequence[Unfinished] = ()
         self._idle = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._slow_at = -math.inf
+        """When the last checkpoint that took long has ended."""
         now = time.monotonic()
         self._items_at = self._text_at = self._beat_at = self._saved_at = now
 
@@ -89,7 +96,6 @@ class Checkpoints:
             self._task = None
 
     async def _run(self) -> None:
-        wait_policy.set(BACKGROUND)
         while self._turns:
             await asyncio.sleep(STEP_SECONDS)
             now = time.monotonic()
@@ -112,6 +118,8 @@ class Checkpoints:
         turns = [turn for turn in turns if turn in self._turns]
         if not turns:
             return True
+        began = time.monotonic()
+        wait_policy.set(OVERDUE if began - self._slow_at < HURRY_SECONDS else BACKGROUND)
         self._in_flight = turns
         self._idle.clear()
         try:
@@ -129,6 +137,8 @@ class Checkpoints:
         else:
             return True
         finally:
+            if time.monotonic() - began > OVERDUE_SECONDS:
+                self._slow_at = time.monotonic()
             self._in_flight = ()
             self._idle.set()
         middle = len(turns) // 2
