@@ -6,7 +6,7 @@ TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addpr
 	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast faults mutants field wheel lowest canary check bench pictures format lock
+.PHONY: help setup run test test-fast faults mutants field wheel lowest canary citus hosted check bench pictures format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,10 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	$(PYTHON) -m venv .wheel/store
 	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
+
+citus: setup ## Run what comes to the database on a Citus cluster: CHAT_TEST_CITUS_URL names a database that may be emptied
+	$(BIN)/python -m pytest tests/cluster tests/store tests/search tests/user_data/test_export_import.py \
+		--numprocesses 0 -m "not random" --ignore tests/store/test_long_threads.py $(ARGS)
 
 hosted: setup ## Import 1,000 threads and 20,000 items of hosted ChatKit, with kills (a tenth of them in make test)
 	$(BIN)/python -m pytest tests/user_data/test_hosted.py -k from_the_api_after --hosted-threads 1000 --numprocesses 0 $(ARGS)

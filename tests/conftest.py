@@ -17,13 +17,19 @@ import pytest
 from sqlalchemy import URL
 
 from chatkit_postgres.db import Database, migrations
+from chatkit_postgres.db.address import normalised_url
+from chatkit_postgres.db.connecting import connector
+from chatkit_postgres.db.distribution import distribute
 from chatkit_postgres.db.embedded import EmbeddedPostgres
+from chatkit_postgres.db.tables import metadata
 from chatkit_postgres.store import DatabaseStore
 from tests.support.processes import ChatProcess, ModelServer
 
 T = TypeVar("T")
 
 TEMPLATE = "chat_template"
+CLUSTER = os.environ.get("CHAT_TEST_CITUS_URL")
+"""The database of a Citus cluster that tests may empty, in place of a database of their own."""
 MEMORY_ENOUGH = 6 * 1024**3
 _numbers = itertools.count(1)
 
@@ -81,6 +87,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path == TESTS / "cluster" / "test_cluster.py":
+        return None if CLUSTER else True
     option = NEEDS.get(collection_path.name) if collection_path.parent == TESTS else None
     return True if option is not None and config.getoption(option) is None else None
 
@@ -213,11 +221,36 @@ def fresh_database(server: URL, origin: str = "") -> Iterator[URL]:
     execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def cluster() -> URL:
+    """A migrated and distributed database of Citus, with the rows of the test before."""
+    assert CLUSTER is not None, "CHAT_TEST_CITUS_URL is not set"
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "there is one cluster: --numprocesses 0"
+    url = normalised_url(CLUSTER)
+    migrations.upgrade(url)
+    distribute(url)
+    return url
+
+
 @pytest.fixture
-def database_url(postgres: URL) -> Iterator[URL]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """A clone of the template."""
-    with fresh_database(postgres, f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY") as url:
+    if CLUSTER:
+        url: URL = request.getfixturevalue("cluster")
+        _in_a_loop_of_its_own(_truncate(url))
         yield url
+        return
+    with fresh_database(request.getfixturevalue("postgres"), f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY") as url:
+        yield url
+
+
+async def _truncate(url: URL) -> None:
+    connection = await connector(url, command_timeout=None)()
+    try:
+        # By Citus, for each table in turn.
+        await connection.execute(f"TRUNCATE {', '.join(metadata.tables)} CASCADE")
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="module")

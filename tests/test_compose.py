@@ -15,11 +15,14 @@ IMAGES = {"api": ROOT / "Dockerfile", "web": ROOT / "examples" / "nextjs" / "Doc
 
 
 def test_each_part_waits_for_what_it_needs() -> None:
-    assert set(STACK) == {"postgres", "secret", "migrate", "api", "web"}
+    cluster = {name for name, service in STACK.items() if service.get("profiles") == ["citus"]}
+    assert set(STACK) - cluster == {"postgres", "secret", "migrate", "api", "web"}
+    assert cluster == {"citus", "citus-worker-1", "citus-worker-2", "citus-nodes", "distribute"}
     waits = {
         (name, other): how["condition"]
         for name, service in STACK.items()
         for other, how in service.get("depends_on", {}).items()
+        if not {name, other} & cluster
     }
     assert waits == {
         ("migrate", "postgres"): "service_healthy",
@@ -28,6 +31,18 @@ def test_each_part_waits_for_what_it_needs() -> None:
         ("web", "api"): "service_healthy",
     }
     assert "healthcheck" in STACK["postgres"]
+
+
+def test_a_cluster_is_ready_before_its_tables_are_made_and_distributed_before_they_are_used() -> None:
+    nodes = {"citus", "citus-worker-1", "citus-worker-2"}
+    assert set(STACK["citus-nodes"]["depends_on"]) == nodes
+    added = " ".join(STACK["citus-nodes"]["command"])
+    assert all(f"citus_add_node('{name}', 5432)" in added for name in nodes - {"citus"})
+    assert len({volume for name in nodes for volume in STACK[name]["volumes"]}) == len(nodes)
+    # Without the profile, nobody waits for it.
+    for name, other in (("migrate", "citus-nodes"), ("api", "distribute")):
+        assert STACK[name]["depends_on"][other] == {"condition": "service_completed_successfully", "required": False}
+    assert STACK["distribute"]["environment"] == STACK["migrate"]["environment"]
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -55,7 +70,7 @@ def test_what_a_dotenv_file_says_for_make_run_leads_no_container_astray() -> Non
     assert api["extra_hosts"] == ["host.docker.internal:host-gateway"]
 
 
-@pytest.mark.parametrize("name", ["secret", "migrate"])
+@pytest.mark.parametrize("name", ["secret", "migrate", "distribute"])
 def test_what_runs_once_can_do_what_it_is_for(name: str) -> None:
     service = STACK[name]
     assert service["read_only"] is True
@@ -81,7 +96,7 @@ def test_both_sides_share_one_secret() -> None:
     assert f"localhost:{published}" in STACK["api"]["environment"]["CHAT_PUBLIC_URL"]
 
 
-@pytest.mark.parametrize("name", ["secret", "migrate", "api"])
+@pytest.mark.parametrize("name", ["secret", "migrate", "distribute", "api"])
 def test_one_image_of_this_version_is_built_and_none_is_fetched(name: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert STACK[name]["image"] == f"chatkit-postgres:{version}"

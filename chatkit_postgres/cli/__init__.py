@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from dotenv import load_dotenv
@@ -14,6 +14,7 @@ from dotenv import load_dotenv
 from chatkit_postgres import __version__
 from chatkit_postgres.cli.audit import audit
 from chatkit_postgres.cli.databases import own_database
+from chatkit_postgres.cli.distribution import distribute
 from chatkit_postgres.cli.erasure import erase_again, erase_user
 from chatkit_postgres.cli.hosted import import_hosted
 from chatkit_postgres.cli.init import init
@@ -23,6 +24,9 @@ from chatkit_postgres.cli.serve import serve
 from chatkit_postgres.cli.user_data import export_user, import_user
 from chatkit_postgres.cli.users import users
 from chatkit_postgres.settings import ConfigurationError, Deployment, load_settings, unknown_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 # The SDKs take seconds to import, so each command imports its modules when it runs.
 
@@ -48,6 +52,7 @@ cli.command()(feedback)
 cli.command()(usage)
 cli.command()(init)
 cli.command()(serve)
+cli.command()(distribute)
 cli.command(name="import-hosted")(import_hosted)
 cli.command(name="erase-again")(erase_again)
 
@@ -122,7 +127,23 @@ def migrate() -> None:
             typer.echo(f"The database is at revision {newer}, which is newer than {head_revision()}: nothing to do.")
             return
         upgrade(url)
+        _distribute_new_tables(url)
     typer.echo(f"The database is at revision {head_revision()}.")
+
+
+def _distribute_new_tables(url: "URL") -> None:
+    """What a migration has made in a cluster is on its coordinator alone."""
+    from chatkit_postgres.db.distribution import CannotDistribute, cluster_at
+    from chatkit_postgres.db.distribution import distribute as distribute_tables
+
+    cluster = cluster_at(url)
+    if cluster is None or not cluster.is_distributed:
+        return
+    try:
+        for step in distribute_tables(url):
+            typer.echo(f"{step.table}: {step.kind}")
+    except CannotDistribute as refused:
+        raise ConfigurationError([f"Migrated, but new tables are not distributed: {refused}"]) from refused
 
 
 @cli.command()

@@ -84,14 +84,29 @@ def _check_database(deployment: Deployment) -> Result:
                 False,
                 f"PostgreSQL {server['version']} is at revision {current}, not at {head}: run chatkit-postgres migrate",
             )
-        where = f", embedded in {settings.data_dir.resolve()}," if settings.is_embedded else ""
-        return True, f"PostgreSQL {server['version']}{where} at revision {current or 'none yet; serve migrates it'}"
+        is_spread, spread = await _distribution(url)
+        where = f", embedded in {settings.data_dir.resolve()}," if settings.is_embedded else spread
+        at = current or "none yet; serve migrates it"
+        return is_spread, f"PostgreSQL {server['version']}{where} at revision {at}" if is_spread else spread
 
     try:
         with explained(), any_database(settings) as url:
             return ("database", *asyncio.run(probe(url)))
     except ConfigurationError as error:
         return "database", False, str(error)
+
+
+async def _distribution(url: "URL") -> tuple[bool, str]:
+    from chatkit_postgres.db.distribution import find_cluster
+
+    cluster = await find_cluster(url)
+    if cluster is None:
+        return True, ""
+    if not cluster.is_distributed:
+        return True, ", in a Citus cluster, not distributed yet,"
+    if cluster.missing:
+        return False, f"not distributed: {', '.join(cluster.missing)}: run chatkit-postgres distribute"
+    return True, f", distributed over {len(cluster.nodes)} nodes by Citus {cluster.version},"
 
 
 def _check_storage(deployment: Deployment) -> Result:

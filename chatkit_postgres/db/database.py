@@ -32,6 +32,8 @@ logger = get_logger(__name__)
 
 T = TypeVar("T")
 
+_FIND_CITUS = Statement("find_citus", "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'citus') AS found")
+
 
 class StatementRunner(Protocol):
     """A Database, or a Transaction of one."""
@@ -73,6 +75,7 @@ class Database:
             PooledConnections(self.url, pool_size) if pooled else SingleConnections(self.url)
         )
         self._on_retry = on_retry
+        self._is_cluster: bool | None = None
 
     async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """Run one statement for its owner, committed when this returns, and return its rows.
@@ -89,6 +92,14 @@ class Database:
     async def run_for_several_owners(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """For a statement that reads or writes rows of several owners: each of its rows names its own."""
         return await self._run(statement, parameters)
+
+    async def is_cluster(self) -> bool:
+        """Whether it is the coordinator of a Citus cluster, whose nodes have the rows of different owners. Asked
+        once."""
+        if self._is_cluster is None:
+            (found,) = await self._run(_FIND_CITUS, {})
+            self._is_cluster = found["found"]
+        return self._is_cluster
 
     async def run_once(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """As ``run_for_all_owners``, without retries. Raises the driver's own errors."""

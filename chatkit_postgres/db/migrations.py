@@ -49,10 +49,15 @@ async def current_revision(database: Database) -> str | None:
     return str(rows[0]["version_num"]) if rows else None
 
 
+def revision_at(url: URL) -> str | None:
+    """Not to be called from inside an event loop."""
+    return asyncio.run(current_revision(Database(url, pooled=False)))
+
+
 def is_newer_at(url: URL) -> str | None:
     """The revision of a database that newer code has migrated, as before a deployment was rolled back. Not to be called
     from inside an event loop."""
-    seen = asyncio.run(current_revision(Database(url, pooled=False)))
+    seen = revision_at(url)
     return seen if seen != head_revision() and is_served_by_this_code(seen) else None
 
 

@@ -14,9 +14,13 @@ SELECT user_id FROM chat_users WHERE disabled_at IS NOT NULL
 DISABLE_USER = Statement(
     "disable_user",
     """
-INSERT INTO chat_users AS u (user_id, disabled_at) VALUES (:owner, now())
-ON CONFLICT (user_id) DO UPDATE SET disabled_at = COALESCE(u.disabled_at, now())
-RETURNING u.created_at = now() AS is_new
+WITH known AS (
+  SELECT 1 FROM chat_users WHERE user_id = :owner
+), disabled AS (
+  INSERT INTO chat_users AS u (user_id, disabled_at) VALUES (:owner, now())
+  ON CONFLICT (user_id) DO UPDATE SET disabled_at = COALESCE(u.disabled_at, excluded.disabled_at)
+)
+SELECT NOT EXISTS (SELECT 1 FROM known) AS is_new
 """,
 )
 

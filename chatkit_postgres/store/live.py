@@ -14,6 +14,7 @@ from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, owner_of
 from chatkit_postgres.store.ids import session_uuid
+from chatkit_postgres.store.owners import run_for_owners
 from chatkit_postgres.store.sql import live as sql
 
 
@@ -134,7 +135,7 @@ class LiveRepository:
         return [row["item_id"] for row in found]
 
     async def poll(self, positions: Sequence[Position]) -> dict[int, News]:
-        """The news of turns of several owners, in one statement: by the index of the position, where there are any."""
+        """The news of turns of several owners: by the index of the position, where there are any."""
         followed = [
             {
                 "number": number,
@@ -146,7 +147,12 @@ class LiveRepository:
             }
             for number, position in enumerate(positions)
         ]
-        found = await self._database.run_for_several_owners(sql.POLL_TURNS, followed=rows.dump_json(followed))
+        found = await run_for_owners(
+            self._database,
+            sql.POLL_TURNS,
+            sql.POLL_TURNS_OF_OWNER,
+            {"followed": followed},
+        )
         return {
             row["number"]: News(row["state"], row["error_code"], row["updated_at"], _entries(row["entries"]))
             for row in found

@@ -13,6 +13,7 @@ from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid
 from chatkit_postgres.store.index_entries import item_entry
+from chatkit_postgres.store.owners import run_for_owners
 from chatkit_postgres.store.refusals import lost_fence
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import partials as sql
@@ -58,7 +59,7 @@ class PartialRepository:
         self._database = database
 
     async def save_items(self, partials: Sequence[PartialItem]) -> list[bool]:
-        """Save unfinished items of open turns as a whole, in one statement. Returns for each whether it was saved: not
+        """Save unfinished items of open turns as a whole. Returns for each whether it was saved: not
         if its turn has lost the fence, or if its thread is being written to."""
         numbers: Counter[UUID] = Counter()
         documents = []
@@ -70,8 +71,8 @@ class PartialRepository:
             numbers[turn_id] += 1
         if not documents:
             return [True] * len(partials)
-        saved = await self._database.run_for_several_owners(
-            sql.SAVE_PARTIAL_ITEMS, items=rows.storable_json(rows.dump_json(documents))
+        saved = await run_for_owners(
+            self._database, sql.SAVE_PARTIAL_ITEMS, sql.SAVE_PARTIAL_ITEMS_OF_OWNER, {"items": documents}
         )
         keys = {(row["turn_id"], row["message_id"]) for row in saved}
         return [_note_saved(partial, keys) for partial in partials]
@@ -79,7 +80,7 @@ class PartialRepository:
     async def checkpoint(
         self, checkpoints: Sequence[Checkpoint], *, with_heartbeat: bool
     ) -> dict[UUID, ChatError | None]:
-        """Append to the logs of open turns and, with ``with_heartbeat``, show that they are alive, in one statement.
+        """Append to the logs of open turns and, with ``with_heartbeat``, show that they are alive.
 
         Returns the turns that must end, by their ids, each with the reason: Superseded, Interrupted, NotFound if the
         thread was deleted, None if somebody asked to stop it. Of a turn that has lost the fence nothing is written.
@@ -94,15 +95,15 @@ class PartialRepository:
             for number, checkpoint in enumerate(checkpoints)
         ]
         entries = [
-            _entry_document(entry, checkpoint.session.session_id, number)
+            {"user_id": owner_of(checkpoint.context)} | _entry_document(entry, checkpoint.session.session_id, number)
             for number, checkpoint in enumerate(checkpoints)
             for entry in checkpoint.entries
         ]
-        # JSON, because asyncpg asks the database about arrays of other types, on each connection.
-        found = await self._database.run_for_several_owners(
+        found = await run_for_owners(
+            self._database,
             sql.CHECKPOINT_TURNS,
-            turns=rows.dump_json(turns),
-            entries=rows.storable_json(rows.dump_json(entries)),
+            sql.CHECKPOINT_TURNS_OF_OWNER,
+            {"turns": turns, "entries": entries},
             with_heartbeat=with_heartbeat,
         )
         sessions = {checkpoint.session.turn_id: checkpoint.session for checkpoint in checkpoints}

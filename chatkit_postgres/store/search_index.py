@@ -9,6 +9,7 @@ from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.index_entries import entry_of, searchable_text
+from chatkit_postgres.store.owners import run_for_owners
 from chatkit_postgres.store.sql import search as sql
 
 PAUSE_SECONDS = 0.2
@@ -27,7 +28,11 @@ class SearchIndex:
         """Index the rows of an owner who searches."""
         for _ in range(MAX_OF_SEARCH):
             found = await self._database.run(owner, sql.LIST_UNINDEXED)
-            if not found or not await self.index(found, waits=True):
+            if not found:
+                return
+            documents = rows.dump_json(await _documents(found))
+            (done,) = await self._database.run(owner, sql.INDEX_OWN_ROWS, rows=documents)
+            if not done["count"]:
                 return
 
     async def fill(self) -> int:
@@ -58,26 +63,31 @@ class SearchIndex:
                 log_failure(logger, "search_index_failed", error)
             await asyncio.sleep(EVERY_SECONDS)
 
-    async def index(self, found: Sequence[Row], *, waits: bool = False) -> int:
-        """Index rows that a statement has listed. Returns how many: not those that were written meanwhile nor, unless
-        it waits, those that are being written."""
-        documents = []
-        for number, row in enumerate(found):
-            text = row["seen"] or ""
-            if row["message_id"] is not None:
-                text = searchable_text(rows.load_item(row, ""))
-            documents.append(
-                {
-                    "user_id": row["user_id"],
-                    "session_id": str(row["session_id"]),
-                    "message_id": str(row["message_id"]) if row["message_id"] is not None else None,
-                    "seen": row["seen"],
-                    **entry_of(row["user_id"], text),
-                }
-            )
-            if number % 20 == 0:
-                # Long texts take milliseconds, in which a turn would wait.
-                await asyncio.sleep(0)
-        statement = sql.INDEX_OWN_ROWS if waits else sql.INDEX_ROWS
-        (done,) = await self._database.run_for_several_owners(statement, rows=rows.dump_json(documents))
-        return int(done["count"])
+    async def index(self, found: Sequence[Row]) -> int:
+        """Index rows that a statement has listed. Returns how many: not those that were written meanwhile, nor those
+        that are being written."""
+        done = await run_for_owners(
+            self._database, sql.INDEX_ROWS, sql.INDEX_ROWS_OF_OWNER, {"rows": await _documents(found)}
+        )
+        return sum(row["count"] for row in done)
+
+
+async def _documents(found: Sequence[Row]) -> list[dict[str, object]]:
+    documents = []
+    for number, row in enumerate(found):
+        text = row["seen"] or ""
+        if row["message_id"] is not None:
+            text = searchable_text(rows.load_item(row, ""))
+        documents.append(
+            {
+                "user_id": row["user_id"],
+                "session_id": str(row["session_id"]),
+                "message_id": str(row["message_id"]) if row["message_id"] is not None else None,
+                "seen": row["seen"],
+                **entry_of(row["user_id"], text),
+            }
+        )
+        if number % 20 == 0:
+            # Long texts take milliseconds, in which a turn would wait.
+            await asyncio.sleep(0)
+    return documents

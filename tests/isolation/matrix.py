@@ -20,6 +20,7 @@ from sqlalchemy import URL
 
 from chatkit_postgres.assistant.approvals import APPROVAL_ACTION
 from chatkit_postgres.auth.tokens import TokenRules, mint
+from chatkit_postgres.db.connecting import connector
 from chatkit_postgres.store.ids import APPROVAL_PREFIX, new_approval_id, new_id
 from tests.isolation.user_data import UserData
 from tests.support.processes import message
@@ -146,7 +147,7 @@ def replaced(params: Params, values: dict[Path, Any]) -> Params:
 
 @asynccontextmanager
 async def connected(database: URL) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(host=database.query["host"], user=database.username, database=database.database)
+    connection = await connector(database)()
     try:
         yield connection
     finally:

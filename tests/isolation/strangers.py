@@ -68,7 +68,9 @@ NOT_OF_ONE_OWNER = {
     "list_abandoned_runs",
     "list_all_unindexed",
     "index_rows",
-    "index_own_rows",
+    # Of clusters.
+    "poll_turns_of_owner",
+    "index_rows_of_owner",
     "without_compiling",
 }
 """These are tested where their repositories are."""

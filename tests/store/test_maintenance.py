@@ -1,4 +1,4 @@
-"""The two statements that speak for all owners."""
+"""What is done now and then for all owners."""
 
 import asyncio
 from contextlib import suppress
@@ -8,10 +8,10 @@ from sqlalchemy import text
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.maintenance import run_maintenance
+from chatkit_postgres.store.maintenance import close_stale_turns, run_maintenance
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql.maintenance import CLOSE_STALE_TURNS, FORGET_KEYS
+from chatkit_postgres.store.sql.maintenance import FORGET_KEYS
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
 from tests.support.sql import sql_connection
@@ -36,8 +36,7 @@ async def test_turns_without_a_heartbeat_are_closed_and_lose_their_threads(store
     await running(store, "alive")
     dead = await running(store, "dead")
     await change(store, "UPDATE chat_turns SET heartbeat_at = now() - interval '31 s' WHERE user_id = 'dead'")
-    (closed,) = await store.database.run_for_all_owners(CLOSE_STALE_TURNS, stale_seconds=30.0)
-    assert closed["count"] == 1
+    assert await close_stale_turns(store.database, 30) == 1
     turns: dict[str, Any] = {row["user_id"]: row for row in await stored(store, "SELECT * FROM chat_turns")}
     assert (turns["alive"]["state"], turns["dead"]["state"]) == ("running", "interrupted")
     threads = {row["user_id"]: row for row in await stored(store, "SELECT * FROM chat_sessions")}

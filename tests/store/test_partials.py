@@ -12,12 +12,12 @@ from sqlalchemy import text
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Statement
 from chatkit_postgres.errors import Interrupted, NotFound, Superseded
-from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store import DatabaseStore, maintenance
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.partials import Checkpoint, LogEntry, PartialItem
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import maintenance, partials
+from chatkit_postgres.store.sql import partials
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
 from tests.support.sql import sql_connection
@@ -185,8 +185,8 @@ class TestEnds:
         if by == "the next turn":
             await store.turns.close_stale("t", RequestContext(user_id="alice"), stale_seconds=60)
         else:
-            await store.database.run_for_all_owners(maintenance.CLOSE_STALE_TURNS, stale_seconds=60.0)
-            await store.database.run_for_all_owners(maintenance.DELETE_LOGS_OF_ENDED_TURNS)
+            await maintenance.close_stale_turns(store.database, 60)
+            await maintenance.delete_logs_of_ended_turns(store.database)
         (row,) = await stored(
             store, "SELECT content, item FROM chat_messages WHERE user_id = 'alice' AND item_id = 'a' AND is_partial"
         )
@@ -201,7 +201,7 @@ class TestEnds:
         await append(store, context, entry(3, 16, " left behind"))
         async with sql_connection(store.database) as connection:
             await connection.execute(text("UPDATE chat_turns SET state = 'completed', ended_at = now()"))
-        await store.database.run_for_all_owners(maintenance.DELETE_LOGS_OF_ENDED_TURNS)
+        await maintenance.delete_logs_of_ended_turns(store.database)
         assert await log(store) == []
         assert await answered_so_far(store) == "Once."
 
@@ -330,6 +330,6 @@ async def test_a_partial_row_that_somebody_has_broken_affects_no_other(store: Da
         await connection.execute(text(broken), {"content": content})
     page = await store.load_thread_items("t", None, 10, "asc", RequestContext("alice"))
     assert [item.id for item in page.data] == ["m", "a"]
-    await store.database.run_for_all_owners(maintenance.CLOSE_STALE_TURNS, stale_seconds=-1.0)
+    await maintenance.close_stale_turns(store.database, -1)
     page = await store.load_thread_items("t", None, 10, "asc", RequestContext("alice"))
     assert [item.id for item in page.data] == ["m", "a"]

@@ -48,7 +48,7 @@ FINISH_UPLOAD = Statement(
     """
 UPDATE chat_attachments
    SET state = 'ready', stored_bytes = :stored_bytes, sha256 = :sha256, content_type = :content_type,
-       attachment = CAST(:attachment AS jsonb), uploaded_at = COALESCE(uploaded_at, now())
+       attachment = CAST(:attachment AS jsonb), uploaded_at = now()
  WHERE user_id = :owner AND attachment_id = :attachment_id
    AND (state = 'pending' OR state = 'ready' AND sha256 = :sha256)
 RETURNING attachment_id

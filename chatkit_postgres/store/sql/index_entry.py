@@ -14,7 +14,7 @@ def indexed(words: str, mark: str, created_at: str) -> str:
     All functions in it are immutable, as a cluster demands of an upsert.
     """
     epoch = "timestamptz '1970-01-01 00:00:00+00'"
-    week = f"floor(extract(epoch FROM {created_at} - {epoch}) / {WEEK_SECONDS})::bigint"
+    week = f"floor(extract(epoch FROM {created_at} - {epoch}) / {WEEK_SECONDS})::bigint::text"
     return f"""CASE WHEN {words} = '' THEN ''::tsvector
               ELSE {words} || array_to_tsvector(ARRAY[{mark}, {mark} || '#' || {week}]) END"""
 

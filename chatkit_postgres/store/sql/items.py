@@ -12,7 +12,6 @@ from chatkit_postgres.store.sql.turns import CLAIM
 VISIBLE = """(NOT is_draft OR turn_id = :turn)
        AND (position <= COALESCE(:retry_from, 9223372036854775807) OR turn_id = :turn)"""
 
-
 VIEW: dict[str, ParameterType] = {"turn": "uuid", "retry_from": "bigint"}
 """The parameters of VISIBLE."""
 
@@ -261,7 +260,8 @@ WITH session AS (
      AND r.item_type IN ('user_message', 'assistant_message')
 ), log_deleted AS (
   DELETE FROM chat_partial_log l USING session
-   WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn AND l.message_id = :message
+   WHERE l.user_id = :owner AND l.session_id = :session AND l.message_id = :message
+     AND (:turn IS NULL OR l.turn_id = :turn)
 ), {dropped("removed")}
 SELECT EXISTS (SELECT 1 FROM session) AS accepted
   FROM chat_sessions s
@@ -290,7 +290,7 @@ WITH found AS (
   SELECT :owner, :session, message_id, :kind FROM found
    WHERE (SELECT count(*) FROM found) = cardinality(:messages)
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
-     SET kind = excluded.kind, created_at = now()
+     SET kind = excluded.kind, created_at = excluded.created_at
 )
 SELECT count(*) = cardinality(:messages) AS complete FROM found
 """,

@@ -2,14 +2,14 @@
 
 
 def discarded_leftovers(ended: str) -> str:
-    """CTEs for the turns in the CTE ``ended``: they delete the calls that were never published, and the questions about
-    calls that nobody can answer, because their turn did not come to its end."""
+    """CTEs for the owner's turns in the CTE ``ended``: they delete the calls that were never published, and the
+    questions about calls that nobody can answer, because their turn did not come to its end."""
     return f"""calls_discarded AS (
   DELETE FROM chat_tool_calls c USING {ended} e
-   WHERE c.user_id = e.user_id AND c.session_id = e.session_id AND c.turn_id = e.turn_id AND c.is_draft
+   WHERE c.user_id = :owner AND c.session_id = e.session_id AND c.turn_id = e.turn_id AND c.is_draft
 ), questions_discarded AS (
   DELETE FROM chat_approvals a USING {ended} e
-   WHERE a.user_id = e.user_id AND a.session_id = e.session_id AND a.turn_id = e.turn_id AND a.resumed_by IS NULL
+   WHERE a.user_id = :owner AND a.session_id = e.session_id AND a.turn_id = e.turn_id AND a.resumed_by IS NULL
 )"""
 
 

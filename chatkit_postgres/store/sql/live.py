@@ -1,6 +1,7 @@
 """Statements about the running turn of a thread, for whoever follows or stops it from any process."""
 
 from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.store.sql.forms import OF_ALL, OF_OWNER, Form
 from chatkit_postgres.store.sql.partials import merged
 
 # No row: no such thread. The turn is null if none is running; it is stale if its process shows no sign of life. Its
@@ -9,7 +10,7 @@ FIND_RUNNING_TURN = Statement(
     "find_running_turn",
     """
 SELECT t.turn_id, t.retry_from, t.open_position, s.thread_id,
-       t.heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds) AS is_stale,
+       t.heartbeat_at < now() - make_interval(secs => :stale_seconds) AS is_stale,
        COALESCE((SELECT min(position) FILTER (WHERE newest.turn_id = t.turn_id)
                    FROM (SELECT position, turn_id FROM chat_messages
                           WHERE user_id = :owner AND session_id = :session
@@ -67,23 +68,31 @@ SELECT item_id FROM chat_messages
     open_position="bigint",
 )
 
+
 # News of turns of several owners: each row names its own. Only turns with news are returned: new entries of the log,
 # another write to the thread, or the end. Each entry is [sequence, message, content index, start, text, annotation].
-POLL_TURNS = Statement(
-    "poll_turns",
-    """
+def _poll_turns(form: Form) -> Statement:
+    return Statement(
+        form.name("poll_turns"),
+        f"""
 SELECT f.number, CASE WHEN s.session_id IS NOT NULL THEN t.state END AS state, t.error_code, s.updated_at, log.entries
   FROM jsonb_to_recordset(CAST(:followed AS jsonb)) AS f(
          number bigint, user_id text, session_id uuid, turn_id uuid, after bigint, seen_at timestamptz)
-  LEFT JOIN chat_sessions s ON s.user_id = f.user_id AND s.session_id = f.session_id
+  LEFT JOIN chat_sessions s ON s.user_id = f.user_id AND s.session_id = f.session_id {form.own("s")}
   LEFT JOIN chat_turns t ON t.user_id = f.user_id AND t.session_id = f.session_id AND t.turn_id = f.turn_id
+                        {form.own("t")}
   LEFT JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_array(l.sequence, l.message_id, l.content_index, l.start, l.text, l.annotation)
                      ORDER BY l.sequence)::text AS entries
       FROM chat_partial_log l
-     WHERE l.user_id = f.user_id AND l.session_id = f.session_id AND l.turn_id = f.turn_id AND l.sequence > f.after
+     WHERE l.user_id = f.user_id AND l.session_id = f.session_id AND l.turn_id = f.turn_id
+       AND l.sequence > f.after {form.own("l")}
   ) log ON true
  WHERE log.entries IS NOT NULL OR t.state IS DISTINCT FROM 'running' OR s.updated_at IS DISTINCT FROM f.seen_at
 """,
-    followed="text",
-)
+        followed="text",
+    )
+
+
+POLL_TURNS = _poll_turns(OF_ALL)
+POLL_TURNS_OF_OWNER = _poll_turns(OF_OWNER)

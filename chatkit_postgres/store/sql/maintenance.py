@@ -1,50 +1,52 @@
-"""Periodic statements for all owners: the only ones that name no owner, except through the owner of a row."""
+"""Periodic statements for all owners: the only ones that name no owner.
+
+They find rows, or change rows of one table; what is more is done for each owner, so that a cluster runs it on one node.
+"""
 
 from chatkit_postgres.db.statement import Statement
-from chatkit_postgres.store.sql.leftovers import discarded_leftovers
 from chatkit_postgres.store.sql.partials import log_of_ended
 
 KEYS_LIVE_HOURS = 24
 MAX_AT_ONCE = 100
 
-# A hundred at once: a process that died may have run thousands, and a statement has a time limit. The locks keep other
-# processes from doing the same ones.
-CLOSE_STALE_TURNS = Statement(
-    "close_all_stale_turns",
+# The turns of processes that died, which are then closed for each owner: a process may have run thousands.
+LIST_STALE_TURNS = Statement(
+    "list_stale_turns",
     f"""
-WITH stale AS (
-  SELECT user_id, session_id, turn_id FROM chat_turns
-   WHERE state = 'running' AND heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds)
-   LIMIT {MAX_AT_ONCE}
-     FOR NO KEY UPDATE SKIP LOCKED
-), closed AS (
-  UPDATE chat_turns t
-     SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
-    FROM stale
-   WHERE t.user_id = stale.user_id AND t.session_id = stale.session_id AND t.turn_id = stale.turn_id
-  RETURNING t.user_id, t.session_id, t.turn_id
-), released AS (
-  UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
-   WHERE s.user_id = closed.user_id AND s.session_id = closed.session_id AND s.current_turn_id = closed.turn_id
-), {log_of_ended("closed")}, {discarded_leftovers("closed")}
-SELECT count(*) AS count FROM closed
+SELECT DISTINCT user_id, session_id FROM chat_turns
+ WHERE state = 'running' AND heartbeat_at < now() - make_interval(secs => :stale_seconds)
+ LIMIT {MAX_AT_ONCE}
 """,
     stale_seconds="double precision",
 )
 
 # Of turns that code without a log has closed, and of checkpoints that were committed after the end of their turn.
-DELETE_LOGS_OF_ENDED_TURNS = Statement(
-    "delete_logs_of_ended_turns",
+LIST_LOGS_OF_ENDED_TURNS = Statement(
+    "list_logs_of_ended_turns",
+    f"""
+SELECT DISTINCT l.user_id, l.session_id, l.turn_id
+  FROM chat_partial_log l
+  LEFT JOIN chat_turns t ON t.user_id = l.user_id AND t.session_id = l.session_id AND t.turn_id = l.turn_id
+ WHERE t.turn_id IS NULL OR t.ended_at IS NOT NULL
+ LIMIT {MAX_AT_ONCE}
+""",
+)
+
+DELETE_LOG_OF_ENDED_TURN = Statement(
+    "delete_log_of_ended_turn",
     f"""
 WITH ended AS (
-  SELECT DISTINCT l.user_id, l.session_id, l.turn_id
+  SELECT l.session_id, l.turn_id
     FROM chat_partial_log l
-    LEFT JOIN chat_turns t ON t.user_id = l.user_id AND t.session_id = l.session_id AND t.turn_id = l.turn_id
-   WHERE t.turn_id IS NULL OR t.ended_at IS NOT NULL
-   LIMIT {MAX_AT_ONCE}
+    LEFT JOIN chat_turns t ON t.user_id = :owner AND t.session_id = l.session_id AND t.turn_id = l.turn_id
+   WHERE l.user_id = :owner AND l.session_id = :session AND l.turn_id = :turn
+     AND (t.turn_id IS NULL OR t.ended_at IS NOT NULL)
+   LIMIT 1
 ), {log_of_ended("ended")}
 SELECT count(*) AS count FROM ended
 """,
+    session="uuid",
+    turn="uuid",
 )
 
 FORGET_KEYS = Statement(

@@ -1,6 +1,7 @@
 """Statements that find items, and that fill the search index."""
 
 from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.store.sql.forms import OF_ALL, OF_OWNER, Form
 from chatkit_postgres.store.sql.history import REFUSALS, verdicts
 from chatkit_postgres.store.sql.index_entry import indexed
 from chatkit_postgres.store.sql.items import HIDDEN
@@ -141,7 +142,7 @@ LIST_ALL_UNINDEXED = Statement(
 
 
 # A row that was written meanwhile has its entry.
-def _index(name: str, waiting: str) -> Statement:
+def _index(name: str, form: Form, waiting: str) -> Statement:
     return Statement(
         name,
         f"""
@@ -151,23 +152,24 @@ WITH given AS (
 ), message AS (
   SELECT m.user_id, m.session_id, m.message_id, g.words, g.owner_mark
     FROM chat_messages m JOIN given g USING (user_id, session_id, message_id)
-   WHERE m.search_words IS NULL AND m.content = g.seen
+   WHERE m.search_words IS NULL AND m.content = g.seen {form.own("m")}
    ORDER BY m.user_id, m.session_id, m.message_id
      FOR NO KEY UPDATE OF m {waiting}
 ), messages_indexed AS (
   UPDATE chat_messages m SET search_words = {indexed("CAST(g.words AS tsvector)", "g.owner_mark", "m.created_at")}
     FROM message g
-   WHERE m.user_id = g.user_id AND m.session_id = g.session_id AND m.message_id = g.message_id
+   WHERE m.user_id = g.user_id AND m.session_id = g.session_id AND m.message_id = g.message_id {form.own("m")}
   RETURNING 1
 ), thread AS (
   SELECT s.user_id, s.session_id, g.words, g.owner_mark
     FROM chat_sessions s JOIN given g USING (user_id, session_id)
    WHERE g.message_id IS NULL AND s.search_words IS NULL AND s.title IS NOT DISTINCT FROM g.seen
+         {form.own("s")}
      FOR NO KEY UPDATE OF s SKIP LOCKED
 ), titles_indexed AS (
   UPDATE chat_sessions s SET search_words = {indexed("CAST(g.words AS tsvector)", "g.owner_mark", "s.created_at")}
     FROM thread g
-   WHERE s.user_id = g.user_id AND s.session_id = g.session_id
+   WHERE s.user_id = g.user_id AND s.session_id = g.session_id {form.own("s")}
   RETURNING 1
 )
 SELECT (SELECT count(*) FROM messages_indexed) + (SELECT count(*) FROM titles_indexed) AS count
@@ -177,5 +179,6 @@ SELECT (SELECT count(*) FROM messages_indexed) + (SELECT count(*) FROM titles_in
 
 
 # In the background, one that another process is indexing, or writing, is left to it. Who searches waits for it.
-INDEX_ROWS = _index("index_rows", "SKIP LOCKED")
-INDEX_OWN_ROWS = _index("index_own_rows", "")
+INDEX_ROWS = _index("index_rows", OF_ALL, "SKIP LOCKED")
+INDEX_ROWS_OF_OWNER = _index("index_rows_of_owner", OF_OWNER, "SKIP LOCKED")
+INDEX_OWN_ROWS = _index("index_own_rows", OF_OWNER, "")

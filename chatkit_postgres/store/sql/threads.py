@@ -44,16 +44,19 @@ WITH {before}owner AS (
   SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens AND {condition}
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
   RETURNING turn_id
-){after}
-INSERT INTO chat_sessions AS s
-       (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id)
-SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
-       CAST(:domains AS jsonb), CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
- WHERE {condition}
-ON CONFLICT (user_id, session_id) DO UPDATE
-   SET title = excluded.title, search_words = {_REINDEXED}, status = excluded.status,
-       metadata = excluded.metadata, allowed_image_domains = excluded.allowed_image_domains, updated_at = now()
-RETURNING {_THREAD}
+){after}, written AS (
+  INSERT INTO chat_sessions AS s
+         (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id)
+  SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
+         CAST(:domains AS jsonb), CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
+   WHERE {condition}
+  ON CONFLICT (user_id, session_id) DO UPDATE
+     SET title = excluded.title, search_words = {_REINDEXED}, status = excluded.status,
+         metadata = excluded.metadata, allowed_image_domains = excluded.allowed_image_domains,
+         updated_at = excluded.updated_at
+  RETURNING {_THREAD}
+)
+SELECT * FROM written
 """,
         session="uuid",
         thread_id="text",

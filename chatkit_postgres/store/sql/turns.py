@@ -105,7 +105,7 @@ HEARTBEAT = Statement(
     "heartbeat",
     """
 WITH beat AS (
-  UPDATE chat_turns t SET heartbeat_at = clock_timestamp()
+  UPDATE chat_turns t SET heartbeat_at = now()
     FROM chat_sessions s
    WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = :turn
      AND t.user_id = :owner AND t.session_id = :session AND t.turn_id = :turn AND t.ended_at IS NULL
@@ -129,7 +129,7 @@ FINISH_TURN = Statement(
     f"""
 WITH ended AS (
   UPDATE chat_turns
-     SET state = :state, ended_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
+     SET state = :state, ended_at = now(), heartbeat_at = now(),
          error_code = :error_code, usage = CAST(:usage AS jsonb)
    WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND ended_at IS NULL
   RETURNING turn_id
@@ -195,10 +195,10 @@ CLOSE_STALE_TURNS = Statement(
     f"""
 WITH closed AS (
   UPDATE chat_turns
-     SET state = 'interrupted', ended_at = clock_timestamp(), error_code = 'interrupted'
+     SET state = 'interrupted', ended_at = now(), error_code = 'interrupted'
    WHERE user_id = :owner AND session_id = :session AND state = 'running'
-     AND heartbeat_at < clock_timestamp() - make_interval(secs => :stale_seconds)
-  RETURNING user_id, session_id, turn_id
+     AND heartbeat_at < now() - make_interval(secs => :stale_seconds)
+  RETURNING session_id, turn_id
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = closed.turn_id

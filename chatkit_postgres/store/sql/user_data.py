@@ -84,7 +84,7 @@ def _insert(table: ExportedTable) -> Statement:
         f"""
 WITH given AS (
   SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({", ".join(types)})
-), known AS (
+), known AS MATERIALIZED (
   SELECT count(*) AS count FROM given r JOIN {table.table} t ON t.user_id = :owner{key}
 ), {_BEFORE.get(table.record, "")}new AS (
   INSERT INTO {table.table} AS t (user_id, {", ".join(columns)})
@@ -142,7 +142,7 @@ UPDATE chat_attachments a
    SET session_id = r.session_id, state = r.state, attachment = r.attachment, declared_bytes = r.declared_bytes,
        stored_bytes = r.stored_bytes, content_type = r.content_type, sha256 = r.sha256, created_at = r.created_at,
        uploaded_at = r.uploaded_at, message_id = r.message_id, upload_expires_at = NULL
-  FROM jsonb_to_record(CAST(:row AS jsonb)) AS r(
+  FROM jsonb_to_recordset(jsonb_build_array(CAST(:row AS jsonb))) AS r(
          session_id uuid, state text, attachment jsonb, declared_bytes bigint, stored_bytes bigint, content_type text,
          sha256 text, created_at timestamptz, uploaded_at timestamptz, message_id uuid)
  WHERE a.user_id = :owner AND a.attachment_id = :attachment_id AND a.state = 'pending'

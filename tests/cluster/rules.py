@@ -1,0 +1,152 @@
+"""What Citus refuses of a statement, as far as it can be read from its text.
+
+Each rule has a counterexample, which breaks it and which a real cluster refuses: test_cluster.py. What no text shows,
+such as an operator that is only stable, is found there alone.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chatkit_postgres.db.tables import metadata
+
+TABLES = sorted(table.name for table in metadata.sorted_tables if "user_id" in table.columns)
+VOLATILE = r"\b(?:clock_timestamp|timeofday|random|gen_random_uuid|uuid_generate_v4|nextval)\s*\("
+CLOCK = r"\b(?:now\(\)|current_timestamp|statement_timestamp\(\)|transaction_timestamp\(\))"
+WRITES = r"\b(?:INSERT INTO|UPDATE|DELETE FROM)\s+(?:ONLY\s+)?chat_"
+
+
+@dataclass(frozen=True)
+class Rule:
+    says: str
+    breaks: Callable[[str], bool]
+    counterexample: str
+    """Its :owner and :session are 'alice' and a UUID on the cluster."""
+
+    def __str__(self) -> str:
+        return self.says
+
+
+def plain(sql: str) -> str:
+    """Without comments and the texts of literals."""
+    return re.sub(r"'[^']*'", "''", re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL))
+
+
+def _writes(sql: str) -> bool:
+    return re.search(WRITES, sql) is not None
+
+
+def _volatile_in_a_write(sql: str) -> bool:
+    return _writes(sql) and re.search(VOLATILE, sql, re.IGNORECASE) is not None
+
+
+def _clauses(sql: str, start: str, ends: str) -> list[str]:
+    """What stands from each ``start`` to the next of ``ends`` at the same depth of parentheses."""
+    found = []
+    for match in re.finditer(start, sql):
+        depth, position = 0, match.end()
+        while position < len(sql):
+            depth += {"(": 1, ")": -1}.get(sql[position], 0)
+            if depth < 0 or (depth == 0 and re.match(ends, sql[position:])):
+                break
+            position += 1
+        found.append(sql[match.end() : position])
+    return found
+
+
+def _clock_in_an_upsert(sql: str) -> bool:
+    return any(re.search(CLOCK, clause) for clause in _clauses(sql, r"DO UPDATE\s+SET\b", r"\bRETURNING\b"))
+
+
+def _clock_within_an_expression(sql: str) -> bool:
+    """In SET, the clock may only be a whole value: ``column = now()``."""
+    changed = (
+        re.sub(rf"=\s*{CLOCK}(?=\s*(?:,|$))", "", clause.strip())
+        for clause in _clauses(sql, r"\bUPDATE chat_\w+(?: AS)?(?: \w+)?\s+SET\b", r"\b(?:FROM|WHERE|RETURNING)\b")
+    )
+    return any(re.search(CLOCK, clause) for clause in changed)
+
+
+def _clock_in_returning(sql: str) -> bool:
+    return any(re.search(CLOCK, clause) for clause in _clauses(sql, r"\bRETURNING\b", r"\bSELECT\b"))
+
+
+def _subquery_in_values(sql: str) -> bool:
+    return any("SELECT" in clause for clause in _clauses(sql, r"\bVALUES\s*\((?!\w+\s+AS)", r"(?!)"))
+
+
+def _simple_case(sql: str) -> bool:
+    return _writes(sql) and re.search(r"\bCASE\b(?!\s+WHEN\b)", sql) is not None
+
+
+def _parameter_in_a_bare_upsert(sql: str) -> bool:
+    """An INSERT ... SELECT that is the statement itself, and not one of its CTEs."""
+    depth = 0
+    for position, character in enumerate(sql):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0 and sql.startswith("INSERT INTO", position):
+            rest = sql[position:]
+            is_select = re.match(r"INSERT INTO[^(]*\([^)]*\)\s*SELECT\b", rest) is not None
+            return is_select and any(":" in clause.replace("::", "") for clause in _clauses(rest, "DO UPDATE", r"(?!)"))
+    return False
+
+
+def _table_without_owner(sql: str) -> bool:
+    """Each of our tables that is read or written needs its own comparison with the owner, or takes the owner as a
+    value. A comparison between two tables is not enough for a subquery that depends on an outer row."""
+    names = "|".join(TABLES)
+    used = len(re.findall(rf"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+(?:{names})\b", sql))
+    return used > len(re.findall(r":owner\b", sql))
+
+
+RULES = [
+    Rule(
+        "no volatile function in a statement that writes",
+        _volatile_in_a_write,
+        "UPDATE chat_sessions SET updated_at = clock_timestamp() WHERE user_id = :owner",
+    ),
+    Rule(
+        "no clock in ON CONFLICT DO UPDATE SET: take excluded.column",
+        _clock_in_an_upsert,
+        "INSERT INTO chat_users AS u (user_id) VALUES (:owner) ON CONFLICT (user_id) DO UPDATE SET created_at = now()",
+    ),
+    Rule(
+        "no clock in COALESCE, CASE or arithmetic of SET: it may only be a whole value",
+        _clock_within_an_expression,
+        "UPDATE chat_users SET disabled_at = COALESCE(disabled_at, now()) WHERE user_id = :owner",
+    ),
+    Rule(
+        "no clock in RETURNING",
+        _clock_in_returning,
+        "INSERT INTO chat_users AS u (user_id) VALUES (:owner) RETURNING u.created_at = now()",
+    ),
+    Rule(
+        "no subquery in VALUES",
+        _subquery_in_values,
+        "INSERT INTO chat_users (user_id, metadata)"
+        " VALUES (:owner, (SELECT metadata FROM chat_users WHERE user_id = :owner))",
+    ),
+    Rule(
+        "no CASE with a value: CASE WHEN value = ...",
+        _simple_case,
+        "UPDATE chat_messages SET content = CASE content WHEN 'a' THEN 'b' ELSE content END WHERE user_id = :owner",
+    ),
+    Rule(
+        "no parameter in ON CONFLICT DO UPDATE SET of a bare INSERT ... SELECT: make it a CTE",
+        _parameter_in_a_bare_upsert,
+        "INSERT INTO chat_sessions AS s (user_id, session_id, thread_id) SELECT :owner, :session, 't' WHERE true"
+        " ON CONFLICT (user_id, session_id) DO UPDATE SET title = :title",
+    ),
+    Rule(
+        "no jsonb_to_record in a statement that writes: jsonb_to_recordset",
+        lambda sql: _writes(sql) and re.search(r"\bjsonb_to_record\(", sql) is not None,
+        "UPDATE chat_sessions s SET title = r.title FROM jsonb_to_record('{}') AS r(title text)"
+        " WHERE s.user_id = :owner",
+    ),
+    Rule(
+        "each table is compared with the owner",
+        _table_without_owner,
+        "WITH locked AS (SELECT session_id FROM chat_sessions WHERE session_id = :session FOR UPDATE)"
+        " SELECT t.turn_id FROM chat_turns t JOIN locked USING (session_id) WHERE t.user_id = :owner",
+    ),
+]
