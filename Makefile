@@ -72,7 +72,7 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 
 citus: setup ## Run what comes to the database on a Citus cluster: CHAT_TEST_CITUS_URL names a database that may be emptied
 	$(BIN)/python -m pytest tests/cluster tests/store tests/search tests/user_data/test_export_import.py \
-		--numprocesses 0 -m "not random" --ignore tests/store/test_long_threads.py $(ARGS)
+		--numprocesses 0 -m "not random and not one_postgres" $(ARGS)
 
 hosted: setup ## Import 1,000 threads and 20,000 items of hosted ChatKit, with kills (a tenth of them in make test)
 	$(BIN)/python -m pytest tests/user_data/test_hosted.py -k from_the_api_after --hosted-threads 1000 --numprocesses 0 $(ARGS)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from chatkit_postgres.db import Database
-from chatkit_postgres.db.users import LIST_DISABLED_USERS
+from chatkit_postgres.db.users import IS_DISABLED, LIST_DISABLED_USERS
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 
@@ -16,8 +16,9 @@ logger = get_logger(__name__)
 
 
 class DisabledUsers:
-    """A list that is at most nine seconds old: if the database does not respond for so long, all users are refused,
-    because none could be served."""
+    """A list that is at most nine seconds old. If it cannot be had for so long, each user is looked up: a node of a
+    cluster that is down keeps the list from all, but only its own users from their rows. Whoever cannot be looked up is
+    refused, because they could not be served."""
 
     def __init__(
         self,
@@ -34,9 +35,14 @@ class DisabledUsers:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def includes(self, user_id: str) -> bool:
-        """Raises DatabaseUnavailable if the list is too old and cannot be refreshed."""
+        """Raises DatabaseUnavailable if the list is too old and cannot be refreshed, nor the user be looked up."""
         if self._known_at is None or self._clock() - self._known_at > KNOWN_FOR_SECONDS:
-            await self.refresh()
+            try:
+                await self.refresh()
+            except DatabaseUnavailable:
+                if not await self._database.is_cluster():
+                    raise
+                return bool(await self._database.run(user_id, IS_DISABLED))
         return user_id in self._names
 
     async def refresh(self) -> None:

@@ -10,6 +10,14 @@ SELECT user_id FROM chat_users WHERE disabled_at IS NOT NULL
 """,
 )
 
+# No row: the user is not disabled.
+IS_DISABLED = Statement(
+    "is_disabled",
+    """
+SELECT 1 FROM chat_users WHERE user_id = :owner AND disabled_at IS NOT NULL
+""",
+)
+
 # A user without a thread can be disabled, too.
 DISABLE_USER = Statement(
     "disable_user",

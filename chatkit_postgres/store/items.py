@@ -11,6 +11,7 @@ from chatkit_postgres.store.ids import message_uuid, session_uuid
 from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.refusals import check_active, explain_refusal
 from chatkit_postgres.store.sql import items as sql
+from chatkit_postgres.store.sql.feedback import SAVE_FEEDBACK
 from chatkit_postgres.store.sql.threads import LOAD_THREAD
 from chatkit_postgres.store.unreadable import STAND_INS
 from chatkit_postgres.store.views import view_of
@@ -107,7 +108,7 @@ class ItemRepository:
         session_id = session_uuid(thread_id)
         saved = await self._database.run(
             owner_of(caller),
-            sql.SAVE_FEEDBACK,
+            SAVE_FEEDBACK,
             session=session_id,
             messages=sorted({message_uuid(session_id, item_id) for item_id in item_ids}),
             kind=kind,

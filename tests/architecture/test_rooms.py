@@ -5,13 +5,23 @@ import re
 import pytest
 
 from chatkit_postgres.db import Statement
-from chatkit_postgres.store.sql import attachments, history, items, live, maintenance, partials, threads, turns
+from chatkit_postgres.store.sql import (
+    attachments,
+    feedback,
+    history,
+    items,
+    live,
+    maintenance,
+    partials,
+    threads,
+    turns,
+)
 from tests import conftest
 from tests.support.processes import ROOT
 
 STATEMENTS = [
     value
-    for module in (threads, items, history, turns, attachments, live, partials, maintenance)
+    for module in (threads, items, feedback, history, turns, attachments, live, partials, maintenance)
     for value in vars(module).values()
     if isinstance(value, Statement)
 ]

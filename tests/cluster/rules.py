@@ -92,10 +92,10 @@ def _parameter_in_a_bare_upsert(sql: str) -> bool:
 
 
 def _table_without_owner(sql: str) -> bool:
-    """Each of our tables that is read or written needs its own comparison with the owner, or takes the owner as a
-    value. A comparison between two tables is not enough for a subquery that depends on an outer row."""
+    """Each of our tables that is read or changed needs its own comparison with the owner. A comparison between two
+    tables is not enough for a subquery that depends on an outer row."""
     names = "|".join(TABLES)
-    used = len(re.findall(rf"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+(?:{names})\b", sql))
+    used = len(re.findall(rf"\b(?:FROM|JOIN|UPDATE|USING)\s+(?:{names})\b", sql))
     return used > len(re.findall(r":owner\b", sql))
 
 

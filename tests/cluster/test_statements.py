@@ -70,6 +70,13 @@ def test_a_cluster_takes_every_statement(name: str) -> None:
     assert [rule.says for rule in rules if rule.breaks(sql)] == []
 
 
+def test_an_insert_after_another_step_takes_the_owner_from_a_row() -> None:
+    """Or Citus sends the step's rows to all nodes, and one that is down stops the users of all others."""
+    sent = {name for name, one in STATEMENTS.items() if re.search(r"\bSELECT :owner\b[^()]*\bFROM\b", plain(one.sql))}
+    # Which are rare, and of which no user waits.
+    assert {name for name in sent if not name.startswith("import_")} == set()
+
+
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_its_counterexample_breaks_a_rule(rule: Rule) -> None:
     assert [other for other in RULES if other.breaks(plain(rule.counterexample))] == [rule]

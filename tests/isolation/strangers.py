@@ -49,7 +49,7 @@ from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.ids import new_approval_id, new_id, session_uuid
 from chatkit_postgres.store.outcome import Outcome
 from chatkit_postgres.store.session import WriteSession
-from chatkit_postgres.store.sql import approvals, attachments, items, live, search, threads, tool_calls, turns
+from chatkit_postgres.store.sql import approvals, attachments, feedback, items, live, search, threads, tool_calls, turns
 from chatkit_postgres.store.sql import history as history_sql
 from chatkit_postgres.store.sql import user_data as user_data_sql
 from chatkit_postgres.store.tool_calls import ToolCall
@@ -80,7 +80,19 @@ _USER_DATA = {
 }
 STATEMENTS: dict[str, Statement] = _USER_DATA | {
     statement.name: statement
-    for room in (approvals, attachments, items, history_sql, live, search, threads, tool_calls, turns, user_data_sql)
+    for room in (
+        approvals,
+        attachments,
+        feedback,
+        items,
+        history_sql,
+        live,
+        search,
+        threads,
+        tool_calls,
+        turns,
+        user_data_sql,
+    )
     for statement in vars(room).values()
     if isinstance(statement, Statement) and statement.name not in NOT_OF_ONE_OWNER
 }

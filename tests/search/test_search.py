@@ -81,6 +81,7 @@ async def test_an_old_thread_that_is_saved_anew_is_found(talk: DatabaseStore) ->
     assert await found(talk, "osaka") == [None]
 
 
+@pytest.mark.one_postgres
 async def test_the_newest_rows_are_indexed_first(talk: DatabaseStore) -> None:
     for number in range(4):
         await talk.add_thread_item("t", user_message("t", f"m{number}", f"PEARL {number}"), alice())

@@ -128,6 +128,7 @@ class TestFeedback:
         assert await stored(store, "SELECT * FROM chat_feedback") == []
 
 
+@pytest.mark.one_postgres
 async def test_a_page_is_read_from_an_index_and_not_by_walking_the_thread(store: DatabaseStore) -> None:
     await store.save_thread(thread("t"), ALICE)
     item = user_message("t", "m").model_dump_json()

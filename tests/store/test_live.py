@@ -105,6 +105,7 @@ async def test_a_stranger_polls_nothing(store: DatabaseStore) -> None:
 
 
 @pytest.mark.parametrize("alias", ["t", "l"])
+@pytest.mark.one_postgres
 async def test_a_poll_that_forgets_the_owner_is_noticed(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, alias: str
 ) -> None:

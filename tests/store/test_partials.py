@@ -308,6 +308,7 @@ class TestOwners:
         ],
         ids=lambda value: value.name if isinstance(value, Statement) else "",
     )
+    @pytest.mark.one_postgres
     async def test_a_statement_that_forgets_the_owner_of_a_row_is_noticed(
         self, store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, statement: Statement, comparison: str
     ) -> None:

@@ -255,6 +255,7 @@ class TestSettledItems:
         )
         await self.one_accepted(store, contexts, results)
 
+    @pytest.mark.one_postgres
     async def test_an_output_that_waited_for_the_lock_is_told_that_it_came_late(self, store: DatabaseStore) -> None:
         await self.waiting(store)
         contexts = [in_turn(TOOL_OUTPUT) for _ in range(4)]

@@ -5,6 +5,7 @@ All answers of a run are in one row, so that the last one, and only it, goes on 
 
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.store.sql.index_entry import indexed
+from chatkit_postgres.store.sql.routing import OWN_THREAD
 from chatkit_postgres.store.sql.turns import CLAIM
 
 MAX_TAKEOVERS = 3
@@ -19,7 +20,7 @@ WITH continued AS (
    WHERE user_id = :owner AND session_id = :session AND resumed_by = :turn
 ), paused AS (
   INSERT INTO chat_approvals (user_id, session_id, turn_id, run_state, calls)
-  SELECT :owner, :session, :turn, :run_state, CAST(:calls AS jsonb)
+  SELECT user_id, session_id, :turn, :run_state, CAST(:calls AS jsonb)
     FROM chat_sessions
    WHERE user_id = :owner AND session_id = :session AND current_turn_id = :turn
      FOR NO KEY UPDATE
@@ -48,13 +49,14 @@ SELECT turn_id, calls::text AS calls, resumed_by, run_state
     item_id="text",
 )
 
-_OPENS = """, fence AS (
+_OPENS = f""", fence AS (
   UPDATE chat_sessions s SET current_turn_id = :turn, updated_at = now()
     FROM answered
    WHERE s.user_id = :owner AND s.session_id = :session AND answered.resumed_by = :turn
 ), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
-  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM answered
+  SELECT o.user_id, o.session_id, :turn, :operation, :idempotency_key, :request_hash
+    FROM answered JOIN {OWN_THREAD}
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
 )
 SELECT s.current_turn_id AS fence_before, EXISTS (SELECT 1 FROM thread) AS is_active,

@@ -15,10 +15,6 @@ class Form:
         """A further condition on the rows of a table."""
         return f"AND {table}.user_id = :owner" if self.of_one_owner else ""
 
-    def owner(self, row: str) -> str:
-        """The owner of a row that is inserted."""
-        return ":owner" if self.of_one_owner else f"{row}.user_id"
-
     def name(self, name: str) -> str:
         return f"{name}_of_owner" if self.of_one_owner else name
 

@@ -1,10 +1,11 @@
-"""Statements about thread items and feedback on them."""
+"""Statements about thread items."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
 from chatkit_postgres.store.sql.index_entry import INDEXED_PARAMETER, indexed
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs
 from chatkit_postgres.store.sql.partials import merged
+from chatkit_postgres.store.sql.routing import OWN_THREAD, given
 from chatkit_postgres.store.sql.tool_calls import replaced_calls
 from chatkit_postgres.store.sql.turns import CLAIM
 
@@ -25,7 +26,7 @@ def _list_items(name: str, order: str, comparison: str, start: str) -> Statement
         f"""
 SELECT COALESCE(:after_position, c.position) AS found, m.*
   FROM (SELECT 1) one
-  LEFT JOIN chat_messages c ON c.user_id = :owner AND c.session_id = :session AND c.message_id = :after
+  LEFT JOIN chat_messages c ON c.user_id = :owner AND c.session_id = :session AND c.message_id = {given(":after")}
   LEFT JOIN LATERAL (
     SELECT item_id, ({merged("chat_messages")})::text AS item, position
       FROM chat_messages
@@ -106,15 +107,16 @@ WITH {before}session AS (
   RETURNING next_position - 1 AS position
 ), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
-  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM session WHERE :opens
+  SELECT o.user_id, o.session_id, :turn, :operation, :idempotency_key, :request_hash
+    FROM session JOIN {OWN_THREAD} WHERE :opens
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
 ), {closed_runs("session", ":opens AND :item_type = 'user_message'")}{extra}, written AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
           search_words, turn_id, is_partial, is_draft)
-  SELECT :owner, :session, :message, :item_id, session.position, :sender_type, :sender_name, :item_type, :content,
-         CAST(:item AS jsonb), {INDEXED_PARAMETER}, :turn, false, :draft
-    FROM session
+  SELECT o.user_id, o.session_id, :message, :item_id, session.position, :sender_type, :sender_name, :item_type,
+         :content, CAST(:item AS jsonb), {INDEXED_PARAMETER}, :turn, false, :draft
+    FROM session JOIN {OWN_THREAD}
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = CASE WHEN {_MAY_REPLACE} THEN excluded.item ELSE m.item END,
          content = CASE WHEN {_MAY_REPLACE} THEN excluded.content ELSE m.content END,
@@ -270,31 +272,4 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
     session="uuid",
     turn="uuid",
     message="uuid",
-)
-
-
-# All of the ids, or none.
-SAVE_FEEDBACK = Statement(
-    "save_feedback",
-    f"""
-WITH found AS (
-  SELECT message_id FROM chat_messages
-   WHERE user_id = :owner AND session_id = :session AND message_id = ANY(:messages)
-     AND EXISTS (SELECT 1 FROM chat_sessions
-                  WHERE user_id = :owner AND session_id = :session AND status ->> 'type' = 'active')
-     AND NOT is_draft AND item_type NOT IN {HIDDEN}
-   -- None of them may be deleted before the insert refers to it.
-     FOR KEY SHARE
-), saved AS (
-  INSERT INTO chat_feedback (user_id, session_id, message_id, kind)
-  SELECT :owner, :session, message_id, :kind FROM found
-   WHERE (SELECT count(*) FROM found) = cardinality(:messages)
-  ON CONFLICT (user_id, session_id, message_id) DO UPDATE
-     SET kind = excluded.kind, created_at = excluded.created_at
-)
-SELECT count(*) = cardinality(:messages) AS complete FROM found
-""",
-    session="uuid",
-    messages="uuid[]",
-    kind="text",
 )

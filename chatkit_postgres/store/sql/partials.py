@@ -104,10 +104,11 @@ WITH given AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
           search_words, turn_id, is_partial, is_draft)
-  SELECT {form.owner("g")}, g.session_id, g.message_id, g.item_id, p.first_position + g.number, g.sender_type,
+  SELECT o.user_id, o.session_id, g.message_id, g.item_id, p.first_position + g.number, g.sender_type,
          g.sender_name, g.item_type, g.content, g.item,
          {indexed("CAST(g.words AS tsvector)", "g.owner_mark", "now()")}, g.turn_id, true, g.is_draft
     FROM given g JOIN placed p USING (user_id, session_id, turn_id)
+    JOIN chat_sessions o ON o.user_id = g.user_id AND o.session_id = g.session_id {form.own("o")}
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = excluded.item, content = excluded.content, search_words = excluded.search_words,
          is_draft = excluded.is_draft
@@ -143,12 +144,13 @@ WITH turn AS (
 ), appended AS (
   INSERT INTO chat_partial_log
          (user_id, session_id, turn_id, sequence, message_id, content_index, start, text, annotation)
-  SELECT {form.owner("t")}, t.session_id, t.turn_id, e.sequence, e.message_id, e.content_index, e.start, e.text,
+  SELECT o.user_id, o.session_id, t.turn_id, e.sequence, e.message_id, e.content_index, e.start, e.text,
          NULLIF(e.annotation, 'null')
     FROM jsonb_to_recordset(CAST(:entries AS jsonb))
       AS e(number bigint, sequence bigint, message_id uuid, content_index integer, start integer, text text,
            annotation jsonb)
     JOIN turn t USING (number)
+    JOIN chat_sessions o ON o.user_id = t.user_id AND o.session_id = t.session_id {form.own("o")}
    WHERE t.holds
   ON CONFLICT (user_id, session_id, turn_id, sequence) DO NOTHING
 ), beaten AS (

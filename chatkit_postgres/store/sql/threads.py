@@ -3,6 +3,7 @@
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, bound, sent
 from chatkit_postgres.store.sql.index_entry import INDEXED_PARAMETER, indexed
+from chatkit_postgres.store.sql.routing import given
 from chatkit_postgres.store.sql.turns import CLAIM
 
 _THREAD = """thread_id, title, status::text AS status, allowed_image_domains::text AS domains,
@@ -162,7 +163,7 @@ def _list_threads(name: str, order: str, comparison: str, start: str) -> Stateme
         f"""
 SELECT COALESCE(:after_time, c.created_at) AS found, t.*
   FROM (SELECT 1) one
-  LEFT JOIN chat_sessions c ON c.user_id = :owner AND c.session_id = :after
+  LEFT JOIN chat_sessions c ON c.user_id = :owner AND c.session_id = {given(":after")}
   LEFT JOIN LATERAL (
     SELECT {_THREAD}, session_id
       FROM chat_sessions

@@ -1,11 +1,12 @@
 """Statements about the calls of tools that a thread remembers."""
 
 from chatkit_postgres.db.statement import Statement
+from chatkit_postgres.store.sql.routing import OWN_THREAD
 
 # The calls take one position of the thread. No row: no such thread.
 ADD_TOOL_CALLS = Statement(
     "add_tool_calls",
-    """
+    f"""
 WITH session AS (
   UPDATE chat_sessions SET next_position = next_position + 1
    WHERE user_id = :owner AND session_id = :session AND current_turn_id = :turn
@@ -13,8 +14,9 @@ WITH session AS (
 ), added AS (
   INSERT INTO chat_tool_calls
          (user_id, session_id, position, sequence, turn_id, is_draft, is_function, name, arguments, output)
-  SELECT :owner, :session, session.position, c.sequence, :turn, :draft, c.is_function, c.name, c.arguments, c.output
-    FROM session, jsonb_to_recordset(CAST(:calls AS jsonb)) AS c(
+  SELECT o.user_id, o.session_id, session.position, c.sequence, :turn, :draft, c.is_function, c.name, c.arguments,
+         c.output
+    FROM session JOIN {OWN_THREAD}, jsonb_to_recordset(CAST(:calls AS jsonb)) AS c(
            sequence integer, is_function boolean, name text, arguments text, output text)
 )
 SELECT EXISTS (SELECT 1 FROM session) AS accepted

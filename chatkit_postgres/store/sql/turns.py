@@ -4,6 +4,7 @@ from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.index_entry import indexed
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs, discarded_leftovers
 from chatkit_postgres.store.sql.partials import log_of_ended, merged
+from chatkit_postgres.store.sql.routing import OWN_THREAD
 
 CLAIM: dict[str, ParameterType] = {"operation": "text", "idempotency_key": "text", "request_hash": "text"}
 """The parameters that a statement which opens a turn writes into the ledger."""
@@ -60,7 +61,7 @@ SELECT position, item_id, item::text AS item
 # answer was accepted by a turn that failed.
 SETTLE_ITEM = Statement(
     "settle_item",
-    """
+    f"""
 WITH thread AS (
   SELECT current_turn_id FROM chat_sessions
    WHERE user_id = :owner AND session_id = :session AND status ->> 'type' = 'active'
@@ -84,7 +85,7 @@ WITH thread AS (
   RETURNING s.session_id
 ), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
-  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash FROM fence
+  SELECT o.user_id, o.session_id, :turn, :operation, :idempotency_key, :request_hash FROM fence JOIN {OWN_THREAD}
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
 )
 SELECT s.current_turn_id AS fence_before,
@@ -147,10 +148,10 @@ WITH ended AS (
   INSERT INTO chat_messages AS m
          (user_id, session_id, message_id, item_id, position, sender_type, sender_name, item_type, content, item,
           search_words, turn_id, is_partial)
-  SELECT :owner, :session, p.message_id, p.item_id, held.first_position + p.number, p.sender_type,
+  SELECT o.user_id, o.session_id, p.message_id, p.item_id, held.first_position + p.number, p.sender_type,
          :sender_name, p.item_type, p.content, p.item,
          {indexed("CAST(p.words AS tsvector)", "p.owner_mark", "now()")}, :turn, true
-    FROM held, partial p
+    FROM held JOIN {OWN_THREAD}, partial p
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = excluded.item, content = excluded.content,
          search_words = excluded.search_words
