@@ -13,7 +13,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.db.connecting import driver_arguments
 from chatkit_postgres.db.connections import PooledConnections, TimedConnection
 
-OF_CHECKPOINTS = {"save_partial_items", "checkpoint_turns"}
+OF_CHECKPOINTS = {"save_partial_items", "checkpoint_turns", "find_citus"}
 """The statements of a turn that depend on how long it takes."""
 
 
