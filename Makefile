@@ -40,16 +40,17 @@ faults: setup ## Run each fault twenty times, at random moments, and three times
 mutants: setup ## Break four promises on purpose and see that the fault tests notice
 	$(BIN)/python -m tests.faults.mutants
 
-field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mistral's rules, with models that send little and refuse much, and to Schemathesis
+field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mistral's rules, with models that send little and refuse much, and to Schemathesis; and read the manifests as Kubernetes does
 	$(BIN)/python -m pytest tests/field --field .field $(ARGS)
 	$(BIN)/python -m pytest --minimal-models --strict-models $(TURNS) $(ARGS)
 
-.field/.ready: $(addprefix tests/field/, litellm-requirements.txt llmock-requirements.txt mistral-requirements.txt schemathesis-requirements.txt aimock-version.txt)
+.field/.ready: $(addprefix tests/field/, litellm-requirements.txt llmock-requirements.txt mistral-requirements.txt schemathesis-requirements.txt kubernetes-requirements.txt aimock-version.txt)
 	@echo "Installing into .field, each in an environment of its own: once, a minute or two"
 	$(PYTHON) -m venv .field/litellm && .field/litellm/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/litellm-requirements.txt
 	$(PYTHON) -m venv .field/llmock && .field/llmock/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/llmock-requirements.txt
 	$(PYTHON) -m venv .field/mistral && .field/mistral/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/mistral-requirements.txt
 	$(PYTHON) -m venv .field/schemathesis && .field/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/schemathesis-requirements.txt
+	$(PYTHON) -m venv .field/kubernetes && .field/kubernetes/bin/python -m pip install --quiet --disable-pip-version-check -r tests/field/kubernetes-requirements.txt
 	npm install --silent --no-audit --no-fund --no-save --prefix .field/aimock @copilotkit/aimock@$$(cat tests/field/aimock-version.txt)
 	touch $@
 
@@ -70,7 +71,7 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
 
-citus: setup ## Run what comes to the database on a Citus cluster: CHAT_TEST_CITUS_URL names a database that may be emptied
+citus: setup ## Run the store's tests on a Citus cluster, in the database that CHAT_TEST_CITUS_URL names, and empty it
 	$(BIN)/python -m pytest tests/cluster tests/store tests/search tests/user_data/test_export_import.py \
 		--numprocesses 0 -m "not random and not one_postgres" $(ARGS)
 
@@ -80,12 +81,13 @@ hosted: setup ## Import 1,000 threads and 20,000 items of hosted ChatKit, with k
 canary: setup ## Three marked users, 20,000 random requests: no mark reaches anybody else (500 in make test)
 	$(BIN)/python -m pytest tests/canary --canary-requests 15000 --numprocesses 0 -s $(ARGS)
 
-check: setup ## Format, lint, import contract, types, compose file and Dockerfile
+check: setup ## Format, lint, import contract, types, compose file, Dockerfile and the files of deploy/
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python -m pytest tests/deploy/test_files.py --quiet --numprocesses 0
 	$(BIN)/hadolint Dockerfile examples/nextjs/Dockerfile
 
 bench: setup ## Measure turns, tokens and statements, as ratios on this machine (ARGS=load, wal, scale, followers, search or retention)

@@ -46,6 +46,7 @@ SLOW = {
     "browser": ("browser", "opens pages in Chromium, and builds the Next.js example"),
     "canary": ("random", "hundreds of random requests of three users"),
     "cli": ("servers", "runs commands in processes of their own"),
+    "deploy/test_proxies.py": ("servers", "starts nginx and Caddy in front of a server"),
     "db/test_embedded.py": ("servers", "makes, kills and restarts PostgreSQL clusters"),
     "db/test_fitness.py": ("servers", "starts the server on databases that do not fit"),
     "db/test_pgbouncer.py": ("servers", "starts PgBouncer"),
@@ -227,6 +228,7 @@ def cluster() -> URL:
     assert CLUSTER is not None, "CHAT_TEST_CITUS_URL is not set"
     assert "PYTEST_XDIST_WORKER" not in os.environ, "there is one cluster: --numprocesses 0"
     url = normalised_url(CLUSTER)
+    assert "test" in str(url.database), "the tests drop every table of CHAT_TEST_CITUS_URL: use a database named test"
     migrations.upgrade(url)
     distribute(url)
     return url
