@@ -11,6 +11,7 @@ from chatkit_postgres.observability.logs import get_logger, log_failure
 
 SECONDS_BETWEEN_POLLS = 3
 KNOWN_FOR_SECONDS = 9
+CLUSTER_SECONDS = 2
 
 logger = get_logger(__name__)
 
@@ -32,16 +33,16 @@ class DisabledUsers:
         self._clock = clock
         self._names: frozenset[str] = frozenset()
         self._known_at: float | None = None
+        self._failed_at: float | None = None
+        """When the list of a cluster could not be had."""
         self._refreshing: asyncio.Task[None] | None = None
 
     async def includes(self, user_id: str) -> bool:
         """Raises DatabaseUnavailable if the list is too old and cannot be refreshed, nor the user be looked up."""
         if self._known_at is None or self._clock() - self._known_at > KNOWN_FOR_SECONDS:
-            try:
+            if not self._database.is_known_cluster:
                 await self.refresh()
-            except DatabaseUnavailable:
-                if not await self._database.is_cluster():
-                    raise
+            elif not await self._is_refreshed():
                 return bool(await self._database.run(user_id, IS_DISABLED))
         return user_id in self._names
 
@@ -51,6 +52,18 @@ class DisabledUsers:
             self._refreshing = asyncio.create_task(self._fetch())
             self._refreshing.add_done_callback(self._forget_refresh)
         await asyncio.shield(self._refreshing)
+
+    async def _is_refreshed(self) -> bool:
+        """Whether the list of a cluster can be had now. Nobody waits long for a node that does not respond."""
+        if self._failed_at is not None and self._clock() - self._failed_at < KNOWN_FOR_SECONDS:
+            return False
+        try:
+            async with asyncio.timeout(CLUSTER_SECONDS):
+                await self.refresh()
+        except (DatabaseUnavailable, TimeoutError):
+            self._failed_at = self._clock()
+            return False
+        return True
 
     async def watch(self) -> None:
         """Poll until cancelled."""
@@ -66,6 +79,8 @@ class DisabledUsers:
     async def _fetch(self) -> None:
         asked_at = self._clock()
         found = frozenset(row["user_id"] for row in await self._database.run_for_all_owners(LIST_DISABLED_USERS))
+        # Known from now on, also while the database does not respond.
+        await self._database.is_cluster()
         new = found - self._names
         self._names, self._known_at = found, asked_at
         if new:

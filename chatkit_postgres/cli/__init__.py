@@ -143,7 +143,9 @@ def _distribute_new_tables(url: "URL") -> None:
         for step in distribute_tables(url):
             typer.echo(f"{step.table}: {step.kind}")
     except CannotDistribute as refused:
-        raise ConfigurationError([f"Migrated, but new tables are not distributed: {refused}"]) from refused
+        raise ConfigurationError(
+            [f"The migration is done, but the tables that it made are not distributed: {refused}"]
+        ) from refused
 
 
 @cli.command()

@@ -6,13 +6,13 @@ from chatkit_postgres.settings import ConfigurationError, load_settings
 
 
 def distribute() -> None:
-    """Distribute the tables of a migrated database over a Citus cluster, by user. May be repeated."""
+    """Distribute the tables of a migrated database over a Citus cluster, by user. Stop the servers first."""
     from chatkit_postgres.cli.databases import explained
     from chatkit_postgres.db.address import normalised_url
     from chatkit_postgres.db.distribution import CannotDistribute, cluster_at
     from chatkit_postgres.db.distribution import distribute as distribute_tables
-    from chatkit_postgres.db.fitness import misfits_at
-    from chatkit_postgres.db.migrations import head_revision, revision_at
+    from chatkit_postgres.db.fitness import misfits_at, obstacles_to_migration_at
+    from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code, revision_at
 
     settings = load_settings()
     if settings.database_url is None:
@@ -21,10 +21,13 @@ def distribute() -> None:
     with explained():
         if misfits := misfits_at(url, migrates=False):
             raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
-        if (seen := revision_at(url)) != head_revision():
+        if not is_served_by_this_code(revision := revision_at(url)):
+            seen = f"at revision {revision}" if revision is not None else "not migrated"
             raise ConfigurationError(
-                [f"The database is at revision {seen}, not at {head_revision()}: run chatkit-postgres migrate first."]
+                [f"The database is {seen}; {head_revision()} is needed: run chatkit-postgres migrate first."]
             )
+        if obstacles := obstacles_to_migration_at(url):
+            raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in obstacles])
         try:
             steps = distribute_tables(url)
         except CannotDistribute as refused:

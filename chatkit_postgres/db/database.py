@@ -75,6 +75,7 @@ class Database:
             PooledConnections(self.url, pool_size) if pooled else SingleConnections(self.url)
         )
         self._on_retry = on_retry
+        self.pool_size = pool_size
         self._is_cluster: bool | None = None
 
     async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
@@ -92,6 +93,15 @@ class Database:
     async def run_for_several_owners(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """For a statement that reads or writes rows of several owners: each of its rows names its own."""
         return await self._run(statement, parameters)
+
+    @property
+    def is_known_cluster(self) -> bool:
+        """Whether it was found to be a cluster when it was asked."""
+        return self._is_cluster is True
+
+    def forget_kind(self) -> None:
+        """Ask again whether it is a cluster."""
+        self._is_cluster = None
 
     async def is_cluster(self) -> bool:
         """Whether it is the coordinator of a Citus cluster, whose nodes have the rows of different owners. Asked

@@ -13,13 +13,14 @@ from chatkit_postgres.db.connecting import connector
 from chatkit_postgres.db.tables import metadata
 
 OLDEST_CITUS = 13
-"""The tests were run on it."""
+"""The tests were run on 13.2."""
 MIGRATION_LOCK = 0x63686174
 """The key of the advisory lock that migrations/env.py holds, too."""
 WAIT_FOR_TABLE_LOCK = "10s"
+HEALTH = "SELECT * FROM citus_check_cluster_node_health()"
 FIRST = "chat_users"
 
-# A table comes after those that it refers to, and all after the one beside whose rows theirs are.
+# A table comes after those that it refers to. The others are co-located with the first.
 DISTRIBUTED: Sequence[Table] = sorted(
     (table for table in metadata.sorted_tables if "user_id" in table.columns), key=lambda table: table.name != FIRST
 )
@@ -70,9 +71,11 @@ async def _read_cluster(connection: Any) -> Cluster | None:
         " WHERE noderole = 'primary' AND shouldhaveshards ORDER BY 1"
     )
     ours = ", ".join(f"to_regclass('{name}')" for name in sorted(metadata.tables))
+    # Not the view citus_tables, which asks all nodes for sizes, and forgets tables whose nodes do not respond.
     spread = await connection.fetch(
-        "SELECT c.relname FROM citus_tables t JOIN pg_class c ON c.oid = t.table_name"  # noqa: S608 - names of ours
-        f" WHERE t.citus_table_type IN ('distributed', 'reference') AND c.oid IN ({ours})"
+        "SELECT c.relname"  # noqa: S608 - names of ours
+        " FROM pg_catalog.pg_dist_partition p JOIN pg_catalog.pg_class c ON c.oid = p.logicalrelid"
+        f" WHERE (p.partmethod = 'h' OR p.repmodel = 't') AND c.oid IN ({ours})"
     )
     return Cluster(
         version=str(version),
@@ -97,20 +100,20 @@ def cluster_at(url: URL) -> Cluster | None:
 
 
 def distribute(url: URL) -> list[Step]:
-    """Distribute the tables that are not distributed yet, all or none, with their rows. Writes wait meanwhile. Returns
-    what was done. Raises CannotDistribute. Not to be called from inside an event loop."""
+    """Distribute the tables that are not distributed yet, all or none, with their rows. Nobody can use them meanwhile.
+    Returns what was done. Raises CannotDistribute. Not to be called from inside an event loop."""
 
     async def run() -> list[Step]:
         # Without a time limit for a statement: one copies a table.
         connection = await connector(normalised_url(url), command_timeout=None)()
         try:
-            await connection.execute("SET statement_timeout = 0")
             async with connection.transaction():
+                await connection.execute("SET LOCAL statement_timeout = 0")
                 return await _distribute(connection)
-        except asyncpg.LockNotAvailableError as error:
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             raise CannotDistribute(
-                f"A table was in use for more than {WAIT_FOR_TABLE_LOCK}; nothing was changed. Run it again, or when"
-                " there is less to do."
+                f"A table was in use for more than {WAIT_FOR_TABLE_LOCK}; nothing was changed. Stop all servers,"
+                " exports and dumps, and run chatkit-postgres distribute again."
             ) from error
         finally:
             await connection.close()
@@ -120,7 +123,10 @@ def distribute(url: URL) -> list[Step]:
 
 async def _distribute(connection: Any) -> list[Step]:
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
-        raise CannotDistribute("A migration is running, or another `distribute`; nothing was changed. Run it again.")
+        raise CannotDistribute(
+            "A migration is running, or another `distribute`; nothing was changed. Wait for its end, and run"
+            " chatkit-postgres distribute again."
+        )
     cluster = await _read_cluster(connection)
     if cluster is None:
         raise CannotDistribute(
@@ -133,6 +139,8 @@ async def _distribute(connection: Any) -> list[Step]:
         return []
     await _check_nodes(connection, cluster)
     await connection.execute(f"SET LOCAL lock_timeout = '{WAIT_FOR_TABLE_LOCK}'")
+    # All at once, and before the first copy: a lock that cannot be had later would throw the copies away.
+    await connection.execute(f"LOCK TABLE {', '.join(cluster.missing)} IN ACCESS EXCLUSIVE MODE")
     # Tables that refer to each other cannot be changed over several connections in one transaction.
     await connection.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'")
     steps = []
@@ -163,12 +171,18 @@ async def _check_nodes(connection: Any, cluster: Cluster) -> None:
             " coordinator have rows with SELECT citus_set_node_property('coordinator', 5432, 'shouldhaveshards', true)."
         )
     if cluster.unreachable:
-        raise CannotDistribute(f"Nodes of the cluster are not active: {', '.join(cluster.unreachable)}.")
-    health = await connection.fetch(
-        "SELECT from_nodename, to_nodename, to_nodeport, result FROM citus_check_cluster_node_health()"
-    )
+        raise CannotDistribute(
+            f"Nodes of the cluster are not active: {', '.join(cluster.unreachable)}. Start them, and run"
+            " SELECT citus_activate_node('HOST', PORT) on the coordinator for each."
+        )
     broken = [
-        f"{row['from_nodename']} to {row['to_nodename']}:{row['to_nodeport']}" for row in health if not row["result"]
+        f"{row['from_nodename']}:{row['from_nodeport']} to {row['to_nodename']}:{row['to_nodeport']}"
+        # Null: the coordinator cannot ask the first of them.
+        for row in await connection.fetch(HEALTH)
+        if not row["result"]
     ]
     if broken:
-        raise CannotDistribute(f"Nodes of the cluster cannot connect to each other: {', '.join(broken)}.")
+        raise CannotDistribute(
+            f"Nodes of the cluster cannot connect to each other: {', '.join(broken)}. Check pg_hba.conf, the password"
+            f" in .pgpass, and TLS, on each of them for this role; {HEALTH} shows all."
+        )

@@ -63,6 +63,11 @@ def misfits_at(url: URL, *, migrates: bool) -> list[str]:
     return asyncio.run(misfits())
 
 
+def obstacles_to_migration_at(url: URL) -> list[str]:
+    """Not to be called from inside an event loop."""
+    return obstacles_to_migration(asyncio.run(read_server(Database(url, pooled=False))))
+
+
 def misfits_of(server: Server) -> list[str]:
     """A sentence for each requirement that is not met, with its cure."""
     sentences = []

@@ -22,7 +22,7 @@ SELECT 1 FROM chat_users WHERE user_id = :owner AND disabled_at IS NOT NULL
 DISABLE_USER = Statement(
     "disable_user",
     """
-WITH known AS (
+WITH known AS MATERIALIZED (
   SELECT 1 FROM chat_users WHERE user_id = :owner
 ), disabled AS (
   INSERT INTO chat_users AS u (user_id, disabled_at) VALUES (:owner, now())

@@ -14,7 +14,7 @@ from chatkit_postgres.errors import NotFound
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, owner_of
 from chatkit_postgres.store.ids import session_uuid
-from chatkit_postgres.store.owners import run_for_owners
+from chatkit_postgres.store.owners import SeveralOwners
 from chatkit_postgres.store.sql import live as sql
 
 
@@ -78,6 +78,7 @@ class News:
 class LiveRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._several = SeveralOwners(database)
 
     async def find(self, thread_id: str, caller: Caller, *, stale_seconds: float) -> RunningTurnRow | None:
         """The running turn of a thread; None if there is none, or only that of a dead process. Raises NotFound."""
@@ -147,15 +148,10 @@ class LiveRepository:
             }
             for number, position in enumerate(positions)
         ]
-        found = await run_for_owners(
-            self._database,
-            sql.POLL_TURNS,
-            sql.POLL_TURNS_OF_OWNER,
-            {"followed": followed},
-        )
+        found = await self._several.run(sql.POLL_TURNS, sql.POLL_TURNS_OF_OWNER, {"followed": followed})
         return {
             row["number"]: News(row["state"], row["error_code"], row["updated_at"], _entries(row["entries"]))
-            for row in found
+            for row in found.rows
         }
 
 

@@ -1,7 +1,7 @@
 """Saves the unfinished items of running turns, for all turns of a process at once."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid
 from chatkit_postgres.store.index_entries import item_entry
-from chatkit_postgres.store.owners import run_for_owners
+from chatkit_postgres.store.owners import SeveralOwners
 from chatkit_postgres.store.refusals import lost_fence
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import partials as sql
@@ -54,13 +54,25 @@ class Checkpoint:
         return required_session(self.context)
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of a checkpoint."""
+
+    lost: Mapping[UUID, ChatError | None]
+    """The turns that must end, by their ids, each with the reason: Superseded, Interrupted, NotFound if the thread was
+    deleted, None if somebody asked to stop it."""
+    missed: Collection[str] = ()
+    """Owners of whose turns nothing was written, because their node of a cluster is down."""
+
+
 class PartialRepository:
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._several = SeveralOwners(database)
 
     async def save_items(self, partials: Sequence[PartialItem]) -> list[bool]:
         """Save unfinished items of open turns as a whole. Returns for each whether it was saved: not
-        if its turn has lost the fence, or if its thread is being written to."""
+        if its turn has lost the fence, if its thread is being written to, or if the owner's node of a cluster is down.
+        """
         numbers: Counter[UUID] = Counter()
         documents = []
         for partial in partials:
@@ -71,19 +83,14 @@ class PartialRepository:
             numbers[turn_id] += 1
         if not documents:
             return [True] * len(partials)
-        saved = await run_for_owners(
-            self._database, sql.SAVE_PARTIAL_ITEMS, sql.SAVE_PARTIAL_ITEMS_OF_OWNER, {"items": documents}
-        )
-        keys = {(row["turn_id"], row["message_id"]) for row in saved}
+        saved = await self._several.run(sql.SAVE_PARTIAL_ITEMS, sql.SAVE_PARTIAL_ITEMS_OF_OWNER, {"items": documents})
+        keys = {(row["turn_id"], row["message_id"]) for row in saved.rows}
         return [_note_saved(partial, keys) for partial in partials]
 
-    async def checkpoint(
-        self, checkpoints: Sequence[Checkpoint], *, with_heartbeat: bool
-    ) -> dict[UUID, ChatError | None]:
+    async def checkpoint(self, checkpoints: Sequence[Checkpoint], *, with_heartbeat: bool) -> "Appended":
         """Append to the logs of open turns and, with ``with_heartbeat``, show that they are alive.
 
-        Returns the turns that must end, by their ids, each with the reason: Superseded, Interrupted, NotFound if the
-        thread was deleted, None if somebody asked to stop it. Of a turn that has lost the fence nothing is written.
+        Of a turn that has lost the fence nothing is written.
         """
         turns = [
             {
@@ -99,15 +106,14 @@ class PartialRepository:
             for number, checkpoint in enumerate(checkpoints)
             for entry in checkpoint.entries
         ]
-        found = await run_for_owners(
-            self._database,
+        found = await self._several.run(
             sql.CHECKPOINT_TURNS,
             sql.CHECKPOINT_TURNS_OF_OWNER,
             {"turns": turns, "entries": entries},
             with_heartbeat=with_heartbeat,
         )
         sessions = {checkpoint.session.turn_id: checkpoint.session for checkpoint in checkpoints}
-        return {row["turn_id"]: _reason(row, sessions[row["turn_id"]]) for row in found}
+        return Appended({row["turn_id"]: _reason(row, sessions[row["turn_id"]]) for row in found.rows}, found.missed)
 
 
 def _document(partial: PartialItem, number: int) -> dict[str, object]:

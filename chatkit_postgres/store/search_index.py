@@ -9,7 +9,7 @@ from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.index_entries import entry_of, searchable_text
-from chatkit_postgres.store.owners import run_for_owners
+from chatkit_postgres.store.owners import SeveralOwners
 from chatkit_postgres.store.sql import search as sql
 
 PAUSE_SECONDS = 0.2
@@ -23,6 +23,7 @@ logger = get_logger(__name__)
 class SearchIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._several = SeveralOwners(database)
 
     async def catch_up(self, owner: str) -> None:
         """Index the rows of an owner who searches."""
@@ -66,10 +67,8 @@ class SearchIndex:
     async def index(self, found: Sequence[Row]) -> int:
         """Index rows that a statement has listed. Returns how many: not those that were written meanwhile, nor those
         that are being written."""
-        done = await run_for_owners(
-            self._database, sql.INDEX_ROWS, sql.INDEX_ROWS_OF_OWNER, {"rows": await _documents(found)}
-        )
-        return sum(row["count"] for row in done)
+        done = await self._several.run(sql.INDEX_ROWS, sql.INDEX_ROWS_OF_OWNER, {"rows": await _documents(found)})
+        return sum(row["count"] for row in done.rows)
 
 
 async def _documents(found: Sequence[Row]) -> list[dict[str, object]]:

@@ -30,11 +30,8 @@ async def test_on_one_postgresql_nobody_is_served_while_the_list_cannot_be_had(d
 
 
 async def test_in_a_cluster_whose_node_is_down_the_users_of_others_are_looked_up(
-    disabled: DisabledUsers, database: Database, monkeypatch: pytest.MonkeyPatch
+    disabled: DisabledUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def is_cluster() -> bool:
-        return True
-
-    monkeypatch.setattr(database, "is_cluster", is_cluster)
+    monkeypatch.setattr(Database, "is_known_cluster", property(lambda _: True))
     assert not await disabled.includes("alice")
     assert await disabled.includes("mallory")

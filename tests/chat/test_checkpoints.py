@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from uuid import UUID
 
 import pytest
 from chatkit.types import AssistantMessageContentPartTextDelta
@@ -16,7 +15,7 @@ from chatkit_postgres.db import BACKGROUND, OVERDUE, wait_policy
 from chatkit_postgres.db.slots import WaitPolicy
 from chatkit_postgres.errors import ChatError, NotFound, Superseded
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.partials import Checkpoint
+from chatkit_postgres.store.partials import Appended, Checkpoint
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
@@ -136,7 +135,7 @@ async def test_checkpoints_that_come_late_go_before_other_statements(
     asked: list[WaitPolicy] = []
     checkpoint = store.partials.checkpoint
 
-    async def slow_at_first(turns: Sequence[Checkpoint], *, with_heartbeat: bool) -> dict[UUID, ChatError | None]:
+    async def slow_at_first(turns: Sequence[Checkpoint], *, with_heartbeat: bool) -> Appended:
         asked.append(wait_policy.get())
         await asyncio.sleep(1.1 if len(asked) == 1 else 0)
         return await checkpoint(turns, with_heartbeat=with_heartbeat)

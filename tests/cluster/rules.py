@@ -5,9 +5,12 @@ such as an operator that is only stable, is found there alone.
 """
 
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chatkit_postgres.db import Database
+from chatkit_postgres.db.connecting import connector
 from chatkit_postgres.db.tables import metadata
 
 TABLES = sorted(table.name for table in metadata.sorted_tables if "user_id" in table.columns)
@@ -99,6 +102,34 @@ def _table_without_owner(sql: str) -> bool:
     return used > len(re.findall(r":owner\b", sql))
 
 
+def takes_owner_from_a_parameter(sql: str) -> bool:
+    """Of an INSERT ... SELECT that reads from a step before it."""
+    for clause in _clauses(sql, r"\bSELECT :owner\b", r"(?!)"):
+        outside = clause
+        while (inner := re.sub(r"\([^()]*\)", "", outside)) != outside:
+            outside = inner
+        if re.search(r"\bFROM\b", outside):
+            return True
+    return False
+
+
+async def run_counterexample(database: Database, rule: "Rule") -> None:
+    """For a user who is there. Raises the database's own error."""
+    numbered, values = rule.counterexample, list[object]()
+    for name, kind, value in (("owner", "text", "alice"), ("session", "uuid", uuid.uuid4()), ("title", "text", "a")):
+        if f":{name}" in numbered:
+            values.append(value)
+            numbered = numbered.replace(f":{name}", f"${len(values)}::{kind}")
+    connection = await connector(database.url)()
+    try:
+        if not rule.counterexample.endswith("RETURNING u.created_at = now()"):
+            await connection.execute("INSERT INTO chat_users (user_id) VALUES ('alice')")
+        await connection.fetch(numbered, *values)
+    finally:
+        await connection.close()
+
+
+EACH_TABLE = "each table is compared with the owner"
 RULES = [
     Rule(
         "no volatile function in a statement that writes",
@@ -124,7 +155,8 @@ RULES = [
         "no subquery in VALUES",
         _subquery_in_values,
         "INSERT INTO chat_users (user_id, metadata)"
-        " VALUES (:owner, (SELECT metadata FROM chat_users WHERE user_id = :owner))",
+        " VALUES (:owner, COALESCE((SELECT metadata FROM chat_users WHERE user_id = :owner), '{}'))"
+        " ON CONFLICT (user_id) DO NOTHING",
     ),
     Rule(
         "no CASE with a value: CASE WHEN value = ...",
@@ -144,7 +176,7 @@ RULES = [
         " WHERE s.user_id = :owner",
     ),
     Rule(
-        "each table is compared with the owner",
+        EACH_TABLE,
         _table_without_owner,
         "WITH locked AS (SELECT session_id FROM chat_sessions WHERE session_id = :session FOR UPDATE)"
         " SELECT t.turn_id FROM chat_turns t JOIN locked USING (session_id) WHERE t.user_id = :owner",

@@ -19,6 +19,14 @@ from chatkit_postgres.store.sql import live
 from tests.store.test_partials import append, entry, grown, in_turn
 from tests.support.chat import stored
 from tests.support.items import NAIVE, assistant_message, thread, user_message
+from tests.support.owners import run_apart
+
+
+@pytest.fixture(params=[False, True], ids=["together", "apart"], autouse=True)
+def apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all owners at once, and for each of them, as in a cluster; the SQL of both runs on one PostgreSQL."""
+    if request.param and request.node.get_closest_marker("one_postgres") is None:
+        run_apart(monkeypatch)
 
 
 async def found(store: DatabaseStore, user: str = "alice") -> RunningTurnRow:
@@ -81,9 +89,10 @@ async def test_who_asks_to_stop_is_heard_by_the_process_that_runs_the_turn(store
     with pytest.raises(NotFound):
         await store.live.request_stop("t", RequestContext("mallory"))
     checkpoints = [Checkpoint(context), Checkpoint(others)]
-    assert await store.partials.checkpoint(checkpoints, with_heartbeat=False) == {}
+    assert (await store.partials.checkpoint(checkpoints, with_heartbeat=False)).lost == {}
     assert await store.live.request_stop("t", RequestContext("alice")) == context.session.turn_id
-    assert await store.partials.checkpoint(checkpoints, with_heartbeat=False) == {context.session.turn_id: None}
+    asked = await store.partials.checkpoint(checkpoints, with_heartbeat=False)
+    assert asked.lost == {context.session.turn_id: None}
     await store.turns.finish(context, Outcome("stopped"))
     assert await store.live.request_stop("t", RequestContext("alice")) is None
 

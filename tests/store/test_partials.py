@@ -20,9 +20,17 @@ from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import partials
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
+from tests.support.owners import run_apart
 from tests.support.sql import sql_connection
 
 CITATION = Annotation(source=URLSource(title="A page", url="https://example.test/page"), index=3)
+
+
+@pytest.fixture(params=[False, True], ids=["together", "apart"], autouse=True)
+def apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all owners at once, and for each of them, as in a cluster; the SQL of both runs on one PostgreSQL."""
+    if request.param and request.node.get_closest_marker("one_postgres") is None:
+        run_apart(monkeypatch)
 
 
 async def in_turn(store: DatabaseStore, user: str = "alice", thread_id: str = "t") -> RequestContext:
@@ -39,7 +47,7 @@ async def partial(store: DatabaseStore, context: RequestContext, words: str, thr
 
 
 async def append(store: DatabaseStore, context: RequestContext, *entries: LogEntry) -> dict[Any, Any]:
-    return dict(await store.partials.checkpoint([Checkpoint(context, entries)], with_heartbeat=False))
+    return dict((await store.partials.checkpoint([Checkpoint(context, entries)], with_heartbeat=False)).lost)
 
 
 def entry(sequence: int, start: int, words: str) -> LogEntry:
@@ -233,11 +241,11 @@ class TestFence:
             PartialItem(newer, assistant_message("t", "b")),
         ]
         assert await store.partials.save_items(items) == [False, True]
-        lost = await store.partials.checkpoint(
+        appended = await store.partials.checkpoint(
             [Checkpoint(older, [entry(3, 16, "!")]), Checkpoint(newer, [LogEntry("b", 1, 0, 6, "...")])],
             with_heartbeat=True,
         )
-        assert [type(reason) for reason in lost.values()] == [Superseded]
+        assert [type(reason) for reason in appended.lost.values()] == [Superseded]
         page = await store.load_thread_items("t", None, 10, "asc", RequestContext(user_id="alice"))
         assert [item.id for item in page.data] == ["m", "a", "m2", "b"]
 
@@ -249,8 +257,8 @@ class TestFence:
             async with asyncio.timeout(5):
                 items = [PartialItem(context, assistant_message("t", "a", "Once")) for context in (busy, free)]
                 assert await store.partials.save_items(items) == [False, True]
-                lost = await store.partials.checkpoint([Checkpoint(busy), Checkpoint(free)], with_heartbeat=True)
-            assert lost == {}
+                appended = await store.partials.checkpoint([Checkpoint(busy), Checkpoint(free)], with_heartbeat=True)
+            assert appended.lost == {}
         assert await partial(store, busy, "Once")
 
     async def test_a_beat_shows_that_the_turns_are_alive(self, store: DatabaseStore) -> None:
@@ -289,8 +297,8 @@ async def attack(store: DatabaseStore) -> None:
     ]
     assert await store.partials.save_items(items) == [False, True]
     checkpoints = [Checkpoint(mallorys, [entry(3, 16, " stolen")]), Checkpoint(bobs, [entry(1, 5, " own")])]
-    lost = await store.partials.checkpoint(checkpoints, with_heartbeat=True)
-    assert [type(reason) for reason in lost.values()] == [NotFound]
+    appended = await store.partials.checkpoint(checkpoints, with_heartbeat=True)
+    assert [type(reason) for reason in appended.lost.values()] == [NotFound]
     assert await everything_of(store, "alice") == before
     assert await everything_of(store, "mallory") == [[], [], [], []]
     assert await answered_so_far(store, "bob") == "Bob's own"

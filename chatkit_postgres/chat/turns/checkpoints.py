@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from functools import partial
-from itertools import chain
 from typing import Protocol
 
 from chatkit_postgres.chat.turns.draft import Draft
@@ -173,9 +172,12 @@ class Checkpoints:
             Checkpoint(turn.context, [entry for changes in found for entry in changes.entries])
             for turn, found in zip(turns, new, strict=True)
         ]
-        lost = await self._partials.checkpoint(checkpoints, with_heartbeat=with_heartbeat)
-        for changes in chain.from_iterable(new):
-            changes.saved()
+        appended = await self._partials.checkpoint(checkpoints, with_heartbeat=with_heartbeat)
+        lost = appended.lost
+        for turn, found in zip(turns, new, strict=True):
+            if turn.context.user_id not in appended.missed:
+                for changes in found:
+                    changes.saved()
         if any(new):
             self._observe_lag(time.monotonic() - self._saved_at)
         self._saved_at = started
