@@ -55,6 +55,7 @@ def broken(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return break_them
 
 
+@pytest.mark.one_postgres
 async def test_each_owner_gets_the_rows_that_are_theirs(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     several = SeveralOwners(database)
     (together,) = (await several.run(OF_ALL, OF_OWNER, rows("alice", "bob", "alice"))).rows
@@ -92,6 +93,7 @@ async def test_it_is_unavailable_if_it_is_so_for_all(database: Database, broken:
         await SeveralOwners(database).run(OF_ALL, OF_OWNER, rows("alice", "bob"))
 
 
+@pytest.mark.one_postgres
 async def test_a_database_that_has_become_a_cluster_is_asked_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
