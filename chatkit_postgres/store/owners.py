@@ -1,6 +1,7 @@
 """Runs the statements that are about rows of several owners."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ ROUND_SECONDS = 3.0
 turns on others."""
 LEFT_OUT_SECONDS = 10.0
 """For how long an owner is left out whose node has not responded."""
+MAX_REMEMBERED = 10_000
 
 Documents = Sequence[Mapping[str, object]]
 
@@ -34,6 +36,8 @@ class SeveralOwners:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._failed_at: dict[str, float] = {}
+        self._served_at: dict[str, float] = {}
+        """Who was served longest ago comes first."""
 
     async def run(
         self, of_all: Statement, of_owner: Statement, lists: Mapping[str, Documents], **parameters: Any
@@ -56,18 +60,22 @@ class SeveralOwners:
     ) -> Found:
         # Requests and the ends of turns need connections, too.
         slots = asyncio.Semaphore(max(1, self._database.pool_size // 2))
-        begun: set[str] = set()
+        begun_at: dict[str, float] = {}
 
         async def run(owner: str) -> Sequence[Row]:
             wait_policy.set(BACKGROUND)
             async with slots:
-                begun.add(owner)
+                begun_at[owner] = time.monotonic()
                 as_json = {name: _as_json(listed) for name, listed in by_owner[owner].items()}
                 return await self._database.run(owner, statement, **as_json, **parameters)
 
         now = time.monotonic()
         self._failed_at = {owner: at for owner, at in self._failed_at.items() if now - at < LEFT_OUT_SECONDS}
-        tasks = {owner: asyncio.create_task(run(owner)) for owner in by_owner if owner not in self._failed_at}
+        if len(self._served_at) > MAX_REMEMBERED:
+            self._served_at = {owner: at for owner, at in self._served_at.items() if owner in by_owner}
+        waiting = (owner for owner in by_owner if owner not in self._failed_at)
+        owners = sorted(waiting, key=lambda owner: self._served_at.get(owner, 0))
+        tasks = {owner: asyncio.create_task(run(owner)) for owner in owners}
         try:
             if tasks:
                 await asyncio.wait(tasks.values(), timeout=ROUND_SECONDS)
@@ -81,9 +89,12 @@ class SeveralOwners:
             error = asyncio.CancelledError() if task.cancelled() else task.exception()
             if error is None:
                 found += task.result()
+                self._served_at[owner] = now
             elif isinstance(error, DatabaseUnavailable | asyncio.CancelledError):
                 missed.add(owner)
-                if owner in begun:
+                # Not one that has waited for the others, and only then begun.
+                is_late = time.monotonic() - begun_at.get(owner, math.inf) > ROUND_SECONDS / 2
+                if is_late or isinstance(error, DatabaseUnavailable):
                     self._failed_at[owner] = time.monotonic()
             else:
                 raise error

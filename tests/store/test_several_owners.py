@@ -84,6 +84,25 @@ async def test_owners_of_another_node_are_served_and_one_that_failed_is_left_out
     assert (await several.run(OF_ALL, OF_OWNER, rows("alice", "bob"))).missed == set()
 
 
+async def test_of_many_everybody_is_served_in_turn(
+    database: Database, broken: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"user-{number}" for number in range(60)]
+    run = Database.run
+
+    async def run_slowly(*args: Any, **parameters: Any) -> Sequence[Any]:
+        await asyncio.sleep(0.1)
+        return await run(*args, **parameters)
+
+    # Five at once, so that half of them are not reached in half a second.
+    monkeypatch.setattr(Database, "run", run_slowly)
+    several = SeveralOwners(database)
+    served: list[str] = []
+    while len(served) < len(names):
+        served += [row["owner"] for row in (await several.run(OF_ALL, OF_OWNER, rows(*names))).rows]
+    assert set(served) == set(names)
+
+
 async def test_it_is_unavailable_if_it_is_so_for_all(database: Database, broken: Callable[..., None]) -> None:
     broken(alice="down", bob="down")
     with pytest.raises(DatabaseUnavailable):
