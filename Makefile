@@ -86,7 +86,7 @@ check: setup ## Format, lint, import contract, types, compose file, Dockerfile a
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.agent.yml
 	$(BIN)/python -m pytest tests/deploy/test_files.py --quiet --numprocesses 0
 	$(BIN)/hadolint Dockerfile examples/nextjs/Dockerfile
 

@@ -1,7 +1,10 @@
 """The stack of `docker compose up`, as far as it can be known without an engine."""
 
+import os
 import re
+import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,8 @@ IMAGES = {"api": ROOT / "Dockerfile", "web": ROOT / "examples" / "nextjs" / "Doc
 
 def test_each_part_waits_for_what_it_needs() -> None:
     cluster = {name for name, service in STACK.items() if service.get("profiles") == ["citus"]}
-    assert set(STACK) - cluster == {"postgres", "secret", "migrate", "api", "web"}
+    assert set(STACK) - cluster == {"postgres", "backup", "secret", "migrate", "api", "web"}
+    assert STACK["backup"]["profiles"] == ["backup"]
     assert cluster == {"citus", "citus-worker-1", "citus-worker-2", "citus-nodes"}
     waits = {
         (name, other): how["condition"]
@@ -25,6 +29,7 @@ def test_each_part_waits_for_what_it_needs() -> None:
         if not {name, other} & cluster
     }
     assert waits == {
+        ("backup", "postgres"): "service_healthy",
         ("migrate", "postgres"): "service_healthy",
         ("api", "migrate"): "service_completed_successfully",
         ("api", "secret"): "service_completed_successfully",
@@ -81,6 +86,28 @@ def test_what_runs_once_can_do_what_it_is_for(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service.get("cap_add", []) == (["CHOWN", "DAC_OVERRIDE"] if name == "secret" else [])
     assert (service.get("network_mode") == "none") is (name == "secret")
+
+
+def test_a_backup_is_whole_or_not_there(tmp_path: Path) -> None:
+    script = STACK["backup"]["command"][-1].replace("$$", "$").replace("/backups", str(tmp_path))
+    script = script.replace("sleep 86400", "exit")
+    old = tmp_path / "chat-2020-01-01.dump"
+    old.touch()
+    os.utime(old, (0, 0))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    dump = programs / "pg_dump"
+    for ends, names in ((1, 0), (0, 1)):
+        dump.write_text(f'#!/bin/sh\nfor last; do :; done\necho dump > "${{last#--file=}}"\nexit {ends}\n')
+        dump.chmod(0o755)
+        subprocess.run(["/bin/sh", "-c", script], env={"PATH": f"{programs}:/usr/bin:/bin"}, check=True)
+        assert len(list(tmp_path.glob("chat-*.dump"))) == names
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("name", ["postgres", "api", "web", "backup"])
+def test_what_runs_on_has_a_limit(name: str) -> None:
+    assert re.fullmatch(r"\d+[mg]", STACK[name]["mem_limit"])
 
 
 @pytest.mark.parametrize("name", IMAGES)
