@@ -10,11 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatkit_postgres.db.address import normalised_url
 from chatkit_postgres.db.connecting import driver_arguments
+from chatkit_postgres.db.distribution import MIGRATION_LOCK
 from chatkit_postgres.db.tables import VERSION_TABLE, metadata
 from chatkit_postgres.settings import load_settings
 
-# Our key of an advisory lock, so that two deployments do not migrate at once.
-MIGRATION_LOCK = 0x63686174
 WAIT_FOR_OTHER_MIGRATION = 120
 POLL_SECONDS = 0.5
 # A statement that waits for its lock makes every later query on that table wait behind it.

@@ -15,7 +15,7 @@ from chatkit_postgres.db.tables import metadata
 OLDEST_CITUS = 13
 """The tests were run on 13.2."""
 MIGRATION_LOCK = 0x63686174
-"""The key of the advisory lock that migrations/env.py holds, too."""
+"""Our key of an advisory lock, so that two deployments do not change the schema at once: migrations/env.py, too."""
 WAIT_FOR_TABLE_LOCK = "10s"
 HEALTH = "SELECT * FROM citus_check_cluster_node_health()"
 FIRST = "chat_users"

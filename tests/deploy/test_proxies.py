@@ -147,9 +147,8 @@ def test_a_file_that_is_too_large_is_refused_at_the_door(proxied: str, token: st
     assert response.status_code in ({413} if proxied.startswith("https") else {413, 502})
 
 
-def test_nginx_lets_few_through_without_a_token(request: pytest.FixtureRequest, proxied: str, token: str) -> None:
-    if "nginx" not in request.node.callspec.id:
-        return
+@pytest.mark.parametrize("proxied", [_nginx], ids=["nginx"], indirect=True)
+def test_nginx_lets_few_through_without_a_token(proxied: str, token: str) -> None:
     with _client(proxied) as nobody, _client(proxied, token) as somebody:
         codes = [
             nobody.post("/api/chatkit", json={"type": "threads.list", "params": {}}).status_code for _ in range(40)
