@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.conftest import OpenPage, Visitor
+from tests.browser.conftest import HeldRequests, OpenPage, Visitor
 from tests.support.processes import ChatProcess, eventually
 
 
@@ -133,6 +133,19 @@ def test_a_failed_answer_says_why_after_a_reload_and_can_be_tried_again(visitor:
     page.reload()
     expect(visitor.answer).to_contain_text("You said: Hello")
     expect(ended).to_be_hidden()
+
+
+def test_a_retry_that_failed_says_why_also_if_the_page_is_reloaded_at_once(visitor: Visitor) -> None:
+    page, ended = visitor.page, visitor.page.locator("#ended")
+    visitor.send_message("error")
+    expect(ended).to_contain_text("The demo was asked for an error.")
+    # The page has not yet learned which answer the server has kept.
+    held = HeldRequests(visitor, "items.list")
+    ended.locator("button").click()
+    held.wait()
+    page.unroute("**/api/chatkit")
+    page.reload()
+    expect(ended).to_contain_text("The demo was asked for an error.")
 
 
 def test_an_action_that_ended_badly_is_not_offered_again_as_a_message(visitor: Visitor) -> None:

@@ -207,11 +207,13 @@ export class Conversation {
   /**
    * Run a streaming operation to its end, and return whether it succeeded. `provisional` is the message as shown until the
    * server has stored it. `stored` is called then, or `refused` if that is not known; `again` is the action of "Try again".
+   * `replaced` is the id of the last item of the answer that a retry replaces.
    */
   async run(type, params, how = {}) {
     if (this.#turn) return false;
-    const { key = crypto.randomUUID(), stored = () => {}, refused, again, provisional, isAutomatic = false } = how;
-    const turn = this.#begin({ again: again ?? (() => this.run(type, params, { stored })), isMessage: Boolean(again), provisional, refused });
+    const { key = crypto.randomUUID(), stored = () => {}, refused, again, provisional, replaced, isAutomatic = false } = how;
+    const repeat = again ?? (() => this.run(type, params, { stored }));
+    const turn = this.#begin({ again: repeat, isMessage: Boolean(again), provisional, refused, replaced });
     if (!isAutomatic) this.log.clearNotices();
     if (provisional) {
       at("welcome").hidden = true;
@@ -371,9 +373,10 @@ export class Conversation {
   async #retryAfter(messageId) {
     if (this.isBusy()) return;
     const opened = this.#opened;
+    const replaced = this.items.last()?.id;
     this.items.removeAfter(messageId);
     const params = { thread_id: this.threadId, item_id: messageId };
-    const how = { again: () => this.#retryAfter(messageId) };
+    const how = { replaced, again: () => this.#retryAfter(messageId) };
     if (await this.run("threads.retry_after_item", params, how)) return;
     // The server replaces the old answer only when there is a new one.
     if (opened !== this.#opened) return;

@@ -9,10 +9,11 @@ export class Endings {
   }
 
   /** Only an answer to a message can be retried later: the input of actions and of answered questions is not stored. */
-  keep({ text, again, isError }, { isMessage }) {
+  keep({ text, again, isError }, { isMessage, replaced }) {
     const last = this.conversation.items.last();
     if (!this.conversation.threadId || !last) return;
-    const ending = text && { after: last.id, text, again: Boolean(again) && isMessage, isError };
+    // A retry that failed: the server may have kept the answer that was to be replaced.
+    const ending = text && { after: [last.id, replaced], text, again: Boolean(again) && isMessage, isError };
     keepEnding(this.client().user, this.conversation.threadId, ending);
   }
 
@@ -23,7 +24,7 @@ export class Endings {
     if (!last || at("composer").hidden) return;
     const kept = keptEnding(this.client().user, threadId);
     const retry = () => this.conversation.retry();
-    if (kept?.after === last.id) this.log.ended(kept.text, kept.again && retry, kept.isError);
+    if (kept?.after.includes(last.id)) this.log.ended(kept.text, kept.again && retry, kept.isError);
     else if (last.type === "user_message") this.log.ended("There is no answer to this.", retry);
   }
 }

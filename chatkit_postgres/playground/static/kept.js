@@ -31,8 +31,8 @@ export function keptAnswers(itemId) {
 }
 
 /**
- * `ending` is {after, text, again, isError}: the last item that was there, the text below it, whether trying again is
- * offered, and whether it is a failure.
+ * `ending` is {after, text, again, isError}: the ids of items that may be the last one, the text below it, whether trying
+ * again is offered, and whether it is a failure.
  */
 export function keepEnding(user, threadId, ending) {
   keep(nameOf("ended", user, threadId), ending && JSON.stringify(ending));

@@ -18,9 +18,12 @@ export class Turn {
   stopping = undefined;
   #isStopping = false;
 
-  /** `stop()` asks the server to stop the turn; `again()` is the action of "Try again", which answers a message if `isMessage`. */
-  constructor({ stop, again, provisional, refused, isMessage = false, isStored = false }) {
-    Object.assign(this, { stop, again, provisional, refused, isMessage, isStored });
+  /**
+   * `stop()` asks the server to stop the turn; `again()` is the action of "Try again", which answers a message if `isMessage`.
+   * `replaced` is the id of the last item of the answer that a retry replaces.
+   */
+  constructor({ stop, again, provisional, refused, replaced, isMessage = false, isStored = false }) {
+    Object.assign(this, { stop, again, provisional, refused, replaced, isMessage, isStored });
   }
 
   get signal() {
