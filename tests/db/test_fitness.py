@@ -55,7 +55,7 @@ def test_another_encoding_is_refused_by_each_command(tmp_path: Path, other_encod
 def test_a_start_on_another_encoding_ends(tmp_path: Path, other_encoding: URL) -> None:
     for command in ((), ("uvicorn", "--factory", "app.main:create_app")):
         process = ChatProcess(tmp_path, *command, **settings_for(other_encoding))
-        assert process.process.wait(30) != 0
+        assert process.process.wait(90) != 0
         process.stop()
         assert "which cannot hold every character" in process.log
 

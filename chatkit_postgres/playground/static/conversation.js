@@ -384,7 +384,7 @@ export class Conversation {
     await this.guarded(() => this.#read(params.thread_id, this.log.place()));
     if (opened !== this.#opened || this.#turn) return;
     this.log.ended(ending.text, ending.again && how.again, ending.isError);
-    this.#endings.keep(ending, { isMessage: true });
+    this.#endings.keep(ending, { isMessage: true, replaced });
   }
 
   /** Return whether an answer is running; if so, show a notice. */
