@@ -52,6 +52,8 @@ class RequestContext(Mapping[str, Any], StoreContext):
     """Claims of the user: those of the token that ``CHAT_USER_CLAIMS`` names, or those of the application's User."""
     is_staff: bool = False
     """Whether the user may read the conversations of others through the routes of the staff."""
+    tokens_per_day: int | None = None
+    """How many tokens the user may spend on a day (UTC); None: as many as wanted."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The request's headers that ``CHAT_CONTEXT_HEADERS`` lists; names in any case."""
     client_context: Mapping[str, Any] = field(default_factory=dict)

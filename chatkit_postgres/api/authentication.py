@@ -11,6 +11,7 @@ from structlog.contextvars import bind_contextvars
 from chatkit_postgres.api.public_url import PublicUrl
 from chatkit_postgres.api.rate_limit import RateLimit
 from chatkit_postgres.api.request_id import request_id_of
+from chatkit_postgres.auth.daily_tokens import DailyTokens
 from chatkit_postgres.auth.disabled_users import DisabledUsers
 from chatkit_postgres.auth.staff import StaffClaim
 from chatkit_postgres.auth.tokens import TokenVerifier
@@ -49,7 +50,11 @@ def user_of_token(verifier: TokenVerifier, cookie: CookieRules | None) -> Identi
 
 
 def user_of_application(
-    identify_user: IdentifyUser, origins: frozenset[str], public_url: PublicUrl, staff_claim: StaffClaim | None = None
+    identify_user: IdentifyUser,
+    origins: frozenset[str],
+    public_url: PublicUrl,
+    staff_claim: StaffClaim | None = None,
+    daily_tokens: DailyTokens | None = None,
 ) -> IdentifyUser:
     """Identify users with a function of the host. Browsers add the host's cookie, or other credentials, to requests of
     any page, so a browser's unsafe requests must come from the host's own origin, or one of ``origins``. Raises
@@ -63,13 +68,19 @@ def user_of_application(
         user = await identify_user(request)
         if user is None:
             return None
-        if not isinstance(user, User) or type(user.id) is not str or not is_user_id(user.id):
-            cure = "return a chatkit_postgres.auth.User; its id is a str of 1 to 255 printable characters, not padded"
+        if not isinstance(user, User) or type(user.id) is not str or not is_user_id(user.id) or not _has_tokens(user):
+            cure = (
+                "return a chatkit_postgres.auth.User; its id is a str of 1 to 255 printable characters, not padded, "
+                "and its tokens_per_day an int that is not negative, or None"
+            )
             logger.error("user_refused", returned=type(user).__name__, cure=cure)
             raise InternalError
         claims = user.claims or {}
         is_staff = user.is_staff is True or (staff_claim is not None and staff_claim.is_met_by(claims))
-        return User(user.id, storable_claims(claims), is_staff)
+        tokens_per_day = user.tokens_per_day
+        if tokens_per_day is None and daily_tokens is not None:
+            tokens_per_day = daily_tokens.of(claims)
+        return User(user.id, storable_claims(claims), is_staff, tokens_per_day)
 
     return identify
 
@@ -102,6 +113,7 @@ class Authentication:
             locale=_locale(request.headers.get("accept-language", "")),
             claims=user.claims,
             is_staff=user.is_staff,
+            tokens_per_day=user.tokens_per_day,
             headers=self._headers(request),
         )
 
@@ -115,6 +127,12 @@ class Authentication:
         """The headers that an assistant may read; repeated ones are joined by commas (RFC 9110, 5.3)."""
         given = {name: ", ".join(request.headers.getlist(name)) for name in self.context_headers}
         return CIMultiDictProxy(CIMultiDict({name: value for name, value in given.items() if value}))
+
+
+def _has_tokens(user: User) -> bool:
+    """Whether ``tokens_per_day`` is what it may be."""
+    tokens = user.tokens_per_day
+    return tokens is None or (type(tokens) is int and 0 <= tokens < 2**53)
 
 
 def _token(request: Request, cookie: CookieRules | None) -> str:

@@ -41,9 +41,20 @@ class UsageDay(UsageCounts):
     date: str = Field(description="in UTC, YYYY-MM-DD")
 
 
+class Budget(BaseModel):
+    """The tokens of today, input and output together."""
+
+    tokens_per_day: int
+    spent: int = Field(description="by turns that have ended")
+    held: int = Field(description="for turns that run")
+    left: int = Field(description="for further turns")
+    renewed_at: str = Field(description="when the next day begins, in UTC", examples=["2030-01-01T00:00:00Z"])
+
+
 class UsageReport(BaseModel):
     days: list[UsageDay] = Field(description="those with turns, the oldest first")
     total: UsageCounts
+    budget: Budget | None = Field(description="null: the user's tokens are not limited")
 
 
 class WaitingThread(BaseModel):

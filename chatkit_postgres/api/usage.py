@@ -1,6 +1,6 @@
-"""GET /api/usage: the token usage of the user."""
+"""GET /api/usage: the token usage of the user, and what is left of today's tokens."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +9,7 @@ from chatkit_postgres.api.authentication import Authenticator
 from chatkit_postgres.api.query import whole_number
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.limits import tomorrow
 
 MAX_DAYS = 366
 DEFAULT_DAYS = 30
@@ -24,6 +25,21 @@ def usage_router(store: DatabaseStore, authenticate: Authenticator) -> APIRouter
             context, days=whole_number(request.query_params, "days", maximum=MAX_DAYS) or DEFAULT_DAYS
         )
         total = {name: sum(day[name] for day in days) for name in COUNTED}
-        return JSONResponse({"days": days, "total": total}, headers={"Cache-Control": "no-store"})
+        budget = await _budget(store, context)
+        return JSONResponse({"days": days, "total": total, "budget": budget}, headers={"Cache-Control": "no-store"})
 
     return router
+
+
+async def _budget(store: DatabaseStore, context: RequestContext) -> dict[str, Any] | None:
+    tokens = context.tokens_per_day
+    if tokens is None:
+        return None
+    allowance = await store.limits.allowance(context)
+    return {
+        "tokens_per_day": tokens,
+        "spent": allowance.tokens_spent,
+        "held": allowance.tokens_held,
+        "left": max(0, tokens - allowance.tokens_spent - allowance.tokens_held),
+        "renewed_at": f"{tomorrow():%Y-%m-%dT%H:%M:%SZ}",
+    }

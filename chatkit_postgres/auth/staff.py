@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-# OAuth's claims of scopes are strings of several, separated by spaces (RFC 8693, section 4.2; Microsoft's `scp`).
-_SCOPES = frozenset({"scope", "scp"})
+from chatkit_postgres.auth.claims import values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +23,4 @@ class StaffClaim:
         return cls(name, value)
 
     def is_met_by(self, claims: Mapping[str, Any]) -> bool:
-        given = self._given(claims)
-        if isinstance(given, str):
-            return self.value in (given.split(" ") if self.name in _SCOPES else [given])
-        if isinstance(given, list):
-            return self.value in given
-        return given is True and self.value == "true"
-
-    def _given(self, claims: Mapping[str, Any]) -> Any:
-        if self.name in claims:
-            return claims[self.name]
-        value: Any = claims
-        for step in self.name.split("."):
-            if not isinstance(value, Mapping) or step not in value:
-                return None
-            value = value[step]
-        return value
+        return self.value in values_of(claims, self.name)

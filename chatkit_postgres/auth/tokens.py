@@ -13,6 +13,7 @@ from typing import Any
 from jose import jwt
 from jose.exceptions import JOSEError
 
+from chatkit_postgres.auth.daily_tokens import DailyTokens
 from chatkit_postgres.auth.keys import Keys
 from chatkit_postgres.auth.staff import StaffClaim
 from chatkit_postgres.auth.user import User, is_user_id, storable_claims
@@ -42,6 +43,7 @@ class TokenRules:
     stored_claims: tuple[str, ...] = ()
     """Claims to store for each user, such as name, email or roles."""
     staff_claim: StaffClaim | None = None
+    daily_tokens: DailyTokens | None = None
 
 
 class TokenVerifier:
@@ -89,7 +91,8 @@ class TokenVerifier:
         )
         stored = {name: claims[name] for name in rules.stored_claims if name in claims}
         is_staff = rules.staff_claim is not None and rules.staff_claim.is_met_by(claims)
-        return User(claims[rules.user_claim], storable_claims(stored), is_staff)
+        tokens_per_day = rules.daily_tokens.of(claims) if rules.daily_tokens is not None else None
+        return User(claims[rules.user_claim], storable_claims(stored), is_staff, tokens_per_day)
 
     def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:
         algorithm, kind, key_id = header.get("alg"), header.get("typ", "JWT"), header.get("kid")

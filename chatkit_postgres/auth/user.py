@@ -26,6 +26,8 @@ class User:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     is_staff: bool = False
     """Whether the user may read the conversations of others, where ``CHAT_STAFF_CLAIM`` is set."""
+    tokens_per_day: int | None = None
+    """How many tokens the user may spend on a day (UTC); None: as ``CHAT_TOKENS_PER_DAY`` says."""
 
 
 def is_user_id(value: Any) -> bool:

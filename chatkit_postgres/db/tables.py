@@ -23,12 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
-from chatkit_postgres.db.operators_tables import define_tables
+from chatkit_postgres.db import limit_tables, operators_tables
 
 VERSION_TABLE = "chat_alembic_version"
 
 metadata = MetaData()
-define_tables(metadata)
+operators_tables.define_tables(metadata)
+limit_tables.define_tables(metadata)
 
 
 def _now(name: str) -> Column[object]:

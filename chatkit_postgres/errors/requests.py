@@ -179,6 +179,19 @@ class TooManyTurns(TooManyRequests):
     sentence = "Several answers are being written for you already. Please wait for one of them."
 
 
+class BudgetUsedUp(TooManyRequests):
+    code = "budget_used_up"
+    sentence = "You have used up your tokens of today."
+    retry = False
+
+    def __init__(self, *, retry_after_seconds: int | None = None, is_held: bool = False) -> None:
+        """``is_held``: running answers of the user hold what is left."""
+        super().__init__(retry_after_seconds=retry_after_seconds)
+        if is_held:
+            self.message = "Your other answers may need the rest of your tokens of today. Please wait for one of them."
+            self.allow_retry = True
+
+
 class TooManyFollowers(TooManyRequests):
     code = "too_many_followers"
     sentence = "This answer is open in too many places. Please close one of them."

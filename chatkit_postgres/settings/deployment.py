@@ -32,6 +32,12 @@ class Deployment:
         configured = self.settings.database_url
         return configured.get_secret_value() if configured is not None else self.embedded_url
 
+    @property
+    def are_limits_shared(self) -> bool:
+        """Whether a user's requests and turns are counted over all processes: an embedded database has one."""
+        settings = self.settings
+        return settings.shared_limits if settings.shared_limits is not None else not settings.is_embedded
+
     def problems(self) -> list[str]:
         """The problems of the settings taken together, for a server that listens on ``host``."""
         settings, found = self.settings, list[str]()
@@ -45,7 +51,7 @@ class Deployment:
                 found += settings.link_key_problems()
         if settings.staff_claim is not None:
             found += settings.hash_key_problems(is_dev=self.is_dev)
-        found += settings.model_problems() + settings.storage_problems()
+        found += settings.model_problems() + settings.storage_problems() + settings.limit_problems()
         if not self.is_hosted and not self.is_dev:
             found += settings.cookie_problems()
         return found

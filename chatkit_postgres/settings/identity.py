@@ -14,6 +14,7 @@ from chatkit_postgres.settings.lists import split
 from chatkit_postgres.settings.urls import is_trustworthy
 
 if TYPE_CHECKING:
+    from chatkit_postgres.auth.daily_tokens import DailyTokens
     from chatkit_postgres.auth.keys import Keys
     from chatkit_postgres.auth.staff import StaffClaim
     from chatkit_postgres.auth.tokens import TokenRules
@@ -127,7 +128,7 @@ class IdentitySettings(BaseSettings):
     def has_key(self) -> bool:
         return self.uses_key_set or self.jwt_secret is not None or self.jwt_secret_file is not None
 
-    def token_rules(self, *, is_dev: bool) -> "TokenRules":
+    def token_rules(self, *, is_dev: bool, daily_tokens: "DailyTokens | None" = None) -> "TokenRules":
         from chatkit_postgres.auth.tokens import TokenRules
 
         algorithms = self.jwt_algorithms
@@ -141,6 +142,7 @@ class IdentitySettings(BaseSettings):
             leeway_seconds=self.jwt_leeway_seconds,
             stored_claims=self.user_claims,
             staff_claim=self.staff(),
+            daily_tokens=daily_tokens,
         )
 
     def staff(self) -> "StaffClaim | None":

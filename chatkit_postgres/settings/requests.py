@@ -28,7 +28,6 @@ class RequestSettings(BaseSettings):
         description="maximum length of `userInfo` and `pageContext` together, as JSON, in characters",
     )
     max_page_size: int = Field(default=100, ge=1, le=100, description="maximum page size of a list")
-    requests_per_minute: int = Field(default=300, ge=1, description="maximum requests per user and process")
     api_docs: bool = Field(default=False, description="serve `/openapi.json`; in development mode it is always served")
     heartbeat_seconds: float = Field(
         default=15, gt=0, description="seconds without an event after which a comment is sent on a stream"

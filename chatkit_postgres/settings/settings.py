@@ -9,13 +9,14 @@ from pydantic_settings import (
 
 from chatkit_postgres.settings.database import DatabaseSettings
 from chatkit_postgres.settings.files import FileSettings
+from chatkit_postgres.settings.limits import LimitSettings
 from chatkit_postgres.settings.model import ModelSettings
 from chatkit_postgres.settings.requests import RequestSettings
 from chatkit_postgres.settings.turns import TurnSettings
 
 
 # FileSettings extends IdentitySettings, whose key also signs URLs of files.
-class Settings(DatabaseSettings, ModelSettings, TurnSettings, RequestSettings, FileSettings):
+class Settings(DatabaseSettings, ModelSettings, TurnSettings, LimitSettings, RequestSettings, FileSettings):
     """From the environment, ``.env``, and ``[tool.chatkit-postgres]`` of ``pyproject.toml``, in this order."""
 
     model_config = SettingsConfigDict(

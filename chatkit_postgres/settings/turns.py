@@ -25,18 +25,16 @@ class TurnSettings(BaseSettings):
     max_answer_characters: int = Field(
         default=1_000_000, ge=1000, description="maximum length of an answer, in characters"
     )
-    turns_per_user: int = Field(default=20, ge=1, description="maximum concurrent turns per user and process")
-
     max_turns: int = Field(
         default=2000, ge=1, description="maximum concurrent turns per process; beyond it, requests are refused with 503"
     )
 
-    def turn_limits(self) -> "TurnLimits":
+    def turn_limits(self, *, turns_per_user: int) -> "TurnLimits":
         from chatkit_postgres.chat.turns.running_turn import TurnLimits
 
         return TurnLimits(
             turn_seconds=self.turn_seconds,
             stale_seconds=self.turn_stale_seconds,
-            turns_per_user=self.turns_per_user,
+            turns_per_user=turns_per_user,
             max_turns=self.max_turns,
         )

@@ -13,6 +13,7 @@ from chatkit_postgres.store.history import HistoryRepository
 from chatkit_postgres.store.ids import new_id
 from chatkit_postgres.store.item_writer import ItemWriter
 from chatkit_postgres.store.items import ItemRepository
+from chatkit_postgres.store.limits import LimitRepository
 from chatkit_postgres.store.live import LiveRepository
 from chatkit_postgres.store.partials import PartialRepository
 from chatkit_postgres.store.search import SearchRepository
@@ -42,6 +43,7 @@ class DatabaseStore(Store[Any]):
         self.turns = TurnRepository(database)
         self.partials = PartialRepository(database)
         self.live = LiveRepository(database)
+        self.limits = LimitRepository(database)
         self.tool_calls = ToolCallRepository(database)
         self.approvals = ApprovalRepository(database)
         self.search_index = SearchIndex(database)

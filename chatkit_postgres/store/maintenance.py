@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Sequence
 from chatkit_postgres.db import BACKGROUND, Database, Row, wait_policy
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.store import turns
+from chatkit_postgres.store.sql import limits
 from chatkit_postgres.store.sql import maintenance as sql
-from chatkit_postgres.store.sql import turns
+
+MIN_SECONDS_OF_A_HOLD = 10
 
 logger = get_logger(__name__)
 
@@ -20,6 +23,7 @@ async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
         # Replicas that were started together should not work at the same moment.
         await asyncio.sleep(stale_seconds * random.uniform(0.25, 0.75))  # noqa: S311 - jitter is no secret
         await _step(close_stale_turns(database, stale_seconds))
+        await _step(release_dead_holds(database, stale_seconds))
         await _step(delete_logs_of_ended_turns(database))
         await _step(database.run_for_all_owners(sql.FORGET_KEYS))
 
@@ -41,11 +45,7 @@ async def close_stale_turns(database: Database, stale_seconds: float) -> int:
         stale = await database.run_for_all_owners(sql.LIST_STALE_TURNS, stale_seconds=stale_seconds)
         count = 0
         for row in _shuffled(stale):
-            count += len(
-                await database.run(
-                    row["user_id"], turns.CLOSE_STALE_TURNS, session=row["session_id"], stale_seconds=stale_seconds
-                )
-            )
+            count += await turns.close_stale_turns(database, row["user_id"], row["session_id"], stale_seconds)
         if count:
             logger.warning("interrupted_turns_closed", count=count)
         total += count
@@ -56,6 +56,20 @@ async def close_stale_turns(database: Database, stale_seconds: float) -> int:
 def _shuffled(found: Sequence[Row]) -> list[Row]:
     """Other processes do the same at the same time, and should not wait for each other at each row."""
     return random.sample(list(found), len(found))
+
+
+async def release_dead_holds(database: Database, stale_seconds: float) -> None:
+    """Release what is held for turns that were never opened, or have ended."""
+    while True:
+        # One that has just begun may still wait for a connection to be opened with.
+        stale = max(stale_seconds, MIN_SECONDS_OF_A_HOLD)
+        dead = await database.run_for_all_owners(limits.LIST_DEAD_HOLDS, stale_seconds=stale)
+        for row in _shuffled(dead):
+            await database.run(row["user_id"], limits.RELEASE_TURN, hold=row["hold"])
+        if dead:
+            logger.warning("dead_holds_released", count=len(dead))
+        if len(dead) < limits.MAX_AT_ONCE:
+            return
 
 
 async def delete_logs_of_ended_turns(database: Database) -> None:

@@ -13,3 +13,23 @@ class Outcome:
     """The code of the error that ended the turn."""
     usage: dict[str, int] | None = None
     """Token counts by name, as the provider reported them."""
+
+    def tokens_spent(self, held: int) -> int:
+        """Of the user's budget: ``held`` where a model was called and did not say what it took."""
+        if self.usage is None:
+            return 0
+        return self.usage.get("input_tokens", 0) + self.usage.get("output_tokens", 0) or held
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a turn's end was settled with."""
+
+    tokens: int
+    """Spent by the turn."""
+    tokens_today: int | None
+    """Spent by the user today (UTC), with those of the turn; None if nobody counts them."""
+
+    def reaches(self, tokens: int) -> bool:
+        """Whether it was this turn with which the user has spent so many today."""
+        return self.tokens_today is not None and self.tokens_today - self.tokens < tokens <= self.tokens_today

@@ -40,6 +40,8 @@ class WriteSession:
     """The thread whose fence this turn took; None until its first write opened it."""
     previous_turn_id: UUID | None = None
     """The turn that held the fence when this one took it."""
+    tokens_held: int = 0
+    """Tokens of the user that are held for this turn."""
     is_superseded: bool = False
     """Whether a write was refused because a newer turn holds the fence."""
     retry: RetryWindow | None = None

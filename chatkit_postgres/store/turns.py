@@ -14,10 +14,11 @@ from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid, session_uuid
 from chatkit_postgres.store.index_entries import item_entry
-from chatkit_postgres.store.outcome import Outcome
+from chatkit_postgres.store.outcome import Outcome, Settled
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
 from chatkit_postgres.store.session import RetryWindow, WriteSession
 from chatkit_postgres.store.sql import turns as sql
+from chatkit_postgres.store.sql.limits import RELEASE_TURN
 from chatkit_postgres.store.views import claim_of, window_of
 
 
@@ -131,15 +132,18 @@ class TurnRepository:
         if not beat[0]["holds"]:
             raise Interrupted if beat[0]["state"] == "interrupted" else lost_fence(session)
 
-    async def finish(self, context: StoreContext, outcome: Outcome, *, unfinished: Iterable[ThreadItem] = ()) -> bool:
-        """Write the turn's outcome and its unfinished items, once. Returns whether this call wrote them.
+    async def finish(
+        self, context: StoreContext, outcome: Outcome, *, unfinished: Iterable[ThreadItem] = ()
+    ) -> Settled | None:
+        """Write the turn's outcome and its unfinished items, once. Returns None if this call did not write them.
 
         A turn that never opened has no end. A retry that committed nothing leaves nothing unfinished behind.
         """
         session = required_session(context)
         if session.thread_id is None:
-            return False
+            return None
         session_id = session_uuid(session.thread_id)
+        tokens = outcome.tokens_spent(session.tokens_held)
         # A message that no output guardrail has judged is not saved; the statement deletes its drafts.
         is_unjudged = session.awaits_verdict
         to_save = [item for item in unfinished if not (is_unjudged and isinstance(item, AssistantMessageItem))]
@@ -156,6 +160,8 @@ class TurnRepository:
             sql.FINISH_TURN,
             session=session_id,
             turn=session.turn_id,
+            hold=str(session.turn_id),
+            tokens_spent=tokens,
             state=outcome.state,
             error_code=outcome.error_code,
             usage=rows.dump_json(outcome.usage) if outcome.usage is not None else None,
@@ -163,16 +169,11 @@ class TurnRepository:
             partials_count=len(partials),
             partials=rows.storable_json(rows.dump_json(partials)),
         )
-        return bool(ended)
+        return Settled(tokens, ended[0]["tokens_spent"]) if ended else None
 
     async def close_stale(self, thread_id: str, caller: Caller, *, stale_seconds: float) -> None:
         """Close the turns of a thread whose process died or stalled."""
-        await self._database.run(
-            owner_of(caller),
-            sql.CLOSE_STALE_TURNS,
-            session=session_uuid(thread_id),
-            stale_seconds=stale_seconds,
-        )
+        await close_stale_turns(self._database, owner_of(caller), session_uuid(thread_id), stale_seconds)
 
     async def find(self, idempotency_key: str, caller: Caller) -> LedgerEntry | None:
         """The turn that was opened under this key of the owner's."""
@@ -221,3 +222,12 @@ class TurnRepository:
             **claim_of(session),
         )
         session.closed_calls = opened["closed_calls"]
+
+
+async def close_stale_turns(database: Database, owner: str, session: UUID, stale_seconds: float) -> int:
+    """Close the turns of a thread whose process died or stalled, release what they held, and return how many."""
+    closed = await database.run(owner, sql.CLOSE_STALE_TURNS, session=session, stale_seconds=stale_seconds)
+    for turn in closed:
+        # If this process dies between the two, maintenance releases it.
+        await database.run(owner, RELEASE_TURN, hold=str(turn["turn_id"]))
+    return len(closed)

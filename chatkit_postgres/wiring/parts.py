@@ -12,7 +12,7 @@ from chatkit_postgres.api.authentication import (
     user_of_token,
 )
 from chatkit_postgres.api.public_url import PublicUrl, public_url
-from chatkit_postgres.api.rate_limit import RateLimit
+from chatkit_postgres.api.rate_limit import RateLimit, RateLimitOfProcess, SharedRateLimit
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.links import Links
@@ -84,12 +84,19 @@ def build_parts(
         history=settings.history_limits(),
         max_audio_bytes=settings.max_audio_bytes,
     )
+    are_shared = deployment.are_limits_shared
     runner = TurnRunner(
-        store, server.encode, metrics, limits=settings.turn_limits(), on_disconnect=settings.on_disconnect
+        store,
+        server.encode,
+        metrics,
+        limits=settings.turn_limits(turns_per_user=settings.turns_per_user),
+        admission=settings.admission_rules(are_shared=are_shared),
+        on_disconnect=settings.on_disconnect,
     )
     metrics.watch(running_turns=lambda: runner.running_count, connections_in_use=database.connections_in_use)
     disabled = DisabledUsers(database, on_disabled=runner.stop_users)
-    reached_at, rate_limit = public_url(settings.public_url), RateLimit(settings.requests_per_minute)
+    reached_at, per_minute = public_url(settings.public_url), settings.requests_per_minute
+    rate_limit = SharedRateLimit(store.limits, per_minute) if are_shared else RateLimitOfProcess(per_minute)
     keys, identify = _identification(deployment, identify, reached_at)
     return Parts(
         deployment=deployment,
@@ -133,8 +140,9 @@ def _identification(
     # The default origins, of development servers, may send a token, which a page must own, but no cookie.
     origins = frozenset(settings.cors_origins if identify is None or are_named else ())
     if identify is not None:
-        return None, user_of_application(identify, origins, reached_at, settings.staff())
-    rules = settings.token_rules(is_dev=deployment.is_dev)
+        tokens = settings.daily_tokens()
+        return None, user_of_application(identify, origins, reached_at, settings.staff(), tokens)
+    rules = settings.token_rules(is_dev=deployment.is_dev, daily_tokens=settings.daily_tokens())
     keys = settings.verification_keys(rules, settings.data_dir, is_dev=deployment.is_dev)
     cookie = CookieRules(settings.auth_cookie, origins) if settings.auth_cookie else None
     return keys, user_of_token(TokenVerifier(rules, keys), cookie)

@@ -29,6 +29,7 @@ OF_ALL_OWNERS = {
     "list_all_unindexed": "a bounded list",
     "list_audit_entries": "a reference table",
     "list_audit_entries_of_subject": "a reference table",
+    "list_dead_holds": "a bounded list",
     "list_deleted_attachments": "a bounded list",
     "list_disabled_users": "a list by an index",
     "list_erased": "a reference table",

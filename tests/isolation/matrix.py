@@ -90,7 +90,19 @@ ROUTES = {
 }
 """What is no operation of the protocol."""
 NOTHING_RUNS = {"follow a turn": 204}
-TABLES = ("users", "sessions", "messages", "turns", "attachments", "feedback", "partial_log", "approvals", "tool_calls")
+TABLES = (
+    "users",
+    "sessions",
+    "messages",
+    "turns",
+    "attachments",
+    "feedback",
+    "partial_log",
+    "approvals",
+    "tool_calls",
+    "rates",
+    "allowances",
+)
 ID_FIELDS = {"after", "attachments"}
 MALFORMED = ("", " ", "x" * 300, "../../etc/passwd", "thr_\u202e", "' OR user_id <> '", "%00", "\x00", "\ud800")
 

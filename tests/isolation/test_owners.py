@@ -14,7 +14,8 @@ from chatkit_postgres.main import create_app
 from chatkit_postgres.settings import load_settings
 from chatkit_postgres.store import DatabaseStore
 from tests.isolation.matrix import OWN, RULES, SECRET, TABLES, Matrix, connected
-from tests.isolation.strangers import STATEMENTS, Strangers, Talkative, owner_lives
+from tests.isolation.owner_life import owner_lives
+from tests.isolation.strangers import STATEMENTS, Strangers, Talkative
 from tests.isolation.user_data import UserData, store_user_data
 
 _COMPARED = re.compile(r'(\w+\.)?user_id = :owner( COLLATE "C")?')

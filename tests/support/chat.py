@@ -31,6 +31,7 @@ from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.attachments.links import Links
 from chatkit_postgres.attachments.object_storage import ObjectStorage
 from chatkit_postgres.chat.server import ChatServer
+from chatkit_postgres.chat.turns.admission import AdmissionRules
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.runner import TurnRunner
 from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn, TurnLimits
@@ -59,14 +60,19 @@ class Chat:
         assistant: Assistant,
         limits: TurnLimits | None = None,
         on_disconnect: OnDisconnect = "stop",
+        admission: AdmissionRules | None = None,
     ) -> None:
         self.store = store
         self.attachments = file_store(store)
         self.server = ChatServer(store, assistant, self.attachments)
-        self.runner = TurnRunner(store, self.server.encode, Metrics(), limits=limits, on_disconnect=on_disconnect)
+        self.runner = TurnRunner(
+            store, self.server.encode, Metrics(), limits=limits, admission=admission, on_disconnect=on_disconnect
+        )
+        self.tokens_per_day: int | None = None
 
     async def start(self, request: StreamingReq) -> RunningTurn:
-        context = RequestContext(user_id="alice", session=WriteSession(request.type))
+        session = WriteSession(request.type)
+        context = RequestContext(user_id="alice", session=session, tokens_per_day=self.tokens_per_day)
         draft = Draft()
         return await self.runner.start(self.server.stream(request, context, draft), context, draft)
 

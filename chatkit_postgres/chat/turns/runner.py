@@ -6,6 +6,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.turns.admission import Admission, AdmissionRules
 from chatkit_postgres.chat.turns.beginnings import Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, Reader
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
@@ -30,6 +31,7 @@ class TurnRunner:
         metrics: Metrics,
         *,
         limits: TurnLimits | None = None,
+        admission: AdmissionRules | None = None,
         on_disconnect: OnDisconnect = "stop",
     ) -> None:
         self._store = store
@@ -43,6 +45,7 @@ class TurnRunner:
             observe_lag=metrics.checkpoint_lag.observe,
         )
         self._beginnings = Beginnings(self.limits.beginning_turns)
+        self._admission = Admission(store, admission or AdmissionRules(), self._ending_of_user)
         self._running: dict[str, set[RunningTurn]] = {}
         """By user id."""
         self.running_count = 0
@@ -57,7 +60,7 @@ class TurnRunner:
         self, events: Events, context: RequestContext, draft: Draft, *, wait_seconds: float | None = None
     ) -> RunningTurn:
         """Start a turn and wait for its first event, no longer than ``wait_seconds``. Raises the error that prevented
-        it, and before anything is stored Draining, ServerFull or TooManyTurns."""
+        it, and before anything is stored Draining, ServerFull, TooManyTurns or BudgetUsedUp."""
         if (refusal := self._refusal(context)) is not None:
             self._metrics.turns_refused.labels(refusal.code).inc()
             raise refusal
@@ -68,6 +71,7 @@ class TurnRunner:
             store=self._store,
             checkpoints=self._checkpoints,
             beginnings=self._beginnings,
+            admission=self._admission,
             encode=self._encode,
             metrics=self._metrics,
             limits=self.limits,
@@ -117,6 +121,9 @@ class TurnRunner:
 
     def _of_user(self, user_id: str) -> list[RunningTurn]:
         return [running for running in self._running.get(user_id, ()) if not running.is_stopping]
+
+    def _ending_of_user(self, user_id: str) -> list[asyncio.Task[None]]:
+        return [running.task for running in self._running.get(user_id, ()) if running.is_stopping]
 
     def _all(self) -> list[RunningTurn]:
         return [running for turns in self._running.values() for running in turns]

@@ -6,15 +6,17 @@ at most once, by the runner, for one reason.
 """
 
 import asyncio
+import math
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from chatkit.errors import ErrorCode
-from chatkit.types import ErrorEvent, StreamOptionsEvent, ThreadStreamEvent
+from chatkit.types import ErrorEvent, NoticeEvent, StreamOptionsEvent, ThreadStreamEvent
 
 from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.turns.admission import Admission
 from chatkit_postgres.chat.turns.beginnings import Beginning, Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
@@ -28,16 +30,20 @@ from chatkit_postgres.errors import (
     InternalError,
     Interrupted,
     Superseded,
+    TooManyRequests,
     TurnTimedOut,
 )
 from chatkit_postgres.observability.logs import failure, get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
-from chatkit_postgres.store.outcome import EndState
+from chatkit_postgres.store.outcome import EndState, Settled
 
 OnDisconnect = Literal["stop", "finish"]
 """What a turn does when its last reader leaves."""
+
+TELL_AT = 0.8
+"""The part of a day's tokens of whose use a user is told."""
 
 logger = get_logger(__name__)
 
@@ -49,7 +55,7 @@ class TurnLimits:
     stale_seconds: float = 30
     """Seconds without a heartbeat after which a turn counts as interrupted."""
     turns_per_user: int = 20
-    """Maximum running turns of one user in this process."""
+    """Maximum running turns of one user."""
     max_turns: int = 2000
     """Maximum running turns in this process."""
     beginning_turns: int = 32
@@ -82,6 +88,7 @@ class RunningTurn:
         store: DatabaseStore,
         checkpoints: Checkpoints,
         beginnings: Beginnings,
+        admission: Admission,
         encode: Encode,
         metrics: Metrics,
         limits: TurnLimits,
@@ -99,6 +106,8 @@ class RunningTurn:
         self._store = store
         self._checkpoints = checkpoints
         self._beginning = Beginning(beginnings)
+        self._admission = admission
+        self._may_hold = False
         self._metrics = metrics
         self._started = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -167,6 +176,7 @@ class RunningTurn:
         wait_policy.set(BEGINNING)
         try:
             await self._beginning.enter()
+            await self._enter()
             async with aclosing(self._events) as events:
                 async for event in events:
                     self._raise_if_stopped()
@@ -195,6 +205,16 @@ class RunningTurn:
         await self._finish()
         if error is not None:
             self._send_error(error)
+
+    async def _enter(self) -> None:
+        # Before it is sent: the statement may have been run although its answer is lost.
+        self._may_hold = True
+        try:
+            self._may_hold = await self._admission.enter(self.context)
+        except TooManyRequests as error:
+            self._may_hold = False
+            self._metrics.turns_refused.labels(error.code).inc()
+            raise
 
     def _end(self, _: asyncio.Task[None]) -> None:
         self._time_limit.cancel()
@@ -250,7 +270,11 @@ class RunningTurn:
     async def _finish(self) -> None:
         session, outcome = self.session, self._outcome
         try:
-            await self._store.turns.finish(self.context, outcome, unfinished=self.draft.snapshots())
+            settled = await self._store.turns.finish(self.context, outcome, unfinished=self.draft.snapshots())
+            if settled is not None:
+                self._tell_of_tokens(settled)
+            elif self._may_hold and not session.is_open:
+                await self._admission.leave(self.context)
         except Exception as error:  # noqa: BLE001 - maintenance closes the turn; its checkpoints are saved
             log_failure(logger, "turn_not_closed", error)
         if session.is_open:
@@ -262,3 +286,12 @@ class RunningTurn:
             thread_id=session.thread_id,
             seconds=round(time.monotonic() - self._started, 3),
         )
+
+    def _tell_of_tokens(self, settled: Settled) -> None:
+        """Once a day, with the turn that has used up most of the user's tokens."""
+        tokens_per_day = self.context.tokens_per_day
+        if not tokens_per_day or not settled.reaches(math.ceil(TELL_AT * tokens_per_day)):
+            return
+        left = max(0, tokens_per_day - (settled.tokens_today or 0))
+        message = f"You have used {TELL_AT:.0%} of your tokens of today, and have {left:,} left."
+        self._send(NoticeEvent(level="warning", message=message if left else "You have used up your tokens of today."))

@@ -14,9 +14,11 @@ KEYS: Mapping[str, Sequence[str]] = {
     "chat_messages": ("session_id", "message_id"),
     "chat_sessions": ("session_id",),
     "chat_turns": ("session_id", "turn_id"),
+    "chat_allowances": ("user_id",),
+    "chat_rates": ("user_id",),
 }
-"""Table to its key after the owner: in the order of the erasure, in which rows that refer to others come first. Files
-and the user come after them."""
+"""Table to its key after the owner, or to the owner alone: in the order of the erasure, in which rows that refer to
+others come first. Files and the user come after them."""
 
 
 def _erase(table: str) -> Statement:

@@ -221,6 +221,8 @@ TABLES = (
 
 NOT_EXPORTED = {
     "chat_partial_log": "text of unfinished messages, which their items in an export have",
+    "chat_rates": "requests of the last minutes",
+    "chat_allowances": "what running turns hold; what was spent is in the turns",
     "chat_erased": "who was erased, and is nobody's data any more",
     "chat_audit": "what operators did here, in a chain of this installation",
 }

@@ -3,6 +3,7 @@
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.index_entry import indexed
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs, discarded_leftovers
+from chatkit_postgres.store.sql.limits import RELEASED
 from chatkit_postgres.store.sql.partials import log_of_ended, merged
 from chatkit_postgres.store.sql.routing import OWN_THREAD
 
@@ -124,7 +125,8 @@ SELECT EXISTS (SELECT 1 FROM beat) AS holds, t.state
 # Once for each turn: every further step depends on having ended it. It is the only write that a superseded turn may
 # still make: it updates unfinished messages that a checkpoint has saved. New rows need the fence, because a retry may
 # have deleted the rows of this turn, and they must not reappear after the new answer. Drafts that were never published
-# are deleted, and the run that this turn has gone on with; an interrupted one can go on once more.
+# are deleted, and the run that this turn has gone on with; an interrupted one can go on once more. What the turn held
+# of its user's tokens becomes what it has spent.
 FINISH_TURN = Statement(
     "finish_turn",
     f"""
@@ -133,7 +135,7 @@ WITH ended AS (
      SET state = :state, ended_at = now(), heartbeat_at = now(),
          error_code = :error_code, usage = CAST(:usage AS jsonb)
    WHERE user_id = :owner AND session_id = :session AND turn_id = :turn AND ended_at IS NULL
-  RETURNING turn_id
+  RETURNING turn_id, CAST(ended_at AT TIME ZONE 'UTC' AS date) AS day
 ), held AS (
   UPDATE chat_sessions s
      SET current_turn_id = NULL, next_position = s.next_position + :partials_count
@@ -177,14 +179,24 @@ WITH ended AS (
    WHERE a.user_id = :owner AND a.session_id = :session
      AND (a.turn_id = ended.turn_id AND a.resumed_by IS NULL AND :state <> 'waiting'
           OR a.resumed_by = ended.turn_id AND :state <> 'interrupted')
+), settled AS (
+  UPDATE chat_allowances a
+     SET {RELEASED},
+         tokens_spent = :tokens_spent + CASE WHEN a.day < ended.day THEN 0 ELSE a.tokens_spent END,
+         day = GREATEST(a.day, ended.day)
+    FROM ended
+   WHERE a.user_id = :owner
+  RETURNING a.tokens_spent
 )
-SELECT turn_id FROM ended
+SELECT turn_id, (SELECT tokens_spent FROM settled) AS tokens_spent FROM ended
 """,
     state="text",
     error_code="text",
     usage="text",
     session="uuid",
     turn="uuid",
+    hold="text",
+    tokens_spent="bigint",
     partials_count="bigint",
     partials="text",
     sender_name="text",
