@@ -72,7 +72,7 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
 
 citus: setup ## Run the store's tests on a Citus cluster, in the database that CHAT_TEST_CITUS_URL names, and empty it
-	$(BIN)/python -m pytest tests/cluster tests/store tests/search tests/user_data/test_export_import.py \
+	$(BIN)/python -m pytest tests/cluster tests/store tests/search tests/limits tests/user_data/test_export_import.py \
 		--numprocesses 0 -m "not random and not one_postgres" $(ARGS)
 
 hosted: setup ## Import 1,000 threads and 20,000 items of hosted ChatKit, with kills (a tenth of them in make test)

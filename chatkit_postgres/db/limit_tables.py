@@ -1,6 +1,6 @@
 """Defines the tables that count what a user does, so that limits hold over all processes."""
 
-from sqlalchemy import BigInteger, Column, Date, DateTime, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Column, Date, Double, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
 from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -11,11 +11,12 @@ def define_tables(metadata: MetaData) -> None:
         "chat_rates",
         metadata,
         Column("user_id", Text, nullable=False),
-        Column("window_began", DateTime(timezone=True), nullable=False),
+        # In seconds since 1970: a cluster adds nothing to a time in an upsert.
+        Column("window_began", Double, nullable=False),
         # In this window, and in the one before it.
         Column("requests", BigInteger, nullable=False),
         Column("earlier", BigInteger, nullable=False),
-        Column("counted_at", DateTime(timezone=True), nullable=False),
+        Column("counted_at", Double, nullable=False),
         PrimaryKeyConstraint("user_id", name="chat_rates_pkey"),
         prefixes=["UNLOGGED"],
     )

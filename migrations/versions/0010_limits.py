@@ -22,10 +22,10 @@ def upgrade() -> None:
     op.create_table(
         "chat_rates",
         sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("window_began", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("window_began", sa.Double, nullable=False),
         sa.Column("requests", sa.BigInteger, nullable=False),
         sa.Column("earlier", sa.BigInteger, nullable=False),
-        sa.Column("counted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("counted_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("user_id", name="chat_rates_pkey"),
         prefixes=["UNLOGGED"],
     )

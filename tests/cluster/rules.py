@@ -61,6 +61,10 @@ def _clock_in_an_upsert(sql: str) -> bool:
     return any(re.search(CLOCK, clause) for clause in _clauses(sql, r"DO UPDATE\s+SET\b", r"\bRETURNING\b"))
 
 
+def _interval_in_an_upsert(sql: str) -> bool:
+    return any(re.search(r"\binterval\b", clause) for clause in _clauses(sql, r"DO UPDATE\s+SET\b", r"\bRETURNING\b"))
+
+
 def _clock_within_an_expression(sql: str) -> bool:
     """In SET, the clock may only be a whole value: ``column = now()``."""
     changed = (
@@ -140,6 +144,12 @@ RULES = [
         "no clock in ON CONFLICT DO UPDATE SET: take excluded.column",
         _clock_in_an_upsert,
         "INSERT INTO chat_users AS u (user_id) VALUES (:owner) ON CONFLICT (user_id) DO UPDATE SET created_at = now()",
+    ),
+    Rule(
+        "no interval in ON CONFLICT DO UPDATE SET: what it makes of a time depends on the zone",
+        _interval_in_an_upsert,
+        "INSERT INTO chat_users AS u (user_id) VALUES (:owner)"
+        " ON CONFLICT (user_id) DO UPDATE SET created_at = u.created_at + interval '1 hour'",
     ),
     Rule(
         "no clock in COALESCE, CASE or arithmetic of SET: it may only be a whole value",

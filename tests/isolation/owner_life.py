@@ -191,7 +191,7 @@ async def _limits(matrix: Matrix, store: DatabaseStore) -> None:
     """What others do and spend is nothing to the owner, who reaches the limits."""
     owner, other = matrix.victim.user, matrix.own.user
     for statement in (
-        "INSERT INTO chat_rates VALUES ($1, now(), 7, 7, now()) ON CONFLICT (user_id) DO UPDATE SET requests = 7",
+        "INSERT INTO chat_rates VALUES ($1, 0, 7, 7, 0) ON CONFLICT (user_id) DO UPDATE SET requests = 7",
         "INSERT INTO chat_allowances VALUES ($1, '{}', 7, 7, now(), 7) ON CONFLICT (user_id) DO UPDATE SET turns = 7",
     ):
         await matrix.database.execute(statement, other)

@@ -77,8 +77,7 @@ async def test_the_database_and_this_code_mean_the_same_by_a_rate(store: Databas
             await change(store, "DELETE FROM chat_rates")
             await change(
                 store,
-                "INSERT INTO chat_rates"
-                " VALUES ('alice', now() - make_interval(secs => :age), :requests, :earlier, now())",
+                "INSERT INTO chat_rates VALUES ('alice', extract(epoch FROM now()) - :age, :requests, :earlier, 0)",
                 age=age,
                 requests=rate.requests,
                 earlier=rate.earlier,

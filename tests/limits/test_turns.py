@@ -10,6 +10,8 @@ from chatkit_postgres.store.limits import Allowance
 from tests.support.chat import Chat, add_message, create, demo_assistant
 from tests.support.sql import Statements
 
+pytestmark = pytest.mark.one_postgres
+
 ORDINARY = [
     "load_thread",
     "append_item",

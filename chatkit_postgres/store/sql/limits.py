@@ -5,7 +5,8 @@ from chatkit_postgres.db.statement import Statement
 WINDOW_SECONDS = 60
 MAX_AT_ONCE = 100
 
-_SECONDS = "EXTRACT(epoch FROM excluded.counted_at - r.window_began)"
+_NOW = "CAST(EXTRACT(epoch FROM now()) AS double precision)"
+_SECONDS = "(excluded.counted_at - r.window_began)"
 _IS_SAME = f"{_SECONDS} < {WINDOW_SECONDS}"
 _IS_NEXT = f"{_SECONDS} < {2 * WINDOW_SECONDS}"
 
@@ -16,10 +17,10 @@ COUNT_REQUESTS = Statement(
     f"""
 WITH counted AS (
   INSERT INTO chat_rates AS r (user_id, window_began, requests, earlier, counted_at)
-  VALUES (:owner, now(), :requests, 0, now())
+  VALUES (:owner, {_NOW}, :requests, 0, {_NOW})
   ON CONFLICT (user_id) DO UPDATE SET
     window_began = CASE WHEN {_IS_SAME} THEN r.window_began
-                        WHEN {_IS_NEXT} THEN r.window_began + interval '{WINDOW_SECONDS} seconds'
+                        WHEN {_IS_NEXT} THEN r.window_began + {WINDOW_SECONDS}
                         ELSE excluded.window_began END,
     earlier = CASE WHEN {_IS_SAME} THEN r.earlier WHEN {_IS_NEXT} THEN r.requests ELSE 0 END,
     requests = CASE WHEN {_IS_SAME} THEN r.requests + excluded.requests ELSE excluded.requests END,
@@ -27,11 +28,11 @@ WITH counted AS (
   WHERE CASE WHEN {_IS_SAME} THEN r.requests + r.earlier * (1 - {_SECONDS} / {WINDOW_SECONDS})
              WHEN {_IS_NEXT} THEN r.requests * (2 - {_SECONDS} / {WINDOW_SECONDS})
              ELSE 0 END <= :per_minute - 1
-  RETURNING requests, earlier, EXTRACT(epoch FROM counted_at - window_began) AS seconds
+  RETURNING requests, earlier, counted_at - window_began AS seconds
 )
-SELECT true AS are_counted, requests, earlier, CAST(seconds AS double precision) AS seconds FROM counted
+SELECT true AS are_counted, requests, earlier, seconds FROM counted
 UNION ALL
-SELECT false, requests, earlier, CAST(EXTRACT(epoch FROM now() - window_began) AS double precision)
+SELECT false, requests, earlier, {_NOW} - window_began
   FROM chat_rates
  WHERE user_id = :owner AND NOT EXISTS (SELECT 1 FROM counted)
 """,
