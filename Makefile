@@ -6,7 +6,7 @@ TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addpr
 	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast faults mutants field wheel lowest canary citus hosted check bench pictures format lock
+.PHONY: help setup run test test-fast faults mutants field wheel lowest upgrade canary citus hosted check bench pictures format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -70,6 +70,20 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	$(PYTHON) -m venv .wheel/store
 	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
+
+upgrade: setup .upgrade/.ready ## Upgrade from the version before and go back, under traffic, and measure each migration on 2 million messages
+	$(BIN)/python -m pytest tests/upgrade --upgrade .upgrade --upgrade-rows 2000000 --upgrade-seconds 30 --numprocesses 0 $(ARGS)
+
+# The commit must be in the history of the clone: a shallow one may not have it.
+.upgrade/.ready: $(VENV)/.ready tests/upgrade/previous-version.txt
+	@echo "Installing the version before into .upgrade: once, a minute or two"
+	rm -rf .upgrade && mkdir -p .upgrade/source
+	git archive $$(cat tests/upgrade/previous-version.txt) | tar -x -C .upgrade/source
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .upgrade/dist .upgrade/source
+	$(PYTHON) -m venv .upgrade/server
+	.upgrade/server/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .upgrade/source/requirements.lock
+	.upgrade/server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .upgrade/dist/*.whl
+	touch $@
 
 citus: setup ## Run the store's tests on a Citus cluster, in the database that CHAT_TEST_CITUS_URL names, and empty it
 	$(BIN)/python -m pytest tests/cluster tests/store tests/search tests/limits tests/user_data/test_export_import.py \

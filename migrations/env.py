@@ -11,13 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from chatkit_postgres.db.address import normalised_url
 from chatkit_postgres.db.connecting import driver_arguments
 from chatkit_postgres.db.distribution import MIGRATION_LOCK
+from chatkit_postgres.db.online_changes import LOCK_TIMEOUT
 from chatkit_postgres.db.tables import VERSION_TABLE, metadata
 from chatkit_postgres.settings import load_settings
 
 WAIT_FOR_OTHER_MIGRATION = 120
 POLL_SECONDS = 0.5
-# A statement that waits for its lock makes every later query on that table wait behind it.
-WAIT_FOR_TABLE_LOCK = "5s"
 
 
 def database_url() -> str:
@@ -43,7 +42,7 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_TABLE_LOCK}'"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         context.run_migrations()
 
 

@@ -1,8 +1,8 @@
 """Adds runs that wait for a person's approval, and the calls of tools with their outputs.
 
 Safe while yesterday's code is serving, which knows neither table, and reads a turn that ended as `waiting` like one
-that was completed. The new check of the states reads the turns once, a fraction of a second for some millions, in which
-new turns wait.
+that was completed. The new check of the states holds for new turns at once; those that are there are read for it while
+new ones are written.
 
 Revision ID: 0006
 Revises: 0005
@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from chatkit_postgres.db.online_changes import outside_of_a_transaction
+
 revision: str = "0006"
 down_revision: str | Sequence[str] | None = "0005"
 branch_labels: str | Sequence[str] | None = None
@@ -23,12 +25,19 @@ STATES = "'running', 'completed', 'failed', 'stopped', 'superseded', 'interrupte
 
 
 def _set_states(states: str) -> None:
-    op.execute("LOCK TABLE chat_turns IN ACCESS EXCLUSIVE MODE")
-    op.drop_constraint("chat_turns_state_check", "chat_turns")
-    op.create_check_constraint("chat_turns_state_check", "chat_turns", f"state IN ({states})")
+    op.execute(f"""
+        ALTER TABLE chat_turns
+         DROP CONSTRAINT IF EXISTS chat_turns_state_check,
+          ADD CONSTRAINT chat_turns_state_check CHECK (state IN ({states})) NOT VALID
+    """)
+    with outside_of_a_transaction():
+        if "'waiting'" not in states:
+            op.execute("UPDATE chat_turns SET state = 'completed' WHERE state = 'waiting'")
+        op.execute("ALTER TABLE chat_turns VALIDATE CONSTRAINT chat_turns_state_check")
 
 
 def upgrade() -> None:
+    _set_states(f"{STATES}, 'waiting'")
     op.create_table(
         "chat_approvals",
         sa.Column("user_id", sa.Text, nullable=False),
@@ -81,12 +90,9 @@ def upgrade() -> None:
         ["user_id", "session_id", "turn_id"],
         postgresql_where=sa.text("is_draft"),
     )
-    _set_states(f"{STATES}, 'waiting'")
 
 
 def downgrade() -> None:
-    op.execute("LOCK TABLE chat_turns IN ACCESS EXCLUSIVE MODE")
-    op.execute("UPDATE chat_turns SET state = 'completed' WHERE state = 'waiting'")
     _set_states(STATES)
     op.drop_table("chat_tool_calls")
     op.drop_table("chat_approvals")

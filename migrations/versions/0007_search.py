@@ -12,7 +12,8 @@ Revises: 0006
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from alembic import op
+
+from chatkit_postgres.db.online_changes import alter_table, create_index, outside_of_a_transaction
 
 revision: str = "0007"
 down_revision: str | Sequence[str] | None = "0006"
@@ -23,28 +24,20 @@ TABLES = ("chat_messages", "chat_sessions")
 
 
 def upgrade() -> None:
-    for table in TABLES:
-        op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS search_words tsvector")
-    with op.get_context().autocommit_block():
+    with outside_of_a_transaction():
         for table in TABLES:
-            _create_index(
+            alter_table(f"{table} ADD COLUMN IF NOT EXISTS search_words tsvector")
+            create_index(
                 f"{table}_search",
                 table,
                 ["search_words"],
                 postgresql_using="gin",
                 postgresql_with={"gin_pending_list_limit": 128},
             )
-            _create_index(f"{table}_unindexed", table, ["user_id"], postgresql_where=sa.text("search_words IS NULL"))
-    # The one that the migrations began with ended with its transaction.
-    op.execute("SET LOCAL lock_timeout = '5s'")
-
-
-def _create_index(name: str, table: str, columns: Sequence[str], **options: object) -> None:
-    # One that an interrupted migration has begun is invalid.
-    op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-    op.create_index(name, table, list(columns), postgresql_concurrently=True, **options)  # type: ignore[arg-type]
+            create_index(f"{table}_unindexed", table, ["user_id"], postgresql_where=sa.text("search_words IS NULL"))
 
 
 def downgrade() -> None:
-    for table in TABLES:
-        op.drop_column(table, "search_words")
+    with outside_of_a_transaction():
+        for table in TABLES:
+            alter_table(f"{table} DROP COLUMN IF EXISTS search_words")

@@ -95,11 +95,13 @@ async def blocks_read(store: DatabaseStore, statement: Statement) -> int:
     ],
     ids=lambda statement: str(statement.name),
 )
+@pytest.mark.one_postgres
 async def test_an_item_is_found_without_reading_the_others(store: DatabaseStore, statement: Statement) -> None:
     await long_thread(store)
     assert await blocks_read(store, statement) < 60
 
 
+@pytest.mark.one_postgres
 async def test_a_thread_of_thousands_of_calls_costs_a_model_no_more(store: DatabaseStore) -> None:
     await long_thread(store)
     few = await blocks_read(store, history.LOAD_NEWEST_ITEMS)

@@ -288,6 +288,7 @@ class TestCommands:
         environ["PYTHONPATH"] = str(ROOT)
         return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
+    @pytest.mark.one_postgres
     def test_files_and_all_are_taken_along_and_survive_kill_9(
         self, served: tuple[ChatProcess, dict[str, str]], tmp_path: Path, database_url: URL, model_server: ModelServer
     ) -> None:

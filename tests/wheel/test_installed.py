@@ -11,8 +11,8 @@ from sqlalchemy import URL
 
 from chatkit_postgres.db.binaries import find_binaries
 from chatkit_postgres.settings import Settings, variable_name
+from tests.support.installed import InstalledProcess, without_checkout
 from tests.support.processes import ChatProcess, done_items, texts
-from tests.wheel.conftest import InstalledProcess, without_checkout
 
 SDKS = {"agents", "openai", "chatkit", "fastapi", "sqlalchemy", "asyncpg", "pydantic", "structlog"}
 
@@ -212,7 +212,7 @@ def test_a_repository_in_four_commands(installed: Path, tmp_path: Path) -> None:
     # As with the extra `embedded`, whose wheel is large, and installed in the checkout.
     binaries = find_binaries(None)
     assert binaries is not None
-    process = InstalledProcess(installed, folder, CHAT_POSTGRES_BIN=str(binaries.directory))
+    process = InstalledProcess(installed / "server", folder, CHAT_POSTGRES_BIN=str(binaries.directory))
     try:
         client = process.wait_until_ready().client("ada")
         events = client.create("What is the order status of 7?")
