@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from alembic import context
-from sqlalchemy import Connection, NullPool, text
+from sqlalchemy import Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatkit_postgres.db.address import normalised_url
@@ -40,10 +40,16 @@ def run(connection: Connection) -> None:
         # Autogenerate looks at our tables only: the schema may live inside a team's own database.
         include_name=lambda name, kind, _: kind != "table" or name in metadata.tables,
         compare_server_default=True,
+        # One that fails takes back nothing of those before it.
+        transaction_per_migration=True,
     )
+    event.listen(connection, "begin", _limit_waiting)
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         context.run_migrations()
+
+
+def _limit_waiting(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
 
 
 async def run_online() -> None:

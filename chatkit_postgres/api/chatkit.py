@@ -23,7 +23,7 @@ from chatkit_postgres.chat.turns.replay import Replay
 from chatkit_postgres.chat.turns.runner import TurnRunner
 from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import KeyReused, KeyTaken
+from chatkit_postgres.errors import BudgetUsedUp, KeyReused, KeyTaken, TooManyTurns
 from chatkit_postgres.store.session import WriteSession
 
 
@@ -102,6 +102,11 @@ class ChatEndpoint:
             running = self._runner.find(key, digest, context)
             if running is not None and running.session.is_open:
                 return self._read(running, at_end)
+            return await self._replay(key, digest, context)
+        except (TooManyTurns, BudgetUsedUp):
+            # For one turn more. A turn that was opened by this request before is answered with what there is of it.
+            if await self._server.store.turns.find(key, context) is None:
+                raise
             return await self._replay(key, digest, context)
 
     async def _replay(self, key: str, digest: str, context: RequestContext) -> Response:

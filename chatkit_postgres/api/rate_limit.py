@@ -1,9 +1,10 @@
 """Limits a user's requests per minute."""
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from limits import RateLimitItemPerMinute
@@ -44,6 +45,7 @@ class Known:
     """Requests that were left when the rate was last seen."""
     refused_until: float = 0
     """Until when the user is at the limit; a time of ``time.monotonic``."""
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class SharedRateLimit:
@@ -61,24 +63,33 @@ class SharedRateLimit:
         self._known: OrderedDict[str, Known] = OrderedDict()
 
     async def spend(self, user_id: str) -> None:
-        now, known = time.monotonic(), self._of(user_id)
+        known = self._of(user_id)
+        if self._is_counted(known):
+            return
+        # Requests of one user that arrive at once would each count for all of them.
+        async with known.counting:
+            if not self._is_counted(known):
+                await self._count(user_id, known)
+
+    def _is_counted(self, known: Known) -> bool:
+        now = time.monotonic()
         if known.refused_until > now:
             raise TooManyRequests(retry_after_seconds=math.ceil(known.refused_until - now))
-        if known.counted > 0 and known.counted_until > now:
-            known.counted -= 1
-            return
+        if known.counted == 0 or known.counted_until <= now:
+            return False
+        known.counted -= 1
+        return True
+
+    async def _count(self, user_id: str, known: Known) -> None:
+        now, caller = time.monotonic(), {"user_id": user_id}
         at_once = max(1, int(known.room / self.PART)) if known.counted_until > now else 1
-        caller = {"user_id": user_id}
         are_counted, rate = await self._limits.count_requests(caller, at_once, per_minute=self._per_minute)
+        known.counted, known.counted_until = at_once - 1, now + self.COUNTED_SECONDS
+        known.room = self._per_minute - rate.now
         if not are_counted:
             seconds = max(1.0, rate.seconds_until_below(self._per_minute))
-            self._known[user_id] = Known(refused_until=now + seconds)
+            known.counted, known.refused_until = 0, now + seconds
             raise TooManyRequests(retry_after_seconds=math.ceil(seconds))
-        if known.counted_until <= now:
-            known.counted = 0
-        known.counted += at_once - 1
-        known.counted_until = now + self.COUNTED_SECONDS
-        known.room = self._per_minute - rate.now
 
     def _of(self, user_id: str) -> Known:
         known = self._known.setdefault(user_id, Known())

@@ -238,6 +238,8 @@ class FollowingRunner(AgentRunner):
             return taken
         if (saved := runs.taken_run(starting_agent)) is not None:
             input = await runs.resumed(saved, starting_agent)  # noqa: A001 - the Agents SDK's name
+        # What the model takes of a run that is cut off is not known; that it was called is.
+        runs.note(Usage())
         try:
             result = await self._runner.run(starting_agent, input, **runs.options(options, is_answer=False))
         except AgentsException as error:

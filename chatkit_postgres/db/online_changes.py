@@ -20,16 +20,6 @@ def outside_of_a_transaction() -> Iterator[None]:
     its beginning, with what is there already."""
     with op.get_context().autocommit_block():
         yield
-    # The one that the migrations began with ended with its transaction.
-    op.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-
-
-def alter_table(change: str) -> None:
-    """Only outside of a transaction: ``ALTER TABLE …``, which waits for its lock no longer than LOCK_TIMEOUT."""
-    op.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-    op.execute(f"ALTER TABLE {change}")
-    # Building an index waits for whoever writes the table, as long as that takes.
-    op.execute("RESET lock_timeout")
 
 
 def create_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from chatkit_postgres.db import Database
-from chatkit_postgres.errors import BudgetUsedUp, TooManyTurns
+from chatkit_postgres.errors import BudgetUsedUp, TooManyRequests, TooManyTurns
 from chatkit_postgres.store.caller import Caller, owner_of
 from chatkit_postgres.store.sql import limits as sql
 
 UNLIMITED = 2**62
 WAIT_FOR_HELD_TOKENS = 10
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,24 @@ class LimitRepository:
             "max_turns": UNLIMITED if max_turns is None else max_turns,
             "tokens_per_day": UNLIMITED if tokens_per_day is None else tokens_per_day,
         }
-        if tokens <= limits["tokens_per_day"] and await self._database.run(
-            owner_of(caller), sql.HOLD_TURN, hold=str(turn_id), tokens=tokens, **limits
-        ):
-            return
-        allowance = await self.allowance(caller)
-        if allowance.turns >= limits["max_turns"]:
-            raise TooManyTurns
-        if allowance.tokens_spent + tokens <= limits["tokens_per_day"]:
-            raise BudgetUsedUp(retry_after_seconds=WAIT_FOR_HELD_TOKENS, is_held=True)
-        raise BudgetUsedUp(retry_after_seconds=seconds_until_tomorrow())
+        refusal: TooManyRequests = BudgetUsedUp(retry_after_seconds=seconds_until_tomorrow())
+        for _ in range(TRIES):
+            if tokens > limits["tokens_per_day"]:
+                break
+            if await self._database.run(owner_of(caller), sql.HOLD_TURN, hold=str(turn_id), tokens=tokens, **limits):
+                return
+            allowance = await self.allowance(caller)
+            spent, held = allowance.tokens_spent, allowance.tokens_held
+            if allowance.turns >= limits["max_turns"]:
+                raise TooManyTurns
+            if spent + tokens > limits["tokens_per_day"]:
+                break
+            refusal = BudgetUsedUp(retry_after_seconds=WAIT_FOR_HELD_TOKENS, is_held=True)
+            if spent + held + tokens > limits["tokens_per_day"]:
+                break
+            # A turn has ended between the two statements.
+            refusal = TooManyTurns()
+        raise refusal
 
     async def release_turn(self, turn_id: UUID, caller: Caller) -> None:
         """Of a turn that has no end of its own in the ledger."""

@@ -11,7 +11,8 @@ from chatkit_postgres.store import turns
 from chatkit_postgres.store.sql import limits
 from chatkit_postgres.store.sql import maintenance as sql
 
-MIN_SECONDS_OF_A_HOLD = 10
+MIN_SECONDS_OF_A_HOLD = 90
+"""As long as a turn may take to be opened: it waits 30 seconds for a connection, for each of its first statements."""
 
 logger = get_logger(__name__)
 
@@ -61,7 +62,6 @@ def _shuffled(found: Sequence[Row]) -> list[Row]:
 async def release_dead_holds(database: Database, stale_seconds: float) -> None:
     """Release what is held for turns that were never opened, or have ended."""
     while True:
-        # One that has just begun may still wait for a connection to be opened with.
         stale = max(stale_seconds, MIN_SECONDS_OF_A_HOLD)
         dead = await database.run_for_all_owners(limits.LIST_DEAD_HOLDS, stale_seconds=stale)
         for row in _shuffled(dead):

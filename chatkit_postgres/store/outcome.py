@@ -15,10 +15,19 @@ class Outcome:
     """Token counts by name, as the provider reported them."""
 
     def tokens_spent(self, held: int) -> int:
-        """Of the user's budget: ``held`` where a model was called and did not say what it took."""
+        """Of the user's budget. ``held``, at least, of a turn that was cut off while a model answered, and of one whose
+        model has not said what it took."""
         if self.usage is None:
             return 0
-        return self.usage.get("input_tokens", 0) + self.usage.get("output_tokens", 0) or held
+        known = self.usage.get("input_tokens", 0) + self.usage.get("output_tokens", 0)
+        match self.state:
+            case "stopped" | "superseded" | "interrupted":
+                return max(known, held)
+            case "failed":
+                # The provider may have refused it, or be away.
+                return known
+            case _:
+                return known or held
 
 
 @dataclass(frozen=True, slots=True)

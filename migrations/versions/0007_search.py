@@ -12,8 +12,9 @@ Revises: 0006
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from alembic import op
 
-from chatkit_postgres.db.online_changes import alter_table, create_index, outside_of_a_transaction
+from chatkit_postgres.db.online_changes import create_index, outside_of_a_transaction
 
 revision: str = "0007"
 down_revision: str | Sequence[str] | None = "0006"
@@ -24,9 +25,9 @@ TABLES = ("chat_messages", "chat_sessions")
 
 
 def upgrade() -> None:
-    with outside_of_a_transaction():
-        for table in TABLES:
-            alter_table(f"{table} ADD COLUMN IF NOT EXISTS search_words tsvector")
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS search_words tsvector")
+        with outside_of_a_transaction():
             create_index(
                 f"{table}_search",
                 table,
@@ -38,6 +39,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with outside_of_a_transaction():
-        for table in TABLES:
-            alter_table(f"{table} DROP COLUMN IF EXISTS search_words")
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} DROP COLUMN IF EXISTS search_words")
+        with outside_of_a_transaction():
+            pass

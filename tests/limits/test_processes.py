@@ -15,7 +15,7 @@ from chatkit_postgres.auth.tokens import mint
 from tests.conftest import query
 from tests.faults.harness import SECRET, Replica, new_user, script, start
 from tests.support.model_script import user_texts
-from tests.support.processes import ChatClient, ModelServer, Stream, eventually, message
+from tests.support.processes import ChatClient, ModelServer, Stream, done_items, eventually, message
 
 PER_MINUTE = 200
 RESERVED = 4000
@@ -197,7 +197,23 @@ def test_an_answer_that_fails_or_is_refused_before_it_begins_holds_nothing(
     client.create(script(words=2, then="cut"))
     client.create(script(status=500))
     eventually(lambda: allowance(shared_database, user)["turns"] == 0, 10)
-    assert allowance(shared_database, user)["tokens_held"] == 0
+    # A model that refuses, or breaks off, and says no number takes nothing.
+    assert allowance(shared_database, user) == {"turns": 0, "tokens_held": 0, "tokens_spent": 0}
+
+
+def test_a_request_that_is_repeated_is_answered_also_if_nothing_is_left(
+    servers: list[Replica], shared_database: URL
+) -> None:
+    user, key = new_user(), "a-key-of-this-request"
+    here, elsewhere = (client_of(server, user, "five") for server in servers[:2])
+    asked = message("Hello")
+    first = here.stream("threads.create", key=key, input=asked).wait()
+    spend(shared_database, user, 5 * RESERVED)
+    for client in (here, elsewhere):
+        assert client.post("threads.create", input=asked).status_code == 429
+        again = client.stream("threads.create", key=key, input=asked)
+        assert done_items(again.wait()) == done_items(first)
+        assert again.status == 200
 
 
 def spend(database: URL, user: str, tokens: int) -> None:

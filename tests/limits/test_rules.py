@@ -1,5 +1,6 @@
 """Whose tokens are how many, and how often a process asks the database."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -106,6 +107,14 @@ async def test_a_limit_is_kept_within_a_tenth(store: DatabaseStore, per_minute: 
         except TooManyRequests:
             continue
     assert abs(total - per_minute) <= per_minute * 0.1
+
+
+async def test_a_burst_is_not_counted_ahead_by_each_of_its_requests(store: DatabaseStore) -> None:
+    limit = SharedRateLimit(store.limits, 300)
+    await limit.spend("alice")
+    await asyncio.gather(*(limit.spend("alice") for _ in range(40)))
+    _, rate = await store.limits.count_requests({"user_id": "alice"}, 0, per_minute=300)
+    assert 41 <= rate.requests <= 41 + 300 / 40
 
 
 async def test_a_process_forgets_users_who_are_gone(store: DatabaseStore) -> None:

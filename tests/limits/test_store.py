@@ -13,7 +13,7 @@ from chatkit_postgres.errors import BudgetUsedUp, TooManyTurns
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.limits import Allowance, Rate
 from chatkit_postgres.store.maintenance import close_stale_turns, release_dead_holds
-from chatkit_postgres.store.outcome import Outcome, Settled
+from chatkit_postgres.store.outcome import EndState, Outcome, Settled
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import thread, user_message
@@ -102,6 +102,15 @@ async def test_as_many_turns_run_as_may(store: DatabaseStore) -> None:
     assert (await store.limits.allowance(ALICE)).turns == 3
 
 
+async def test_the_same_turn_is_held_once(store: DatabaseStore) -> None:
+    """A statement whose answer was lost is sent again."""
+    turn = await hold(store, max_turns=1, tokens=60, tokens_per_day=100)
+    assert await hold(store, turn=turn, max_turns=1, tokens=60, tokens_per_day=100) == turn
+    assert await store.limits.allowance(ALICE) == Allowance(1, 60, 0)
+    await store.limits.release_turn(turn, ALICE)
+    assert await store.limits.allowance(ALICE) == Allowance(0, 0, 0)
+
+
 async def test_one_that_ends_makes_room(store: DatabaseStore) -> None:
     turn = await hold(store, max_turns=1)
     # Twice is once, and another's is nobody's.
@@ -157,20 +166,30 @@ async def opened(
 
 
 @pytest.mark.parametrize(
-    ("usage", "spent"),
+    ("state", "usage", "spent"),
     [
-        ({"input_tokens": 30, "cached_tokens": 20, "output_tokens": 7, "reasoning_tokens": 5}, 37),
-        ({"input_tokens": 3000, "output_tokens": 7}, 3007),
+        ("completed", {"input_tokens": 30, "cached_tokens": 20, "output_tokens": 7, "reasoning_tokens": 5}, 37),
+        ("completed", {"input_tokens": 3000, "output_tokens": 7}, 3007),
         # A model that does not say what it took.
-        ({"input_tokens": 0, "output_tokens": 0}, 100),
+        ("completed", {"input_tokens": 0, "output_tokens": 0}, 100),
         # No model.
-        (None, 0),
+        ("completed", None, 0),
+        ("stopped", None, 0),
+        # Cut off in the first call, in the second one, and in one that is larger than what was held.
+        ("stopped", {"input_tokens": 0, "output_tokens": 0}, 100),
+        ("superseded", {"input_tokens": 30, "output_tokens": 7}, 100),
+        ("interrupted", {"input_tokens": 3000, "output_tokens": 7}, 3007),
+        # A provider that is away takes nothing.
+        ("failed", {"input_tokens": 0, "output_tokens": 0}, 0),
+        ("failed", {"input_tokens": 30, "output_tokens": 7}, 37),
     ],
 )
-async def test_a_turn_is_settled_with_its_end(store: DatabaseStore, usage: dict[str, int] | None, spent: int) -> None:
+async def test_a_turn_is_settled_with_its_end(
+    store: DatabaseStore, state: EndState, usage: dict[str, int] | None, spent: int
+) -> None:
     context, other = await opened(store, "a"), await opened(store, "b")
     for expected in (Settled(spent, spent), None):
-        assert await store.turns.finish(context, Outcome("stopped", usage=usage)) == expected
+        assert await store.turns.finish(context, Outcome(state, usage=usage)) == expected
         assert await store.limits.allowance(ALICE) == Allowance(1, 100, spent)
     await store.turns.finish(other, Outcome("failed"))
     assert await store.limits.allowance(ALICE) == Allowance(0, 0, spent)
@@ -210,7 +229,7 @@ async def test_what_was_held_for_a_turn_that_never_was_is_free_after_a_while(sto
             "UPDATE chat_allowances SET holds = jsonb_set(holds, ARRAY[:turn, 'at'], to_jsonb(0)) WHERE holds ? :turn",
             turn=str(turn),
         )
-    await release_dead_holds(store.database, 30)
+    await release_dead_holds(store.database, 90)
     assert await store.limits.allowance(ALICE) == Allowance(2, 107, 0)
     assert await store.limits.allowance({"user_id": "bob"}) == Allowance(0, 0, 0)
     (row,) = await stored(store, "SELECT holds::text AS holds FROM chat_allowances WHERE user_id = 'alice'")

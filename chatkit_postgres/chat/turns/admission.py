@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import TooManyTurns
+from chatkit_postgres.errors import BudgetUsedUp, TooManyTurns
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
 
@@ -41,7 +41,7 @@ class Admission:
             tokens = max(1, min(self._rules.tokens_per_turn, tokens_per_day))
         try:
             await self._hold(context, tokens)
-        except TooManyTurns:
+        except (TooManyTurns, BudgetUsedUp):
             # Who stops an answer and writes at once should not be refused for the answer that was stopped.
             if not (ending := self._ending(context.user_id)):
                 raise

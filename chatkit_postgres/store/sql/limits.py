@@ -40,7 +40,8 @@ SELECT false, requests, earlier, {_NOW} - window_began
     per_minute="bigint",
 )
 
-# No row: there are too many turns, or too few tokens. What was spent on an earlier day does not count.
+# No row: there are too many turns, or too few tokens. What was spent on an earlier day does not count. Repeated after a
+# lost connection, it holds once.
 HOLD_TURN = Statement(
     "hold_turn",
     """
@@ -49,13 +50,14 @@ VALUES (:owner, jsonb_build_object(:hold, jsonb_build_object('tokens', :tokens, 
         1, :tokens, CAST(now() AT TIME ZONE 'UTC' AS date), 0)
 ON CONFLICT (user_id) DO UPDATE SET
   holds = a.holds || excluded.holds,
-  turns = a.turns + excluded.turns,
-  tokens_held = a.tokens_held + excluded.tokens_held,
+  turns = a.turns + CASE WHEN a.holds -> :hold IS NULL THEN 1 ELSE 0 END,
+  tokens_held = a.tokens_held + CASE WHEN a.holds -> :hold IS NULL THEN excluded.tokens_held ELSE 0 END,
   day = GREATEST(a.day, excluded.day),
   tokens_spent = CASE WHEN a.day < excluded.day THEN 0 ELSE a.tokens_spent END
-WHERE a.turns < :max_turns
-  AND CASE WHEN a.day < excluded.day THEN 0 ELSE a.tokens_spent END + a.tokens_held + excluded.tokens_held
-      <= :tokens_per_day
+WHERE a.holds -> :hold IS NOT NULL
+   OR a.turns < :max_turns
+      AND CASE WHEN a.day < excluded.day THEN 0 ELSE a.tokens_spent END + a.tokens_held + excluded.tokens_held
+          <= :tokens_per_day
 RETURNING a.turns
 """,
     hold="text",
