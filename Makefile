@@ -115,5 +115,5 @@ format: setup ## Rewrite the files as the formatter wants them
 	$(BIN)/ruff check --fix .
 
 lock: ## Renew both lock files (needs uv)
-	uv pip compile pyproject.toml --extra server --extra files --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra server --extra files --extra embedded --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra server --extra files --extra traces --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra server --extra files --extra embedded --extra traces --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements-dev.lock

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from chatkit_postgres import __version__
 from chatkit_postgres.api.authentication import IdentifyUser
 from chatkit_postgres.api.shutdown import draining_on_signals
 from chatkit_postgres.assistant import Assistant, AssistantError, load_assistant
@@ -15,6 +16,7 @@ from chatkit_postgres.assistant.proxies import ProxyRefused
 from chatkit_postgres.db import Database
 from chatkit_postgres.observability.logs import configure_logging
 from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.observability.tracing import start_tracing
 from chatkit_postgres.settings import ConfigurationError, Deployment, Settings, load_settings, unknown_settings
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.wiring.application import Lifespan, build_application
@@ -48,6 +50,8 @@ def deploy(
     """As ``create_app``, for ``serve``, which also has an address and maybe an embedded database. ``unknown`` are
     sentences about unknown settings, for the log."""
     settings, metrics = deployment.settings, Metrics()
+    # Before the agents are loaded.
+    start_tracing(version=__version__, with_content=settings.trace_content)
     problems = deployment.problems()
     if deployment.database_url is None:
         problems.append(

@@ -14,7 +14,9 @@ from chatkit_postgres.api.errors import error_response
 from chatkit_postgres.api.event_stream import HANDED_OVER, EventStream
 from chatkit_postgres.api.request_id import HEADER, give_request_id, request_id_of
 from chatkit_postgres.errors import BadRequest, HeadersTooLarge, InternalError
+from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.observability.tracing import span
 
 MAX_SHOWN_PATH = 200
 ROUTING = frozenset({"app", "endpoint", "path_params", "root_path", "route", "router", "state"})
@@ -49,28 +51,28 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
+        method, path = scope["method"], _loggable(scope["path"])
         streams: list[EventStream] = []
         scope[HANDED_OVER] = streams
         given = set(scope)
-        try:
-            await self.app(scope, receive, send_with_id)
-            while streams:
-                # What the framework has added is not kept in memory while the stream is open.
-                for name in scope.keys() - given - ROUTING:
-                    del scope[name]
-                await streams.pop().send_events(receive, send)
-        finally:
-            for stream in streams:
-                stream.leave()
-            logger.info(
-                "request",
-                method=scope["method"],
-                path=_loggable(scope["path"]),
-                status=status,
-                milliseconds=round((time.perf_counter() - started) * 1000, 1),
-            )
-            clear_contextvars()
-            bind_contextvars(**before)
+        with span(f"{method} request", trace_names.request(method, path), headers=Headers(scope=scope)) as traced:
+            if traced.trace_id is not None:
+                bind_contextvars(trace_id=traced.trace_id)
+            try:
+                await self.app(scope, receive, send_with_id)
+                while streams:
+                    # What the framework has added is not kept in memory while the stream is open.
+                    for name in scope.keys() - given - ROUTING:
+                        del scope[name]
+                    await streams.pop().send_events(receive, send)
+            finally:
+                for stream in streams:
+                    stream.leave()
+                traced.set({"http.response.status_code": status} if status is not None else {})
+                milliseconds = round((time.perf_counter() - started) * 1000, 1)
+                logger.info("request", method=method, path=path, status=status, milliseconds=milliseconds)
+                clear_contextvars()
+                bind_contextvars(**before)
 
 
 def _loggable(path: str) -> str:

@@ -23,6 +23,7 @@ from agents.tracing import get_trace_provider
 from agents.tracing.provider import DefaultTraceProvider
 from openai import AsyncOpenAI, Timeout
 
+from chatkit_postgres.assistant.agent_tracing import start_agent_spans
 from chatkit_postgres.assistant.demo.model import SECONDS_PER_WORD, DemoModel
 from chatkit_postgres.assistant.guarded_models import (
     Guard,
@@ -116,7 +117,7 @@ def configure_agents_sdk(options: ModelOptions, models: ModelProvider) -> None:
     """
     if options.model is not None:
         os.environ["OPENAI_DEFAULT_MODEL"] = options.model
-    set_tracing_disabled(not options.is_traced)
+    set_tracing_disabled(not (options.is_traced or start_agent_spans(beside_openai=options.is_traced)))
     if isinstance(models, ConfiguredModels):
         set_default_openai_client(models.client, use_for_tracing=options.is_traced and options.base_url is None)
         set_default_openai_api(options.api)

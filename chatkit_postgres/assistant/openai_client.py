@@ -17,6 +17,7 @@ from chatkit_postgres.assistant.aiohttp_transport import AiohttpTransport
 from chatkit_postgres.assistant.input_shape import shaped_items, shaped_messages
 from chatkit_postgres.assistant.sse import ModelStream
 from chatkit_postgres.assistant.streams import ChatCompletionsStream, ResponsesStream
+from chatkit_postgres.observability.tracing import trace_headers
 from chatkit_postgres.text import clean_text
 
 CLEANED = ("input", "instructions")
@@ -81,6 +82,8 @@ class _Chat(AsyncChat):
 
 
 async def _create(api: AsyncResponses | AsyncCompletions, stream: type[ModelStream], given: dict[str, Any]) -> Any:
+    if headers := trace_headers():
+        given["extra_headers"] = {**headers, **(given.get("extra_headers") or {})}
     large = {name: given[name] for name in ("input", "messages", "tools") if isinstance(given.get(name), list)}
     # extra_body overwrites these empty lists.
     given |= {**{name: [] for name in large}, "extra_body": {**large, **(given.get("extra_body") or {})}}

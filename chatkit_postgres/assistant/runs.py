@@ -30,6 +30,7 @@ from agents import (
 from agents.run import AgentRunner, ToolErrorFormatter, get_default_agent_runner, set_default_agent_runner
 from chatkit.agents import AgentContext
 
+from chatkit_postgres.assistant.agent_tracing import hands_on_spans, has_content
 from chatkit_postgres.assistant.approvals.approved_calls import approved_calls, resumed
 from chatkit_postgres.assistant.approvals.asking import MakeCard
 from chatkit_postgres.assistant.approvals.paused_runs import SavedRun
@@ -160,6 +161,10 @@ class FollowedRuns:
     def _config(self, given: RunConfig | dict[str, Any] | None, hooks: "_Hooks | None") -> RunConfig:
         config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
         changes: dict[str, Any] = {"tracing_disabled": config.tracing_disabled or not self._is_traced}
+        if hands_on_spans() and not config.tracing_disabled:
+            changes["tracing_disabled"] = False
+            if not self._is_traced:
+                changes["trace_include_sensitive_data"] = has_content()
         if hooks is not None:
             changes["tool_error_formatter"] = _both(hooks.on_tool_error, config.tool_error_formatter)
         # Replace only the SDK's default provider, not one that the caller has chosen.

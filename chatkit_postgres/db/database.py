@@ -24,7 +24,9 @@ from chatkit_postgres.db.failures import (
 from chatkit_postgres.db.rows import Row
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.errors import DatabaseUnavailable
+from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.observability.tracing import child_span
 
 TRIES = 3
 
@@ -159,7 +161,8 @@ class Database:
         while True:
             tries_left -= 1
             try:
-                return await self._connections.use(work)
+                with child_span(name, trace_names.statement):
+                    return await self._connections.use(work)
             except (ConnectionLost, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 if sqlstate(error) == UNIQUE_VIOLATION:
                     raise UniqueViolation from error

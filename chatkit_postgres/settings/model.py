@@ -63,6 +63,9 @@ class ModelSettings(BaseSettings):
         default=False,
         description="export the Agents SDK's traces, which contain the conversations",
     )
+    trace_content: bool = Field(
+        default=False, description="put what models and tools are asked and say into the spans of OpenTelemetry"
+    )
     tracing_key: SecretStr | None = Field(
         default=None,
         description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",

@@ -15,6 +15,7 @@ from chatkit_postgres.db.migrations import current_revision, head_revision, is_s
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.loop_lag import watch_loop_lag
+from chatkit_postgres.observability.tracing import stop_tracing
 from chatkit_postgres.settings import ConfigurationError
 from chatkit_postgres.store.maintenance import run_maintenance
 from chatkit_postgres.store.retention import run_retention
@@ -32,6 +33,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         raise RuntimeError("the lifespan of a chat runs once; make another application with create_app")
     # Closed in the reverse order, each also if the one before it fails.
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, stop_tracing)
         stack.push_async_callback(parts.store.close)
         await _check_database(parts.database)
         _warn_about_settings(parts)

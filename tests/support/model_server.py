@@ -56,6 +56,7 @@ class Call:
 
     def __init__(self, api: str, request: Request, body: dict[str, Any]) -> None:
         self.log: dict[str, Any] = {"api": api, "body": body, "sent": [], "ended": None, "finished": False}
+        self.log["traceparent"] = request.headers.get("traceparent")
         self.log["port"] = request.client.port if request.client is not None else None
         calls.append(self.log)
 

@@ -1,15 +1,21 @@
 """Lets a turn in if its user may have one more, over all processes, and has tokens left today."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+
+from chatkit.types import NoticeEvent
 
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import BudgetUsedUp, TooManyTurns
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
+from chatkit_postgres.store.outcome import Settled
 
 ENDING_SECONDS = 2.0
+TELL_AT = 0.8
+"""The part of a day's tokens of whose use a user is told."""
 
 EndingTurns = Callable[[str], Collection[asyncio.Task[None]]]
 """The tasks of a user's turns in this process that were stopped and still save what they have."""
@@ -62,3 +68,12 @@ class Admission:
     async def leave(self, context: RequestContext) -> None:
         """Release what a turn holds that was never opened."""
         await self._limits.release_turn(required_session(context).turn_id, context)
+
+
+def notice_of_tokens(settled: Settled, tokens_per_day: int | None) -> NoticeEvent | None:
+    """Once a day, for the turn that has used up most of its user's tokens."""
+    if not tokens_per_day or not settled.reaches(math.ceil(TELL_AT * tokens_per_day)):
+        return None
+    left = max(0, tokens_per_day - (settled.tokens_today or 0))
+    message = f"You have used {TELL_AT:.0%} of your tokens of today, and have {left:,} left."
+    return NoticeEvent(level="warning", message=message if left else "You have used up your tokens of today.")

@@ -6,17 +6,16 @@ at most once, by the runner, for one reason.
 """
 
 import asyncio
-import math
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from chatkit.errors import ErrorCode
-from chatkit.types import ErrorEvent, NoticeEvent, StreamOptionsEvent, ThreadStreamEvent
+from chatkit.types import ErrorEvent, StreamOptionsEvent, ThreadStreamEvent
 
 from chatkit_postgres.chat.pipeline.stage import Events
-from chatkit_postgres.chat.turns.admission import Admission
+from chatkit_postgres.chat.turns.admission import Admission, notice_of_tokens
 from chatkit_postgres.chat.turns.beginnings import Beginning, Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
@@ -33,17 +32,16 @@ from chatkit_postgres.errors import (
     TooManyRequests,
     TurnTimedOut,
 )
+from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.logs import failure, get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.observability.tracing import conversation, span
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
-from chatkit_postgres.store.outcome import EndState, Settled
+from chatkit_postgres.store.outcome import EndState
 
 OnDisconnect = Literal["stop", "finish"]
 """What a turn does when its last reader leaves."""
-
-TELL_AT = 0.8
-"""The part of a day's tokens of whose use a user is told."""
 
 logger = get_logger(__name__)
 
@@ -171,6 +169,16 @@ class RunningTurn:
                 self.stop(Stop("stopped", reason))
 
     async def _run(self) -> None:
+        operation = self.session.operation
+        conversation.set(self._described)
+        with span(f"turn {operation}", trace_names.turn(operation)) as traced:
+            await self._run_to_its_end()
+            traced.set({**self._described(), **trace_names.turn_end(self._outcome.state, self._outcome.error_code)})
+
+    def _described(self) -> trace_names.Attributes:
+        return trace_names.conversation(self.session.thread_id, self.context.user_id)
+
+    async def _run_to_its_end(self) -> None:
         outcome = self._outcome
         error: ChatError | None = None
         wait_policy.set(BEGINNING)
@@ -272,7 +280,8 @@ class RunningTurn:
         try:
             settled = await self._store.turns.finish(self.context, outcome, unfinished=self.draft.snapshots())
             if settled is not None:
-                self._tell_of_tokens(settled)
+                if (notice := notice_of_tokens(settled, self.context.tokens_per_day)) is not None:
+                    self._send(notice)
             elif self._may_hold and not session.is_open:
                 await self._admission.leave(self.context)
         except Exception as error:  # noqa: BLE001 - maintenance closes the turn; its checkpoints are saved
@@ -286,12 +295,3 @@ class RunningTurn:
             thread_id=session.thread_id,
             seconds=round(time.monotonic() - self._started, 3),
         )
-
-    def _tell_of_tokens(self, settled: Settled) -> None:
-        """Once a day, with the turn that has used up most of the user's tokens."""
-        tokens_per_day = self.context.tokens_per_day
-        if not tokens_per_day or not settled.reaches(math.ceil(TELL_AT * tokens_per_day)):
-            return
-        left = max(0, tokens_per_day - (settled.tokens_today or 0))
-        message = f"You have used {TELL_AT:.0%} of your tokens of today, and have {left:,} left."
-        self._send(NoticeEvent(level="warning", message=message if left else "You have used up your tokens of today."))

@@ -1,0 +1,94 @@
+"""Spans of a request, its turn and its statements, for OpenTelemetry.
+
+Nothing is traced, and nothing of OpenTelemetry is imported, unless the environment names an exporter.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from typing import Protocol
+
+from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.observability.trace_names import Attributes
+
+logger = get_logger(__name__)
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+conversation: ContextVar[Callable[[], Attributes] | None] = ContextVar("conversation", default=None)
+"""What the spans of agents and models say of the thread and the user. Set where a turn begins."""
+
+
+class Span(Protocol):
+    @property
+    def trace_id(self) -> str | None:
+        """32 hexadecimal digits; None if nothing is traced."""
+
+    def set(self, attributes: Attributes) -> None: ...
+
+
+class Tracer(Protocol):
+    with_content: bool
+
+    def span(
+        self, name: str, attributes: Attributes, headers: Mapping[str, str] | None
+    ) -> AbstractContextManager[Span]: ...
+
+    def child_span(self, name: str, attributes: Attributes) -> AbstractContextManager[object]: ...
+
+    def headers(self) -> dict[str, str]: ...
+
+    def stop(self) -> None: ...
+
+
+class _NoSpan:
+    trace_id = None
+
+    def set(self, attributes: Attributes) -> None:
+        pass
+
+
+_NOTHING = nullcontext(_NoSpan())
+_tracer: Tracer | None = None
+
+
+def start_tracing(*, version: str, with_content: bool = False) -> None:
+    """Does nothing if no exporter is configured, or if it was started before."""
+    global _tracer  # noqa: PLW0603 - as OpenTelemetry, once in a process
+    if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS):
+        return
+    try:
+        from chatkit_postgres.observability.otel import OpenTelemetry  # noqa: PLC0415 - not imported otherwise
+    except ImportError:
+        # The variable may be the platform's, which sets it for all programs.
+        logger.warning("traces_not_sent", cure="pip install 'chatkit-postgres[traces]'")
+        return
+    _tracer = OpenTelemetry(version=version, with_content=with_content)
+
+
+def tracer() -> Tracer | None:
+    return _tracer
+
+
+def stop_tracing() -> None:
+    """Send what is left. Waits two seconds at most."""
+    if _tracer is not None:
+        _tracer.stop()
+
+
+def span(
+    name: str, attributes: Attributes, *, headers: Mapping[str, str] | None = None
+) -> AbstractContextManager[Span]:
+    """A span around a block. ``headers``: of the request that caused it, which may name its parent."""
+    return _NOTHING if _tracer is None else _tracer.span(name, attributes, headers)
+
+
+def child_span(name: str, attributes: Callable[[str], Attributes]) -> AbstractContextManager[object]:
+    """A span around a block, if it is part of a trace."""
+    return _NOTHING if _tracer is None else _tracer.child_span(name, attributes(name))
+
+
+def trace_headers() -> dict[str, str]:
+    """The headers by which another server goes on with the trace."""
+    return {} if _tracer is None else _tracer.headers()
