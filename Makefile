@@ -104,7 +104,7 @@ check: setup ## Format, lint, import contract, types, compose file, Dockerfile a
 	$(BIN)/python -m pytest tests/deploy/test_files.py --quiet --numprocesses 0
 	$(BIN)/hadolint Dockerfile examples/nextjs/Dockerfile
 
-bench: setup ## Measure turns, tokens and statements, as ratios on this machine (ARGS=load, wal, scale, followers, search or retention)
+bench: setup ## Measure turns, tokens and statements, as ratios on this machine (ARGS=load, wal, scale, followers, search, retention or limits)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 pictures: setup ## Take the pictures of the playground that the README shows

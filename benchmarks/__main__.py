@@ -1,6 +1,6 @@
 """Runs benchmarks, most as ratios of two sides on one machine.
 
-``python -m benchmarks [store|servers|load|wal|scale|followers|search|retention]``
+``python -m benchmarks [store|servers|load|wal|scale|followers|search|retention|limits]``
 
 Without a name: the store and the servers.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from benchmarks import followers, load, retention, scale, search, servers, store, wal
+from benchmarks import followers, limits, load, retention, scale, search, servers, store, wal
 from chatkit_postgres.db import Database, Statement, migrations
 from chatkit_postgres.db.embedded import EmbeddedPostgres
 
@@ -40,7 +40,7 @@ async def _version_of(database: URL) -> str:
 
 def main() -> None:
     arguments = _arguments()
-    if arguments.what in {"load", "wal"}:
+    if arguments.what in {"load", "wal", "limits"}:
         load.share_two_cores()
     with tempfile.TemporaryDirectory() as directory:
         # The server may run as another user, who needs access to this directory.
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ["store", "servers", "load", "wal", "scale", "followers", "search", "retention", "all"]
+    names = ["store", "servers", "load", "wal", "scale", "followers", "search", "retention", "limits", "all"]
     parser.add_argument("what", nargs="?", default="all", choices=names, help="all: store and servers")
     parser.add_argument("--seconds", type=float, default=3.0, help="store: how long each side runs in a round")
     parser.add_argument("--rounds", type=int, default=9, help="servers: how often each server is measured")
@@ -80,6 +80,8 @@ async def _measure(arguments: argparse.Namespace, postgres: EmbeddedPostgres, di
     match arguments.what:
         case "load":
             await load.measure(database, directory, arguments.answers, begin=arguments.begin)
+        case "limits":
+            await limits.measure(database, directory, arguments.answers[-1], begin=arguments.begin)
         case "wal":
             await wal.measure(database, directory, arguments.words)
         case "followers":

@@ -87,7 +87,7 @@ async def measure(database: URL, directory: Path, sizes: Sequence[int], *, begin
         print(f"\n{size} answers of {WORDS} words, {WORDS_PER_SECOND} words a second, {begin:g} begun in a second")
         runs: dict[str, Run] = {}
         for name in NAMES:
-            runs[name] = await _run(name, database, directory, _Load(size, begin, first_user))
+            runs[name] = await _run(name, database, directory, Load(size, begin, first_user))
             first_user += size
         ours, theirs = (runs[name] for name in NAMES)
         print(f"{'':40}" + "".join(f"{name:>{COLUMN}}" for name in NAMES) + f"{'ratio':>8}")
@@ -100,7 +100,7 @@ async def measure(database: URL, directory: Path, sizes: Sequence[int], *, begin
 
 
 @dataclass(frozen=True)
-class _Load:
+class Load:
     answers: int
     begin: float
     first_user: int
@@ -111,7 +111,7 @@ class _Load:
         return Order(side.port, side.pid, route, self.answers, self.begin, WORDS, delay, self.first_user)
 
 
-async def _run(name: str, database: URL, directory: Path, load: _Load) -> Run:
+async def _run(name: str, database: URL, directory: Path, load: Load) -> Run:
     # The server under load inherits the usual limit of open files; the model shall not be what fails.
     with most_descriptors():
         model = ModelServer()
@@ -139,7 +139,7 @@ async def _run(name: str, database: URL, directory: Path, load: _Load) -> Run:
         model.close()
 
 
-async def _stored(database: URL, load: _Load, refused_users: Sequence[str]) -> tuple[int, int]:
+async def _stored(database: URL, load: Load, refused_users: Sequence[str]) -> tuple[int, int]:
     """The number of whole answers of this run, and of threads of users whose request was refused."""
     text = " ".join(f"w{number}" for number in range(WORDS))
     users = [f"user-{load.first_user + number}" for number in range(load.answers)]

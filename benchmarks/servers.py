@@ -116,7 +116,9 @@ async def measure(database: URL, directory: Path, measures: Sequence[Measure], *
             while len(pairs) < rounds:
                 async with AsyncExitStack() as stack:
                     sides = [
-                        await stack.enter_async_context(running(name, database, model, directory, what.tools))
+                        await stack.enter_async_context(
+                            running(name, database, model, directory, {"BENCH_TOOLS": str(what.tools)})
+                        )
                         for name in NAMES
                     ]
                     for side in sides:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,18 +85,24 @@ def script(words: int, delay: float = 0.0) -> str:
 
 
 @asynccontextmanager
-async def running(name: str, database: URL, model: ModelServer, directory: Path, tools: int = 0) -> AsyncIterator[Side]:
+async def running(
+    name: str,
+    database: URL,
+    model: ModelServer,
+    directory: Path,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Side]:
     port = free_port()
     own = {
         "OPENAI_BASE_URL": model.url,
         "OPENAI_API_KEY": "none",
-        "BENCH_TOOLS": str(tools),
         "DATABASE_URL": database.render_as_string(hide_password=False),
         "CHAT_JWT_SECRET": SECRET,
         "CHAT_ASSISTANT": "benchmarks.assistant:build",
         "CHAT_REQUESTS_PER_MINUTE": "1000000",
         "CHAT_DATA_DIR": str(directory / "data"),
         "CHAT_LOG_LEVEL": "WARNING",
+        **(settings or {}),
     }
     commands = {
         OURS: ["-m", "chatkit_postgres", "serve", "--port", str(port)],

@@ -16,9 +16,11 @@ from chatkit_postgres.api.request_id import HEADER, give_request_id, request_id_
 from chatkit_postgres.errors import BadRequest, HeadersTooLarge, InternalError
 from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.logs import get_logger, log_failure
-from chatkit_postgres.observability.tracing import span
+from chatkit_postgres.observability.tracing import nothing, span
 
 MAX_SHOWN_PATH = 200
+UNTRACED = ("/health/live", "/health/ready", "/metrics")
+"""Asked every few seconds by those who watch."""
 ROUTING = frozenset({"app", "endpoint", "path_params", "root_path", "route", "router", "state"})
 """Keys of the scope that middleware around this application may read after a response, for metrics by route."""
 
@@ -55,7 +57,9 @@ class RequestIdMiddleware:
         streams: list[EventStream] = []
         scope[HANDED_OVER] = streams
         given = set(scope)
-        with span(f"{method} request", trace_names.request(method, path), headers=Headers(scope=scope)) as traced:
+        is_traced = not path.endswith(UNTRACED)
+        around = span(f"{method} request", trace_names.request(method, path), headers=Headers(scope=scope))
+        with around if is_traced else nothing() as traced:
             if traced.trace_id is not None:
                 bind_contextvars(trace_id=traced.trace_id)
             try:
@@ -68,7 +72,8 @@ class RequestIdMiddleware:
             finally:
                 for stream in streams:
                     stream.leave()
-                traced.set({"http.response.status_code": status} if status is not None else {})
+                code = {"http.response.status_code": status} if status is not None else {}
+                traced.set(code, is_failed=status is None or status >= 500)
                 milliseconds = round((time.perf_counter() - started) * 1000, 1)
                 logger.info("request", method=method, path=path, status=status, milliseconds=milliseconds)
                 clear_contextvars()

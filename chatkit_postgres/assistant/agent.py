@@ -25,7 +25,7 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
-from chatkit_postgres.assistant.agent_tracing import hands_on_spans
+from chatkit_postgres.assistant.agent_tracing import hands_on_spans, has_content
 from chatkit_postgres.assistant.answer_store import store_of
 from chatkit_postgres.assistant.approvals.approved_calls import resumed
 from chatkit_postgres.assistant.approvals.asking import ask
@@ -149,7 +149,10 @@ class AgentAssistant(Assistant):
         # Traces send the conversation to a third party, so they are off unless configured.
         is_traced = self.services.is_traced or hands_on_spans()
         run_config = RunConfig(
-            model=wanted.model, tracing_disabled=not is_traced, tool_error_formatter=hooks.on_tool_error
+            model=wanted.model,
+            tracing_disabled=not is_traced,
+            trace_include_sensitive_data=self.services.is_traced or has_content(),
+            tool_error_formatter=hooks.on_tool_error,
         )
         if self.models is not None:
             run_config.model_provider = self.models

@@ -22,7 +22,7 @@ from opentelemetry.trace import StatusCode
 
 from chatkit_postgres.observability import trace_names as names
 from chatkit_postgres.observability.otel import OpenTelemetry
-from chatkit_postgres.observability.tracing import conversation
+from chatkit_postgres.observability.tracing import called_model, conversation
 
 SHOWN = (
     AgentSpanData,
@@ -78,6 +78,9 @@ class AgentSpans(TracingProcessor):
         about = conversation.get()
         if about is not None and isinstance(span.span_data, AgentSpanData | GenerationSpanData | ResponseSpanData):
             made.set_attributes(dict(about()))
+        if isinstance(span.span_data, ResponseSpanData) and (model := called_model.get()) is not None:
+            made.update_name(f"chat {model}")
+            made.set_attributes(dict(names.model(model)))
         self._open[span.span_id] = made
         _bound(self._open)
 
@@ -85,14 +88,17 @@ class AgentSpans(TracingProcessor):
         made = self._open.pop(span.span_id, None)
         if made is None or not isinstance(span.span_data, SHOWN):
             return
-        made.update_name(_name(span.span_data))
-        made.set_attributes(dict(_attributes(span.span_data)))
-        if self._tracer.with_content:
-            made.set_attributes(_content(span.span_data))
-        if span.error is not None:
-            # Its message and data may quote a user.
-            made.set_status(StatusCode.ERROR)
-        made.end()
+        try:
+            if not isinstance(span.span_data, ResponseSpanData):
+                made.update_name(_name(span.span_data))
+            made.set_attributes(dict(_attributes(span.span_data)))
+            if self._tracer.with_content:
+                made.set_attributes(_content(span.span_data))
+            if span.error is not None:
+                # Its message and data may quote a user.
+                made.set_status(StatusCode.ERROR)
+        finally:
+            made.end()
 
     def shutdown(self) -> None: ...
 
@@ -130,8 +136,7 @@ def _attributes(data: SpanData) -> names.Attributes:  # noqa: PLR0911 - one for 
         case GenerationSpanData():
             return {**names.model_call(), **_model(data.model), **_usage(data.usage)}
         case ResponseSpanData():
-            model = getattr(data.response, "model", None)
-            return {**names.model_call(), **_model(model), **_usage(data.usage)}
+            return {**names.model_call(), **_usage(data.usage)}
         case FunctionSpanData():
             return names.tool(data.name)
         case GuardrailSpanData():

@@ -22,6 +22,7 @@ from chatkit_postgres.assistant.sse import drained
 from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, ThoughtSeparator, strip_thoughts
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.tracing import called_model
 
 BEFORE_THE_ANSWER = frozenset(
     {
@@ -61,6 +62,7 @@ class _Guarded:
         self, system_instructions: str | None, input: str | list[Any], *given: Any, **named: Any
     ) -> ModelResponse:
         attempts = self._attempts(input, named)
+        called_model.set(str(self.model))
         while True:
             try:
                 with _as_api_error():
@@ -81,6 +83,7 @@ class _Guarded:
         self, system_instructions: str | None, input: str | list[Any], *given: Any, **named: Any
     ) -> AsyncIterator[Any]:
         attempts = self._attempts(input, named)
+        called_model.set(str(self.model))
         while True:
             held: list[Any] = []
             has_begun = False

@@ -17,7 +17,7 @@ from mcp.types import CallToolResult, ContentBlock, ImageContent, PaginatedReque
 
 from chatkit_postgres.assistant.mcp_file import McpServer
 from chatkit_postgres.observability.logs import failure, get_logger, reason_of
-from chatkit_postgres.observability.tracing import trace_headers
+from chatkit_postgres.observability.tracing import innermost_is_current
 
 CONNECT_SECONDS = 20
 CALL_SECONDS = 60
@@ -96,10 +96,9 @@ async def _answer_of(connection: Any, tool_name: str, arguments: dict[str, Any] 
         if listener is not None and call is not None:
             await listener.progress(call, progress, total, message)
 
-    if headers := trace_headers():
-        # As OpenTelemetry's conventions for MCP have it: the requests of a session share a connection.
-        meta = {**headers, **(meta or {})}
-    result = await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta)
+    # The library writes the current span into `_meta`: the requests of a session share a connection.
+    with innermost_is_current():
+        result = await connection.session.call_tool(tool_name, arguments, progress_callback=progressed, meta=meta)
     if result.is_error and listener is not None and call is not None:
         listener.note_failure(call)
     return bounded(result)

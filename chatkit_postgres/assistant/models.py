@@ -117,7 +117,8 @@ def configure_agents_sdk(options: ModelOptions, models: ModelProvider) -> None:
     """
     if options.model is not None:
         os.environ["OPENAI_DEFAULT_MODEL"] = options.model
-    set_tracing_disabled(not (options.is_traced or start_agent_spans(beside_openai=options.is_traced)))
+    hands_on = start_agent_spans(beside_openai=options.is_traced)
+    set_tracing_disabled(not (options.is_traced or hands_on))
     if isinstance(models, ConfiguredModels):
         set_default_openai_client(models.client, use_for_tracing=options.is_traced and options.base_url is None)
         set_default_openai_api(options.api)

@@ -164,7 +164,7 @@ class FollowedRuns:
         if hands_on_spans() and not config.tracing_disabled:
             changes["tracing_disabled"] = False
             if not self._is_traced:
-                changes["trace_include_sensitive_data"] = has_content()
+                changes["trace_include_sensitive_data"] = config.trace_include_sensitive_data and has_content()
         if hooks is not None:
             changes["tool_error_formatter"] = _both(hooks.on_tool_error, config.tool_error_formatter)
         # Replace only the SDK's default provider, not one that the caller has chosen.

@@ -18,6 +18,8 @@ from chatkit_postgres.observability.trace_names import Attributes
 
 STOP_SECONDS = 2.0
 SERVICE = "chatkit-postgres"
+TAKEN = ("traceparent",)
+"""Not ``tracestate``: it is a text of the client's, and would be handed on to the model and to MCP servers."""
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -27,11 +29,14 @@ class RecordedSpan:
         self.span = span
 
     @property
-    def trace_id(self) -> str:
-        return format_trace_id(self.span.get_span_context().trace_id)
+    def trace_id(self) -> str | None:
+        context = self.span.get_span_context()
+        return format_trace_id(context.trace_id) if context.is_valid else None
 
-    def set(self, attributes: Attributes) -> None:
+    def set(self, attributes: Attributes, *, is_failed: bool = False) -> None:
         self.span.set_attributes(dict(attributes))
+        if is_failed:
+            self.span.set_status(StatusCode.ERROR)
 
 
 class OpenTelemetry:
@@ -45,13 +50,17 @@ class OpenTelemetry:
         if isinstance(given, TracerProvider):
             provider = given
         else:
-            provider = self._own = TracerProvider(resource=_resource(version))
+            # At the end of the process it would wait for half a minute for a collector that does not answer.
+            provider = self._own = TracerProvider(resource=_resource(version), shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self.tracer = provider.get_tracer("chatkit_postgres", version)
 
     @contextmanager
     def span(self, name: str, attributes: Attributes, headers: Mapping[str, str] | None) -> Iterator[RecordedSpan]:
-        parent = _propagator.extract(dict(headers)) if headers is not None else None
+        parent = None
+        # A host that mounts this server may have a span of the request, which knows the headers.
+        if headers is not None and not trace.get_current_span().get_span_context().is_valid:
+            parent = _propagator.extract({name: headers[name] for name in TAKEN if name in headers})
         kind = SpanKind.SERVER if headers is not None else SpanKind.INTERNAL
         with self.tracer.start_as_current_span(
             name,
@@ -80,6 +89,11 @@ class OpenTelemetry:
             raise
         finally:
             span.end()
+
+    @contextmanager
+    def innermost_is_current(self) -> Iterator[None]:
+        with trace.use_span(self._innermost(), record_exception=False, set_status_on_exception=False):
+            yield
 
     def headers(self) -> dict[str, str]:
         found: dict[str, str] = {}

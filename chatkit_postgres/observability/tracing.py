@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol
 
-from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.trace_names import Attributes
 
 logger = get_logger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
+called_model: ContextVar[str | None] = ContextVar("called_model", default=None)
+"""The model that this task calls: the SDK's spans of the Responses API do not name it."""
 conversation: ContextVar[Callable[[], Attributes] | None] = ContextVar("conversation", default=None)
 """What the spans of agents and models say of the thread and the user. Set where a turn begins."""
 
@@ -25,7 +27,7 @@ class Span(Protocol):
     def trace_id(self) -> str | None:
         """32 hexadecimal digits; None if nothing is traced."""
 
-    def set(self, attributes: Attributes) -> None: ...
+    def set(self, attributes: Attributes, *, is_failed: bool = False) -> None: ...
 
 
 class Tracer(Protocol):
@@ -37,6 +39,8 @@ class Tracer(Protocol):
 
     def child_span(self, name: str, attributes: Attributes) -> AbstractContextManager[object]: ...
 
+    def innermost_is_current(self) -> AbstractContextManager[None]: ...
+
     def headers(self) -> dict[str, str]: ...
 
     def stop(self) -> None: ...
@@ -45,7 +49,7 @@ class Tracer(Protocol):
 class _NoSpan:
     trace_id = None
 
-    def set(self, attributes: Attributes) -> None:
+    def set(self, attributes: Attributes, *, is_failed: bool = False) -> None:
         pass
 
 
@@ -56,15 +60,22 @@ _tracer: Tracer | None = None
 def start_tracing(*, version: str, with_content: bool = False) -> None:
     """Does nothing if no exporter is configured, or if it was started before."""
     global _tracer  # noqa: PLW0603 - as OpenTelemetry, once in a process
-    if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS):
+    if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS) or _is_switched_off():
         return
+    # The variables may be the platform's, which sets them for all programs.
     try:
         from chatkit_postgres.observability.otel import OpenTelemetry  # noqa: PLC0415 - not imported otherwise
+
+        _tracer = OpenTelemetry(version=version, with_content=with_content)
     except ImportError:
-        # The variable may be the platform's, which sets it for all programs.
         logger.warning("traces_not_sent", cure="pip install 'chatkit-postgres[traces]'")
-        return
-    _tracer = OpenTelemetry(version=version, with_content=with_content)
+    except Exception as error:  # noqa: BLE001 - a variable that OpenTelemetry does not understand
+        log_failure(logger, "traces_not_sent", error, cure="look at the variables that begin with OTEL_")
+
+
+def _is_switched_off() -> bool:
+    is_disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return is_disabled or os.environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none"
 
 
 def tracer() -> Tracer | None:
@@ -84,9 +95,19 @@ def span(
     return _NOTHING if _tracer is None else _tracer.span(name, attributes, headers)
 
 
+def nothing() -> AbstractContextManager[Span]:
+    """In place of a span."""
+    return _NOTHING
+
+
 def child_span(name: str, attributes: Callable[[str], Attributes]) -> AbstractContextManager[object]:
     """A span around a block, if it is part of a trace."""
     return _NOTHING if _tracer is None else _tracer.child_span(name, attributes(name))
+
+
+def innermost_is_current() -> AbstractContextManager[object]:
+    """In the block, OpenTelemetry's own current span is the innermost one, for libraries that ask for it."""
+    return _NOTHING if _tracer is None else _tracer.innermost_is_current()
 
 
 def trace_headers() -> dict[str, str]:

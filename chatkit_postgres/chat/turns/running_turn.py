@@ -169,14 +169,15 @@ class RunningTurn:
                 self.stop(Stop("stopped", reason))
 
     async def _run(self) -> None:
-        operation = self.session.operation
-        conversation.set(self._described)
-        with span(f"turn {operation}", trace_names.turn(operation)) as traced:
+        session, user_id, outcome = self.session, self.context.user_id, self._outcome
+        with span(f"turn {session.operation}", trace_names.turn(session.operation)) as traced:
+            if traced.trace_id is not None:
+                # Not a method: connections that are opened in this task keep what is in its context.
+                conversation.set(lambda: trace_names.conversation(session.thread_id, user_id))
             await self._run_to_its_end()
-            traced.set({**self._described(), **trace_names.turn_end(self._outcome.state, self._outcome.error_code)})
-
-    def _described(self) -> trace_names.Attributes:
-        return trace_names.conversation(self.session.thread_id, self.context.user_id)
+            traced.set(trace_names.conversation(session.thread_id, user_id))
+            end = trace_names.turn_end(outcome.state, outcome.error_code)
+            traced.set(end, is_failed=outcome.state == "failed")
 
     async def _run_to_its_end(self) -> None:
         outcome = self._outcome
