@@ -68,7 +68,7 @@ def start_tracing(*, version: str, with_content: bool = False) -> None:
 
         _tracer = OpenTelemetry(version=version, with_content=with_content)
     except ImportError:
-        logger.warning("traces_not_sent", cure="pip install 'chatkit-postgres[traces]'")
+        logger.warning("traces_not_sent", cure="install the extra `traces`")
     except Exception as error:  # noqa: BLE001 - a variable that OpenTelemetry does not understand
         log_failure(logger, "traces_not_sent", error, cure="look at the variables that begin with OTEL_")
 

@@ -12,7 +12,7 @@ from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 from tests.conftest import query
 from tests.faults.harness import NO_CHORES, SECRET, environment, new_user
-from tests.isolation.matrix import AS_OPERATION, OWN, ROUTES, TABLES
+from tests.isolation.matrix import AS_OPERATION, KEPT, OWN, ROUTES
 from tests.isolation.user_data import UserData, store_user_data
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
 
@@ -48,7 +48,7 @@ async def user_data(shared_database: URL, request: pytest.FixtureRequest) -> Use
 
 
 def rows(database: URL, user: str) -> list[str]:
-    found = [query(database, f"SELECT r::text FROM chat_{table} r WHERE user_id = '{user}'") for table in TABLES]
+    found = [query(database, f"SELECT r::text FROM chat_{table} r WHERE user_id = '{user}'") for table in KEPT]
     return sorted(row["r"] for part in found for row in part)
 
 

@@ -73,7 +73,7 @@ def narrow(database_url: URL, empty_url: URL) -> Iterator[URL]:
 
 
 GRANTS = {
-    "none": ("", "chat_approvals: SELECT"),
+    "none": ("", "chat_allowances: SELECT"),
     "reads": ("SELECT", "chat_approvals: INSERT"),
     "no deletion": ("SELECT, INSERT, UPDATE", "chat_approvals: DELETE"),
 }

@@ -90,19 +90,10 @@ ROUTES = {
 }
 """What is no operation of the protocol."""
 NOTHING_RUNS = {"follow a turn": 204}
-TABLES = (
-    "users",
-    "sessions",
-    "messages",
-    "turns",
-    "attachments",
-    "feedback",
-    "partial_log",
-    "approvals",
-    "tool_calls",
-    "rates",
-    "allowances",
-)
+KEPT = ("users", "sessions", "messages", "turns", "attachments", "feedback", "partial_log", "approvals", "tool_calls")
+COUNTED = ("rates", "allowances")
+"""What a user does is counted there, also if it is refused."""
+TABLES = (*KEPT, *COUNTED)
 ID_FIELDS = {"after", "attachments"}
 MALFORMED = ("", " ", "x" * 300, "../../etc/passwd", "thr_\u202e", "' OR user_id <> '", "%00", "\x00", "\ud800")
 

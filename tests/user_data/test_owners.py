@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -88,6 +89,10 @@ async def two_with_the_same_ids(store: DatabaseStore) -> tuple[str, str]:
     hers = UserData("alice", "MARK", is_answered=True)
     await store_user_data(store, hers)
     await store_user_data(store, replace(hers, user="bob", mark="SECRET"))
+    for owner in ("alice", "bob"):
+        caller = {"user_id": owner}
+        await store.limits.count_requests(caller, 1, per_minute=9)
+        await store.limits.hold_turn(uuid4(), caller, max_turns=9, tokens=0, tokens_per_day=None)
     return "alice", "bob"
 
 
