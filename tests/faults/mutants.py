@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "a checkpoint writes without the fence",
         "chatkit_postgres/store/sql/partials.py",
-        (("    JOIN turn t USING (number)\n   WHERE t.holds\n", "    JOIN turn t USING (number)\n"),),
+        (('{form.own("o")}\n   WHERE t.holds\n', '{form.own("o")}\n'),),
         "tests/store/test_partials.py::TestFence::test_a_turn_that_lost_its_thread_writes_nothing_and_learns_why",
         "INVARIANT: a checkpoint is fenced",
     ),
