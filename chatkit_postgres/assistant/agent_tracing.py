@@ -13,7 +13,7 @@ def start_agent_spans(*, beside_openai: bool) -> bool:
         return False
     if not _hands_on:
         from chatkit_postgres.assistant.agent_spans import hand_on_spans  # noqa: PLC0415 - imports OpenTelemetry
-        from chatkit_postgres.observability.otel import OpenTelemetry  # noqa: PLC0415
+        from chatkit_postgres.observability.otel import OpenTelemetry  # noqa: PLC0415 - the same
 
         if not isinstance(found, OpenTelemetry):
             return False

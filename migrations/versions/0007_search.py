@@ -41,5 +41,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} DROP COLUMN IF EXISTS search_words")
+        # Commit, and give the lock back before the next table.
         with outside_of_a_transaction():
             pass
