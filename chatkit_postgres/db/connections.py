@@ -140,7 +140,7 @@ class PooledConnections:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
-        except TimeoutError:
+        except (TimeoutError, *DRIVER_ERRORS):  # The server may have gone before.
             pool.terminate()
 
     async def _open_pool(self) -> asyncpg.Pool:

@@ -2,7 +2,9 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from chatkit_postgres.errors import DatabaseUnavailable
 from tests.support.failover import Address, Server
 from tests.support.sql import Statements, sql_connection
 
+BACKEND = Statement("backend", "SELECT pg_backend_pid() AS pid, CAST(:owner AS text) AS owner FROM pg_sleep(0.1)")
 ONE = Statement("one", "SELECT 1 AS one, CAST(:owner AS text) AS owner")
 
 
@@ -72,6 +75,21 @@ async def test_a_restart_of_the_server_is_survived(tmp_path: Path, postgres_bin:
     finally:
         await database.close()
         await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_closing_is_no_error_at_whichever_moment_the_server_goes(database_url: URL, steps: int) -> None:
+    database = Database(database_url)
+    rows = await asyncio.gather(*(database.run("alice", BACKEND) for _ in range(5)))
+    closing = asyncio.create_task(database.close())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    for pid in {row["pid"] for (row,) in rows}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    # Not asyncio's sleep: the loop must not have read that they are gone.
+    time.sleep(0.1)  # noqa: ASYNC251
+    await closing
 
 
 async def test_more_callers_than_connections_wait_for_their_turn(database_url: URL) -> None:
