@@ -51,7 +51,11 @@ def deploy(
     sentences about unknown settings, for the log."""
     settings, metrics = deployment.settings, Metrics()
     # Before the agents are loaded.
-    start_tracing(version=__version__, with_content=settings.trace_content)
+    start_tracing(
+        version=__version__,
+        with_content=settings.trace_content,
+        statement_seconds=settings.trace_statement_seconds,
+    )
     problems = deployment.problems()
     if deployment.database_url is None:
         problems.append(

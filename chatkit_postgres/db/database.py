@@ -24,9 +24,8 @@ from chatkit_postgres.db.failures import (
 from chatkit_postgres.db.rows import Row
 from chatkit_postgres.db.statement import Statement
 from chatkit_postgres.errors import DatabaseUnavailable
-from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.logs import get_logger
-from chatkit_postgres.observability.tracing import child_span
+from chatkit_postgres.observability.tracing import statement_span
 
 TRIES = 3
 
@@ -161,7 +160,7 @@ class Database:
         while True:
             tries_left -= 1
             try:
-                with child_span(name, trace_names.statement):
+                with statement_span(name):
                     return await self._connections.use(work)
             except (ConnectionLost, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 if sqlstate(error) == UNIQUE_VIOLATION:

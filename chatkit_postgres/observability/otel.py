@@ -2,8 +2,12 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -14,6 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.trace_names import Attributes
 
 STOP_SECONDS = 2.0
@@ -22,6 +27,17 @@ TAKEN = ("traceparent",)
 """Not ``tracestate``: it is a text of the client's, and would be handed on to the model and to MCP servers."""
 
 _propagator = TraceContextTextMapPropagator()
+
+
+@dataclass
+class _Counted:
+    """The statements of a request or of a turn."""
+
+    number: int = 0
+    nanoseconds: int = 0
+
+
+_counted: ContextVar[_Counted | None] = ContextVar("counted", default=None)
 
 
 class RecordedSpan:
@@ -39,9 +55,33 @@ class RecordedSpan:
             self.span.set_status(StatusCode.ERROR)
 
 
+class _StatementSpan:
+    """Becomes a span when the statement has ended, if it took long or failed: to make and send each would cost more
+    than a small statement."""
+
+    __slots__ = ("_began", "_name", "_telemetry")
+
+    def __init__(self, telemetry: "OpenTelemetry", name: str) -> None:
+        self._telemetry, self._name = telemetry, name
+
+    def __enter__(self) -> None:
+        self._began = time.time_ns()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ended = time.time_ns()
+        if (counted := _counted.get()) is not None:
+            counted.number += 1
+            counted.nanoseconds += ended - self._began
+        if kind is not None or ended - self._began >= self._telemetry.statement_nanoseconds:
+            self._telemetry.record_statement(self._name, self._began, ended, kind)
+
+
 class OpenTelemetry:
-    def __init__(self, *, version: str, with_content: bool) -> None:
+    def __init__(self, *, version: str, with_content: bool, statement_seconds: float) -> None:
         self.with_content = with_content
+        self.statement_nanoseconds = int(statement_seconds * 1e9)
         self.innermost: Callable[[], Span | None] = lambda: None
         """The span of an agent's run that is going on in this task: its own tracing knows it."""
         given = trace.get_tracer_provider()
@@ -70,25 +110,30 @@ class OpenTelemetry:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            yield RecordedSpan(span)
+            counted = _Counted()
+            around = _counted.set(counted)
+            try:
+                yield RecordedSpan(span)
+            finally:
+                _counted.reset(around)
+                span.set_attributes(dict(trace_names.statements(counted.number, counted.nanoseconds // 1_000_000)))
 
-    @contextmanager
-    def child_span(self, name: str, attributes: Attributes) -> Iterator[None]:
+    def statement_span(self, name: str) -> _StatementSpan:
+        return _StatementSpan(self, name)
+
+    def record_statement(self, name: str, began: int, ended: int, error: type[BaseException] | None) -> None:
+        """``began`` and ``ended``: in nanoseconds since 1970."""
         parent = self._innermost()
         if not parent.is_recording():
-            yield
             return
+        context, attributes = trace.set_span_in_context(parent), dict(trace_names.statement(name))
         span = self.tracer.start_span(
-            name, context=trace.set_span_in_context(parent), kind=SpanKind.CLIENT, attributes=dict(attributes)
+            name, context=context, kind=SpanKind.CLIENT, attributes=attributes, start_time=began
         )
-        try:
-            yield
-        except BaseException as error:
-            # Its message may quote values.
-            span.set_status(StatusCode.ERROR, type(error).__name__)
-            raise
-        finally:
-            span.end()
+        if error is not None:
+            # Not its message, which may quote values.
+            span.set_status(StatusCode.ERROR, error.__name__)
+        span.end(ended)
 
     @contextmanager
     def innermost_is_current(self) -> Iterator[None]:

@@ -35,6 +35,11 @@ def statement(name: str) -> Attributes:
     return {"db.system.name": "postgresql", "db.operation.name": name}
 
 
+def statements(number: int, milliseconds: int) -> Attributes:
+    """Of a request or a turn, together."""
+    return {"chatkit.statements": number, "chatkit.statement_ms": milliseconds}
+
+
 def agent(name: str) -> Attributes:
     return {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name, "openinference.span.kind": "AGENT"}
 

@@ -37,7 +37,7 @@ class Tracer(Protocol):
         self, name: str, attributes: Attributes, headers: Mapping[str, str] | None
     ) -> AbstractContextManager[Span]: ...
 
-    def child_span(self, name: str, attributes: Attributes) -> AbstractContextManager[object]: ...
+    def statement_span(self, name: str) -> AbstractContextManager[object]: ...
 
     def innermost_is_current(self) -> AbstractContextManager[None]: ...
 
@@ -57,8 +57,9 @@ _NOTHING = nullcontext(_NoSpan())
 _tracer: Tracer | None = None
 
 
-def start_tracing(*, version: str, with_content: bool = False) -> None:
-    """Does nothing if no exporter is configured, or if it was started before."""
+def start_tracing(*, version: str, with_content: bool = False, statement_seconds: float = 0.0) -> None:
+    """Does nothing if no exporter is configured, or if it was started before. A statement that takes less than
+    ``statement_seconds`` is counted in the span around it, and none of its own."""
     global _tracer  # noqa: PLW0603 - as OpenTelemetry, once in a process
     if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS) or _is_switched_off():
         return
@@ -66,7 +67,7 @@ def start_tracing(*, version: str, with_content: bool = False) -> None:
     try:
         from chatkit_postgres.observability.otel import OpenTelemetry  # noqa: PLC0415 - not imported otherwise
 
-        _tracer = OpenTelemetry(version=version, with_content=with_content)
+        _tracer = OpenTelemetry(version=version, with_content=with_content, statement_seconds=statement_seconds)
     except ImportError:
         logger.warning("traces_not_sent", cure="install the extra `traces`")
     except Exception as error:  # noqa: BLE001 - a variable that OpenTelemetry does not understand
@@ -100,9 +101,9 @@ def nothing() -> AbstractContextManager[Span]:
     return _NOTHING
 
 
-def child_span(name: str, attributes: Callable[[str], Attributes]) -> AbstractContextManager[object]:
-    """A span around a block, if it is part of a trace."""
-    return _NOTHING if _tracer is None else _tracer.child_span(name, attributes(name))
+def statement_span(name: str) -> AbstractContextManager[object]:
+    """A span around a statement, if it is part of a trace and took long or failed."""
+    return _NOTHING if _tracer is None else _tracer.statement_span(name)
 
 
 def innermost_is_current() -> AbstractContextManager[object]:

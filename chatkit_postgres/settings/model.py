@@ -66,6 +66,9 @@ class ModelSettings(BaseSettings):
     trace_content: bool = Field(
         default=False, description="put what models and tools are asked and say into the spans of OpenTelemetry"
     )
+    trace_statement_seconds: float = Field(
+        default=0.02, ge=0, le=60, description="a statement that takes as long is a span of its own; 0: each is"
+    )
     tracing_key: SecretStr | None = Field(
         default=None,
         description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",

@@ -1,5 +1,6 @@
 """Spans of OpenTelemetry, as a collector receives them."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.support.processes import (
     ChatProcess,
     ModelServer,
     clean_environment,
+    eventually,
     http,
     message,
     thread_id_of,
@@ -29,6 +31,7 @@ from tests.support.processes import (
 
 PARENT = "4bf92f3577b34da6a3ce929d0e0e4736"
 CANARY = "canary-7f3a"
+EACH_STATEMENT = {"CHAT_TRACE_STATEMENT_SECONDS": "0"}
 USES_A_TOOL = f'use the tool echo {{"words": "{CANARY}"}}'
 
 
@@ -106,7 +109,7 @@ def test_a_turn_is_one_tree(
     tmp_path: Path, database_url: URL, model_server: ModelServer, collector: Collector, api: str
 ) -> None:
     before = len(model_server.calls())
-    server = serve(tmp_path, database_url, model_server, collector.url, CHAT_MODEL_API=api)
+    server = serve(tmp_path, database_url, model_server, collector.url, CHAT_MODEL_API=api, **EACH_STATEMENT)
     user = new_user()
     events = ask(server, user, USES_A_TOOL)
     assert any(event["type"] == "thread.item.done" for event in events)
@@ -141,6 +144,8 @@ def check_names(spans: list[Any], turn: Any, calls: list[Any], tool: Any, user: 
     described = {"session.id": thread_id, "user.id": user, "gen_ai.conversation.id": thread_id}
     assert described.items() <= attributes(turn).items()
     assert attributes(turn)["chatkit.state"] == "completed"
+    below = [span for span in spans if "db.operation.name" in attributes(span) and turn.name in names_to(spans, span)]
+    assert attributes(turn)["chatkit.statements"] == len(below) > 2
     for call in calls:
         wanted = described | {
             "gen_ai.operation.name": "chat",
@@ -162,12 +167,60 @@ def check_names(spans: list[Any], turn: Any, calls: list[Any], tool: Any, user: 
 def test_what_a_tool_does_in_the_database_is_a_part_of_it(
     tmp_path: Path, database_url: URL, model_server: ModelServer, collector: Collector
 ) -> None:
-    server = serve(tmp_path, database_url, model_server, collector.url, CHAT_SEARCH_TOOL="true")
+    server = serve(tmp_path, database_url, model_server, collector.url, CHAT_SEARCH_TOOL="true", **EACH_STATEMENT)
     ask(server, new_user(), 'use the tool search_conversations {"query": "pearls"}')
     assert server.stop() == 0
     spans = collector.spans(PARENT)
     paths = [names_to(spans, span) for span in spans if attributes(span).get("db.system.name") == "postgresql"]
     assert any("execute_tool search_conversations" in path for path in paths), paths
+
+
+def test_a_call_of_an_mcp_server_goes_on_with_the_trace(
+    tmp_path: Path, database_url: URL, model_server: ModelServer, collector: Collector
+) -> None:
+    program = {"command": sys.executable, "args": ["-m", "tests.support.mcp_server", "stdio"], "cwd": str(ROOT)}
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"here": program}}))
+    server = serve(tmp_path, database_url, model_server, collector.url, CHAT_MCP_FILE="mcp.json")
+    eventually(lambda: "mcp_connected" in server.log, what="the MCP server is connected")
+    before = len(model_server.calls())
+    ask(server, new_user(), "use the tool mcp_here__parent {}")
+    assert server.stop() == 0
+    (tool,) = [span for span in collector.spans(PARENT) if span.name.startswith("execute_tool")]
+    told = str(model_server.calls()[before:])
+    assert f"called below 00-{PARENT}-{tool.span_id.hex()}-01" in told
+
+
+def test_a_statement_is_a_span_if_it_took_long_or_failed() -> None:
+    program = f"""
+import time
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from chatkit_postgres.observability import tracing
+
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+tracing.start_tracing(version="1", statement_seconds=0.2)
+with tracing.statement_span("outside"):
+    time.sleep(0.3)
+with tracing.span("turn", {{}}), tracing.statement_span("fast"):
+    pass
+with tracing.span("turn", {{}}):
+    with tracing.statement_span("slow"):
+        time.sleep(0.3)
+    try:
+        with tracing.statement_span("failed"):
+            raise ValueError("{CANARY}")
+    except ValueError:
+        pass
+for span in exporter.get_finished_spans():
+    seconds = (span.end_time - span.start_time) / 1e9
+    print(span.name, span.attributes.get("chatkit.statements"), span.status.description, seconds >= 0.3)
+"""
+    lines = run_program(program, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1").splitlines()
+    assert lines == ["turn 1 None False", "slow None None True", "failed None ValueError False", "turn 2 None True"]
 
 
 def test_content_is_sent_if_that_is_wanted(

@@ -84,6 +84,12 @@ async def pay(note: str) -> str:
 
 
 @server.tool()
+def parent(context: Context) -> str:
+    """The trace that the call belongs to."""
+    return f"called below {(context.request_context.meta or {}).get('traceparent')}"
+
+
+@server.tool()
 def environment() -> str:
     """The names of the variables this server was started with."""
     return " ".join(sorted(os.environ))
