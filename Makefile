@@ -54,14 +54,20 @@ field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mist
 	npm install --silent --no-audit --no-fund --no-save --prefix .field/aimock @copilotkit/aimock@$$(cat tests/field/aimock-version.txt)
 	touch $@
 
-lowest: ## Run the tests of the store and of turns with the lowest versions that pyproject.toml allows
+lowest: .lowest/.ready ## Run the tests of the store and of turns with the lowest versions that pyproject.toml allows
+	.lowest/bin/python -m pytest tests/store tests/chat $(ARGS)
+
+.lowest/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear .lowest
 	.lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct -e '.[server,files,embedded]'
 	.lowest/bin/uv pip install --quiet --python .lowest/bin/python hypothesis polyfactory pytest pytest-asyncio pytest-timeout pytest-xdist
-	.lowest/bin/python -m pytest tests/store tests/chat $(ARGS)
+	touch $@
 
-wheel: setup ## Build the wheel, install it with the lock beside the checkout, and use it as a team does
+wheel: setup .wheel/.ready ## Build the wheel, install it with the lock beside the checkout, and use it as a team does
+	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
+
+.wheel/.ready: $(VENV)/.ready README.md $(shell find chatkit_postgres migrations -type f -not -name '*.pyc')
 	rm -rf .wheel && mkdir .wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .wheel/dist .
 	$(PYTHON) -m venv .wheel/server
@@ -69,7 +75,7 @@ wheel: setup ## Build the wheel, install it with the lock beside the checkout, a
 	.wheel/server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .wheel/dist/*.whl
 	$(PYTHON) -m venv .wheel/store
 	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
-	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
+	touch $@
 
 upgrade: setup .upgrade/.ready ## Upgrade from the version before and go back, under traffic, and measure each migration on 2 million messages
 	$(BIN)/python -m pytest tests/upgrade --upgrade .upgrade --upgrade-rows 2000000 --upgrade-seconds 30 --numprocesses 0 $(ARGS)

@@ -4,9 +4,10 @@ import asyncio
 import gc
 import itertools
 import os
+import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from chatkit_postgres.store import DatabaseStore
 from tests.support.processes import ChatProcess, ModelServer
 
 T = TypeVar("T")
+Some = Callable[[Collection[Any]], list[Any]]
 
 TEMPLATE = "chat_template"
 CLUSTER = os.environ.get("CHAT_TEST_CITUS_URL")
@@ -75,6 +77,7 @@ SLOW_FIXTURES = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
+    parser.addoption("--every", type=int, default=1, help="try every Nth of many generated inputs, from any on")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
@@ -89,6 +92,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--hosted-threads", type=int, default=100, help="how many threads are imported, with twenty items each"
     )
     parser.addoption("--canary-requests", type=int, default=500, help="how many requests the canary users make")
+
+
+@pytest.fixture(scope="session")
+def some(pytestconfig: pytest.Config) -> Some:
+    """Of generated inputs: all of them, or every Nth, from another one in each run."""
+    step: int = pytestconfig.getoption("--every")
+    first = random.randrange(step)
+    return lambda inputs: list(inputs)[first % min(step, len(inputs)) :: step]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -108,8 +108,9 @@ ROUTES: Mapping[tuple[str, str], Described] = {
         "Stop the running turn of a thread; its text is kept", {JSON: schemas.Stopped}, errors=(404,)
     ),
     ("GET", "/api/threads/waiting"): Described(
-        "The threads in which a question waits for the user", {JSON: schemas.WaitingThreads}
+        "The threads in which a question waits for the user", {JSON: schemas.ThreadsSince}
     ),
+    ("GET", "/api/threads/running"): Described("The threads in which a turn is running", {JSON: schemas.ThreadsSince}),
     ("GET", "/api/search"): Described(
         "Messages and titles with the words of a query",
         {JSON: schemas.SearchPage},
@@ -119,6 +120,9 @@ ROUTES: Mapping[tuple[str, str], Described] = {
             AFTER,
         ),
         errors=(404,),
+    ),
+    ("GET", "/api/client-config"): Described(
+        "What the server allows, in the shape of ChatKit's options", {JSON: schemas.ClientConfig}
     ),
     ("GET", "/api/usage"): Described(
         "Turns and tokens of the user, by day",

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Literal
 
 from chatkit.types import FileAttachment, ImageAttachment
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 
 class Problem(BaseModel):
@@ -57,13 +58,13 @@ class UsageReport(BaseModel):
     budget: Budget | None = Field(description="null: the user's tokens are not limited")
 
 
-class WaitingThread(BaseModel):
+class ThreadSince(BaseModel):
     thread_id: str
     since: datetime
 
 
-class WaitingThreads(BaseModel):
-    data: list[WaitingThread]
+class ThreadsSince(BaseModel):
+    data: list[ThreadSince] = Field(description="at most 1,000, the newest first")
 
 
 class Stopped(BaseModel):
@@ -93,3 +94,55 @@ class Readiness(BaseModel):
     keys: Literal["ok", "unknown"]
     lifespan: Literal["ok", "not_started"]
     revision: Revisions
+
+
+class ChatKitOptions(BaseModel):
+    """Part of the options of ChatKit's component, with their names."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class AttachmentOptions(ChatKitOptions):
+    enabled: bool
+    max_size: int = Field(description="of a file, in bytes")
+    max_count: int = Field(description="of files in a message")
+    accept: dict[str, list[str]] = Field(description="extensions by media type")
+
+
+class ModelChoice(ChatKitOptions):
+    id: str
+    label: str
+    default: bool
+
+
+class ToolChoice(ChatKitOptions):
+    id: str
+    label: str
+
+
+class DictationOptions(ChatKitOptions):
+    enabled: bool
+
+
+class ComposerOptions(ChatKitOptions):
+    attachments: AttachmentOptions
+    models: list[ModelChoice] = Field(description="that a message may choose: CHAT_ALLOWED_MODELS")
+    tools: list[ToolChoice] = Field(description="that a message may demand: CHAT_ALLOWED_TOOLS")
+    dictation: DictationOptions
+
+
+class Prompt(ChatKitOptions):
+    label: str
+    prompt: str
+
+
+class StartScreen(ChatKitOptions):
+    prompts: list[Prompt] = Field(description="of the assistant that answers")
+
+
+class ClientConfig(ChatKitOptions):
+    """What the server allows. ``composer`` and ``startScreen`` can be given to ChatKit's component as they are."""
+
+    name: str = Field(description="of the assistant: CHAT_ASSISTANT_NAME, or the agent's")
+    composer: ComposerOptions
+    start_screen: StartScreen

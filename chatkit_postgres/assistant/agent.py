@@ -65,7 +65,7 @@ class AgentAssistant(Assistant):
         converter: ThreadItemConverter | None = None,
         remember_agent: bool = False,
     ) -> None:
-        self.default_agent = agent
+        self.default_agent, self.name = agent, agent.name
         self._remembers_agent = remember_agent
         self.models: ModelProvider | None = None
         self._converter = converter

@@ -91,12 +91,16 @@ class Assistant(ABC):
     Methods marked with ``@action`` handle the actions of widgets.
     """
 
+    name: str | None = None
+    """What front ends call it, unless ``CHAT_ASSISTANT_NAME`` is set; of an AgentAssistant, its agent's name."""
     choices = Choices()
     own_tool_choices: frozenset[str] = frozenset()
     """Ids of tool choices that the assistant handles itself, by choosing an agent or another way to answer. These ids
     are accepted like those of ``CHAT_ALLOWED_TOOLS``, but are not demanded of a model."""
     start_prompts: Mapping[str, str] = MappingProxyType({})
     """Prompts that the playground proposes in an empty conversation, each with a description of its effect."""
+    more_prompts: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    """More of them by the name of a group, which "Show everything" unfolds."""
     services = Services()
     """The server's, set by ``prepare``."""
 

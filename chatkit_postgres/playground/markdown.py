@@ -1,7 +1,7 @@
 """Renders a model's Markdown as safe HTML: parsed by markdown-it-py, coloured by Pygments, sanitised by nh3."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -9,17 +9,24 @@ import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from mdit_py_plugins.footnote import footnote_plugin
+from mdit_py_plugins.tasklists import tasklists_plugin
+from mdit_py_plugins.texmath import texmath_plugin
 from pygments import format as formatted
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Text
 from pygments.util import ClassNotFound
 
+from chatkit_postgres.playground import formulas
+
 LIGHT, DARK = "xcode", "lightbulb"
 """Pygments styles whose colours have a contrast of at least 4.5 to 1 on our pages."""
 COLOURING_SECONDS = 0.3
 """Maximum time for all code of one text, because crafted code can make a lexer slow; the rest has no colours."""
 
+FORMULAS = "formulas"
 HIGHEST_HEADING = 3
 """A message of the page has a heading of the second level."""
 
@@ -27,15 +34,20 @@ TAGS = {
     *("p", "br", "hr", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote"),
     *("strong", "em", "s", "code", "pre", "span", "a"),
     *("table", "thead", "tbody", "tr", "th", "td"),
+    "sup",
+    *formulas.TAGS,
 }
 ATTRIBUTES = {
     "a": {"href", "title"},
     "code": {"class"},
     "span": {"class"},
-    "ol": {"start"},
+    "ol": {"start", "class"},
+    "ul": {"class"},
     "th": {"align"},
     "td": {"align"},
+    **formulas.ATTRIBUTES,
 }
+CHECKED, UNCHECKED = "\u2611", "\u2610"
 SCHEMES = {"http", "https", "mailto"}
 
 _FORMATTER: Any = HtmlFormatter(nowrap=True)
@@ -45,9 +57,11 @@ def rendered(text: str) -> list[str]:
     """The HTML of each block of a text, so that a page with a growing text updates only the last blocks."""
     tokens = _PARSER.parse(text)
     _fit_headings(tokens)
-    options: Any = {**_PARSER.options, "highlight": _Colours(time.monotonic() + COLOURING_SECONDS)}
+    _show_boxes(tokens)
+    options: Any = {**_PARSER.options, "highlight": _Colours()}
     options = OptionsDict(options)
-    return [_clean(_PARSER.renderer.render(block, options, {})) for block in _blocks(tokens)]
+    environment = {FORMULAS: formulas.Formulas()}
+    return [_clean(_PARSER.renderer.render(block, options, environment)) for block in _blocks(tokens)]
 
 
 def code_style() -> str:
@@ -92,6 +106,15 @@ def _fit_headings(tokens: Sequence[Token]) -> None:
         token.tag = f"h{min(6, HIGHEST_HEADING + levels.index(token.tag))}"
 
 
+def _show_boxes(tokens: Sequence[Token]) -> None:
+    """The boxes of a task list as characters: a control that controls nothing would have no name."""
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "html_inline":
+                child.type = "text"
+                child.content = CHECKED if "checked=" in child.content else UNCHECKED
+
+
 def _clean(html: str) -> str:
     return nh3.clean(
         html,
@@ -104,8 +127,8 @@ def _clean(html: str) -> str:
 
 
 class _Colours:
-    def __init__(self, until: float) -> None:
-        self._until = until
+    def __init__(self) -> None:
+        self._until: float | None = None
 
     def __call__(self, code: str, language: str, _attributes: str) -> str:
         if not language:
@@ -117,7 +140,10 @@ class _Colours:
 
     def _tokens(self, code: str, language: str) -> Iterator[tuple[Any, str]]:
         seen = 0
-        for place, kind, text in get_lexer_by_name(language).get_tokens_unprocessed(code):
+        # The first text in a language also imports its lexer.
+        lexer = get_lexer_by_name(language)
+        self._until = self._until or time.monotonic() + COLOURING_SECONDS
+        for place, kind, text in lexer.get_tokens_unprocessed(code):
             if time.monotonic() > self._until:
                 break
             yield kind, text
@@ -131,6 +157,41 @@ def _image_as_link(_renderer: Any, tokens: Sequence[Token], index: int, _options
     return f'<a href="{escape(url)}">{escape(tokens[index].content or url)}</a>'
 
 
+def _formula(is_block: bool) -> Callable[..., str]:
+    def render(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, environment: Any) -> str:
+        made: str = environment[FORMULAS].rendered(tokens[index].content, is_block=is_block)
+        return made
+
+    return render
+
+
+def _footnote_number(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+    """Without a link: the address of the page names a conversation, and numbers repeat in each answer."""
+    return f"<sup>{int(tokens[index].meta['id']) + 1}</sup>"
+
+
+def _plain(html: str) -> Callable[..., str]:
+    return lambda *_: html
+
+
 # A short text can repeat a reference definition any number of times, so that the HTML becomes huge.
 _PARSER = MarkdownIt("gfm-like", {"html": False, "linkify": True}).disable("reference")
-_PARSER.add_render_rule("image", _image_as_link)
+for plugin in (tasklists_plugin, footnote_plugin):
+    _PARSER.use(plugin)
+_PARSER.use(dollarmath_plugin, allow_space=False, allow_digits=False, double_inline=True)
+_PARSER.use(texmath_plugin, delimiters="brackets")
+_RULES: dict[str, Callable[..., str]] = {
+    "image": _image_as_link,
+    "footnote_ref": _footnote_number,
+    "footnote_block_open": _plain('<ol class="footnotes">'),
+    "footnote_block_close": _plain("</ol>"),
+    "footnote_open": _plain("<li>"),
+    "footnote_close": _plain("</li>"),
+    "footnote_anchor": _plain(""),
+    **dict.fromkeys(("math_inline", "math_single"), _formula(is_block=False)),
+    **dict.fromkeys(
+        ("math_block", "math_block_label", "math_inline_double", "math_block_eqno"), _formula(is_block=True)
+    ),
+}
+for name, rule in _RULES.items():
+    _PARSER.add_render_rule(name, rule)

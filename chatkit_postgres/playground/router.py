@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.errors import (
     BadRequest,
     ForeignOrigin,
@@ -43,8 +44,8 @@ class MarkdownRequest(BaseModel):
     text: str
 
 
-def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIRouter:
-    """``prompts`` are the proposals of an empty conversation, each with a description of its effect."""
+def playground_router(mint_token: MintToken, assistant: Assistant, model: str | None) -> APIRouter:
+    """``model`` is the name of the model that answers, if one does."""
     router = APIRouter()
     # One at a time, and in a thread that no conversation uses.
     renderer = ThreadPoolExecutor(1, thread_name_prefix="markdown")
@@ -59,7 +60,8 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
 
     @router.get("/playground/prompts")
     async def proposed() -> Response:
-        return JSONResponse({"prompts": [{"text": text, "shows": shows} for text, shows in prompts.items()]})
+        more = [{"group": name, "prompts": _listed(prompts)} for name, prompts in assistant.more_prompts.items()]
+        return JSONResponse({"model": model, "prompts": _listed(assistant.start_prompts), "more": more})
 
     @router.get("/playground/{name}")
     async def asset(name: str) -> Response:
@@ -79,6 +81,10 @@ def playground_router(mint_token: MintToken, prompts: Mapping[str, str]) -> APIR
 
     _add_tokens(router, mint_token)
     return router
+
+
+def _listed(prompts: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"text": text, "shows": shows} for text, shows in prompts.items()]
 
 
 def _add_tokens(router: APIRouter, mint_token: MintToken) -> None:

@@ -77,6 +77,9 @@ class ModelSettings(BaseSettings):
     assistant: str = Field(
         default=DEFAULT_ASSISTANT, description="import string of the agent, the assistant or the ChatKitServer to run"
     )
+    assistant_name: str | None = Field(
+        default=None, min_length=1, max_length=100, description="what front ends call it; unset: the agent's name"
+    )
     context_headers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="request headers that an assistant may read, comma-separated, e.g. `X-Map-Id`"
     )

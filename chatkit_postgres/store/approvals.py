@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from chatkit_postgres.store.index_entries import item_entry
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
 from chatkit_postgres.store.session import WriteSession
 from chatkit_postgres.store.sql import approvals as sql
+from chatkit_postgres.store.threads import ThreadSince
 from chatkit_postgres.store.tool_calls import MAX_OUTPUT
 from chatkit_postgres.store.views import claim_of
 from chatkit_postgres.text import clean_text, cut_middle
@@ -64,12 +64,6 @@ class PausedRun:
 
     def call_of(self, item_id: str) -> AskedCall:
         return next(call for call in self.calls if call.item_id == item_id)
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingThread:
-    thread_id: str
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +190,10 @@ class ApprovalRepository:
         )
         return calls_of(given_up[0]["calls"]) if given_up else []
 
-    async def waiting(self, caller: Caller, *, limit: int) -> list[WaitingThread]:
+    async def waiting(self, caller: Caller, *, limit: int) -> list[ThreadSince]:
         """The owner's threads that wait for an answer, the newest question first."""
         found = await self._database.run(owner_of(caller), sql.LIST_WAITING_THREADS, page=limit)
-        return [WaitingThread(row["thread_id"], row["since"]) for row in found]
+        return [ThreadSince(row["thread_id"], row["since"]) for row in found]
 
     async def abandoned(self) -> list[AbandonedRun]:
         """Answered runs of all owners whose turn was interrupted; some of them, if there are many."""

@@ -16,6 +16,7 @@ from chatkit_postgres.store.caller import Caller, owner_of
 from chatkit_postgres.store.ids import session_uuid
 from chatkit_postgres.store.owners import SeveralOwners
 from chatkit_postgres.store.sql import live as sql
+from chatkit_postgres.store.threads import ThreadSince
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,13 @@ class LiveRepository:
             open_position=row["open_position"],
             first_position=row["first_position"],
         )
+
+    async def running(self, caller: Caller, *, stale_seconds: float, limit: int) -> list[ThreadSince]:
+        """The owner's threads with a running turn, the newest turn first."""
+        found = await self._database.run(
+            owner_of(caller), sql.LIST_RUNNING_THREADS, stale_seconds=stale_seconds, page=limit
+        )
+        return [ThreadSince(row["thread_id"], row["since"]) for row in found]
 
     async def request_stop(self, thread_id: str, caller: Caller) -> UUID | None:
         """Ask the process that runs the turn of a thread to stop it. Returns the turn; None if none is running. Raises

@@ -1,6 +1,8 @@
 """Reads and writes threads: a save writes the columns that the request changed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 from chatkit.types import Page, ThreadMetadata
 
@@ -16,6 +18,14 @@ from chatkit_postgres.store.refusals import claim_errors, explain_refusal
 from chatkit_postgres.store.session import CREATE
 from chatkit_postgres.store.sql import threads as sql
 from chatkit_postgres.store.views import claim_of
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSince:
+    """A thread in a state that a list of threads marks, and since when."""
+
+    thread_id: str
+    since: datetime
 
 
 class ThreadRepository:

@@ -10,10 +10,12 @@ from fastapi import FastAPI
 from chatkit_postgres import __version__
 from chatkit_postgres.api.attachments import FileEndpoint, attachments_router
 from chatkit_postgres.api.chatkit import ChatEndpoint, chatkit_router
+from chatkit_postgres.api.client_config import client_config_router
 from chatkit_postgres.api.errors import install_error_handlers
 from chatkit_postgres.api.export import export_router
 from chatkit_postgres.api.health import health_router
 from chatkit_postgres.api.live import LiveEndpoint, live_router
+from chatkit_postgres.api.marked_threads import marked_threads_router
 from chatkit_postgres.api.metrics import metrics_router
 from chatkit_postgres.api.middleware import (
     CorsMiddleware,
@@ -28,10 +30,10 @@ from chatkit_postgres.api.search import search_router
 from chatkit_postgres.api.staff import StaffEndpoint, staff_router
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
-from chatkit_postgres.api.waiting import waiting_router
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
 from chatkit_postgres.playground import playground_router
+from chatkit_postgres.wiring.client_config import client_config, model_name
 from chatkit_postgres.wiring.parts import Parts
 
 DEV_TOKEN_SECONDS = 24 * 60 * 60
@@ -117,12 +119,15 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
         from_bucket=settings.direct_downloads,
     )
     app.include_router(attachments_router(files, parts.authenticate))
+    app.include_router(client_config_router(client_config(settings, parts.assistant), parts.authenticate))
     app.include_router(usage_router(parts.store, parts.authenticate))
     app.include_router(export_router(parts.export_of, parts.authenticate))
     app.include_router(search_router(parts.store, parts.authenticate))
     if parts.audit is not None:
         app.include_router(staff_router(StaffEndpoint(parts.store, parts.audit), parts.authenticate))
-    app.include_router(waiting_router(parts.store, parts.authenticate))
+    app.include_router(
+        marked_threads_router(parts.store, parts.authenticate, stale_seconds=settings.turn_stale_seconds)
+    )
     if not parts.deployment.is_hosted:
         # Mounted in another application, the metrics would be public.
         app.include_router(metrics_router(parts.metrics))
@@ -137,7 +142,8 @@ def _add_playground(app: FastAPI, parts: Parts) -> None:
     app.include_router(
         playground_router(
             lambda user: mint(secret, user, seconds=DEV_TOKEN_SECONDS, rules=rules),
-            prompts=parts.assistant.start_prompts,
+            parts.assistant,
+            model_name(settings, parts.assistant),
         )
     )
     app.add_middleware(LoopbackHostMiddleware)

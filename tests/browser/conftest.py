@@ -111,6 +111,16 @@ class Visitor:
         expect(self.page.locator("#send")).to_be_visible()
         expect(self.page.locator("#items [aria-busy=true]")).to_have_count(0)
 
+    def choose(self, title: str, entry: str) -> None:
+        """Choose an entry of the menu of a conversation."""
+        self.page.get_by_role("button", name=f"Options of {title}", exact=True).click()
+        self.page.get_by_role("menuitem", name=entry).click()
+
+    def rename(self, title: str, to: str) -> None:
+        self.choose(title, "Rename")
+        self.page.get_by_role("textbox", name="Title").fill(to)
+        self.page.keyboard.press("Enter")
+
     @property
     def answer(self) -> Any:
         return self.page.locator(".assistant_message").last

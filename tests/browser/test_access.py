@@ -44,7 +44,10 @@ def test_no_rule_of_accessibility_is_broken(open_page: OpenPage, scheme: str) ->
     visitor.page.locator(".workflow summary").click()
     assert violations(visitor.page) == []
     visitor.send_message("notice")
-    visitor.page.get_by_role("button", name="Delete markdown").click()
+    visitor.page.get_by_role("button", name="Options of markdown").click()
+    # What lies under it is covered.
+    assert violations(visitor.page, "#popup") == []
+    visitor.page.get_by_role("menuitem", name="Delete").click()
     assert violations(visitor.page) == []
     visitor.page.keyboard.press("Escape")
     visitor.send_message("error")
@@ -67,7 +70,7 @@ def test_nor_by_what_is_being_written(open_page: OpenPage, scheme: str, tmp_path
     visitor.answer.get_by_role("button", name="Quote").click()
     expect(page.locator("#quote")).to_be_visible()
     assert violations(page) == []
-    page.get_by_role("button", name="Rename Hello").click()
+    visitor.choose("Hello", "Rename")
     assert violations(page) == []
     page.keyboard.press("Escape")
     page.evaluate("document.getElementById('drop').hidden = false")
@@ -177,16 +180,27 @@ def test_everything_is_reached_by_the_keyboard(open_page: OpenPage) -> None:
         page.keyboard.press("Shift+Tab")
         reached.append(focused(page))
         assert len(reached) < 40, reached
-    assert {"Messages", "Delete buttons", "Rename buttons", "Search conversations", "User"} <= set(reached)
+    assert {"Messages", "Options of buttons", "Options of this conversation", "Search conversations", "User"} <= set(
+        reached
+    )
     page.keyboard.press("Enter")
     expect(page.locator("#welcome")).to_be_visible()
     assert focused(page) == "Message"
     # The dialog keeps the keyboard, and gives it back.
-    page.get_by_role("button", name="Delete buttons").focus()
+    page.get_by_role("button", name="Options of buttons").focus()
+    page.keyboard.press("Enter")
+    assert focused(page) == "Rename"
+    page.keyboard.press("ArrowUp")
+    assert focused(page) == "Delete"
     page.keyboard.press("Enter")
     assert focused(page) == "Cancel"
     page.keyboard.press("Enter")
-    assert focused(page) == "Delete buttons"
+    assert focused(page) == "Options of buttons"
+    # The menu, too, and Escape in it stops nothing.
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    assert focused(page) == "Options of buttons"
+    expect(page.get_by_role("menu")).to_be_hidden()
 
 
 def test_a_screen_reader_is_told_what_happens(open_page: OpenPage) -> None:
@@ -199,7 +213,7 @@ def test_a_screen_reader_is_told_what_happens(open_page: OpenPage) -> None:
     visitor.page.get_by_role("button", name="New conversation", exact=True).click()
     visitor.send_message("mistake")
     expect(status).to_have_text("The assistant says: Two and two is four.")
-    headings = visitor.page.get_by_role("heading", level=2)
+    headings = visitor.page.get_by_role("main").get_by_role("heading", level=2)
     expect(headings).to_have_text(["You said:", "The assistant says:"])
     expect(visitor.page.get_by_role("navigation", name="Conversations")).to_be_visible()
     visitor.page.get_by_role("button", name="Good answer").click()
@@ -226,7 +240,16 @@ def test_the_first_thing_a_visitor_sees_proposes_what_to_say(open_page: OpenPage
     visitor: Visitor = open_page()
     prompts = visitor.page.locator("#prompts button")
     expect(prompts.first).to_contain_text("What time is it?")
-    assert prompts.count() > 15
+    assert prompts.count() == 4
+    everything = visitor.page.locator("#everything button")
+    expect(everything.first).to_be_hidden()
+    visitor.page.get_by_role("button", name="Show everything").click()
+    expect(everything.first).to_be_in_viewport()
+    assert everything.count() > 15
+    groups = visitor.page.locator("#everything h3").all_inner_texts()
+    assert groups == ["Text", "Widgets", "Tools", "Faults", "Approvals"]
+    visitor.page.get_by_role("button", name="Show less").click()
+    expect(everything.first).to_be_hidden()
     prompts.first.click()
     expect(visitor.answer).to_contain_text("UTC")
     expect(visitor.page.locator("#welcome")).to_be_hidden()

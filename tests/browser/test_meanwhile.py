@@ -140,14 +140,13 @@ def test_the_keyboard_is_where_it_is_needed_after_a_click(visitor: Visitor) -> N
     expect(visitor.page.get_by_label("Message", exact=True)).to_be_focused()
 
 
-def test_a_title_given_while_an_answer_runs_stays_and_costs_no_click(visitor: Visitor) -> None:
+def test_a_title_given_while_an_answer_runs_stays(visitor: Visitor) -> None:
     page = visitor.page
     page.get_by_label("Message", exact=True).fill("slow")
     page.keyboard.press("Enter")
     expect(visitor.answer).to_contain_text("This is")
-    page.get_by_role("button", name="Rename slow").click()
-    page.get_by_label("Title", exact=True).fill("Mine")
-    # Leaving it by a click saves it, and the click does what it should.
+    visitor.rename("slow", "Mine")
+    expect(page.locator("h1")).to_have_text("Mine")
     page.locator("#stop").click()
     expect(page.locator("#ended")).to_contain_text("Stopped.")
     expect(page.get_by_role("link", name="Mine")).to_be_visible()
@@ -165,7 +164,7 @@ def test_a_phone_that_is_turned_with_its_list_open_goes_on(open_page: OpenPage) 
     visitor.wait_for_turn_end("task")
     visitor.page.set_viewport_size({"width": 390, "height": 780})
     visitor.page.get_by_role("button", name="Conversations").click()
-    visitor.page.get_by_role("button", name="Close the list").click()
+    visitor.page.get_by_role("button", name="Hide the list").click()
     expect(visitor.page.get_by_role("button", name="Conversations")).to_be_focused()
 
 

@@ -61,6 +61,8 @@ OWN: dict[str, Callable[[UserData], Params]] = {
         "action": {"type": APPROVAL_ACTION, "payload": {"approve": True}},
     },
     "threads that wait": lambda _: {},
+    "threads that run": lambda _: {},
+    "options": lambda _: {},
     "search": lambda w: {"q": w.mark},
     "export": lambda _: {},
     "follow a turn": lambda w: {"thread_id": w.thread},
@@ -80,6 +82,8 @@ AS_OPERATION = {"answer a question": "threads.custom_action"}
 """Another row of an operation."""
 ROUTES = {
     "threads that wait": ("GET", "/api/threads/waiting"),
+    "threads that run": ("GET", "/api/threads/running"),
+    "options": ("GET", "/api/client-config"),
     "export": ("GET", "/api/export"),
     "search": ("GET", "/api/search?q={q}"),
     "follow a turn": ("GET", "/api/threads/{thread_id}/live"),

@@ -187,6 +187,29 @@ async def _usage(matrix: Matrix) -> None:
     assert usage.json()["total"]["turns"] == turns
 
 
+async def _running(matrix: Matrix) -> None:
+    """A turn of another user is not listed, also not in a thread with the same id."""
+    owner, other, thread = matrix.victim.user, matrix.own.user, matrix.victim.thread
+    turn = (
+        "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, started_at, heartbeat_at)"
+        " SELECT $1, session_id, $2, 'threads.create', 'running', now(), now()"
+        " FROM chat_sessions WHERE user_id = $3 AND thread_id = $4"
+    )
+    headers = {"Authorization": f"Bearer {matrix.token_of(matrix.victim)}"}
+
+    async def listed() -> list[str]:
+        found = await matrix.client.get("/api/threads/running", headers=headers)
+        return [row["thread_id"] for row in found.json()["data"]]
+
+    try:
+        await matrix.database.execute(turn, other, uuid.uuid4(), owner, thread)
+        assert await listed() == []
+        await matrix.database.execute(turn, owner, uuid.uuid4(), owner, thread)
+        assert await listed() == [thread]
+    finally:
+        await matrix.database.execute("DELETE FROM chat_turns WHERE heartbeat_at = started_at AND state = 'running'")
+
+
 async def _limits(matrix: Matrix, store: DatabaseStore) -> None:
     """What others do and spend is nothing to the owner, who reaches the limits."""
     owner, other = matrix.victim.user, matrix.own.user
@@ -308,6 +331,7 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     await _question(user_data, store)
     await _answer_that_is_judged(user_data, store)
     await _usage(matrix)
+    await _running(matrix)
     await _limits(matrix, store)
     await _files(matrix, store, thread_id, ask)
     await ask("threads.delete", {"thread_id": thread_id})

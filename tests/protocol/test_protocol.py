@@ -241,8 +241,8 @@ def test_every_operation_event_and_item_was_seen(recorded: Recorded) -> None:
 def test_the_documents_name_every_operation_event_and_keyword() -> None:
     rows = set(re.findall(r"^\| `([\w.]+)` \|", DOCUMENT.read_text(), re.MULTILINE))
     assert rows == set(operations()) | types_of(types.ThreadStreamEvent) | types_of(types.ThreadItemUpdate)
-    for keyword, (shows, _) in SCENES.items():
-        assert f"| `{keyword}` | {shows} |" in (ROOT / "docs" / "playground.md").read_text(), keyword
+    for keyword, scene in SCENES.items():
+        assert f"| `{keyword}` | {scene.shows} |" in (ROOT / "docs" / "playground.md").read_text(), keyword
 
 
 def test_only_allowed_models_and_tools_can_be_chosen(recorded: Recorded) -> None:

@@ -32,6 +32,7 @@ MAX_REQUEST = 40
 
 TOOL = "a tool that the model calls"
 APPROVAL = "approval"
+ASK_FIRST = "Ask for my approval, then delete drafts."
 MEMORY = "What do you remember?"
 
 
@@ -63,9 +64,16 @@ class Topic(BaseModel):
 class DemoAssistant(AgentAssistant):
     def __init__(self, agent: Agent[Any]) -> None:
         super().__init__(agent)
-        scenes = {keyword: shows for keyword, (shows, _) in SCENES.items()}
-        asking = {APPROVAL: "a tool that needs your approval", MEMORY: "what tools have said before"}
-        self.start_prompts = MappingProxyType(dict.fromkeys(prompts_for(agent.tools), TOOL) | scenes | asking)
+        named = dict.fromkeys(prompts_for(agent.tools), TOOL)
+        scenes = {scene.prompt: scene.shows for scene in (SCENES["markdown"], SCENES["form"])}
+        asking = {ASK_FIRST: "a tool that needs your approval"}
+        self.start_prompts = MappingProxyType(dict(list(named.items())[:1]) | scenes | asking)
+        groups: dict[str, dict[str, str]] = {}
+        for scene in SCENES.values():
+            groups.setdefault(scene.group, {})[scene.prompt] = scene.shows
+        groups["Tools"] |= named
+        groups["Approvals"] = asking | {MEMORY: "what tools have said before"}
+        self.more_prompts = MappingProxyType(groups)
 
     async def agent(self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]) -> Agent[Any]:
         newest = next((item for item in reversed(history) if isinstance(item, UserMessageItem)), None)
@@ -86,7 +94,7 @@ class DemoAssistant(AgentAssistant):
     ) -> AsyncGenerator[ThreadStreamEvent, None]:
         match history[-1] if history else None:
             case UserMessageItem() as message if (keyword := self._word_of(message, SCENES)) is not None:
-                return SCENES[keyword][1](context)
+                return SCENES[keyword].play(context)
             case ClientToolCallItem(output=output):
                 return says(context, f"Your browser says: {str(output)[:500]}")
             case StructuredInputItem() as answered:

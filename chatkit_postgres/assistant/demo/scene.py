@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,17 +26,27 @@ from chatkit_postgres.context import RequestContext
 
 Context = AgentContext[RequestContext]
 Events = AsyncGenerator[ThreadStreamEvent, None]
-Scene = Callable[[Context], Events]
+Play = Callable[[Context], Events]
 
 PAUSE_SECONDS = 0.01
 
-SCENES: dict[str, tuple[str, Scene]] = {}
-"""Descriptions and scenes, by keyword."""
+
+@dataclass(frozen=True)
+class Scene:
+    group: str
+    prompt: str
+    """A sentence with the keyword."""
+    shows: str
+    play: Play
 
 
-def scene(keyword: str, shows: str) -> Callable[[Scene], Scene]:
-    def register(function: Scene) -> Scene:
-        SCENES[keyword] = (shows, function)
+SCENES: dict[str, Scene] = {}
+"""By keyword."""
+
+
+def scene(keyword: str, group: str, prompt: str, shows: str) -> Callable[[Play], Play]:
+    def register(function: Play) -> Play:
+        SCENES[keyword] = Scene(group, prompt, shows, function)
         return function
 
     return register

@@ -65,8 +65,9 @@ A paragraph with **strong**, *emphasised* and ~~struck~~ words, `code`, and [a l
 | serializable | no | no |
 
 ```python
-def owned(user_id: str) -> str:
-    return f"SELECT * FROM chat_sessions WHERE user_id = {user_id!r}"  # as a parameter, please
+async def titles_of(connection: Connection, user_id: str) -> list[str]:
+    rows = await connection.fetch("SELECT title FROM chat_sessions WHERE user_id = $1", user_id)
+    return [row["title"] for row in rows]
 ```
 
 ```sql
@@ -79,16 +80,23 @@ SELECT item_id, position FROM chat_messages WHERE user_id = $1 ORDER BY position
 2. two
    - and a half
 
+- [x] a task that is done
+- [ ] and one that is not
+
+A formula, $e^{i\\pi} + 1 = 0$, and a footnote[^1].
+
+[^1]: Which is here.
+
 <b>Markup is shown as it is</b>, and a picture as a link: ![a picture](https://example.com/picture.png)."""
 
 
-@scene("markdown", "text with a table, code, a quotation and lists")
+@scene("markdown", "Text", "Show me a table and code in Markdown.", "text with a table, code, a quotation and lists")
 async def markdown(context: Context) -> Events:
     async for event in says(context, MARKDOWN):
         yield event
 
 
-@scene("long", "a long answer, quickly")
+@scene("long", "Text", "Write a long answer, quickly.", "a long answer, quickly")
 async def long(context: Context) -> Events:
     paragraph = "This paragraph is one of many: what stands above is not drawn again while the rest is written. " * 4
     chapters = [f"## Chapter {number}\n\n{paragraph}\n\n```python\nchapter = {number}\n```" for number in range(1, 41)]
@@ -96,37 +104,42 @@ async def long(context: Context) -> Events:
         yield event
 
 
-@scene("card", "a card with a row, a badge and Markdown")
+@scene("card", "Widgets", "Show me a card.", "a card with a row, a badge and Markdown")
 async def card(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.card(), "Order 4711 is on its way."):
         yield event
 
 
-@scene("list", "a list view; choosing a row changes it (sync action)")
+@scene("list", "Widgets", "Let me choose from a list.", "a list view; choosing a row changes it (sync action)")
 async def list_view(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.list_view(), "Lisbon, Oslo, Porto"):
         yield event
 
 
-@scene("form", "a form; sending it replaces it and is answered (action)")
+@scene("form", "Widgets", "Give me a form to fill in.", "a form; sending it replaces it and is answered (action)")
 async def form(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.form(), "A form that asks for a name."):
         yield event
 
 
-@scene("buttons", "two buttons: one counts (sync action), one is answered (action)")
+@scene(
+    "buttons",
+    "Widgets",
+    "Show me buttons that count.",
+    "two buttons: one counts (sync action), one is answered (action)",
+)
 async def buttons(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.buttons(), "A button that counts."):
         yield event
 
 
-@scene("picture", "a widget with an image")
+@scene("picture", "Widgets", "Show me a widget with a picture.", "a widget with an image")
 async def picture(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.picture(), "A yellow circle."):
         yield event
 
 
-@scene("draw", "a generated image, with a preview while it is made")
+@scene("draw", "Widgets", "Please draw an image for me.", "a generated image, with a preview while it is made")
 async def draw(context: Context) -> Events:
     item = GeneratedImageItem(**new(context))
     yield ThreadItemAddedEvent(item=item)
@@ -145,7 +158,7 @@ async def _store_drawing(context: Context, progress: float) -> str:
     return await files.store_image(await asyncio.to_thread(drawn, progress), "hills.png")
 
 
-@scene("writing", "a widget whose text is streamed into it")
+@scene("writing", "Widgets", "Let me watch you writing into a card.", "a widget whose text is streamed into it")
 async def writing(context: Context) -> Events:
     async def states() -> AsyncGenerator[DynamicWidgetRoot, None]:
         text = ""
@@ -164,13 +177,13 @@ async def writing(context: Context) -> Events:
         yield event
 
 
-@scene("tool", "a client tool call; the browser's output is answered")
+@scene("tool", "Tools", "Call a tool in my browser.", "a client tool call; the browser's output is answered")
 async def client_tool(context: Context) -> Events:
     call = {"call_id": context.generate_id("tool_call"), "name": "get_page_title", "arguments": {"trim": True}}
     yield ThreadItemDoneEvent(item=ClientToolCallItem(**call, **new(context, "tool_call")))
 
 
-@scene("questions", "structured input: one choice, several choices, free text")
+@scene("questions", "Tools", "Ask me a few questions.", "structured input: one choice, several choices, free text")
 async def questions(context: Context) -> Events:
     def choice(question_id: str, question: str, *values: str, multiple: bool = False) -> StructuredInputMultipleChoice:
         options = [StructuredInputMultipleChoiceOption(value=value) for value in values]
@@ -184,7 +197,7 @@ async def questions(context: Context) -> Events:
     yield ThreadItemDoneEvent(item=StructuredInputItem(inputs=inputs, **new(context)))
 
 
-@scene("workflow", "a workflow with tasks of every kind, and progress")
+@scene("workflow", "Tools", "Show me a workflow while you work.", "a workflow with tasks of every kind, and progress")
 async def workflow(context: Context) -> Events:
     source = URLSource(url="https://www.postgresql.org/docs/", title="PostgreSQL documentation")
     tasks: list[Task] = [
@@ -209,13 +222,13 @@ async def workflow(context: Context) -> Events:
         yield event
 
 
-@scene("task", "a single task outside of a workflow")
+@scene("task", "Tools", "Show me a single task.", "a single task outside of a workflow")
 async def task(context: Context) -> Events:
     done = CustomTask(title="Looked it up", icon="search", content="Nothing is missing.")
     yield ThreadItemDoneEvent(item=TaskItem(task=done, **new(context, "task")))
 
 
-@scene("citation", "an answer with a link and a file as sources")
+@scene("citation", "Text", "Answer with a citation of your sources.", "an answer with a link and a file as sources")
 async def citation(context: Context) -> Events:
     web = URLSource(url="https://www.rfc-editor.org/rfc/rfc9562", title="RFC 9562", attribution="IETF")
     file = FileSource(filename="handbook.pdf", title="Handbook, page 12")
@@ -224,7 +237,9 @@ async def citation(context: Context) -> Events:
         yield event
 
 
-@scene("entity", "an answer that refers to an entity of the application")
+@scene(
+    "entity", "Text", "Mention an entity of the application.", "an answer that refers to an entity of the application"
+)
 async def entity(context: Context) -> Events:
     order = EntitySource(
         id="order-4711", title="Order 4711", icon="cube", interactive=True, data={"number": 4711}, inline_label="4711"
@@ -233,7 +248,7 @@ async def entity(context: Context) -> Events:
         yield event
 
 
-@scene("notice", "notices of every level")
+@scene("notice", "Faults", "Send me a notice of every kind.", "notices of every level")
 async def notice(context: Context) -> Events:
     yield NoticeEvent(level="info", title="By the way", message="This is **only** a demo.")
     yield NoticeEvent(level="warning", message="One message is left today.")
@@ -242,14 +257,14 @@ async def notice(context: Context) -> Events:
         yield event
 
 
-@scene("effect", "a client effect: the front end is asked to do something")
+@scene("effect", "Tools", "Cause an effect in the page.", "a client effect: the front end is asked to do something")
 async def effect(context: Context) -> Events:
     yield ClientEffectEvent(name="open_panel", data={"panel": "orders", "id": 4711})
     async for event in says(context, "I asked your front end to open a panel."):
         yield event
 
 
-@scene("mistake", "an item that is taken back")
+@scene("mistake", "Faults", "Make a mistake and take it back.", "an item that is taken back")
 async def mistake(context: Context) -> Events:
     wrong = AssistantMessageItem(content=[AssistantMessageContent(text="Two and two is five.")], **new(context))
     yield ThreadItemDoneEvent(item=wrong)
@@ -259,7 +274,9 @@ async def mistake(context: Context) -> Events:
         yield event
 
 
-@scene("error", "an answer that fails on the way, with a message for the user")
+@scene(
+    "error", "Faults", "Show me an error on the way.", "an answer that fails on the way, with a message for the user"
+)
 async def error(context: Context) -> Events:
     count = 0
     async for event in says(context, "This answer will not get to its end, because the demo was asked for an error."):
@@ -269,7 +286,7 @@ async def error(context: Context) -> Events:
         yield event
 
 
-@scene("slow", "an answer that takes its time: try Stop")
+@scene("slow", "Text", "Give me a slow answer that I can stop.", "an answer that takes its time: try Stop")
 async def slow(context: Context) -> Events:
     text = " ".join(["This is a slow answer: stop it, and what you have read of it stays."] * 8)
     async for event in says(context, text, pause=0.1):

@@ -52,10 +52,15 @@ export class ChatClient {
     return reached(async () => (await (await this.#fetch(`${urlOf(threadId)}/stop`, { method: "POST" })).json()).stopped);
   }
 
-  /** The ids of the threads in which a question waits for the user. */
-  async waiting() {
-    const { data } = await reached(async () => (await this.#fetch("/api/threads/waiting", {})).json());
+  /** The ids of the threads in which a question is "waiting" for the user, or an answer is "running". */
+  async marked(mark) {
+    const { data } = await reached(async () => (await this.#fetch(`/api/threads/${mark}`, {})).json());
     return new Set(data.map((thread) => thread.thread_id));
+  }
+
+  /** What the server allows: options in the shape of ChatKit's. */
+  async config() {
+    return reached(async () => (await this.#fetch("/api/client-config", {})).json());
   }
 
   /** A page of messages and titles with the words of a query, the newest first. */

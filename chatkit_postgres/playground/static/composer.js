@@ -18,8 +18,8 @@ export class Composer {
   #why = WAIT;
 
   /** `send(input)` is called with a message of the protocol; `client()` uploads; `tell(text)` shows an error, `untell(text)` removes it. */
-  constructor({ client, send, tell, untell }) {
-    Object.assign(this, { client, send, tell, untell });
+  constructor({ client, choices, send, tell, untell }) {
+    Object.assign(this, { client, choices, send, tell, untell });
     this.text = at("text");
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -86,6 +86,13 @@ export class Composer {
     this.#changed();
   }
 
+  /** Put words at the end of the text. */
+  insert(words) {
+    this.text.value = [this.text.value.trimEnd(), words].filter(Boolean).join(" ");
+    this.#changed();
+    this.text.focus();
+  }
+
   quote(text) {
     this.#showQuoted(text);
     this.#changed();
@@ -134,7 +141,7 @@ export class Composer {
       content: text ? [{ type: "input_text", text }] : [],
       attachments: files.map((entry) => entry.attachment.id),
       quoted_text: this.#quoted,
-      inference_options: {},
+      inference_options: this.choices.take(),
     };
     const sent = { text, quoted: this.#quoted };
     // A message without a response may have been stored; with the same key, it is stored once. So the key is saved with

@@ -12,7 +12,6 @@ import { Turn } from "./turn.js";
 import { textOf } from "./updates.js";
 
 const PAGE = 40;
-const NAME = "chatkit-postgres";
 const LOADING = "Loading …";
 const SLOW_MS = 300;
 
@@ -25,13 +24,14 @@ export class Conversation {
   #turn = null;
   #isPlaced = false;
   #endings;
+  #title;
 
   /**
-   * `client()` is the current user's; `listed()` is called when the list of conversations may have changed, `asked(call)`
-   * when an answer has ended with a client tool call.
+   * `client()` is the current user's; `changed()` is called when this page has changed the list of conversations,
+   * `listed()` when another one may have, `asked(call)` when an answer has ended with a client tool call.
    */
-  constructor({ client, log, composer, listed, asked }) {
-    Object.assign(this, { client, log, composer, listed, asked });
+  constructor({ client, log, composer, changed, listed, asked }) {
+    Object.assign(this, { client, log, composer, changed, listed, asked });
     this.items = new ThreadItems(log);
     this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {
@@ -81,8 +81,16 @@ export class Conversation {
   }
 
   showTitle(title) {
+    this.#title = title;
     at("title").textContent = title ?? UNTITLED;
-    document.title = title ? `${title} – ${NAME}` : NAME;
+    document.title = [title, this.name].filter(Boolean).join(" – ");
+    at("thread-menu").hidden = !this.threadId;
+  }
+
+  /** What the assistant is called, in the title of the page. */
+  called(name) {
+    this.name = name;
+    this.showTitle(this.#title);
   }
 
   async readOlder() {
@@ -217,7 +225,7 @@ export class Conversation {
     if (!isAutomatic) this.log.clearNotices();
     if (provisional) {
       at("welcome").hidden = true;
-      this.log.put(provisional, true);
+      this.log.putOwn(provisional);
     }
     try {
       for await (const event of this.client().stream(type, params, { signal: turn.signal, key })) {
@@ -227,6 +235,7 @@ export class Conversation {
         if (!turn.isStored) {
           stored();
           turn.store();
+          if (this.threadId) this.changed();
         }
         showEvent(event, turn, this);
       }
@@ -240,7 +249,7 @@ export class Conversation {
       this.#failed(error, turn, () => this.run(type, params, { ...how, key, ...unstored }));
     } finally {
       if (this.#turn === turn) this.#end(turn);
-      this.listed();
+      this.changed();
     }
     if (turn.hasFailed) return false;
     const last = await this.#announceLast();
@@ -271,7 +280,7 @@ export class Conversation {
       this.#failed(error, turn, () => this.open(threadId));
     } finally {
       if (this.#turn === turn) this.#end(turn);
-      this.listed();
+      this.changed();
     }
     if (!turn.hasFailed) await this.#announceLast();
   }

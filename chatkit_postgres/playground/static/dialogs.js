@@ -3,14 +3,14 @@
 import { at } from "./dom.js";
 
 /** Resolves to what was typed ("" without a field), or to null if it was cancelled. */
-export function ask({ title, text, yes, field, isDestructive = false }) {
+export function ask({ title, text, yes, field, value = "", isDestructive = false }) {
   const dialog = at("dialog");
   at("dialog-title").textContent = title;
   at("dialog-text").textContent = text ?? "";
   at("dialog-yes").textContent = yes;
   at("dialog-yes").classList.toggle("destructive", isDestructive);
   at("dialog-label").hidden = !field;
-  at("dialog-field").value = "";
+  at("dialog-field").value = value;
   at("dialog-label").firstChild.textContent = field ?? "";
   return new Promise((resolve) => {
     const done = new AbortController();
@@ -34,6 +34,7 @@ export function ask({ title, text, yes, field, isDestructive = false }) {
     dialog.addEventListener("mousedown", (event) => event.target === dialog && isOutside(dialog, event) && end(null), { signal });
     dialog.showModal();
     (field ? at("dialog-field") : at("dialog-no")).focus();
+    if (field) at("dialog-field").select();
   });
 }
 

@@ -21,6 +21,7 @@ export const at = (id) => document.getElementById(id);
 // SVG paths, in a view box of 24 by 24.
 const PATHS = {
   alert: "M12 4 21 20H3z M12 10v5 M12 17.500v.5",
+  save: "M12 4v11 M7 10l5 5 5-5 M5 20h14",
   attach: "M20 11.5 12 19.5a5 5 0 0 1-7-7l8.5-8.5a3.3 3.3 0 0 1 4.7 4.7L9.8 17a1.7 1.7 0 0 1-2.4-2.4l7.6-7.6",
   check: "M5 12.5 10 17.5 19 7",
   close: "M6 6 18 18 M18 6 6 18",
@@ -28,6 +29,10 @@ const PATHS = {
   delete: "M4 7h16 M9 7V4h6v3 M6 7l1 13h10l1-13 M10 11v5 M14 11v5",
   down: "M12 5v14 M6 13l6 6 6-6",
   file: "M6 3h8l4 4v14H6z M14 3v4h4",
+  fold: "M4 5h16v14H4z M10 5v14",
+  more: "M5 11a1 1 0 1 0 0 2 1 1 0 0 0 0-2z M12 11a1 1 0 1 0 0 2 1 1 0 0 0 0-2z M19 11a1 1 0 1 0 0 2 1 1 0 0 0 0-2z",
+  microphone: "M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3z M6 11a6 6 0 0 0 12 0 M12 17v4",
+  info: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z M12 11v5 M12 7.500v.5",
   menu: "M4 7h16 M4 12h16 M4 17h16",
   moon: "M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z",
   new: "M12 5v14 M5 12h14",

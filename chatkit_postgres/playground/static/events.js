@@ -8,10 +8,10 @@ export function showEvent(event, turn, conversation) {
     case "thread.created":
       conversation.created(event.thread);
       conversation.showThread(event.thread);
-      return conversation.listed();
+      return conversation.changed();
     case "thread.updated":
       conversation.showThread(event.thread);
-      return conversation.listed();
+      return conversation.changed();
     case "thread.item.added":
       turn.open.add(event.item.id);
       log.progress(null);

@@ -18,12 +18,14 @@ export class Log {
     const sizes = new ResizeObserver(() => this.#follows && this.#views.size > 0 && this.toEnd());
     // Observe its content, including notices, and its own size, which a growing text field reduces.
     for (const element of [this.#frame.firstElementChild, this.#frame]) sizes.observe(element);
-    let top = 0;
+    let top = 0, height = 0;
     this.#frame.addEventListener("scroll", () => {
+      const { scrollTop, scrollHeight } = this.#frame;
       const isAtEnd = this.#isAtEnd();
-      // Growing text also changes the scroll position, without the user scrolling up.
-      if (isAtEnd || this.#frame.scrollTop < top) this.#follows = isAtEnd;
-      top = this.#frame.scrollTop;
+      // A list that grows or becomes shorter also scrolls, without the user scrolling up.
+      const isByUser = scrollTop < top && scrollHeight >= height;
+      if (isAtEnd || isByUser) this.#follows = isAtEnd;
+      [top, height] = [scrollTop, scrollHeight];
       this.#showWhere();
     });
     // When a text is unfolded, its beginning stays in place.
@@ -93,6 +95,12 @@ export class Log {
     at("to-end").hidden = true;
     this.ended(null);
     this.progress(null);
+  }
+
+  /** Show what the user has just said, wherever the list was scrolled to. */
+  putOwn(item) {
+    this.put(item, true);
+    this.toEnd();
   }
 
   put(item, isRunning = false) {
@@ -184,6 +192,7 @@ export class Log {
     // A repeated notice is shown once.
     this.untell(says);
     const box = h("div", { class: `notice ${level}`, data: { says }, role: level === "info" ? "status" : "alert" },
+      icon(level === "info" ? "info" : "alert"),
       h("div", {}, title && h("strong", {}, title, " "), content),
       iconButton("close", "Dismiss", () => box.remove()));
     at("notices").append(box);

@@ -1,14 +1,18 @@
 // Connects the modules: the current user, and the buttons of the page.
 
+import { Choices } from "./choices.js";
 import { ChatClient } from "./client.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { ask } from "./dialogs.js";
-import { adorn, at, h, icon } from "./dom.js";
+import { watchDictation } from "./dictation.js";
+import { adorn, at, h, hasKeyboard, icon } from "./dom.js";
 import { Interactions } from "./interactions.js";
 import { Log } from "./log.js";
+import { openMenu, watchMenu } from "./menu.js";
 import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
+import { propose, watchMorePrompts } from "./welcome.js";
 
 // The second click of a double click on "Send" hits "Stop", which replaces it.
 const DOUBLE_CLICK_MS = 600;
@@ -28,12 +32,14 @@ const log = new Log({
   quote: (text) => composer.quote(text),
   openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
 });
-const composer = new Composer({ client, tell, untell: (text) => log.untell(text), send: (...message) => conversation.send(...message) });
+const choices = new Choices();
+const composer = new Composer({ client, choices, tell, untell: (text) => log.untell(text), send: (...message) => conversation.send(...message) });
 const conversation = new Conversation({
   client,
   log,
   composer,
-  listed: () => sidebar.load().catch(() => {}),
+  changed,
+  listed: readList,
   asked: (call) => interactions.callTool(call, true),
 });
 const interactions = new Interactions({ client, log, conversation });
@@ -46,13 +52,30 @@ const sidebar = new Sidebar({
     history.replaceState(null, "", location.pathname);
     open(null);
   },
+  changed,
   renamed: (thread) => thread.id === conversation.threadId && conversation.showTitle(thread.title),
 });
 const search = new Search({ client, tell, chosen: (...place) => go(...place) });
 
+function readList() {
+  return sidebar.load().catch(() => {});
+}
+
+// Other pages of the user show the same list.
+const pages = new BroadcastChannel("conversations");
+pages.addEventListener("message", ({ data }) => data === user?.user && readList());
+
+/** This page has changed the list of conversations. */
+function changed() {
+  pages.postMessage(user.user);
+  return readList();
+}
+
 /** The URL names the conversation, and a message of it, so that they can be bookmarked, and Back works. */
 function go(threadId, itemId) {
-  history.pushState(null, "", threadId ? `#${threadId}${itemId ? `/${itemId}` : ""}` : location.pathname);
+  // The open list has an entry of its own, for Back.
+  const enter = isDrawer() ? "replaceState" : "pushState";
+  history[enter](null, "", threadId ? `#${threadId}${itemId ? `/${itemId}` : ""}` : location.pathname);
   return itemId && threadId === conversation.threadId ? arrive() : open(threadId, itemId);
 }
 
@@ -142,12 +165,15 @@ function chosen(list, choose) {
   });
 }
 
-async function proposePrompts() {
-  const { prompts } = await (await fetch("/playground/prompts")).json();
-  if (!Object.keys(prompts).length) at("welcome-title").textContent = "What would you like to say?";
-  const say = (text) => conversation.send({ content: [{ type: "input_text", text }], attachments: [], inference_options: {} });
-  at("prompts").replaceChildren(...prompts.map(({ text, shows }) =>
-    h("li", {}, h("button", { type: "button", onclick: () => say(text) }, h("strong", {}, text), h("span", {}, shows)))));
+function say(text) {
+  return conversation.send({ content: [{ type: "input_text", text }], attachments: [], inference_options: choices.take() });
+}
+
+async function showConfig() {
+  const config = await user.config();
+  choices.show(config.composer);
+  document.querySelector(".name").textContent = config.name;
+  conversation.called(config.name);
 }
 
 function showTheme() {
@@ -161,9 +187,30 @@ function toggleTheme() {
   dispatchEvent(new Event("theme"));
 }
 
-/** On a narrow page, where it lies over the conversation. */
+const narrow = matchMedia("(max-width: 46rem)");
+const isDrawer = () => document.body.classList.contains("sidebar-open");
+
+/** On a wide page, the list is next to the conversation, or hidden; on a narrow one, it lies over it, until Back. */
+function toggleSidebar(isShown) {
+  if (!narrow.matches) {
+    localStorage.setItem("list", isShown ? "shown" : "hidden");
+    return showFolded();
+  }
+  if (isShown && !isDrawer()) history.pushState({ isDrawer: true }, "", location.href);
+  else if (!isShown && history.state?.isDrawer) return history.back();
+  return showSidebar(isShown);
+}
+
+function showFolded() {
+  const isFolded = localStorage.getItem("list") === "hidden";
+  const wasFolded = document.body.classList.contains("sidebar-folded");
+  document.body.classList.toggle("sidebar-folded", isFolded);
+  if (wasFolded === isFolded) return;
+  at(isFolded ? "menu" : "fold-sidebar").focus();
+}
+
 function showSidebar(isShown) {
-  const wasShown = document.body.classList.contains("sidebar-open");
+  const wasShown = isDrawer();
   document.body.classList.toggle("sidebar-open", isShown);
   at("menu").setAttribute("aria-expanded", String(isShown));
   document.querySelector("main").inert = isShown;
@@ -172,7 +219,7 @@ function showSidebar(isShown) {
 }
 
 for (const button of document.querySelectorAll("button[aria-label]")) button.title ||= button.getAttribute("aria-label");
-for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["close-sidebar", "close"], ["to-end", "down"]]) adorn(id, name);
+for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["fold-sidebar", "fold"], ["to-end", "down"], ["thread-menu", "more"], ["dictate", "microphone"]]) adorn(id, name);
 showTheme();
 addEventListener("theme", showTheme);
 at("theme").addEventListener("click", toggleTheme);
@@ -191,15 +238,34 @@ chosen(at("user"), (event) => {
   event?.preventDefault();
   chooseUser();
 });
-at("menu").addEventListener("click", () => showSidebar(true));
-at("shade").addEventListener("click", () => showSidebar(false));
-at("close-sidebar").addEventListener("click", () => showSidebar(false));
-addEventListener("popstate", arrive);
-// On a wide page, the list is next to the conversation.
-matchMedia("(max-width: 46rem)").addEventListener("change", () => showSidebar(false));
+at("menu").addEventListener("click", () => toggleSidebar(true));
+at("shade").addEventListener("click", () => toggleSidebar(false));
+at("fold-sidebar").addEventListener("click", () => toggleSidebar(false));
+at("sidebar").addEventListener("click", (event) => {
+  const link = event.target.closest("#threads a");
+  if (!link || !isDrawer() || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(link.dataset.thread);
+});
+addEventListener("popstate", () => (isDrawer() ? showSidebar(false) : arrive()));
+narrow.addEventListener("change", () => showSidebar(false));
+at("thread-menu").addEventListener("click", () => {
+  openMenu(at("thread-menu"), sidebar.entriesOf(sidebar.threadOf(conversation.threadId), at("thread-menu")));
+});
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && readList());
+// Where the keyboard of a phone lies over the page, the page ends above it.
+visualViewport.addEventListener("resize", () => {
+  const isCovered = visualViewport.scale === 1 && innerHeight - visualViewport.height > 1;
+  document.body.style.height = isCovered ? `${visualViewport.height}px` : "";
+});
+watchMenu();
+watchMorePrompts();
+watchDictation({ client, spoken: (text) => composer.insert(text), tell });
+document.querySelector(".keys").textContent = hasKeyboard() ? "Enter sends, Shift+Enter is a new line, Esc stops" : "Enter is a new line";
+showFolded();
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing || event.target.id === "filter" || at("dialog").open) return;
-  if (document.body.classList.contains("sidebar-open")) showSidebar(false);
+  if (isDrawer()) toggleSidebar(false);
   else if (conversation.isRunning) conversation.stop();
   else if (composer.isQuoting) composer.quote(null);
 });
@@ -207,5 +273,5 @@ addEventListener("keydown", (event) => {
 const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
 showUser(name);
 // Immediately, so that text typed while loading belongs to the conversation of the URL.
-await Promise.all([be(name), open(...placeOf()), proposePrompts().catch(() => tell("There are no proposals: the server cannot be reached."))]);
+await Promise.all([be(name), open(...placeOf()), propose(say).catch(() => tell("There are no proposals: the server cannot be reached.")), showConfig().catch(() => {})]);
 document.querySelector("main").removeAttribute("aria-busy");

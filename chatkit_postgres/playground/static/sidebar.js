@@ -1,7 +1,10 @@
-// The conversations of a user: a list in pages, to be filtered, renamed and deleted.
+// The conversations of a user: a list in pages, by day, to be filtered, renamed, exported and deleted.
 
-import { at, h, iconButton } from "./dom.js";
+import { groupOf } from "./days.js";
 import { ask } from "./dialogs.js";
+import { announce, at, h, iconButton } from "./dom.js";
+import { openMenu } from "./menu.js";
+import { saveConversation } from "./saving.js";
 
 const PAGE = 30, LARGEST_PAGE = 100, MOST_PAGES = 20;
 export const UNTITLED = "New conversation";
@@ -9,15 +12,15 @@ export const UNTITLED = "New conversation";
 export class Sidebar {
   #threads = [];
   #waiting = new Set();
+  #running = new Set();
   #rows = new Map();
   #after = null;
   #asked = 0;
-  #isRenaming = false;
   #reading = 0;
 
-  /** `client()` is the user's, `current()` the id of the open conversation; `left()` is called when it is deleted, `renamed(thread)` after a new title. */
-  constructor({ client, current, left, renamed, tell }) {
-    Object.assign(this, { client, current, left, renamed, tell });
+  /** `client()` is the user's, `current()` the id of the open conversation; `left()` is called when it is deleted, `renamed(thread)` after a new title, `changed()` after both. */
+  constructor({ client, current, left, renamed, changed, tell }) {
+    Object.assign(this, { client, current, left, renamed, changed, tell });
     at("more-threads").addEventListener("click", () => this.#more(PAGE));
     at("filter").addEventListener("input", () => this.#filter());
   }
@@ -26,7 +29,11 @@ export class Sidebar {
   async load() {
     const asked = ++this.#asked;
     const limit = Math.max(PAGE, Math.min(this.#threads.length, LARGEST_PAGE));
-    const [page, waiting] = await Promise.all([this.client().call("threads.list", { limit }), this.client().waiting()]);
+    const [page, waiting, running] = await Promise.all([
+      this.client().call("threads.list", { limit }),
+      this.client().marked("waiting"),
+      this.client().marked("running"),
+    ]);
     // Another user may have been chosen since.
     if (asked !== this.#asked) return;
     const known = new Set(page.data.map((thread) => thread.id));
@@ -35,6 +42,7 @@ export class Sidebar {
     const older = this.#threads.filter((thread) => last !== null && thread.created_at <= last && !known.has(thread.id));
     this.#threads = [...page.data, ...older];
     this.#waiting = waiting;
+    this.#running = running;
     if (!older.length) this.#after = page.has_more ? page.after : null;
     await this.#filter();
   }
@@ -42,11 +50,17 @@ export class Sidebar {
   clear() {
     this.#threads = [];
     this.#waiting.clear();
+    this.#running.clear();
     this.#rows.clear();
     this.#after = null;
     this.#asked++;
     at("filter").value = "";
     this.#draw();
+  }
+
+  /** A conversation as far as it is known here. */
+  threadOf(threadId) {
+    return this.#threads.find((thread) => thread.id === threadId) ?? { id: threadId, title: null };
   }
 
   /** The title of a conversation as far as it is known here. */
@@ -92,11 +106,9 @@ export class Sidebar {
   }
 
   #draw() {
-    // Not while the user is typing.
-    if (this.#isRenaming) return;
     const wanted = at("filter").value.trim().toLocaleLowerCase();
     const found = this.#threads.filter((thread) => (thread.title ?? UNTITLED).toLocaleLowerCase().includes(wanted));
-    this.#place(found.map((thread) => this.#row(thread)));
+    this.#place(found);
     at("no-threads").hidden = found.length > 0;
     at("no-threads").textContent = wanted ? `No title has “${wanted}” in it.` : "No conversations yet.";
     at("more-threads").hidden = !this.#after;
@@ -104,79 +116,101 @@ export class Sidebar {
   }
 
   /** Unchanged rows are not touched, because the user may be about to click one, or have the focus there. */
-  #place(rows) {
-    const list = at("threads"), staying = new Set(rows), focused = document.activeElement;
-    const held = list.contains(focused) && focused.closest("li").dataset.id;
-    for (const row of [...list.children]) if (!staying.has(row)) row.remove();
-    rows.forEach((row, place) => list.children[place] !== row && list.insertBefore(row, list.children[place] ?? null));
+  #place(threads) {
+    const list = at("threads"), focused = document.activeElement;
+    const held = list.contains(focused) && focused.closest("li")?.dataset.id;
+    const groups = Map.groupBy(threads, (thread) => groupOf(new Date(thread.created_at)));
+    for (const section of [...list.children]) if (!groups.has(section.dataset.group)) section.remove();
+    let place = 0;
+    for (const [name, members] of groups) {
+      const section = [...list.children].find((one) => one.dataset.group === name) ?? group(name);
+      if (list.children[place] !== section) list.insertBefore(section, list.children[place] ?? null);
+      place++;
+      putInOrder(section.querySelector("ul"), members.map((thread) => this.#row(thread)));
+    }
     if (!held || focused === document.activeElement) return;
     (list.contains(focused) ? focused : this.#rows.get(held)?.querySelector("a"))?.focus({ preventScroll: true });
   }
 
   #row(thread) {
     const title = thread.title ?? UNTITLED;
-    const waits = this.#waiting.has(thread.id) ? "waiting for you" : "";
+    const mark = this.#waiting.has(thread.id) ? "waiting for you" : this.#running.has(thread.id) ? "answering" : "";
     const known = this.#rows.get(thread.id);
-    if (known?.dataset.title === title && known.dataset.waits === waits) return known;
-    const row = h("li", { data: { id: thread.id, title, waits } },
+    if (known?.dataset.title === title && known.dataset.mark === mark) return known;
+    const button = iconButton("more", `Options of ${title}`, () => openMenu(button, this.entriesOf(thread, button)),
+      { "aria-haspopup": "menu", "aria-expanded": "false" });
+    const row = h("li", { data: { id: thread.id, title, mark } },
       h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title, dir: "auto" },
-        h("span", { class: "title" }, title), ...(waits ? [h("span", { class: "waits", dir: "ltr" }, waits)] : [])),
-      iconButton("rename", `Rename ${title}`, () => this.#rename(row, thread)),
-      iconButton("delete", `Delete ${title}`, () => this.#delete(thread)));
+        h("span", { class: "title" }, title), ...(mark ? [h("span", { class: `mark ${mark === "answering" ? "running" : "waits"}`, dir: "ltr" }, mark)] : [])),
+      button);
     this.#rows.set(thread.id, row);
     return row;
   }
 
-  #rename(row, thread) {
-    const input = h("input", { value: thread.title ?? "", "aria-label": "Title", maxlength: 500, dir: "auto" });
-    const end = async (isWanted, isByKeyboard) => {
-      if (!this.#isRenaming) return;
-      this.#isRenaming = false;
-      // Only this row, so that rows under the pointer stay in place.
-      row.replaceWith(this.#row({ ...thread, title: (isWanted && input.value.trim()) || thread.title }));
-      const focus = () => isByKeyboard && at("threads").querySelector(`[data-thread="${CSS.escape(thread.id)}"]`)?.focus();
-      focus();
-      const title = input.value.trim();
-      if (isWanted && title && title !== thread.title) {
-        try {
-          const { title: given } = await this.client().call("threads.update", { thread_id: thread.id, title });
-          const known = this.#threads.find((one) => one.id === thread.id);
-          if (known) known.title = given;
-          this.renamed({ id: thread.id, title: given });
-        } catch (error) {
-          this.tell(error.message);
-        }
-      }
-      const hasFocus = document.activeElement?.dataset.thread === thread.id;
+  /** What can be done with a conversation, for a menu. `button` gets the focus back. */
+  entriesOf(thread, button) {
+    return [
+      { name: "rename", label: "Rename", act: () => this.#rename(thread, button) },
+      { name: "copy", label: "Copy link", act: () => this.#guarded(() => copyLink(thread)) },
+      { name: "save", label: "Export", act: () => this.#guarded(() => saveConversation(this.client(), { ...thread, title: thread.title ?? UNTITLED })) },
+      { name: "delete", label: "Delete", act: () => this.#delete(thread), isDestructive: true },
+    ];
+  }
+
+  async #rename(thread, button) {
+    const title = await ask({ title: "Rename this conversation", field: "Title", value: thread.title ?? "", yes: "Rename" });
+    // The row, and its button, may be drawn anew.
+    const focus = () => (button.isConnected ? button : this.#rows.get(thread.id)?.querySelector("button"))?.focus();
+    focus();
+    if (!title || title === thread.title) return;
+    await this.#guarded(async () => {
+      const { title: given } = await this.client().call("threads.update", { thread_id: thread.id, title });
+      const known = this.#threads.find((one) => one.id === thread.id);
+      if (known) known.title = given;
+      this.renamed({ id: thread.id, title: given });
       this.#draw();
-      if (hasFocus) focus();
-    };
-    input.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.isComposing) end(true, true);
-      if (event.key === "Escape") {
-        event.stopPropagation();
-        end(false, true);
-      }
+      focus();
+      this.changed();
     });
-    input.addEventListener("blur", () => end(true, false));
-    row.replaceChildren(input);
-    this.#rows.delete(thread.id);
-    this.#isRenaming = true;
-    input.focus();
-    input.select();
   }
 
   async #delete(thread) {
     const answer = await ask({ title: "Delete this conversation?", text: `“${thread.title ?? UNTITLED}” goes for good, with its files.`, yes: "Delete", isDestructive: true });
     if (answer === null) return;
-    try {
+    await this.#guarded(async () => {
       await this.client().call("threads.delete", { thread_id: thread.id });
       this.#threads = this.#threads.filter((one) => one.id !== thread.id);
       this.#draw();
       if (thread.id === this.current()) this.left();
       at("new-thread").focus();
+      this.changed();
+    });
+  }
+
+  async #guarded(work) {
+    try {
+      await work();
     } catch (error) {
       this.tell(error.message);
     }
   }
+}
+
+function group(name) {
+  return h("section", { data: { group: name } }, h("h2", {}, name), h("ul", {}));
+}
+
+function putInOrder(list, rows) {
+  const staying = new Set(rows);
+  for (const row of [...list.children]) if (!staying.has(row)) row.remove();
+  rows.forEach((row, place) => list.children[place] !== row && list.insertBefore(row, list.children[place] ?? null));
+}
+
+async function copyLink(thread) {
+  try {
+    await navigator.clipboard.writeText(`${location.origin}${location.pathname}#${thread.id}`);
+  } catch {
+    throw new Error("This browser does not allow the page to copy.");
+  }
+  announce("Link copied");
 }

@@ -25,6 +25,21 @@ SELECT t.turn_id, t.retry_from, t.open_position, s.thread_id,
     stale_seconds="double precision",
 )
 
+LIST_RUNNING_THREADS = Statement(
+    "list_running_threads",
+    """
+SELECT s.thread_id, t.started_at AS since
+  FROM chat_turns t
+  JOIN chat_sessions s ON s.user_id = :owner AND s.session_id = t.session_id
+ WHERE t.user_id = :owner AND t.state = 'running'
+   AND t.heartbeat_at >= now() - make_interval(secs => :stale_seconds)
+ ORDER BY since DESC
+ LIMIT :page
+""",
+    stale_seconds="double precision",
+    page="bigint",
+)
+
 # The process that runs the turn sees it within half a second. No row: no such thread.
 REQUEST_STOP = Statement(
     "request_stop",

@@ -1,0 +1,33 @@
+// What the server lets a message choose: a model, a tool, files.
+
+import { at, h } from "./dom.js";
+
+const NO_TOOL = "No tool";
+
+export class Choices {
+  #defaultModel = null;
+
+  /** `allowed` is the `composer` of GET /api/client-config. */
+  show(allowed) {
+    this.#defaultModel = allowed.models.find((model) => model.default)?.id ?? "";
+    const models = this.#defaultModel ? allowed.models : [{ id: "", label: "Default model" }, ...allowed.models];
+    fill(at("choose-model"), models, allowed.models.length > 0);
+    at("choose-model").value = this.#defaultModel;
+    fill(at("choose-tool"), [{ id: "", label: NO_TOOL }, ...allowed.tools], allowed.tools.length > 0);
+    at("attach").hidden = !allowed.attachments.enabled;
+    at("files").accept = Object.entries(allowed.attachments.accept).flat(2).join(",");
+    at("dictate").hidden = !allowed.dictation.enabled || !navigator.mediaDevices;
+  }
+
+  /** The `inference_options` of the next message. A tool is demanded once. */
+  take() {
+    const model = at("choose-model").value, tool = at("choose-tool").value;
+    at("choose-tool").value = "";
+    return { ...(model !== this.#defaultModel && model && { model }), ...(tool && { tool_choice: { id: tool } }) };
+  }
+}
+
+function fill(list, options, isShown) {
+  list.replaceChildren(...options.map(({ id, label }) => h("option", { value: id }, label)));
+  list.hidden = !isShown;
+}

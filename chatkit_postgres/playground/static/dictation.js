@@ -1,0 +1,65 @@
+// Records speech and puts its text into the message field.
+
+import { announce, at, icon } from "./dom.js";
+
+const LONGEST_MS = 5 * 60 * 1000;
+
+/** `client()` is the user's, `spoken(text)` gets the text, `tell(text)` shows an error. */
+export function watchDictation({ client, spoken, tell }) {
+  const button = at("dictate");
+  let recorder = null;
+  button.addEventListener("click", async () => {
+    if (recorder) return recorder.stop();
+    try {
+      recorder = await record();
+    } catch {
+      return tell("This browser does not let the page listen. Allow the microphone for it.");
+    }
+    show(true);
+    const chunks = [];
+    const timer = setTimeout(() => recorder?.stop(), LONGEST_MS);
+    recorder.addEventListener("dataavailable", ({ data }) => chunks.push(data));
+    recorder.addEventListener("stop", async () => {
+      clearTimeout(timer);
+      const { mimeType, stream } = recorder;
+      for (const track of stream.getTracks()) track.stop();
+      recorder = null;
+      show(false);
+      button.disabled = true;
+      try {
+        const audio_base64 = await base64Of(new Blob(chunks, { type: mimeType }));
+        const { text } = await client().call("input.transcribe", { audio_base64, mime_type: mimeType });
+        spoken(text);
+      } catch (error) {
+        tell(error.message);
+      } finally {
+        button.disabled = false;
+      }
+    });
+    recorder.start();
+    return undefined;
+  });
+
+  function show(isOn) {
+    const label = isOn ? "Stop dictating" : "Dictate";
+    button.replaceChildren(icon(isOn ? "stop" : "microphone"));
+    button.setAttribute("aria-pressed", String(isOn));
+    button.setAttribute("aria-label", label);
+    button.title = label;
+    announce(isOn ? "Recording" : "");
+  }
+}
+
+async function record() {
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  return new MediaRecorder(stream);
+}
+
+function base64Of(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result.slice(reader.result.indexOf(",") + 1)));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(blob);
+  });
+}

@@ -1,0 +1,58 @@
+"""What the server tells a front end about itself."""
+
+from mimetypes import MimeTypes
+
+from agents.models import get_default_model
+
+from chatkit_postgres.api.schemas import (
+    AttachmentOptions,
+    ClientConfig,
+    ComposerOptions,
+    DictationOptions,
+    ModelChoice,
+    Prompt,
+    StartScreen,
+    ToolChoice,
+)
+from chatkit_postgres.assistant import AgentAssistant, Assistant
+from chatkit_postgres.assistant.tool_labels import readable
+from chatkit_postgres.settings import Settings
+
+UNNAMED = "Assistant"
+_types = MimeTypes()
+"""Python's own, and not the system's, which differ."""
+
+
+def client_config(settings: Settings, assistant: Assistant) -> ClientConfig:
+    return ClientConfig(
+        name=settings.assistant_name or assistant.name or UNNAMED,
+        composer=ComposerOptions(
+            attachments=AttachmentOptions(
+                enabled=bool(settings.attachment_types),
+                max_size=settings.max_attachment_bytes,
+                max_count=settings.max_attachments_per_message,
+                accept={kind: extensions_of(kind) for kind in settings.attachment_types},
+            ),
+            models=[
+                ModelChoice(id=name, label=name, default=name == settings.model) for name in settings.allowed_models
+            ],
+            tools=[ToolChoice(id=name, label=readable(name)) for name in settings.allowed_tools],
+            dictation=DictationOptions(enabled=settings.transcription_model is not None),
+        ),
+        start_screen=StartScreen(prompts=[Prompt(label=text, prompt=text) for text in assistant.start_prompts]),
+    )
+
+
+def model_name(settings: Settings, assistant: Assistant) -> str | None:
+    """For the playground. None if the assistant chooses itself."""
+    if not isinstance(assistant, AgentAssistant):
+        return None
+    if settings.uses_demo_model:
+        return "demo model"
+    own = assistant.default_agent.model
+    return own if isinstance(own, str) else settings.model or get_default_model()
+
+
+def extensions_of(media_type: str) -> list[str]:
+    """For the file dialogs of browsers; none for a pattern, which they understand."""
+    return sorted(_types.guess_all_extensions(media_type))
