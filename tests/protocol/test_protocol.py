@@ -11,6 +11,7 @@ import pytest
 from chatkit import types
 from pydantic import BaseModel
 
+from chatkit_postgres.assistant.demo.assistant import keyword_of
 from chatkit_postgres.assistant.demo.drawing import drawn
 from chatkit_postgres.assistant.demo.scenes import SCENES
 from tests.isolation.matrix import operations
@@ -243,6 +244,22 @@ def test_the_documents_name_every_operation_event_and_keyword() -> None:
     assert rows == set(operations()) | types_of(types.ThreadStreamEvent) | types_of(types.ThreadItemUpdate)
     for keyword, scene in SCENES.items():
         assert f"| `{keyword}` | {scene.shows} |" in (ROOT / "docs" / "playground.md").read_text(), keyword
+
+
+def test_every_proposal_of_the_demo_says_the_word_of_its_scene() -> None:
+    for keyword, scene in SCENES.items():
+        asked = types.UserMessageItem.model_validate(
+            {
+                "id": "m",
+                "thread_id": "t",
+                "created_at": "2026-01-01T00:00:00",
+                "attachments": [],
+                "inference_options": {},
+            }
+            | {"content": [{"type": "input_text", "text": scene.prompt}]}
+        )
+        assert keyword_of(asked, SCENES) == keyword
+        assert re.fullmatch(r"[A-Z].*\.", scene.prompt), scene.prompt
 
 
 def test_only_allowed_models_and_tools_can_be_chosen(recorded: Recorded) -> None:
