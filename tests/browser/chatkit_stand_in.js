@@ -24,6 +24,11 @@
       if (options.initialThread) this.#load(options.initialThread);
     }
 
+    /** For tests: what the app has set. */
+    get options() {
+      return this.#options;
+    }
+
     /** Whether ChatKit aborts a running request here is not documented: the app must not take it for Stop. */
     async setThreadId(threadId) {
       this.#running?.abort();

@@ -214,6 +214,9 @@ def backend(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, app_
         DATABASE_URL=shared_database.render_as_string(hide_password=False),
         CHAT_JWT_SECRET=SECRET,
         CHAT_PUBLIC_URL=f"http://127.0.0.1:{app_port}",
+        CHAT_ALLOWED_MODELS="demo,large",
+        CHAT_MAX_ATTACHMENTS_PER_MESSAGE="4",
+        CHAT_ASSISTANT_NAME="Harbour office",
     )
     yield server.wait_until_ready()
     assert server.stop() == 0

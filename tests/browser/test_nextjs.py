@@ -5,10 +5,11 @@ import json
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Error, Response, expect
+from playwright.sync_api import Error, Page, Response, expect
 from sqlalchemy import URL
 
 from tests.browser.conftest import CDN, SLOW, SignIn, send_message, turns
@@ -57,6 +58,59 @@ def test_stop_reaches_the_backend_and_a_reload_shows_what_was_read(sign_in: Sign
     kept = answer.inner_text().strip()
     assert SLOW.startswith(kept)
     assert len(kept) < len(SLOW)
+
+
+def options_of(page: Page) -> dict[str, Any]:
+    """Those that ChatKit's component was given."""
+    found: dict[str, Any] = page.evaluate(
+        "JSON.parse(JSON.stringify(document.querySelector('openai-chatkit').options))"
+    )
+    return found
+
+
+def test_what_the_server_allows_reaches_the_component(sign_in: SignIn) -> None:
+    ada = sign_in("Ada")
+    expect(ada.page.get_by_role("heading", name="Harbour office")).to_be_visible()
+    options = options_of(ada.page)
+    assert [model["id"] for model in options["composer"]["models"]] == ["demo", "large"]
+    attachments = options["composer"]["attachments"]
+    assert (attachments["enabled"], attachments["maxCount"]) == (True, 4)
+    assert attachments["accept"]["application/pdf"] == [".pdf"]
+    assert options["composer"]["dictation"] == {"enabled": False}
+    assert options["startScreen"]["greeting"] == "What can I do for you?"
+    assert "What time is it?" in [prompt["label"] for prompt in options["startScreen"]["prompts"]]
+    assert options["frameTitle"] == "Harbour office"
+
+
+def test_the_theme_follows_the_system_until_the_user_chooses(sign_in: SignIn) -> None:
+    page = sign_in("Ada").page
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(
+            "(scheme) => document.querySelector('openai-chatkit').options.theme === scheme", arg=scheme
+        )
+    page.get_by_role("button", name="Dark").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Light")).to_be_visible()
+    assert options_of(page)["theme"] == "dark"
+
+
+def test_the_rest_of_the_address_stays_when_a_thread_begins(sign_in: SignIn) -> None:
+    page = sign_in("Ada").page
+    page.goto(f"{page.url}?campaign=spring")
+    send_message(page, "Hello there")
+    expect(page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
+    assert re.search(r"\?campaign=spring&thread=thr_\w+$", page.url)
+
+
+def test_a_session_that_has_ended_leads_to_the_sign_in(sign_in: SignIn) -> None:
+    ada = sign_in("Ada")
+    ada.expected = ["401", "Please sign in"]
+    ada.context.clear_cookies()
+    send_message(ada.page, "Hello there")
+    expect(ada.page.get_by_text("Your session has ended.")).to_be_visible()
+    ada.page.get_by_role("button", name="Sign in").click()
+    expect(ada.page.get_by_role("heading", name="Who are you?")).to_be_visible()
 
 
 def test_a_message_is_found_and_its_conversation_opened(sign_in: SignIn, pictures: Path) -> None:

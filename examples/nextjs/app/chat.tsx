@@ -4,14 +4,19 @@ import { ChatKit, useChatKit } from "@openai/chatkit-react";
 import Script from "next/script";
 import { useEffect, useRef, useState } from "react";
 import { type Hit, Search, Snippet } from "./search";
+import type { ClientConfig } from "@/lib/client-config";
 import { stopTurn } from "@/lib/live-turn";
 import { turnFetch } from "@/lib/turn-fetch";
 import { useLiveTurn } from "@/lib/use-live-turn";
+import { useTheme } from "@/lib/use-theme";
 
 const SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js";
 const PATIENCE_MS = 10_000;
 
-export function Chat({ thread }: { thread: string | null }) {
+/** `config` is what the server allows; null if it could not be asked. */
+export function Chat({ thread, config }: { thread: string | null; config: ClientConfig | null }) {
+  const [theme, toggleTheme] = useTheme();
+  const [isSignedOut, setSignedOut] = useState(false);
   const [isMissing, setMissing] = useMissingScript();
   const [found, setFound] = useState<Hit | null>(null);
   const openThread = useRef<string | null>(null);
@@ -24,27 +29,27 @@ export function Chat({ thread }: { thread: string | null }) {
       url: "/api/chatkit",
       // Any text works on localhost; elsewhere, use the key of your domain from OpenAI's settings.
       domainKey: process.env.NEXT_PUBLIC_CHATKIT_DOMAIN_KEY ?? "localhost",
-      fetch: turnFetch(() => openThread.current),
+      fetch: noticing401(turnFetch(() => openThread.current), () => setSignedOut(true)),
       uploadStrategy: { type: "two_phase" },
     },
+    theme,
+    frameTitle: config?.name ?? "Chat",
     initialThread: thread,
     history: { enabled: true, showDelete: true, showRename: true },
     threadItemActions: { feedback: true, retry: true },
-    composer: { attachments: { enabled: true } },
-    startScreen: {
-      greeting: "What can I do for you?",
-      prompts: [
-        { label: "What time is it?", prompt: "What time is it?" },
-        { label: "Show me a form", prompt: "form" },
-      ],
-    },
+    composer: config?.composer ?? {},
+    startScreen: { greeting: "What can I do for you?", ...config?.startScreen },
+    disclaimer: { text: "The assistant can be wrong. Check what matters." },
     onClientTool: ({ name }) => (name === "get_page_title" ? { title: document.title } : { error: `There is no tool ${name}.` }),
     onThreadChange: ({ threadId }) => {
       openThread.current = threadId;
       live.leave(threadId);
       setFound((hit) => (hit?.thread_id === threadId ? hit : null));
-      // The URL names the conversation, so that a reload opens it again.
-      history.replaceState(null, "", threadId ? `?thread=${encodeURIComponent(threadId)}` : "/");
+      // The URL names the conversation, so that a reload opens it again. The rest of it is the app's.
+      const url = new URL(location.href);
+      if (threadId) url.searchParams.set("thread", threadId);
+      else url.searchParams.delete("thread");
+      history.replaceState(null, "", url);
     },
     // A thread that was opened, at first or from the history: its answer may still be running.
     onThreadLoadEnd: ({ threadId }) => void live.follow(threadId),
@@ -65,6 +70,17 @@ export function Chat({ thread }: { thread: string | null }) {
           </button>
         </p>
       )}
+      {isSignedOut && (
+        <p role="alert">
+          Your session has ended.
+          <button type="button" onClick={() => location.reload()}>
+            Sign in
+          </button>
+        </p>
+      )}
+      <button type="button" className="theme" onClick={toggleTheme}>
+        {theme === "dark" ? "Light" : "Dark"}
+      </button>
       <Search
         onChosen={(hit) => {
           setFound(hit);
@@ -91,6 +107,15 @@ export function Chat({ thread }: { thread: string | null }) {
       <ChatKit control={control} className="chatkit" hidden={isMissing} />
     </>
   );
+}
+
+/** A fetch that also reports a response for nobody: the session has ended while the page was open. */
+function noticing401(inner: typeof fetch, noticed: () => void): typeof fetch {
+  return async (input, init) => {
+    const response = await inner(input, init);
+    if (response.status === 401) noticed();
+    return response;
+  };
 }
 
 /** True if ChatKit's script has not loaded in time: the component itself would wait without a limit. */

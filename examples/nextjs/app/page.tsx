@@ -1,5 +1,6 @@
 import { Chat } from "./chat";
 import { SignIn, SignOut } from "./sign-in";
+import { clientConfigFor } from "@/lib/client-config";
 import { currentUser } from "@/lib/session";
 
 export default async function Page({ searchParams }: { searchParams: Promise<{ thread?: string }> }) {
@@ -14,15 +15,16 @@ export default async function Page({ searchParams }: { searchParams: Promise<{ t
       </main>
     );
   }
+  const config = await clientConfigFor(user);
   return (
     <main className="chat">
       <header>
-        <h1>Chat</h1>
+        <h1>{config?.name ?? "Chat"}</h1>
         <span>{user.name}</span>
         <SignOut />
       </header>
       {/* Another user is another chat: nothing of the first one is kept. */}
-      <Chat key={user.id} thread={thread ?? null} />
+      <Chat key={user.id} thread={thread ?? null} config={config} />
     </main>
   );
 }

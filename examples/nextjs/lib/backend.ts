@@ -4,6 +4,7 @@ import type { User } from "./session";
 import { tokenFor } from "./token";
 
 const BACKEND = process.env.CHAT_BACKEND_URL ?? "http://127.0.0.1:8000";
+const ASKING_MS = 3000;
 
 // Not the cookie, which is ours, and not a client's authorization, because we identify the user.
 const PASSED_ON = ["accept", "accept-language", "content-type", "content-length", "idempotency-key", "chat-on-disconnect"];
@@ -53,6 +54,12 @@ export async function forward(request: Request, path: string, user: User | null)
     if (value) forwarded.set(name, value);
   }
   return new Response(upstream.body, { status: upstream.status, headers: forwarded });
+}
+
+/** Ask the chat server something of this app's own, for a user. */
+export async function askBackend(path: string, user: User): Promise<Response> {
+  const headers = { authorization: `Bearer ${await tokenFor(user)}` };
+  return fetch(new URL(path, BACKEND), { headers, cache: "no-store", signal: AbortSignal.timeout(ASKING_MS) });
 }
 
 /** An error in the shape of the chat server's own. */
