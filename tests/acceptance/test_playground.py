@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chatkit_postgres.playground import markdown
+from chatkit_postgres.playground import formulas, markdown
 from chatkit_postgres.playground.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
 from chatkit_postgres.playground.router import STATIC
 from tests.support.processes import ChatProcess, http
@@ -93,6 +93,30 @@ def test_code_keeps_its_text_when_there_is_no_time_for_its_colours(monkeypatch: 
     assert '<span class="k">def</span>' in coloured
     assert "<span" not in plain
     assert code in plain
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("- [x] done\n- [ ] open", "<li>\u2611 done</li>\n<li>\u2610 open</li>"),
+        ("$x^2$ and \\(y\\)", "<msup><mi>x</mi><mn>2</mn></msup></mrow></math> and <math"),
+        ("\\[\n\\frac{a}{b}\n\\]", '<math display="block"><mrow><mfrac>'),
+        ("$$\n\\sqrt 2\n$$", '<math display="block"><mrow><msqrt>'),
+        ("costs $5, or $6 with it", "<p>costs $5, or $6 with it</p>"),
+        ("one[^a], two[^b], one[^a]\n\n[^a]: A\n[^b]: B", "<p>one<sup>1</sup>, two<sup>2</sup>, one<sup>1</sup></p>"),
+        ("one[^a]\n\n[^a]: A *b*", '<ol class="footnotes"><li><p>A <em>b</em></p>\n</li></ol>'),
+        ("$\\frac{$", "<code>\\frac{</code>"),
+        (f"${'x' * 2001}$", f"<code>{'x' * 2001}</code>"),
+        ("$\\text{<img src=x onerror=alert(1)>}$", "<mtext></mtext>"),
+    ],
+)
+def test_task_lists_footnotes_and_formulas(text: str, html: str) -> None:
+    assert html in "".join(rendered(text))
+
+
+def test_formulas_are_as_they_were_written_when_there_is_no_time_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formulas, "CONVERTING_SECONDS", -1)
+    assert "<code>x^2</code>" in rendered("$x^2$")[0]
 
 
 class Inspector(HTMLParser):

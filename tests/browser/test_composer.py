@@ -46,7 +46,7 @@ def test_a_picture_is_chosen_previewed_sent_and_shown_after_a_reload(visitor: Vi
     expect(chip).not_to_have_class("chip uploading")
     visitor.send_message("Look at this")
     expect(chip).to_have_count(0)
-    preview = visitor.page.locator(".user_message").get_by_alt_text("tree.png")
+    preview = visitor.page.locator(".user_message").get_by_role("button", name="tree.png").locator("img")
     eventually(lambda: preview.evaluate("image => image.naturalWidth") > 0)
     visitor.page.reload()
     eventually(lambda: preview.evaluate("image => image.naturalWidth") > 0)

@@ -76,7 +76,7 @@ def test_pictures_are_drawn(visitor: Visitor) -> None:
 
 def test_a_client_tool_is_run_by_the_page_and_answered(visitor: Visitor) -> None:
     visitor.send_message("tool")
-    expect(visitor.answer).to_contain_text("Your browser says: {'title': 'tool \u2013 Assistant'}")
+    expect(visitor.answer).to_contain_text("Your browser says: title “tool \u2013 Assistant”")
     expect(visitor.page.locator(".client_tool_call")).to_have_text("get page title: done")
 
 

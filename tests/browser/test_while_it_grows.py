@@ -237,3 +237,26 @@ def test_the_enter_of_a_phone_is_a_new_line(open_page: OpenPage) -> None:
     expect(field).to_have_value("one\ntwo")
     visitor.page.locator("#send").tap()
     visitor.wait_for_turn_end("one\ntwo")
+
+
+@pytest.mark.parametrize("viewport", [(1200, 700), (390, 700)], ids=["desktop", "phone"])
+def test_what_was_just_sent_and_its_answer_are_in_view(open_page: OpenPage, viewport: tuple[int, int]) -> None:
+    """Wherever the list was scrolled to, and whatever was unfolded before."""
+    visitor = open_page(viewport={"width": viewport[0], "height": viewport[1]})
+    page = visitor.page
+    visitor.send_message("workflow")
+    page.locator(".workflow summary").click()
+    visitor.send_message("markdown")
+    page.locator("#log").hover()
+    for before in ("unfolded", "scrolled up", "folded", "a growing field"):
+        if before == "scrolled up":
+            page.mouse.wheel(0, -2000)
+            page.wait_for_timeout(100)
+        elif before == "folded":
+            page.locator(".workflow summary").click()
+        text = "\n".join(["Hello"] * (6 if before == "a growing field" else 1))
+        visitor.send_message(text)
+        expect(page.locator(".user_message").last).to_be_in_viewport()
+        expect(visitor.answer).to_contain_text("of yours.")
+        expect(visitor.answer.get_by_role("button", name="Good answer")).to_be_in_viewport()
+        assert page.locator("#to-end").is_hidden(), before

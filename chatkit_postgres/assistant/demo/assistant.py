@@ -96,7 +96,7 @@ class DemoAssistant(AgentAssistant):
             case UserMessageItem() as message if (keyword := self._word_of(message, SCENES)) is not None:
                 return SCENES[keyword].play(context)
             case ClientToolCallItem(output=output):
-                return says(context, f"Your browser says: {str(output)[:500]}")
+                return says(context, f"Your browser says: {_told(output)[:500]}")
             case StructuredInputItem() as answered:
                 return says(context, _answers(answered))
             case _:
@@ -147,6 +147,12 @@ def keyword_of(message: UserMessageItem, keywords: Container[str]) -> str | None
     text = " ".join(part.text for part in message.content)
     words = re.findall(r"[a-z]+", text.lower()) if len(text) <= MAX_REQUEST else []
     return next((word for word in words if word in keywords), None)
+
+
+def _told(output: object) -> str:
+    """As people write it."""
+    named = isinstance(output, Mapping)
+    return ", ".join(f"{name} “{value}”" for name, value in output.items()) if named else str(output)
 
 
 def _answers(item: StructuredInputItem) -> str:

@@ -135,8 +135,8 @@ function drawBubble(item) {
 }
 
 function drawAttachment(file, { openFile }) {
-  const look = file.type === "image" ? h("img", { src: file.preview_url, alt: file.name, class: "preview", loading: "lazy" }) : [icon("file"), file.name];
-  return h("button", { type: "button", class: file.type === "image" ? "picture" : "file", title: `Open ${file.name}`, onclick: () => openFile(file) }, look);
+  const look = file.type === "image" ? h("img", { src: file.preview_url, alt: "", class: "preview", loading: "lazy" }) : h("span", { class: "preview" }, icon("file"));
+  return h("button", { type: "button", class: "file", title: `Open ${file.name}`, onclick: () => openFile(file) }, look, h("span", { class: "file-name", dir: "auto" }, file.name));
 }
 
 export function typing() {

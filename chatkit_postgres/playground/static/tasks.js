@@ -56,5 +56,6 @@ function summaryOf(workflow) {
   const { summary, tasks } = workflow;
   if (summary?.title) return summary.title;
   if (workflow.type === "reasoning" && Number.isFinite(summary?.duration)) return `Thought for ${lasting(summary.duration)}`;
-  return tasks.length === 1 ? titleOf(tasks[0]) : `${tasks.length} steps`;
+  const steps = tasks.length === 1 ? titleOf(tasks[0]) : `${tasks.length} steps`;
+  return Number.isFinite(summary?.duration) ? `${steps} in ${lasting(summary.duration)}` : steps;
 }
