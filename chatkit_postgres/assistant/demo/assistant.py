@@ -151,8 +151,9 @@ def keyword_of(message: UserMessageItem, keywords: Container[str]) -> str | None
 
 def _told(output: object) -> str:
     """As people write it."""
-    named = isinstance(output, Mapping)
-    return ", ".join(f"{name} “{value}”" for name, value in output.items()) if named else str(output)
+    if not isinstance(output, Mapping):
+        return str(output)
+    return ", ".join(f"{name} “{value}”" for name, value in output.items())
 
 
 def _answers(item: StructuredInputItem) -> str:
