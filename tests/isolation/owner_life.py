@@ -199,15 +199,16 @@ async def _running(matrix: Matrix) -> None:
 
     async def listed() -> list[str]:
         found = await matrix.client.get("/api/threads/running", headers=headers)
-        return [row["thread_id"] for row in found.json()["data"]]
+        return sorted(row["thread_id"] for row in found.json()["data"])
 
+    before, turns = await listed(), [uuid.uuid4(), uuid.uuid4()]
     try:
-        await matrix.database.execute(turn, other, uuid.uuid4(), owner, thread)
-        assert await listed() == []
-        await matrix.database.execute(turn, owner, uuid.uuid4(), owner, thread)
-        assert await listed() == [thread]
+        await matrix.database.execute(turn, other, turns[0], owner, thread)
+        assert await listed() == before
+        await matrix.database.execute(turn, owner, turns[1], owner, thread)
+        assert await listed() == sorted([*before, thread])
     finally:
-        await matrix.database.execute("DELETE FROM chat_turns WHERE heartbeat_at = started_at AND state = 'running'")
+        await matrix.database.execute("DELETE FROM chat_turns WHERE turn_id = ANY($1)", turns)
 
 
 async def _limits(matrix: Matrix, store: DatabaseStore) -> None:
