@@ -57,5 +57,5 @@ function summaryOf(workflow) {
   if (summary?.title) return summary.title;
   if (workflow.type === "reasoning" && Number.isFinite(summary?.duration)) return `Thought for ${lasting(summary.duration)}`;
   const steps = tasks.length === 1 ? titleOf(tasks[0]) : `${tasks.length} steps`;
-  return Number.isFinite(summary?.duration) ? `${steps} in ${lasting(summary.duration)}` : steps;
+  return tasks.length > 1 && Number.isFinite(summary?.duration) ? `${steps} in ${lasting(summary.duration)}` : steps;
 }
