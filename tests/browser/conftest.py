@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,23 @@ SLOW = " ".join(["This is a slow answer: stop it, and what you have read of it s
 """The demo's answer to ``slow``: eleven seconds."""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """For one module: while its driver runs, this process can run no asynchronous tests."""
+@contextmanager
+def launched(*more: str) -> Iterator[Browser]:
+    """``more``: arguments of the browser."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no browser is installed: apt-get install chromium")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = driver.chromium.launch(executable_path=found, args=[*ARGUMENTS, *more])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """For one module: while its driver runs, this process can run no asynchronous tests."""
+    with launched() as browser:
+        yield browser
 
 
 class Visitor:

@@ -1,12 +1,11 @@
 """What the server lets a message choose: a model, a tool, files, and speech in place of typing."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Route, expect
 
-from tests.browser.conftest import ARGUMENTS, NAMES, OpenPage, page_opener
+from tests.browser.conftest import OpenPage, launched, page_opener
 from tests.support.processes import ChatProcess, ModelServer
 
 MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -15,13 +14,8 @@ MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-str
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One that hears something."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no browser is installed: apt-get install chromium")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=[*ARGUMENTS, *MICROPHONE])
+    with launched(*MICROPHONE) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +84,29 @@ def test_what_is_said_stands_in_the_field(open_page: OpenPage) -> None:
     expect(field).not_to_have_value("As I said:")
     assert field.input_value().startswith("As I said: You said ")
     expect(page.get_by_role("button", name="Dictate")).to_be_enabled()
+
+
+def test_a_message_that_was_not_stored_keeps_its_tool(open_page: OpenPage) -> None:
+    """Or the second attempt would be another message, which the server stores beside the first."""
+    visitor = open_page()
+    page = visitor.page
+    visitor.expected = ["net::ERR"]
+    bodies: list[str] = []
+
+    def refuse(route: Route) -> None:
+        if "threads.create" not in (route.request.post_data or ""):
+            return route.continue_()
+        bodies.append(f"{route.request.headers['idempotency-key']} {route.request.post_data}")
+        return route.abort() if len(bodies) < 4 else route.continue_()
+
+    page.route("**/api/chatkit", refuse)
+    page.get_by_label("Tool").select_option("current_time")
+    page.get_by_label("Message", exact=True).fill("What time is it?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#ended")).to_contain_text("Your text is back in its field.")
+    expect(page.get_by_label("Tool")).to_have_value("current_time")
+    page.keyboard.press("Enter")
+    visitor.wait_for_turn_end("What time is it?")
+    expect(page.get_by_label("Tool")).to_have_value("")
+    assert len(bodies) == 4
+    assert len(set(bodies)) == 1

@@ -167,6 +167,7 @@ def test_a_single_step_is_named_and_not_timed(visitor: Visitor) -> None:
           return [
             { type: "custom", tasks: [task], summary },
             { type: "custom", tasks: [task, task], summary },
+            { type: "custom", tasks: [task, task], summary: { duration: 3 } },
             { type: "reasoning", tasks: [task], summary },
             { type: "reasoning", tasks: [task], summary: { duration: 1 } },
             { type: "reasoning", tasks: [task], summary: { duration: 12 } },
@@ -176,6 +177,7 @@ def test_a_single_step_is_named_and_not_timed(visitor: Visitor) -> None:
     assert summaries == [
         "planets: today",
         "2 steps",
+        "2 steps in 3 seconds",
         "Thought for a moment",
         "Thought for a second",
         "Thought for 12 seconds",

@@ -19,11 +19,15 @@ export class Choices {
     at("dictate").hidden = !allowed.dictation.enabled || !navigator.mediaDevices;
   }
 
-  /** The `inference_options` of the next message. A tool is demanded once. */
-  take() {
+  /** The `inference_options` of the next message. */
+  options() {
     const model = at("choose-model").value, tool = at("choose-tool").value;
-    at("choose-tool").value = "";
     return { ...(model !== this.#defaultModel && model && { model }), ...(tool && { tool_choice: { id: tool } }) };
+  }
+
+  /** A message was stored: a tool is demanded once. Until then, a message that is sent again must be the same. */
+  used() {
+    at("choose-tool").value = "";
   }
 }
 

@@ -141,7 +141,7 @@ export class Composer {
       content: text ? [{ type: "input_text", text }] : [],
       attachments: files.map((entry) => entry.attachment.id),
       quoted_text: this.#quoted,
-      inference_options: this.choices.take(),
+      inference_options: this.choices.options(),
     };
     const sent = { text, quoted: this.#quoted };
     // A message without a response may have been stored; with the same key, it is stored once. So the key is saved with
@@ -159,6 +159,7 @@ export class Composer {
       // The files are removed when the message is stored; a refused message leaves them here.
       stored: () => {
         this.#unsent = null;
+        this.choices.used();
         files.forEach((entry) => this.#forget(entry));
         this.#changed();
       },

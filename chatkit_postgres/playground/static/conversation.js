@@ -84,7 +84,12 @@ export class Conversation {
     this.#title = title;
     at("title").textContent = title ?? UNTITLED;
     document.title = [title, this.name].filter(Boolean).join(" – ");
-    at("thread-menu").hidden = !this.threadId;
+    at("thread-menu").hidden = !this.threadId || title === LOADING;
+  }
+
+  /** The open conversation, as the header shows it. */
+  get thread() {
+    return { id: this.threadId, title: this.#title };
   }
 
   /** What the assistant is called, in the title of the page. */

@@ -166,7 +166,8 @@ function chosen(list, choose) {
 }
 
 function say(text) {
-  return conversation.send({ content: [{ type: "input_text", text }], attachments: [], inference_options: choices.take() });
+  const input = { content: [{ type: "input_text", text }], attachments: [], inference_options: choices.options() };
+  return conversation.send(input, { stored: () => choices.used() });
 }
 
 async function showConfig() {
@@ -250,7 +251,7 @@ at("sidebar").addEventListener("click", (event) => {
 addEventListener("popstate", () => (isDrawer() ? showSidebar(false) : arrive()));
 narrow.addEventListener("change", () => showSidebar(false));
 at("thread-menu").addEventListener("click", () => {
-  openMenu(at("thread-menu"), sidebar.entriesOf(sidebar.threadOf(conversation.threadId), at("thread-menu")));
+  openMenu(at("thread-menu"), sidebar.entriesOf(conversation.thread, at("thread-menu")));
 });
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && readList());
 // Where the keyboard of a phone lies over the page, the page ends above it.

@@ -58,11 +58,6 @@ export class Sidebar {
     this.#draw();
   }
 
-  /** A conversation as far as it is known here. */
-  threadOf(threadId) {
-    return this.#threads.find((thread) => thread.id === threadId) ?? { id: threadId, title: null };
-  }
-
   /** The title of a conversation as far as it is known here. */
   titleOf(threadId) {
     return this.#threads.find((thread) => thread.id === threadId)?.title;
@@ -158,7 +153,7 @@ export class Sidebar {
   }
 
   async #rename(thread, button) {
-    const title = await ask({ title: "Rename this conversation", field: "Title", value: thread.title ?? "", yes: "Rename" });
+    const title = await ask({ title: "Rename this conversation", field: "Title", most: 500, value: thread.title ?? "", yes: "Rename" });
     // The row, and its button, may be drawn anew.
     const focus = () => (button.isConnected ? button : this.#rows.get(thread.id)?.querySelector("button"))?.focus();
     focus();

@@ -56,6 +56,6 @@ function summaryOf(workflow) {
   const { summary, tasks } = workflow;
   if (summary?.title) return summary.title;
   if (workflow.type === "reasoning" && Number.isFinite(summary?.duration)) return `Thought for ${lasting(summary.duration)}`;
-  const steps = tasks.length === 1 ? titleOf(tasks[0]) : `${tasks.length} steps`;
-  return tasks.length > 1 && Number.isFinite(summary?.duration) ? `${steps} in ${lasting(summary.duration)}` : steps;
+  if (tasks.length === 1) return titleOf(tasks[0]);
+  return `${tasks.length} steps${summary?.duration >= 1 ? ` in ${lasting(summary.duration)}` : ""}`;
 }
