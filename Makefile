@@ -67,7 +67,7 @@ lowest: .lowest/.ready ## Run the tests of the store and of turns with the lowes
 wheel: setup .wheel/.ready ## Build the wheel, install it with the lock beside the checkout, and use it as a team does
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
 
-.wheel/.ready: $(VENV)/.ready README.md $(shell find chatkit_postgres migrations -type f -not -name '*.pyc')
+.wheel/.ready: $(VENV)/.ready requirements.lock README.md $(shell find chatkit_postgres migrations -type f -not -name '*.pyc')
 	rm -rf .wheel && mkdir .wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .wheel/dist .
 	$(PYTHON) -m venv .wheel/server

@@ -77,7 +77,7 @@ SLOW_FIXTURES = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
-    parser.addoption("--every", type=int, default=1, help="try every Nth of many generated inputs, from any on")
+    parser.addoption("--every", type=int, default=1, help="test every Nth generated input, from a random start")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
@@ -96,10 +96,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def some(pytestconfig: pytest.Config) -> Some:
-    """Of generated inputs: all of them, or every Nth, from another one in each run."""
+    """Generated inputs: all of them, or every Nth, from a random start."""
     step: int = pytestconfig.getoption("--every")
     first = random.randrange(step)
-    return lambda inputs: list(inputs)[first % min(step, len(inputs)) :: step]
+    return lambda inputs: list(inputs)[first % max(1, min(step, len(inputs))) :: step]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -118,6 +118,7 @@ class ModelChoice(ChatKitOptions):
 class ToolChoice(ChatKitOptions):
     id: str
     label: str
+    icon: str = Field(description="one of ChatKit's, which demands one")
 
 
 class DictationOptions(ChatKitOptions):
@@ -127,7 +128,7 @@ class DictationOptions(ChatKitOptions):
 class ComposerOptions(ChatKitOptions):
     attachments: AttachmentOptions
     models: list[ModelChoice] = Field(description="that a message may choose: CHAT_ALLOWED_MODELS")
-    tools: list[ToolChoice] = Field(description="that a message may demand: CHAT_ALLOWED_TOOLS")
+    tools: list[ToolChoice] = Field(description="that a message may demand: CHAT_ALLOWED_TOOLS, and the assistant's")
     dictation: DictationOptions
 
 
@@ -143,6 +144,6 @@ class StartScreen(ChatKitOptions):
 class ClientConfig(ChatKitOptions):
     """What the server allows. ``composer`` and ``startScreen`` can be given to ChatKit's component as they are."""
 
-    name: str = Field(description="of the assistant: CHAT_ASSISTANT_NAME, or the agent's")
+    name: str = Field(description="of the assistant: CHAT_ASSISTANT_NAME, else the agent's, else Assistant")
     composer: ComposerOptions
     start_screen: StartScreen

@@ -98,9 +98,9 @@ class Assistant(ABC):
     """Ids of tool choices that the assistant handles itself, by choosing an agent or another way to answer. These ids
     are accepted like those of ``CHAT_ALLOWED_TOOLS``, but are not demanded of a model."""
     start_prompts: Mapping[str, str] = MappingProxyType({})
-    """Prompts that the playground proposes in an empty conversation, each with a description of its effect."""
+    """Prompts that front ends propose in an empty conversation, each with a description of its effect."""
     more_prompts: Mapping[str, Mapping[str, str]] = MappingProxyType({})
-    """More of them by the name of a group, which "Show everything" unfolds."""
+    """Prompts by group, which the playground shows after "Show everything"."""
     services = Services()
     """The server's, set by ``prepare``."""
 

@@ -56,8 +56,8 @@ class RecordedSpan:
 
 
 class _StatementSpan:
-    """Becomes a span when the statement has ended, if it took long or failed: to make and send each would cost more
-    than a small statement."""
+    """Becomes a span when the statement has ended, if it took long or failed: a span for each would cost more than many
+    statements do."""
 
     __slots__ = ("_began", "_name", "_telemetry")
 

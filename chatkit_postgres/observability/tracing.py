@@ -58,8 +58,8 @@ _tracer: Tracer | None = None
 
 
 def start_tracing(*, version: str, with_content: bool = False, statement_seconds: float = 0.0) -> None:
-    """Does nothing if no exporter is configured, or if it was started before. A statement that takes less than
-    ``statement_seconds`` is counted in the span around it, and none of its own."""
+    """Does nothing if no exporter is configured, or if it was started before. Statements
+    are counted in the span around them; one that takes at least ``statement_seconds``, or fails, is a span, too."""
     global _tracer  # noqa: PLW0603 - as OpenTelemetry, once in a process
     if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS) or _is_switched_off():
         return

@@ -11,8 +11,6 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.footnote import footnote_plugin
-from mdit_py_plugins.tasklists import tasklists_plugin
-from mdit_py_plugins.texmath import texmath_plugin
 from pygments import format as formatted
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -42,12 +40,14 @@ ATTRIBUTES = {
     "code": {"class"},
     "span": {"class"},
     "ol": {"start", "class"},
-    "ul": {"class"},
+    "li": {"class"},
     "th": {"align"},
     "td": {"align"},
     **formulas.ATTRIBUTES,
 }
-CHECKED, UNCHECKED = "\u2611", "\u2610"
+BOXES = {"[x] ": "\u2611 ", "[X] ": "\u2611 ", "[ ] ": "\u2610 "}
+"""The boxes of a task list as characters: a disabled checkbox would need a label for screen readers. The rule of
+mdit-py-plugins looks for the list of each item from the item back: 25,000 items would take two minutes."""
 SCHEMES = {"http", "https", "mailto"}
 
 _FORMATTER: Any = HtmlFormatter(nowrap=True)
@@ -107,12 +107,13 @@ def _fit_headings(tokens: Sequence[Token]) -> None:
 
 
 def _show_boxes(tokens: Sequence[Token]) -> None:
-    """The boxes of a task list as characters: a control that controls nothing would have no name."""
-    for token in tokens:
-        for child in token.children or ():
-            if child.type == "html_inline":
-                child.type = "text"
-                child.content = CHECKED if "checked=" in child.content else UNCHECKED
+    for item, paragraph, inline in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if (item.type, paragraph.type, inline.type) != ("list_item_open", "paragraph_open", "inline"):
+            continue
+        first = inline.children[0] if inline.children else None
+        if first is not None and first.type == "text" and (box := BOXES.get(first.content[:4])) is not None:
+            first.content = box + first.content[4:]
+            item.attrSet("class", "task-item")
 
 
 def _clean(html: str) -> str:
@@ -176,10 +177,11 @@ def _plain(html: str) -> Callable[..., str]:
 
 # A short text can repeat a reference definition any number of times, so that the HTML becomes huge.
 _PARSER = MarkdownIt("gfm-like", {"html": False, "linkify": True}).disable("reference")
-for plugin in (tasklists_plugin, footnote_plugin):
-    _PARSER.use(plugin)
+_PARSER.use(footnote_plugin)
+# Text without an end costs too much, and models do not write them.
+_PARSER.disable("footnote_inline")
+_PARSER.use(formulas.brackets_plugin)
 _PARSER.use(dollarmath_plugin, allow_space=False, allow_digits=False, double_inline=True)
-_PARSER.use(texmath_plugin, delimiters="brackets")
 _RULES: dict[str, Callable[..., str]] = {
     "image": _image_as_link,
     "footnote_ref": _footnote_number,
@@ -188,10 +190,8 @@ _RULES: dict[str, Callable[..., str]] = {
     "footnote_open": _plain("<li>"),
     "footnote_close": _plain("</li>"),
     "footnote_anchor": _plain(""),
-    **dict.fromkeys(("math_inline", "math_single"), _formula(is_block=False)),
-    **dict.fromkeys(
-        ("math_block", "math_block_label", "math_inline_double", "math_block_eqno"), _formula(is_block=True)
-    ),
+    "math_inline": _formula(is_block=False),
+    **dict.fromkeys(("math_block", "math_block_label", "math_inline_double"), _formula(is_block=True)),
 }
 for name, rule in _RULES.items():
     _PARSER.add_render_rule(name, rule)

@@ -67,7 +67,7 @@ class ModelSettings(BaseSettings):
         default=False, description="put what models and tools are asked and say into the spans of OpenTelemetry"
     )
     trace_statement_seconds: float = Field(
-        default=0.02, ge=0, le=60, description="a statement that takes as long is a span of its own; 0: each is"
+        default=0.02, ge=0, le=60, description="statements that take at least as long are spans; 0: all are"
     )
     tracing_key: SecretStr | None = Field(
         default=None,

@@ -15,10 +15,12 @@ from chatkit_postgres.api.schemas import (
     ToolChoice,
 )
 from chatkit_postgres.assistant import AgentAssistant, Assistant
+from chatkit_postgres.assistant.demo.assistant import DemoAssistant
 from chatkit_postgres.assistant.tool_labels import readable
 from chatkit_postgres.settings import Settings
 
 UNNAMED = "Assistant"
+TOOL_ICON = "settings-slider"
 _types = MimeTypes()
 """Python's own, and not the system's, which differ."""
 
@@ -36,7 +38,10 @@ def client_config(settings: Settings, assistant: Assistant) -> ClientConfig:
             models=[
                 ModelChoice(id=name, label=name, default=name == settings.model) for name in settings.allowed_models
             ],
-            tools=[ToolChoice(id=name, label=readable(name)) for name in settings.allowed_tools],
+            tools=[
+                ToolChoice(id=name, label=readable(name), icon=TOOL_ICON)
+                for name in dict.fromkeys((*settings.allowed_tools, *sorted(assistant.own_tool_choices)))
+            ],
             dictation=DictationOptions(enabled=settings.transcription_model is not None),
         ),
         start_screen=StartScreen(prompts=[Prompt(label=text, prompt=text) for text in assistant.start_prompts]),
@@ -44,13 +49,14 @@ def client_config(settings: Settings, assistant: Assistant) -> ClientConfig:
 
 
 def model_name(settings: Settings, assistant: Assistant) -> str | None:
-    """For the playground. None if the assistant chooses itself."""
+    """For the playground. None if the code of the assistant chooses the model."""
     if not isinstance(assistant, AgentAssistant):
         return None
-    if settings.uses_demo_model:
-        return "demo model"
     own = assistant.default_agent.model
-    return own if isinstance(own, str) else settings.model or get_default_model()
+    chooses = type(assistant).agent is not AgentAssistant.agent and not isinstance(assistant, DemoAssistant)
+    if chooses or not isinstance(own, str | None):
+        return None
+    return "demo model" if settings.uses_demo_model else own or settings.model or get_default_model()
 
 
 def extensions_of(media_type: str) -> list[str]:

@@ -76,8 +76,18 @@ def test_markdown_that_is_none_is_refused(demo: ChatProcess, body: bytes, conten
         "1. " * 9_000,
         "[a]: http://x/" + "y" * 20_000 + "\n\n" + "[a]" * 2_000,
         "```csharp\n" + "x y\n" * 20_000 + "```",
+        # As long as a text may be: what needs the square of its length does not end in time.
+        "\\(" * 60_000,
+        "\\[\n" * 45_000,
+        "$a " * 66_000,
+        "^[" * 100_000,
+        "[^a]" * 50_000,
+        "- [x] a\n" * 25_000,
     ],
-    ids=["brackets", "quotes", "stars", "ticks", "table", "lists", "definitions", "code"],
+    ids=[
+        *("brackets", "quotes", "stars", "ticks", "table", "lists", "definitions", "code"),
+        *("formulas", "formulas on lines", "dollars", "inline footnotes", "footnotes", "tasks"),
+    ],
 )
 def test_hostile_markdown_costs_what_other_markdown_costs(demo: ChatProcess, hostile: str) -> None:
     answer = http.post(f"{demo.base_url}/playground/markdown", json={"text": hostile}, timeout=60)
@@ -98,7 +108,7 @@ def test_code_keeps_its_text_when_there_is_no_time_for_its_colours(monkeypatch: 
 @pytest.mark.parametrize(
     ("text", "html"),
     [
-        ("- [x] done\n- [ ] open", "<li>\u2611 done</li>\n<li>\u2610 open</li>"),
+        ("- [x] done\n- [ ] open", '<li class="task-item">\u2611 done</li>\n<li class="task-item">\u2610 open</li>'),
         ("$x^2$ and \\(y\\)", "<msup><mi>x</mi><mn>2</mn></msup></mrow></math> and <math"),
         ("\\[\n\\frac{a}{b}\n\\]", '<math display="block"><mrow><mfrac>'),
         ("$$\n\\sqrt 2\n$$", '<math display="block"><mrow><msqrt>'),

@@ -60,7 +60,7 @@ async def test_it_says_what_the_settings_allow(monkeypatch: pytest.MonkeyPatch, 
                 {"id": "small", "label": "small", "default": False},
                 {"id": "large", "label": "large", "default": True},
             ],
-            "tools": [{"id": "current_time", "label": "Current time"}],
+            "tools": [{"id": "current_time", "label": "Current time", "icon": "settings-slider"}],
             "dictation": {"enabled": True},
         },
         "startScreen": {"prompts": []},
@@ -71,9 +71,11 @@ async def test_an_agent_brings_its_name_and_an_assistant_its_prompts(
     monkeypatch: pytest.MonkeyPatch, database_url: URL
 ) -> None:
     assistant = AgentAssistant(Agent(name="Harbour"))
+    assistant.own_tool_choices = frozenset({"tide_table"})
     assistant.start_prompts = {"When is high tide?": "a table"}
     config = await config_of(monkeypatch, database_url, assistant, CHAT_ATTACHMENT_TYPES="none")
     assert config["name"] == "Harbour"
     assert config["startScreen"] == {"prompts": [{"label": "When is high tide?", "prompt": "When is high tide?"}]}
     assert config["composer"]["attachments"]["enabled"] is False
-    assert (config["composer"]["models"], config["composer"]["tools"]) == ([], [])
+    assert config["composer"]["models"] == []
+    assert [tool["id"] for tool in config["composer"]["tools"]] == ["tide_table"]

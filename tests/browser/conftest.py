@@ -223,6 +223,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, app_
         CHAT_JWT_SECRET=SECRET,
         CHAT_PUBLIC_URL=f"http://127.0.0.1:{app_port}",
         CHAT_ALLOWED_MODELS="demo,large",
+        CHAT_ALLOWED_TOOLS="current_time",
         CHAT_MAX_ATTACHMENTS_PER_MESSAGE="4",
         CHAT_ASSISTANT_NAME="Harbour office",
     )

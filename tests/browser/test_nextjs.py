@@ -73,6 +73,8 @@ def test_what_the_server_allows_reaches_the_component(sign_in: SignIn) -> None:
     expect(ada.page.get_by_role("heading", name="Harbour office")).to_be_visible()
     options = options_of(ada.page)
     assert [model["id"] for model in options["composer"]["models"]] == ["demo", "large"]
+    # ChatKit demands an icon of each tool.
+    assert options["composer"]["tools"] == [{"id": "current_time", "label": "Current time", "icon": "settings-slider"}]
     attachments = options["composer"]["attachments"]
     assert (attachments["enabled"], attachments["maxCount"]) == (True, 4)
     assert attachments["accept"]["application/pdf"] == [".pdf"]

@@ -2,8 +2,6 @@
 
 import { at, h } from "./dom.js";
 
-const NO_TOOL = "No tool";
-
 export class Choices {
   #defaultModel = null;
 
@@ -13,8 +11,9 @@ export class Choices {
     const models = this.#defaultModel ? allowed.models : [{ id: "", label: "Default model" }, ...allowed.models];
     fill(at("choose-model"), models, allowed.models.length > 0);
     at("choose-model").value = this.#defaultModel;
-    fill(at("choose-tool"), [{ id: "", label: NO_TOOL }, ...allowed.tools], allowed.tools.length > 0);
+    fill(at("choose-tool"), [{ id: "", label: "No tool" }, ...allowed.tools], allowed.tools.length > 0);
     at("attach").hidden = !allowed.attachments.enabled;
+    at("text").placeholder = allowed.attachments.enabled ? "Say something, or drop a file here" : "Say something";
     at("files").accept = Object.entries(allowed.attachments.accept).flat(2).join(",");
     at("dictate").hidden = !allowed.dictation.enabled || !navigator.mediaDevices;
   }
@@ -25,7 +24,7 @@ export class Choices {
     return { ...(model !== this.#defaultModel && model && { model }), ...(tool && { tool_choice: { id: tool } }) };
   }
 
-  /** A message was stored: a tool is demanded once. Until then, a message that is sent again must be the same. */
+  /** Reset the tool once its message is stored. Not before: with its key, a message must be sent again as it was. */
   used() {
     at("choose-tool").value = "";
   }

@@ -195,8 +195,9 @@ export class Composer {
   }
 
   #add(files) {
+    if (at("attach").hidden) return this.tell("This server takes no files.", { level: "info" });
     for (const file of files) this.#upload(file);
-    if (hasKeyboard()) this.text.focus();
+    return hasKeyboard() && this.text.focus();
   }
 
   async #upload(file) {

@@ -25,13 +25,14 @@ export class Conversation {
   #isPlaced = false;
   #endings;
   #title;
+  #name = document.title;
 
   /**
    * `client()` is the current user's; `changed()` is called when this page has changed the list of conversations,
-   * `listed()` when another one may have, `asked(call)` when an answer has ended with a client tool call.
+   * `asked(call)` when an answer has ended with a client tool call.
    */
-  constructor({ client, log, composer, changed, listed, asked }) {
-    Object.assign(this, { client, log, composer, changed, listed, asked });
+  constructor({ client, log, composer, changed, asked }) {
+    Object.assign(this, { client, log, composer, changed, asked });
     this.items = new ThreadItems(log);
     this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {
@@ -83,7 +84,7 @@ export class Conversation {
   showTitle(title) {
     this.#title = title;
     at("title").textContent = title ?? UNTITLED;
-    document.title = [title, this.name].filter(Boolean).join(" – ");
+    document.title = [title, this.#name].filter(Boolean).join(" – ");
     at("thread-menu").hidden = !this.threadId || title === LOADING;
   }
 
@@ -92,9 +93,9 @@ export class Conversation {
     return { id: this.threadId, title: this.#title };
   }
 
-  /** What the assistant is called, in the title of the page. */
-  called(name) {
-    this.name = name;
+  /** The name of the assistant, for the title of the page. */
+  setName(name) {
+    this.#name = name;
     this.showTitle(this.#title);
   }
 
@@ -188,7 +189,6 @@ export class Conversation {
     this.items.refresh(page.data.toReversed());
     if (this.items.last()?.id !== last?.id) this.log.ended(null);
     if (isRunning) this.#follow();
-    this.listed();
   }
 
   #leave() {
@@ -368,7 +368,6 @@ export class Conversation {
 
   /** `stored` and `refused` are callbacks of the turn; `key` is stored with the draft; `attachments` are those of `input`. */
   send(input, { key, stored, refused, attachments = [] } = {}) {
-    this.log.toEnd();
     const provisional = { ...input, id: `provisional-${crypto.randomUUID()}`, type: "user_message", attachments };
     const how = { key, stored, refused, provisional, again: () => this.retry() };
     return this.threadId

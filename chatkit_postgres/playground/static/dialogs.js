@@ -2,15 +2,15 @@
 
 import { at } from "./dom.js";
 
-/** `field` names a text to type, of at most `most` characters. Resolves to what was typed ("" without a field), or to null if it was cancelled. */
-export function ask({ title, text, yes, field, most = 255, value = "", isDestructive = false }) {
+/** `field` names a text to type, of at most `maxLength` characters. Resolves to what was typed ("" without a field), or to null if it was cancelled. */
+export function ask({ title, text, yes, field, maxLength = 255, value = "", isDestructive = false }) {
   const dialog = at("dialog");
   at("dialog-title").textContent = title;
   at("dialog-text").textContent = text ?? "";
   at("dialog-yes").textContent = yes;
   at("dialog-yes").classList.toggle("destructive", isDestructive);
   at("dialog-label").hidden = !field;
-  at("dialog-field").maxLength = most;
+  at("dialog-field").maxLength = maxLength;
   at("dialog-field").value = value;
   at("dialog-label").firstChild.textContent = field ?? "";
   return new Promise((resolve) => {

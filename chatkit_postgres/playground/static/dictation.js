@@ -2,22 +2,31 @@
 
 import { announce, at, icon } from "./dom.js";
 
-const LONGEST_MS = 5 * 60 * 1000;
+const MAX_MS = 5 * 60 * 1000;
 
-/** `client()` is the user's, `spoken(text)` gets the text, `tell(text)` shows an error. */
-export function watchDictation({ client, spoken, tell }) {
+/** `begun()` is called when a recording begins, and returns what is called with its text; `tell(text)` shows an error. */
+export function watchDictation({ client, begun, tell }) {
   const button = at("dictate");
   let recorder = null;
   button.addEventListener("click", async () => {
-    if (recorder) return recorder.stop();
+    if (recorder) {
+      recorder.stop();
+      return;
+    }
+    // The browser may ask the user first.
+    button.disabled = true;
     try {
       recorder = await record();
     } catch {
-      return tell("This browser does not let the page listen. Allow the microphone for it.");
+      tell("The page cannot listen: there is no microphone, or the browser does not allow it.");
+      return;
+    } finally {
+      button.disabled = false;
     }
+    const take = begun();
     show(true);
     const chunks = [];
-    const timer = setTimeout(() => recorder?.stop(), LONGEST_MS);
+    const timer = setTimeout(() => recorder?.stop(), MAX_MS);
     recorder.addEventListener("dataavailable", ({ data }) => chunks.push(data));
     recorder.addEventListener("stop", async () => {
       clearTimeout(timer);
@@ -29,7 +38,7 @@ export function watchDictation({ client, spoken, tell }) {
       try {
         const audio_base64 = await base64Of(new Blob(chunks, { type: mimeType }));
         const { text } = await client().call("input.transcribe", { audio_base64, mime_type: mimeType });
-        spoken(text);
+        take(text);
       } catch (error) {
         tell(error.message);
       } finally {
@@ -37,7 +46,6 @@ export function watchDictation({ client, spoken, tell }) {
       }
     });
     recorder.start();
-    return undefined;
   });
 
   function show(isOn) {

@@ -4,8 +4,9 @@ import { at, h, icon } from "./dom.js";
 
 const GAP = 4;
 let owner = null;
-/** By a click elsewhere, which may be one on its button. */
+/** Whose menu a click elsewhere has just closed, and when: that click must not open it again. */
 let clickedAway = { owner: null, at: 0 };
+/** Closed by a key or a choice. */
 let isLeft = false;
 
 /** `entries` are {name, label, act, isDestructive}; an act is called after the menu has closed. */

@@ -39,7 +39,6 @@ const conversation = new Conversation({
   log,
   composer,
   changed,
-  listed: readList,
   asked: (call) => interactions.callTool(call, true),
 });
 const interactions = new Interactions({ client, log, conversation });
@@ -73,7 +72,7 @@ function changed() {
 
 /** The URL names the conversation, and a message of it, so that they can be bookmarked, and Back works. */
 function go(threadId, itemId) {
-  // The open list has an entry of its own, for Back.
+  // The open list has a history entry of its own, so that Back closes it: that one is replaced.
   const enter = isDrawer() ? "replaceState" : "pushState";
   history[enter](null, "", threadId ? `#${threadId}${itemId ? `/${itemId}` : ""}` : location.pathname);
   return itemId && threadId === conversation.threadId ? arrive() : open(threadId, itemId);
@@ -174,7 +173,7 @@ async function showConfig() {
   const config = await user.config();
   choices.show(config.composer);
   document.querySelector(".name").textContent = config.name;
-  conversation.called(config.name);
+  conversation.setName(config.name);
 }
 
 function showTheme() {
@@ -261,7 +260,14 @@ visualViewport.addEventListener("resize", () => {
 });
 watchMenu();
 watchMorePrompts();
-watchDictation({ client, spoken: (text) => composer.insert(text), tell });
+watchDictation({
+  client,
+  tell,
+  begun: () => {
+    const isHere = conversation.whileOpen();
+    return (text) => (isHere() ? composer.insert(text) : tell(text, { level: "info", title: "You said" }));
+  },
+});
 document.querySelector(".keys").textContent = hasKeyboard() ? "Enter sends, Shift+Enter is a new line, Esc stops" : "Enter is a new line";
 showFolded();
 addEventListener("keydown", (event) => {

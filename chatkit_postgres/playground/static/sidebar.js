@@ -7,6 +7,7 @@ import { openMenu } from "./menu.js";
 import { saveConversation } from "./saving.js";
 
 const PAGE = 30, LARGEST_PAGE = 100, MOST_PAGES = 20;
+const MARKS = { waiting: "waiting for you", running: "answering" };
 export const UNTITLED = "New conversation";
 
 export class Sidebar {
@@ -129,14 +130,14 @@ export class Sidebar {
 
   #row(thread) {
     const title = thread.title ?? UNTITLED;
-    const mark = this.#waiting.has(thread.id) ? "waiting for you" : this.#running.has(thread.id) ? "answering" : "";
+    const mark = this.#waiting.has(thread.id) ? "waiting" : this.#running.has(thread.id) ? "running" : "";
     const known = this.#rows.get(thread.id);
     if (known?.dataset.title === title && known.dataset.mark === mark) return known;
     const button = iconButton("more", `Options of ${title}`, () => openMenu(button, this.entriesOf(thread, button)),
       { "aria-haspopup": "menu", "aria-expanded": "false" });
     const row = h("li", { data: { id: thread.id, title, mark } },
       h("a", { href: `#${thread.id}`, data: { thread: thread.id }, title, dir: "auto" },
-        h("span", { class: "title" }, title), ...(mark ? [h("span", { class: `mark ${mark === "answering" ? "running" : "waits"}`, dir: "ltr" }, mark)] : [])),
+        h("span", { class: "title" }, title), mark && h("span", { class: `mark ${mark}`, dir: "ltr" }, MARKS[mark])),
       button);
     this.#rows.set(thread.id, row);
     return row;
@@ -153,7 +154,7 @@ export class Sidebar {
   }
 
   async #rename(thread, button) {
-    const title = await ask({ title: "Rename this conversation", field: "Title", most: 500, value: thread.title ?? "", yes: "Rename" });
+    const title = await ask({ title: "Rename this conversation", field: "Title", maxLength: 500, value: thread.title ?? "", yes: "Rename" });
     // The row, and its button, may be drawn anew.
     const focus = () => (button.isConnected ? button : this.#rows.get(thread.id)?.querySelector("button"))?.focus();
     focus();

@@ -109,7 +109,7 @@ export function Chat({ thread, config }: { thread: string | null; config: Client
   );
 }
 
-/** A fetch that also reports a response for nobody: the session has ended while the page was open. */
+/** A fetch that also calls `noticed` when a response is 401: the session has ended while the page was open. */
 function noticing401(inner: typeof fetch, noticed: () => void): typeof fetch {
   return async (input, init) => {
     const response = await inner(input, init);

@@ -56,7 +56,7 @@ export async function forward(request: Request, path: string, user: User | null)
   return new Response(upstream.body, { status: upstream.status, headers: forwarded });
 }
 
-/** Ask the chat server something of this app's own, for a user. */
+/** Send a GET request of this app to the chat server, with the user's token. */
 export async function askBackend(path: string, user: User): Promise<Response> {
   const headers = { authorization: `Bearer ${await tokenFor(user)}` };
   return fetch(new URL(path, BACKEND), { headers, cache: "no-store", signal: AbortSignal.timeout(ASKING_MS) });
