@@ -121,11 +121,14 @@ class Witness:
 def check_invariants(database: URL, witness: Witness, client: ChatClient, *, replaced: Iterable[str] = ()) -> None:
     """Raises AssertionError that names the invariant. Waits for turns that are just ending."""
     owner, session = witness.user, session_uuid(witness.thread_id)
-    running = f"SELECT turn_id, state FROM chat_turns WHERE user_id = '{owner}' AND state = 'running'"
+    running = (
+        "SELECT operation, started_at, heartbeat_at, ended_at, now() AS now"
+        f" FROM chat_turns WHERE user_id = '{owner}' AND state = 'running'"
+    )
     try:
         eventually(lambda: query(database, running) == [], 45)
     except AssertionError:
-        raise AssertionError("INVARIANT: no turn stays running") from None
+        raise AssertionError(f"INVARIANT: no turn stays running: {query(database, running)}") from None
     rows = query(
         database,
         f"SELECT item_id, position, content, is_draft FROM chat_messages"
