@@ -118,15 +118,18 @@ class Witness:
         return sum(map(len, self.acknowledged_ids))
 
 
-def check_invariants(database: URL, witness: Witness, client: ChatClient, *, replaced: Iterable[str] = ()) -> None:
-    """Raises AssertionError that names the invariant. Waits for turns that are just ending."""
+def check_invariants(
+    database: URL, witness: Witness, client: ChatClient, *, replaced: Iterable[str] = (), stale_seconds: float = 0
+) -> None:
+    """Raises AssertionError that names the invariant. Waits for turns that are just ending, and for those of a dead
+    process: one is closed when it is stale, by maintenance that comes at most three quarters of that time later."""
     owner, session = witness.user, session_uuid(witness.thread_id)
     running = (
         "SELECT operation, started_at, heartbeat_at, ended_at, now() AS now"
         f" FROM chat_turns WHERE user_id = '{owner}' AND state = 'running'"
     )
     try:
-        eventually(lambda: query(database, running) == [], 45)
+        eventually(lambda: query(database, running) == [], 45 + 1.75 * stale_seconds)
     except AssertionError:
         raise AssertionError(f"INVARIANT: no turn stays running: {query(database, running)}") from None
     rows = query(

@@ -26,6 +26,7 @@ from tests.support.model_script import user_texts
 from tests.support.processes import ModelServer, eventually, message, texts
 
 AT_ONCE = 200
+STALE_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,9 @@ def patient(
     tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer
 ) -> Iterator[Replica]:
     """Takes no turn for dead whose process is only slow, as with two hundred beginnings at once on a busy machine."""
-    yield from replica(tmp_path_factory.mktemp("patient"), shared_database, model_server, CHAT_TURN_STALE_SECONDS="30")
+    yield from replica(
+        tmp_path_factory.mktemp("patient"), shared_database, model_server, CHAT_TURN_STALE_SECONDS=str(STALE_SECONDS)
+    )
 
 
 @pytest.mark.slow
@@ -41,7 +44,7 @@ def patient(
 def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
     directory: Path, patient: Replica, shared_database: URL, model_server: ModelServer, record_property: Report
 ) -> None:
-    server = start(directory, shared_database, model_server, CHAT_TURN_STALE_SECONDS="30")
+    server = start(directory, shared_database, model_server, CHAT_TURN_STALE_SECONDS=str(STALE_SECONDS))
     users, prompts = [new_user() for _ in range(AT_ONCE)], [script(words=3000, delay=0.25) for _ in range(AT_ONCE)]
     streams = [
         server.client(user).stream("threads.create", input=message(prompt))
@@ -68,7 +71,7 @@ def test_a_killed_server_with_two_hundred_answers_loses_a_second_of_each(
         pieces, kept = sent[prompts[number]], texts(answers)[0]
         assert kept.startswith(seen[number]), "INVARIANT: at most the last second is lost"
         assert "".join(piece for _, piece in pieces).startswith(kept)
-        check_invariants(shared_database, witness, client)
+        check_invariants(shared_database, witness, client, stale_seconds=STALE_SECONDS)
         return witness.acknowledged
 
     with ThreadPoolExecutor(8) as pool:
