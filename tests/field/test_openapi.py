@@ -37,7 +37,7 @@ def test_no_answer_is_another_one_than_the_document_says(server: ChatProcess, bi
     command += ["--max-examples", "15", "--seed", "1", "--exclude-checks", "positive_data_acceptance", "--no-color"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + server.log[-2000:]
-    assert "Tested: 19" in done.stdout
+    assert "Tested: 21" in done.stdout
 
 
 def test_the_document_is_one_of_openapi(server: ChatProcess, binaries: Path, tmp_path: Path) -> None:
