@@ -150,7 +150,7 @@ async def test_turns_go_on_while_a_migration_runs(empty_url: URL, revision: str)
             text(
                 "INSERT INTO chat_turns (user_id, session_id, turn_id, operation, state, ended_at)"
                 " SELECT 'others', gen_random_uuid(), gen_random_uuid(), 'threads.create', 'completed', now()"
-                " FROM generate_series(1, 200000)"
+                " FROM generate_series(1, 100000)"
             )
         )
         for number, session in enumerate(sessions):

@@ -45,7 +45,8 @@ async def sql_connection(database: Database, isolation_level: str = "AUTOCOMMIT"
     """A connection of SQLAlchemy's, which commits each statement."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        connect_args=driver_arguments(database.url),
+        # A test may fill a table on a machine that is busy: longer than a statement of the service may take.
+        connect_args=driver_arguments(database.url, command_timeout=240),
         isolation_level=isolation_level,
         poolclass=NullPool,
     )
