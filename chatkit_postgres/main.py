@@ -55,6 +55,7 @@ def deploy(
         version=__version__,
         with_content=settings.trace_content,
         statement_seconds=settings.trace_statement_seconds,
+        per_second=settings.traces_per_second,
     )
     problems = deployment.problems()
     if deployment.database_url is None:

@@ -1,6 +1,6 @@
 """Whether the runs of agents are part of OpenTelemetry's traces. Imports nothing of it otherwise."""
 
-from chatkit_postgres.observability.tracing import tracer
+from chatkit_postgres.observability.tracing import is_recording, tracer
 
 _hands_on: list[bool] = []
 
@@ -23,7 +23,8 @@ def start_agent_spans(*, beside_openai: bool) -> bool:
 
 
 def hands_on_spans() -> bool:
-    return bool(_hands_on)
+    """Whether the run that begins here is part of a trace that is sent: its spans cost nothing otherwise."""
+    return bool(_hands_on) and is_recording()
 
 
 def has_content() -> bool:

@@ -15,11 +15,13 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.trace_names import Attributes
+from chatkit_postgres.observability.trace_sampling import TracesPerSecond
 
 STOP_SECONDS = 2.0
 SERVICE = "chatkit-postgres"
@@ -38,11 +40,15 @@ class _Counted:
 
 
 _counted: ContextVar[_Counted | None] = ContextVar("counted", default=None)
+_is_left_out: ContextVar[bool] = ContextVar("is_left_out", default=False)
+"""Whether the trace around this task is one more than are begun in a second."""
 
 
 class RecordedSpan:
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, attributes: Attributes) -> None:
         self.span = span
+        self.attributes = dict(attributes)
+        self.is_failed = False
 
     @property
     def trace_id(self) -> str | None:
@@ -50,8 +56,10 @@ class RecordedSpan:
         return format_trace_id(context.trace_id) if context.is_valid else None
 
     def set(self, attributes: Attributes, *, is_failed: bool = False) -> None:
+        self.attributes |= attributes
         self.span.set_attributes(dict(attributes))
         if is_failed:
+            self.is_failed = True
             self.span.set_status(StatusCode.ERROR)
 
 
@@ -79,7 +87,7 @@ class _StatementSpan:
 
 
 class OpenTelemetry:
-    def __init__(self, *, version: str, with_content: bool, statement_seconds: float) -> None:
+    def __init__(self, *, version: str, with_content: bool, statement_seconds: float, per_second: float) -> None:
         self.with_content = with_content
         self.statement_nanoseconds = int(statement_seconds * 1e9)
         self.innermost: Callable[[], Span | None] = lambda: None
@@ -91,7 +99,9 @@ class OpenTelemetry:
             provider = given
         else:
             # At the end of the process it would wait for half a minute for a collector that does not answer.
-            provider = self._own = TracerProvider(resource=_resource(version), shutdown_on_exit=False)
+            provider = self._own = TracerProvider(
+                resource=_resource(version), shutdown_on_exit=False, sampler=_sampler(per_second)
+            )
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self.tracer = provider.get_tracer("chatkit_postgres", version)
 
@@ -101,7 +111,9 @@ class OpenTelemetry:
         # A host that mounts this server may have a span of the request, which knows the headers.
         if headers is not None and not trace.get_current_span().get_span_context().is_valid:
             parent = _propagator.extract({name: headers[name] for name in TAKEN if name in headers})
+        is_root = not trace.get_current_span(parent).get_span_context().is_valid
         kind = SpanKind.SERVER if headers is not None else SpanKind.INTERNAL
+        began = time.time_ns()
         with self.tracer.start_as_current_span(
             name,
             context=parent,
@@ -110,13 +122,32 @@ class OpenTelemetry:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            counted = _Counted()
+            recorded, counted = RecordedSpan(span, attributes), _Counted()
             around = _counted.set(counted)
+            before = _is_left_out.set(not span.is_recording() if is_root else _is_left_out.get())
             try:
-                yield RecordedSpan(span)
+                yield recorded
             finally:
                 _counted.reset(around)
-                span.set_attributes(dict(trace_names.statements(counted.number, counted.nanoseconds // 1_000_000)))
+                recorded.set(trace_names.statements(counted.number, counted.nanoseconds // 1_000_000))
+                if recorded.is_failed and _is_left_out.get() and self._own is not None:
+                    self._record_failure(recorded, name, kind, began)
+                _is_left_out.reset(before)
+
+    def _record_failure(self, recorded: RecordedSpan, name: str, kind: SpanKind, began: int) -> None:
+        """What failed is sent alone, if the trace that it is part of is not."""
+        left_out = recorded.span.get_span_context()
+        parent = NonRecordingSpan(
+            SpanContext(
+                left_out.trace_id, left_out.span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+            )
+        )
+        context = trace.set_span_in_context(parent)
+        span = self.tracer.start_span(
+            name, context=context, kind=kind, attributes=recorded.attributes, start_time=began
+        )
+        span.set_status(StatusCode.ERROR)
+        span.end()
 
     def statement_span(self, name: str) -> _StatementSpan:
         return _StatementSpan(self, name)
@@ -140,6 +171,9 @@ class OpenTelemetry:
         with trace.use_span(self._innermost(), record_exception=False, set_status_on_exception=False):
             yield
 
+    def is_recording(self) -> bool:
+        return self._innermost().is_recording()
+
     def headers(self) -> dict[str, str]:
         found: dict[str, str] = {}
         _propagator.inject(found, context=self.context())
@@ -157,6 +191,13 @@ class OpenTelemetry:
             sending = threading.Thread(target=self._own.force_flush, daemon=True)
             sending.start()
             sending.join(STOP_SECONDS)
+
+
+def _sampler(per_second: float) -> Sampler | None:
+    """None: as OpenTelemetry's own variables say, which by default is every trace."""
+    if per_second == 0 or "OTEL_TRACES_SAMPLER" in os.environ:
+        return None
+    return ParentBased(TracesPerSecond(per_second))
 
 
 def _resource(version: str) -> Resource:

@@ -41,6 +41,8 @@ class Tracer(Protocol):
 
     def innermost_is_current(self) -> AbstractContextManager[None]: ...
 
+    def is_recording(self) -> bool: ...
+
     def headers(self) -> dict[str, str]: ...
 
     def stop(self) -> None: ...
@@ -57,9 +59,13 @@ _NOTHING = nullcontext(_NoSpan())
 _tracer: Tracer | None = None
 
 
-def start_tracing(*, version: str, with_content: bool = False, statement_seconds: float = 0.0) -> None:
+def start_tracing(
+    *, version: str, with_content: bool = False, statement_seconds: float = 0.0, per_second: float = 0.0
+) -> None:
     """Does nothing if no exporter is configured, or if it was started before. Statements
-    are counted in the span around them; one that takes at least ``statement_seconds``, or fails, is a span, too."""
+    are counted in the span around them; one that takes at least ``statement_seconds``, or fails, is a span, too.
+    At most ``per_second`` traces are begun in a second (0: all), unless the caller or OpenTelemetry's own variables
+    decide."""
     global _tracer  # noqa: PLW0603 - as OpenTelemetry, once in a process
     if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS) or _is_switched_off():
         return
@@ -67,7 +73,9 @@ def start_tracing(*, version: str, with_content: bool = False, statement_seconds
     try:
         from chatkit_postgres.observability.otel import OpenTelemetry  # noqa: PLC0415 - not imported otherwise
 
-        _tracer = OpenTelemetry(version=version, with_content=with_content, statement_seconds=statement_seconds)
+        _tracer = OpenTelemetry(
+            version=version, with_content=with_content, statement_seconds=statement_seconds, per_second=per_second
+        )
     except ImportError:
         logger.warning("traces_not_sent", cure="install the extra `traces`")
     except Exception as error:  # noqa: BLE001 - a variable that OpenTelemetry does not understand
@@ -104,6 +112,11 @@ def nothing() -> AbstractContextManager[Span]:
 def statement_span(name: str) -> AbstractContextManager[object]:
     """A span around a statement, if it is part of a trace and took long or failed."""
     return _NOTHING if _tracer is None else _tracer.statement_span(name)
+
+
+def is_recording() -> bool:
+    """Whether what happens here is part of a trace that is sent."""
+    return _tracer is not None and _tracer.is_recording()
 
 
 def innermost_is_current() -> AbstractContextManager[object]:

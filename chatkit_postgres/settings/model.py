@@ -69,6 +69,9 @@ class ModelSettings(BaseSettings):
     trace_statement_seconds: float = Field(
         default=0.02, ge=0, le=60, description="statements that take at least as long are spans; 0: all are"
     )
+    traces_per_second: float = Field(
+        default=2.0, ge=0, le=10_000, description="traces that a process begins in a second at most; 0: all"
+    )
     tracing_key: SecretStr | None = Field(
         default=None,
         description="OpenAI's key for the traces; unset: OPENAI_API_KEY, unless OPENAI_BASE_URL names another server",

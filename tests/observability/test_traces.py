@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.sampling import Decision
 from sqlalchemy import URL
 
 from chatkit_postgres.auth.tokens import mint
+from chatkit_postgres.observability.trace_sampling import TracesPerSecond
 from tests.faults.harness import SECRET, environment, new_user, script
 from tests.support.processes import (
     ROOT,
@@ -62,13 +64,15 @@ class Collector:
         self._thread.join()
 
     def spans(self, trace_id: str) -> list[Any]:
+        return [span for span in self.all_spans() if span.trace_id.hex() == trace_id]
+
+    def all_spans(self) -> list[Any]:
         return [
             span
             for body in list(self.bodies)
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans
             for scope in resource.scope_spans
             for span in scope.spans
-            if span.trace_id.hex() == trace_id
         ]
 
 
@@ -223,6 +227,82 @@ for span in exporter.get_finished_spans():
     assert lines == ["turn 1 None False", "slow None None True", "failed None ValueError False", "turn 2 None True"]
 
 
+def test_so_many_traces_are_begun_in_a_second() -> None:
+    now = 0.0
+    sampler = TracesPerSecond(2, clock=lambda: now)
+
+    def taken(number: int) -> int:
+        return sum(sampler.should_sample().decision is Decision.RECORD_AND_SAMPLE for _ in range(number))
+
+    assert taken(100) == 10, "five seconds' worth, after a calm time"
+    found = []
+    for step in range(1, 101):
+        now = step / 10
+        found.append(taken(7))
+    assert sum(found) == 20
+    now = 1000.0
+    assert taken(100) == 10
+
+
+def test_what_failed_is_sent_from_a_trace_that_is_left_out() -> None:
+    program = f"""
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from chatkit_postgres.observability import tracing
+
+tracing.start_tracing(version="1", per_second=0.1)
+exporter = InMemorySpanExporter()
+tracing.tracer()._own.add_span_processor(SimpleSpanProcessor(exporter))
+def request(about, flags=None, fails=False):
+    headers = {{}} if flags is None else {{"traceparent": f"00-{PARENT}-00f067aa0ba902b7-{{flags}}"}}
+    with tracing.span(about, {{}}, headers=headers) as outer:
+        print(about, tracing.is_recording(), int(tracing.trace_headers()["traceparent"][-1]) & 1)
+        with tracing.span("turn of " + about, {{"a": 1}}) as turn:
+            turn.set({{"b": 2}}, is_failed=fails)
+        assert outer.trace_id == turn.trace_id
+    for span in exporter.get_finished_spans():
+        assert span.end_time > span.start_time
+        print("-", span.name, dict(span.attributes).get("b"), span.status.status_code.name)
+        assert f"{{span.context.trace_id:032x}}" == outer.trace_id
+    exporter.clear()
+request("first")
+request("one more")
+request("one that fails", fails=True)
+request("of a proxy that samples it", "01")
+request("of a proxy that does not", "00", fails=True)
+"""
+    lines = run_program(program, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1").splitlines()
+    assert lines == [
+        *("first True 1", "- turn of first 2 UNSET", "- first None UNSET"),
+        "one more False 0",
+        *("one that fails False 0", "- turn of one that fails 2 ERROR"),
+        "of a proxy that samples it True 1",
+        *("- turn of of a proxy that samples it 2 UNSET", "- of a proxy that samples it None UNSET"),
+        "of a proxy that does not False 0",
+    ]
+
+
+def test_turns_beyond_the_bound_are_no_spans_but_those_that_fail(
+    tmp_path: Path, database_url: URL, model_server: ModelServer, collector: Collector
+) -> None:
+    server = serve(tmp_path, database_url, model_server, collector.url, CHAT_TRACES_PER_SECOND="0.001")
+    client = ChatClient(server.base_url, mint(SECRET, new_user(), seconds=600))
+    before = len(model_server.calls())
+    for text in (USES_A_TOOL, USES_A_TOOL, script(status=500, message=CANARY)):
+        client.events("threads.create", input=message(text))
+    assert server.stop() == 0
+    spans = collector.all_spans()
+    traced = [span.name for span in spans if span.status.code != span.status.STATUS_CODE_ERROR]
+    failed = [span.name for span in spans if span.status.code == span.status.STATUS_CODE_ERROR]
+    assert traced.count("POST request") == traced.count("turn threads.create") == 1
+    assert sum(name.startswith("execute_tool") for name in traced) == 1
+    assert failed == ["turn threads.create"]
+    # The model's server is told which calls are part of a trace that is sent.
+    flags = [int(call["traceparent"][-1]) & 1 for call in model_server.calls()[before:] if CANARY in str(call["body"])]
+    assert flags[:4] == [1, 1, 0, 0]
+    assert set(flags[4:]) == {0}
+
+
 def test_content_is_sent_if_that_is_wanted(
     tmp_path: Path, database_url: URL, model_server: ModelServer, collector: Collector
 ) -> None:
@@ -313,6 +393,8 @@ def test_the_sdks_own_traces_go_to_openai_only_if_that_is_wanted(is_traced: str,
     program = (
         f"{CREATE} from agents.tracing import get_trace_provider;"
         "from chatkit_postgres.assistant.agent_tracing import hands_on_spans;"
+        "from chatkit_postgres.observability import tracing;"
+        "span = tracing.span('turn', {}); span.__enter__();"
         "print(hands_on_spans(), len(get_trace_provider()._multi_processor._processors))"
     )
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "CHAT_TRACING": is_traced}
