@@ -6,7 +6,7 @@ TURNS  := tests/acceptance tests/attachments tests/faults/test_models.py $(addpr
 	guardrails_and_context.py mcp.py tools_that_fail.py privacy.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast faults mutants field wheel lowest upgrade canary citus hosted check bench pictures format lock
+.PHONY: help setup run test test-fast faults mutants field wheel lowest upgrade canary citus hosted check docs bench pictures format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -114,6 +114,16 @@ check: setup ## Format, lint, import contract, types, compose file, Dockerfile a
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.agent.yml
 	$(BIN)/python -m pytest tests/deploy/test_files.py --quiet --numprocesses 0
 	$(BIN)/hadolint Dockerfile examples/nextjs/Dockerfile
+
+docs: setup .docs/.ready ## Build the documentation as a site in .docs/site: no link may be broken, no page outside of the order
+	$(BIN)/python -m docs.reference_pages
+	NO_MKDOCS_2_WARNING=1 .docs/venv/bin/mkdocs build --quiet
+	$(BIN)/python -m pytest tests/site --site .docs/site --numprocesses 0 $(ARGS)
+
+.docs/.ready: docs/requirements.txt
+	$(PYTHON) -m venv --clear .docs/venv
+	.docs/venv/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch $@
 
 bench: setup ## Measure turns, tokens and statements, as ratios on this machine (ARGS=load, wal, scale, followers, search, retention or limits)
 	$(BIN)/python -m benchmarks $(ARGS)

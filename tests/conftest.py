@@ -36,7 +36,7 @@ MEMORY_ENOUGH = 6 * 1024**3
 _numbers = itertools.count(1)
 
 TESTS = Path(__file__).parent
-NEEDS = {"field": "--field", "upgrade": "--upgrade", "wheel": "--wheel"}
+NEEDS = {"field": "--field", "site": "--site", "upgrade": "--upgrade", "wheel": "--wheel"}
 """Folders of tests that need more than `make setup` installs, and the option that says where it is."""
 
 SLOW = {
@@ -61,6 +61,7 @@ SLOW = {
     "samples": ("servers", "starts a server for each sample"),
     "test_examples.py": ("servers", "starts each example"),
     "test_packaging.py": ("servers", "builds a wheel, installs it, and migrates a database with it"),
+    "site": ("browser", "opens every page of the documentation"),
     "upgrade": ("servers", "serves with the version before and with this one"),
     "wheel": ("servers", "uses an installed wheel as a team does"),
 }
@@ -85,6 +86,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--field", type=Path, help="where `make field` has installed model servers that are not ours")
     parser.addoption("--assistant", help="the import string of the assistant that faults happen to")
     parser.addoption("--wheel", type=Path, help="where `make wheel` has installed the wheel")
+    parser.addoption("--site", type=Path, help="where `make docs` has built the documentation")
     parser.addoption("--upgrade", type=Path, help="where `make upgrade` has installed the version before")
     parser.addoption("--upgrade-rows", type=int, default=20_000, help="how many messages are there when it is migrated")
     parser.addoption("--upgrade-seconds", type=float, default=4, help="how long each step of an upgrade is watched")

@@ -17,13 +17,15 @@ from chatkit_postgres.assistant.models import ModelOptions
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.settings import Settings, variable_name
 from chatkit_postgres.store import DatabaseStore
+from docs import reference_pages
 from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
 
 README = (ROOT / "README.md").read_text()
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PROMISES = (ROOT / "docs" / "promises.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
+INDEX = (ROOT / "docs" / "index.md").read_text()
 RUNNABLE = [
     pytest.param(block, id=f"{path.stem}-{number}")
     for path in [ROOT / "README.md", *DOCS]
@@ -101,8 +103,17 @@ def test_a_promise_names_a_test_that_exists(promise: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.stem)
-def test_the_readme_leads_to_every_document(document: Path) -> None:
-    assert f"](docs/{document.name})" in README
+def test_every_document_has_its_place_in_the_order(document: Path) -> None:
+    """On the page for readers of the repository, and in the site."""
+    assert "](docs/index.md)" in README
+    assert document == ROOT / "docs" / "index.md" or f"]({document.name})" in INDEX
+    assert re.search(rf"[-:] {document.name}$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", reference_pages.pages().items(), ids=lambda page: page[0])
+def test_pages_that_are_made_from_the_code_are_as_the_code_is(page: tuple[str, str]) -> None:
+    name, text = page
+    assert (ROOT / "docs" / name).read_text() == text, "python -m docs.reference_pages"
 
 
 def test_every_decision_is_listed() -> None:
@@ -141,11 +152,11 @@ def kinds_of_errors() -> list[type[ChatError]]:
 
 @pytest.mark.parametrize("kind", kinds_of_errors(), ids=lambda kind: kind.__name__)
 def test_every_error_code_is_documented_with_its_status(kind: type[ChatError]) -> None:
-    assert f"\n| `{kind.code}` | {kind.status} |" in TROUBLESHOOTING
+    assert f"\n| `{kind.code}` | {kind.status} |" in ERRORS
 
 
 def test_no_error_code_is_documented_that_does_not_exist() -> None:
-    documented = re.findall(r"^\| `(\w+)` \| \d+ \|", TROUBLESHOOTING, re.MULTILINE)
+    documented = re.findall(r"^\| `(\w+)` \| \d+ \|", ERRORS, re.MULTILINE)
     assert set(documented) == {kind.code for kind in kinds_of_errors()}
     assert len(documented) == len(set(documented))
 

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 class Problem(BaseModel):
     """Every error."""
 
-    code: str = Field(description="of docs/troubleshooting.md")
+    code: str = Field(description="of docs/errors.md")
     message: str = Field(description="for the user")
     request_id: str = Field(description="as in the header X-Request-ID and in the log")
 
