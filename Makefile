@@ -47,7 +47,7 @@ mutants: setup ## Break four promises on purpose and see that the fault tests no
 
 field: setup .field/.ready ## Answer through LiteLLM, llmock and aimock, by Mistral's rules, with models that send little and refuse much, and to Schemathesis; and read the manifests as Kubernetes does
 	$(BIN)/python -m pytest tests/field --field .field $(ARGS)
-	$(BIN)/python -m pytest --minimal-models --strict-models $(TURNS) $(ARGS)
+	$(BIN)/python -m pytest --minimal-models --strict-models $(TURNS) $(ARGS) $(TURNS_ARGS)
 
 .field/.ready: $(addprefix tests/field/, litellm-requirements.txt llmock-requirements.txt mistral-requirements.txt schemathesis-requirements.txt kubernetes-requirements.txt aimock-version.txt)
 	@echo "Installing into .field, each in an environment of its own: once, a minute or two"

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -76,9 +77,23 @@ SLOW_FIXTURES = {
 """Fixtures and what they start: tests that use one are marked ``servers``. Other tests are marked by hand."""
 
 
+FAMILIES = {
+    "isolation/test_owners.py": "one for each statement, and for each that forgets its owner",
+    "attachments/test_cleanup.py": "one for each step at which a process dies",
+    "assistant/test_providers.py": "one for each API, server and failure",
+    "approvals/test_kinds.py": "one for each API, kind of tool and rule",
+    "poison/test_poison.py": "one for each place of each operation",
+    "browser/": "three hundred visits of a page, each with steps of a user",
+}
+"""Tests of one kind, of which `--every` also keeps every Nth, from a random start; of visits, every second."""
+FIRST = int(os.environ.setdefault("CHAT_TEST_FIRST", str(random.randrange(1000))))
+"""The random start: the processes of a run must keep the same tests."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
     parser.addoption("--every", type=int, default=1, help="test every Nth generated input, from a random start")
+    parser.addoption("--share", type=int, default=1, help="run every Nth test, from a random start")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
@@ -100,8 +115,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def some(pytestconfig: pytest.Config) -> Some:
     """Generated inputs: all of them, or every Nth, from a random start."""
     step: int = pytestconfig.getoption("--every")
-    first = random.randrange(step)
-    return lambda inputs: list(inputs)[first % max(1, min(step, len(inputs))) :: step]
+    return lambda inputs: list(inputs)[FIRST % max(1, min(step, len(inputs))) :: step]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -112,7 +126,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    every, share = config.getoption("--every"), config.getoption("--share")
+    kept = [item for number, item in enumerate(_every(items, every)) if (number - FIRST) % share == 0]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
     # First, because `-m` selects by these marks.
     for item in items:
         path = item.path.relative_to(TESTS)
@@ -122,6 +140,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark:
             item.add_marker(mark)
             item.add_marker("slow")
+
+
+def _every(items: list[pytest.Item], step: int) -> Iterator[pytest.Item]:
+    """All tests, but of each family every Nth."""
+    numbers = Counter[str]()
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        family = next((prefix for prefix in FAMILIES if path.startswith(prefix)), None)
+        if family is not None:
+            numbers[path] += 1
+            if (numbers[path] - FIRST) % (min(2, step) if family.endswith("/") else step):
+                continue
+        yield item
 
 
 @pytest.hookimpl(trylast=True)

@@ -375,12 +375,19 @@ def run_program(program: str, **settings: str) -> str:
 CREATE = "import sys; from chatkit_postgres.main import create_app; create_app();"
 
 
-def test_nothing_of_it_is_imported_without_an_exporter() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
+    ],
+    ids=["no exporter", "switched off", "no traces"],
+)
+def test_nothing_of_it_is_imported_without_an_exporter(settings: dict[str, str]) -> None:
     wanted = ("opentelemetry.sdk", "opentelemetry.exporter")
     found = f"{CREATE} print([name for name in sys.modules if name.startswith({wanted})])"
-    assert run_program(found) == "[]"
-    for name, value in (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")):
-        assert run_program(found, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **{name: value}) == "[]"
+    assert run_program(found, **settings) == "[]"
 
 
 def test_a_variable_that_it_does_not_understand_keeps_no_server_from_starting() -> None:
