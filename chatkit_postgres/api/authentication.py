@@ -98,13 +98,7 @@ class Authentication:
 
     async def __call__(self, request: Request) -> RequestContext:
         """Raises NotStarted, Unauthorized, ForeignOrigin, UserDisabled or TooManyRequests."""
-        self.check_started()
-        user = await self.identify(request)
-        if user is None:
-            raise Unauthorized
-        bind_contextvars(user_id=user.id)
-        if await self.disabled.includes(user.id):
-            raise UserDisabled
+        user = await self.user_of(request)
         await self.rate_limit.spend(user.id)
         return RequestContext(
             user_id=user.id,
@@ -116,6 +110,17 @@ class Authentication:
             tokens_per_day=user.tokens_per_day,
             headers=self._headers(request),
         )
+
+    async def user_of(self, request: Request) -> User:
+        """The user of a request that is not counted. Raises NotStarted, Unauthorized, ForeignOrigin or UserDisabled."""
+        self.check_started()
+        user = await self.identify(request)
+        if user is None:
+            raise Unauthorized
+        bind_contextvars(user_id=user.id)
+        if await self.disabled.includes(user.id):
+            raise UserDisabled
+        return user
 
     def check_started(self) -> None:
         """Raises NotStarted if a host mounts our application and does not run its lifespan."""

@@ -131,6 +131,18 @@ class FileSettings(IdentitySettings):
         return value
 
     @property
+    def origin_of_uploads(self) -> str:
+        """Of the URLs of files; empty if it is the one of each request."""
+        return _origin(self.public_url) if self.public_url is not None else ""
+
+    @property
+    def origin_of_pictures(self) -> str:
+        """Of the bucket, if browsers are sent there."""
+        if not self.direct_downloads or self.storage_url is None:
+            return ""
+        return _origin(self.aws_endpoint_url or f"https://s3.{self.aws_region}.amazonaws.com")
+
+    @property
     def link_key(self) -> str | None:
         """The key that signs URLs of files; in development mode, where it is None, the secret of the tokens."""
         return self.url_secret.get_secret_value() if self.url_secret is not None else self.jwt_key
@@ -215,3 +227,7 @@ class FileSettings(IdentitySettings):
             text_characters=self.file_tokens * CHARACTERS_PER_TOKEN,
             max_images=self.model_images,
         )
+
+
+def _origin(url: str) -> str:
+    return "/".join(url.split("/")[:3])

@@ -66,7 +66,11 @@ class IdentitySettings(BaseSettings):
         default=DEFAULT_ORIGINS, description="browser origins that may call directly, comma-separated"
     )
 
-    @field_validator("jwt_algorithms", "cors_origins", "user_claims", mode="before")
+    embed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="origins of pages that may show `/embed` in an iframe, comma-separated"
+    )
+
+    @field_validator("jwt_algorithms", "cors_origins", "embed_origins", "user_claims", mode="before")
     @classmethod
     def _split_identity(cls, value: Any) -> Any:
         return split(value)
@@ -103,11 +107,11 @@ class IdentitySettings(BaseSettings):
             StaffClaim.parse(value)
         return value
 
-    @field_validator("cors_origins")
+    @field_validator("cors_origins", "embed_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+            if not re.fullmatch(r"https?://[^/\s*;,'\"]+", origin):
                 raise ValueError(f"{origin!r} is not an origin like https://chat.example.com")
         return value
 

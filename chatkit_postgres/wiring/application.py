@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from chatkit_postgres import __version__
 from chatkit_postgres.api.attachments import FileEndpoint, attachments_router
@@ -26,13 +26,14 @@ from chatkit_postgres.api.middleware import (
     UnhandledErrorMiddleware,
 )
 from chatkit_postgres.api.openapi import openapi_router
+from chatkit_postgres.api.rate_limit import RateLimitOfProcess
 from chatkit_postgres.api.search import search_router
 from chatkit_postgres.api.staff import StaffEndpoint, staff_router
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
-from chatkit_postgres.playground import playground_router
+from chatkit_postgres.playground import RENDERED_PER_MINUTE, embed_router, playground_router
 from chatkit_postgres.wiring.client_config import client_config, model_name
 from chatkit_postgres.wiring.parts import Parts
 
@@ -57,6 +58,8 @@ def build_application(parts: Parts, lifespan: Lifespan) -> FastAPI:
     )
     install_error_handlers(app)
     _add_routes(app, parts)
+    if settings.embed_origins:
+        _add_embed(app, parts)
     if parts.deployment.is_dev:
         _add_playground(app, parts)
     app.add_middleware(HeadMiddleware)
@@ -133,6 +136,20 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
         app.include_router(metrics_router(parts.metrics))
     if settings.api_docs or parts.deployment.is_dev:
         app.include_router(openapi_router(app))
+
+
+def _add_embed(app: FastAPI, parts: Parts) -> None:
+    settings, limit = parts.deployment.settings, RateLimitOfProcess(RENDERED_PER_MINUTE)
+
+    async def check(request: Request) -> None:
+        user = await parts.authenticate.user_of(request)
+        await limit.spend(user.id)
+
+    app.include_router(
+        embed_router(
+            settings.embed_origins, check, uploads=settings.origin_of_uploads, pictures=settings.origin_of_pictures
+        )
+    )
 
 
 def _add_playground(app: FastAPI, parts: Parts) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from chatkit_postgres.playground import formulas, markdown
 from chatkit_postgres.playground.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
-from chatkit_postgres.playground.router import STATIC
+from chatkit_postgres.playground.parts import STATIC
 from tests.support.processes import ChatProcess, http
 
 
@@ -25,9 +25,10 @@ def test_the_page_and_all_its_parts_load_under_a_strict_policy(demo: ChatProcess
         assert answer.headers["x-content-type-options"] == "nosniff"
         found = [f"/playground/{name}" for name in re.findall(r'from "\./([^"]+)"', answer.text)]
         parts += [name for name in dict.fromkeys(found) if name not in parts]
-    assert {path.name for path in STATIC.iterdir()} - {"index.html"} == {part.rpartition("/")[2] for part in parts} - {
-        "code.css"
-    }
+    # The page in an iframe has two modules of its own: tests/browser/test_embed.py.
+    assert {path.name for path in STATIC.iterdir()} - {"index.html", "embed.js", "host.js"} == {
+        part.rpartition("/")[2] for part in parts
+    } - {"code.css"}
     # Nothing on it is somebody else's.
     assert re.findall(r'(?:src|href)="https?:', page.text) == []
 

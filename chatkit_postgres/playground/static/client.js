@@ -1,4 +1,4 @@
-// Speaks the ChatKit protocol with POST /api/chatkit, as one user.
+// Speaks the ChatKit protocol with POST /api/chatkit, as one user. Addresses are relative: a proxy may add a path.
 
 const WAITS_BEFORE_REPEATING = [400, 1500];
 const UPLOAD_TRIES = 5;
@@ -19,8 +19,10 @@ export class ChatError extends Error {
 export class ChatClient {
   #token = null;
 
-  constructor(user) {
+  /** `mint(user)` returns a token, and is called again when the server rejects it. */
+  constructor(user, mint = mintToken) {
     this.user = user;
+    this.mint = mint;
   }
 
   /** The JSON response of an operation that does not stream. */
@@ -49,24 +51,24 @@ export class ChatClient {
 
   /** Stop the running turn of a thread. Return whether there was one. */
   async stop(threadId) {
-    return reached(async () => (await (await this.#fetch(`${urlOf(threadId)}/stop`, { method: "POST" })).json()).stopped);
+    return reached(async () => (await (await this.fetch(`${urlOf(threadId)}/stop`, { method: "POST" })).json()).stopped);
   }
 
   /** The ids of the threads in which a question is "waiting" for the user, or an answer is "running". */
   async marked(mark) {
-    const { data } = await reached(async () => (await this.#fetch(`/api/threads/${mark}`, {})).json());
+    const { data } = await reached(async () => (await this.fetch(`api/threads/${mark}`, {})).json());
     return new Set(data.map((thread) => thread.thread_id));
   }
 
   /** What the server allows: options in the shape of ChatKit's. */
   async config() {
-    return reached(async () => (await this.#fetch("/api/client-config", {})).json());
+    return reached(async () => (await this.fetch("api/client-config", {})).json());
   }
 
   /** A page of messages and titles with the words of a query, the newest first. */
   async search(q, after) {
     const asked = new URLSearchParams({ q, ...(after && { after }) });
-    return reached(async () => (await this.#fetch(`/api/search?${asked}`, {})).json());
+    return reached(async () => (await this.fetch(`api/search?${asked}`, {})).json());
   }
 
   /** Whether a turn of a thread is running. True if the server cannot say so now: `follow` waits until it can. */
@@ -100,7 +102,7 @@ export class ChatClient {
   }
 
   #live(threadId, signal) {
-    return this.#fetch(`${urlOf(threadId)}/live`, { signal });
+    return this.fetch(`${urlOf(threadId)}/live`, { signal });
   }
 
   /** Upload a file in two steps: announce it, then send its bytes. If the server is busy, wait as long as it asks. */
@@ -118,18 +120,18 @@ export class ChatClient {
 
   /** An attachment with its `download_url`. */
   async describe(attachmentId) {
-    return reached(async () => (await this.#fetch(`/api/attachments/${attachmentId}`, {})).json());
+    return reached(async () => (await this.fetch(`api/attachments/${attachmentId}`, {})).json());
   }
 
   #post(body, headers, signal) {
     const asked = { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body), signal };
-    return this.#fetch("/api/chatkit", asked);
+    return this.fetch("api/chatkit", asked);
   }
 
   /** Send a request with the token, or with a new one if the server rejects it. */
-  async #fetch(address, asked) {
+  async fetch(address, asked) {
     const send = async () => {
-      this.#token ??= await mintToken(this.user);
+      this.#token ??= await this.mint(this.user);
       return fetch(address, { ...asked, headers: { ...asked.headers, Authorization: `Bearer ${this.#token}` } });
     };
     let response = await send();
@@ -142,7 +144,7 @@ export class ChatClient {
   }
 }
 
-const urlOf = (threadId) => `/api/threads/${encodeURIComponent(threadId)}`;
+const urlOf = (threadId) => `api/threads/${encodeURIComponent(threadId)}`;
 
 async function inTurn(request, signal) {
   for (let left = UPLOAD_TRIES; ; left--) {
@@ -201,7 +203,7 @@ async function errorOf(response) {
 }
 
 async function mintToken(user) {
-  const response = await fetch("/dev/token", {
+  const response = await fetch("dev/token", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ user }),

@@ -28,11 +28,10 @@ export class Conversation {
   #name = document.title;
 
   /**
-   * `client()` is the current user's; `changed()` is called when this page has changed the list of conversations,
-   * `asked(call)` when an answer has ended with a client tool call.
+   * As of `assemble`; `asked(call)` is called when an answer has ended with a client tool call.
    */
-  constructor({ client, log, composer, changed, asked }) {
-    Object.assign(this, { client, log, composer, changed, asked });
+  constructor({ client, log, composer, changed, entered, left, asked }) {
+    Object.assign(this, { client, log, composer, changed, entered, left, asked });
     this.items = new ThreadItems(log);
     this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {
@@ -85,7 +84,7 @@ export class Conversation {
     this.#title = title;
     at("title").textContent = title ?? UNTITLED;
     document.title = [title, this.#name].filter(Boolean).join(" – ");
-    at("thread-menu").hidden = !this.threadId || title === LOADING;
+    for (const button of document.querySelectorAll(".of-thread")) button.hidden = !this.threadId || title === LOADING;
   }
 
   /** The open conversation, as the header shows it. */
@@ -152,7 +151,7 @@ export class Conversation {
         return [];
       });
       if (opened === this.#opened && !thread) {
-        history.replaceState(null, "", location.pathname);
+        this.left();
         await this.open(null);
         this.log.tell("There is no such conversation here. It may be somebody else's, or deleted.");
         return;
@@ -358,7 +357,7 @@ export class Conversation {
 
   /** The conversation that a first message has made; its event comes again after a broken connection. */
   created(thread) {
-    if (this.threadId !== thread.id) history.pushState(null, "", `#${thread.id}`);
+    if (this.threadId !== thread.id) this.entered(thread.id);
     this.threadId = thread.id;
     this.composer.belongTo(thread.id);
     at("welcome").hidden = true;

@@ -2,6 +2,13 @@
 // the session storage of the tab; state that belongs to no item is stored per user.
 
 const nameOf = (...parts) => JSON.stringify(parts);
+let storage = null;
+
+/** Keep everything in this page alone: a page in an iframe does not know which user the next token is for. */
+export function keepInMemory() {
+  const known = new Map();
+  storage = { getItem: (name) => known.get(name), setItem: (name, value) => known.set(name, value), removeItem: (name) => known.delete(name) };
+}
 
 /** `draft` is {text, quoted, unsent} of a message that is not known to be stored yet (see composer.js), or null. */
 export function keepDraft(user, threadId, draft) {
@@ -47,18 +54,20 @@ export function keepRating(user, itemId, kind) {
 }
 
 export function keptRating(user, itemId) {
-  return sessionStorage.getItem(nameOf("rated", user, itemId));
+  return stored().getItem(nameOf("rated", user, itemId));
 }
 
+const stored = () => storage ?? sessionStorage;
+
 function kept(name) {
-  return JSON.parse(sessionStorage.getItem(name) ?? "null");
+  return JSON.parse(stored().getItem(name) ?? "null");
 }
 
 function keep(name, value) {
   // Removed first, because no state is better than an old one.
-  sessionStorage.removeItem(name);
+  stored().removeItem(name);
   try {
-    if (value) sessionStorage.setItem(name, value);
+    if (value) stored().setItem(name, value);
   } catch {
     // The storage is full: this state is lost on a reload.
   }

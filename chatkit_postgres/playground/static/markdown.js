@@ -118,8 +118,11 @@ function withSources(text, annotations) {
   return letters.join("");
 }
 
+/** How texts are sent to be rendered; another page may need a token. */
+export const rendering = { fetch: (...asked) => fetch(...asked) };
+
 async function render(text) {
-  const response = await fetch("/playground/markdown", {
+  const response = await rendering.fetch(new URL("markdown", import.meta.url), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ text: text.toWellFormed?.() ?? text }),

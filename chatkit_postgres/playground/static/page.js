@@ -1,54 +1,32 @@
 // Connects the modules: the current user, and the buttons of the page.
 
-import { Choices } from "./choices.js";
+import { assemble } from "./chat.js";
 import { ChatClient } from "./client.js";
-import { Composer } from "./composer.js";
-import { Conversation } from "./conversation.js";
 import { ask } from "./dialogs.js";
-import { watchDictation } from "./dictation.js";
-import { adorn, at, h, hasKeyboard, icon } from "./dom.js";
-import { Interactions } from "./interactions.js";
-import { Log } from "./log.js";
+import { adorn, at, h, icon } from "./dom.js";
 import { openMenu, watchMenu } from "./menu.js";
 import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
 import { propose, watchMorePrompts } from "./welcome.js";
 
-// The second click of a double click on "Send" hits "Stop", which replaces it.
-const DOUBLE_CLICK_MS = 600;
-
 let user = null;
 const client = () => user;
 
-const tell = (...about) => log.tell(...about);
-const log = new Log({
-  act: (...about) => interactions.act(...about),
-  answer: (...about) => interactions.answer(...about),
-  callTool: (item) => interactions.callTool(item),
-  openFile: (attachment) => interactions.openFile(attachment),
-  rate: (...about) => interactions.rate(...about),
-  rated: (item) => interactions.rated(item),
-  retry: (item) => conversation.retry(item),
-  quote: (text) => composer.quote(text),
-  openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
-});
-const choices = new Choices();
-const composer = new Composer({ client, choices, tell, untell: (text) => log.untell(text), send: (...message) => conversation.send(...message) });
-const conversation = new Conversation({
+// Back would lead to a deleted conversation.
+const forget = () => history.replaceState(null, "", location.pathname);
+const { log, composer, conversation, say, configure } = assemble({
   client,
-  log,
-  composer,
   changed,
-  asked: (call) => interactions.callTool(call, true),
+  entered: (threadId) => history.pushState(null, "", `#${threadId}`),
+  left: forget,
 });
-const interactions = new Interactions({ client, log, conversation });
+const tell = (...about) => log.tell(...about);
 const sidebar = new Sidebar({
   client,
   tell,
   current: () => conversation.threadId,
   left: () => {
-    // Back would lead to a deleted conversation.
-    history.replaceState(null, "", location.pathname);
+    forget();
     open(null);
   },
   changed,
@@ -164,16 +142,9 @@ function chosen(list, choose) {
   });
 }
 
-function say(text) {
-  const input = { content: [{ type: "input_text", text }], attachments: [], inference_options: choices.options() };
-  return conversation.send(input, { stored: () => choices.used() });
-}
-
 async function showConfig() {
-  const config = await user.config();
-  choices.show(config.composer);
-  document.querySelector(".name").textContent = config.name;
-  conversation.setName(config.name);
+  const { name } = await configure();
+  document.querySelector(".name").textContent = name;
 }
 
 function showTheme() {
@@ -218,20 +189,11 @@ function showSidebar(isShown) {
   else if (wasShown) at("menu").focus();
 }
 
-for (const button of document.querySelectorAll("button[aria-label]")) button.title ||= button.getAttribute("aria-label");
-for (const [id, name] of [["new-thread", "new"], ["attach", "attach"], ["send", "send"], ["stop", "stop"], ["menu", "menu"], ["fold-sidebar", "fold"], ["to-end", "down"], ["thread-menu", "more"], ["dictate", "microphone"]]) adorn(id, name);
+for (const [id, name] of [["menu", "menu"], ["fold-sidebar", "fold"], ["thread-menu", "more"]]) adorn(id, name);
 showTheme();
 addEventListener("theme", showTheme);
 at("theme").addEventListener("click", toggleTheme);
-let sentAt = -Infinity;
-at("composer").addEventListener("submit", () => (sentAt = performance.now()));
-at("stop").addEventListener("click", (event) => {
-  const isByPointer = event.detail > 0;
-  if (!isByPointer || performance.now() - sentAt > DOUBLE_CLICK_MS) conversation.stop();
-});
-at("skip").addEventListener("click", () => composer.text.focus());
 at("new-thread").addEventListener("click", () => go(null));
-at("older").addEventListener("click", () => conversation.readOlder());
 chosen(at("user"), (event) => {
   if (at("user").value === user.user) return;
   // A browser would open the list.
@@ -253,22 +215,8 @@ at("thread-menu").addEventListener("click", () => {
   openMenu(at("thread-menu"), sidebar.entriesOf(conversation.thread, at("thread-menu")));
 });
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && readList());
-// Where the keyboard of a phone lies over the page, the page ends above it.
-visualViewport.addEventListener("resize", () => {
-  const isCovered = visualViewport.scale === 1 && innerHeight - visualViewport.height > 1;
-  document.body.style.height = isCovered ? `${visualViewport.height}px` : "";
-});
 watchMenu();
 watchMorePrompts();
-watchDictation({
-  client,
-  tell,
-  begun: () => {
-    const isHere = conversation.whileOpen();
-    return (text) => (isHere() ? composer.insert(text) : tell(text, { level: "info", title: "You said" }));
-  },
-});
-document.querySelector(".keys").textContent = hasKeyboard() ? "Enter sends, Shift+Enter is a new line, Esc stops" : "Enter is a new line";
 showFolded();
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing || event.target.id === "filter" || at("dialog").open) return;
