@@ -129,7 +129,7 @@ bench: setup ## Measure turns, tokens and statements, as ratios on this machine 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 pictures: setup ## Take the pictures of the playground that the README shows
-	$(BIN)/python -m pytest tests/browser/test_access.py -k pictures --pictures docs/pictures --numprocesses 0
+	$(BIN)/python -m pytest tests/browser/test_access.py -k picture --pictures docs/pictures --numprocesses 0
 
 format: setup ## Rewrite the files as the formatter wants them
 	$(BIN)/ruff format .

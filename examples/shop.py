@@ -1,4 +1,4 @@
-"""Tools, one with an approval, a second agent, and a widget. ``CHAT_ASSISTANT=examples.shop:build make run``
+"""Tools, one with an approval, a second agent, a widget, and mentions. ``CHAT_ASSISTANT=examples.shop:build make run``
 
 Orders belong to users: every tool and every action looks up the orders of the user whom the token names, and never
 trusts the model or the browser about the user.
@@ -8,7 +8,7 @@ from typing import Any
 
 from agents import Agent, RunContextWrapper, function_tool
 from chatkit.agents import AgentContext
-from chatkit.types import WidgetItem
+from chatkit.types import UserMessageTagContent, WidgetItem
 from chatkit.widgets import DynamicWidgetRoot
 from pydantic import BaseModel
 
@@ -74,6 +74,14 @@ async def cancel(payload: Cancellation, _sender: WidgetItem | None, context: Con
     return order_card(payload.order, orders[payload.order]) if payload.order in orders else None
 
 
+class Shop(AgentAssistant):
+    async def resolve_tag(self, tag: UserMessageTagContent, context: Context) -> str:
+        """What the model receives for a mention, such as ``order-7``: our state, not the one that the page sent."""
+        number = tag.id.removeprefix("order-")
+        state = orders_of(context.request_context.user_id).get(int(number)) if number.isdecimal() else None
+        return f"the user's order {number}, which is {state}" if state is not None else "an order that does not exist"
+
+
 def build() -> AgentAssistant:
     returns: Agent[Context] = Agent(
         name="Returns",
@@ -86,7 +94,7 @@ def build() -> AgentAssistant:
         tools=[list_orders, show_order, refund_order],
         handoffs=[returns],
     )
-    assistant = AgentAssistant(front, actions=[cancel])
+    assistant = Shop(front, actions=[cancel])
     assistant.start_prompts = {
         "Show order 7": "a card with a button",
         "List orders": "what a tool knows of this user",

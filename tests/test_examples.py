@@ -85,6 +85,21 @@ def test_the_shop_shows_orders_hands_over_and_cancels(
         assert query(shared_database, session) == [{"sender_name": "Returns"}]
 
 
+def test_a_mention_of_an_order_is_looked_up(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:
+    with running("examples.shop:build", tmp_path, shared_database, model_server) as client:
+        for number, known in ((8, "order 8, which is delivered"), (9, "an order that does not exist")):
+            tag = {"type": "input_tag", "id": f"order-{number}", "text": f"Order {number}", "data": {"state": "FORGED"}}
+            words = {"type": "input_text", "text": "Where is "}
+            before = len(model_server.calls())
+            client.events(
+                "threads.create",
+                input={"content": [words, tag | {"interactive": True}], "attachments": [], "inference_options": {}},
+            )
+            asked = json.dumps([call["body"] for call in model_server.calls()[before:]])
+            assert known in asked
+            assert "FORGED" not in asked
+
+
 def test_the_handbook_answers_with_its_sources(tmp_path: Path, shared_database: URL, model_server: ModelServer) -> None:
     with running("examples.handbook:build", tmp_path, shared_database, model_server) as client:
         events = client.create("How many days of holiday do I have? [1] [9]")

@@ -73,6 +73,12 @@
       this.#tell("response.end");
     }
 
+    async sendCustomAction(action, itemId) {
+      const params = { thread_id: this.#thread, item_id: itemId, action };
+      const response = await this.#post({ type: "threads.custom_action", params });
+      if (!response.ok) this.#fail(await response.json());
+    }
+
     /** A stream that breaks, or a 5xx, is asked for again; a 4xx is final. */
     async #stream(body) {
       for (let attempt = 1; ; attempt++) {
@@ -118,6 +124,8 @@
           if (event.update.delta === undefined) return undefined;
           (window.arrivals ??= []).push(performance.now());
           return void (this.#element(event.item_id).textContent += event.update.delta);
+        case "client_effect":
+          return this.#tell("effect", { name: event.name, data: event.data });
         case "error":
           return this.#fail(event);
       }

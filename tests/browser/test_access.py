@@ -1,9 +1,11 @@
 """For everybody: light and dark, wide and narrow, by keyboard alone, with a screen reader."""
 
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage, Visitor
@@ -225,15 +227,51 @@ def test_pictures_of_the_page(open_page: OpenPage, pictures: Path) -> None:
     for message in ("What time is it?", "workflow", "markdown"):
         light.page.get_by_role("button", name="New conversation", exact=True).click()
         light.send_message(message)
+    light.rename("markdown", "Isolation levels")
     dark = open_page(user="alice", color_scheme="dark")
     dark.page.get_by_role("link", name="workflow").click()
     dark.page.locator(".workflow summary").click()
     dark.send_message("citation")
     dark.send_message("list")
-    for name, visitor in (("playground-light", light), ("playground-dark", dark)):
+    phone = open_page(user="alice", color_scheme="light", viewport={"width": 390, "height": 780}, has_touch=True)
+    phone.page.get_by_role("button", name="Conversations").click()
+    phone.page.get_by_role("link", name="Isolation levels").click()
+    expect(phone.page.locator("table").first).to_be_visible()
+    approval = open_page(user="bob", color_scheme="light")
+    approval.send_message("approval")
+    expect(approval.page.get_by_role("button", name="Approve").first).to_be_visible()
+    search = open_page(user="alice", color_scheme="light")
+    search.page.get_by_role("searchbox").fill("serializable phantom")
+    expect(search.page.locator("#hits mark").first).to_be_visible()
+    taken = {"light": light, "dark": dark, "phone": phone, "approval": approval, "search": search}
+    for visitor in (light, phone):
+        visitor.page.get_by_label("Message", exact=True).focus()
+        visitor.page.locator("#log").evaluate("log => log.scrollTo(0, 0)")
+    for name, visitor in taken.items():
         visitor.page.wait_for_load_state("networkidle")
-        taken = visitor.page.screenshot(path=pictures / f"{name}.png")
-        assert len(taken) > 20_000
+        assert len(visitor.page.screenshot(path=pictures / f"playground-{name}.png")) > 20_000
+
+
+def test_a_moving_picture_of_an_answer_that_goes_on_after_a_reload(open_page: OpenPage, pictures: Path) -> None:
+    visitor = open_page(user="carol", color_scheme="light", viewport={"width": 800, "height": 520})
+    frames: list[Image.Image] = []
+
+    def take(number: int) -> None:
+        for _ in range(number):
+            frames.append(Image.open(BytesIO(visitor.page.screenshot())).quantize(64))
+            visitor.page.wait_for_timeout(350)
+
+    visitor.page.get_by_label("Message", exact=True).fill("slow")
+    take(1)
+    visitor.page.locator("#send").click()
+    take(7)
+    read = visitor.answer.inner_text()
+    visitor.page.reload()
+    take(9)
+    assert len(visitor.answer.inner_text()) > len(read) > 0
+    frames[0].save(
+        pictures / "reload.gif", save_all=True, append_images=frames[1:], duration=350, loop=0, optimize=True
+    )
 
 
 def test_the_first_thing_a_visitor_sees_proposes_what_to_say(open_page: OpenPage) -> None:

@@ -84,17 +84,98 @@ def test_what_the_server_allows_reaches_the_component(sign_in: SignIn) -> None:
     assert options["frameTitle"] == "Harbour office"
 
 
+COMPONENT = "document.querySelector('openai-chatkit')"
+
+
 def test_the_theme_follows_the_system_until_the_user_chooses(sign_in: SignIn) -> None:
     page = sign_in("Ada").page
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_function(
-            "(scheme) => document.querySelector('openai-chatkit').options.theme === scheme", arg=scheme
-        )
-    page.get_by_role("button", name="Dark").click()
+        page.wait_for_function(f"(scheme) => {COMPONENT}.options.theme === scheme", arg=scheme)
+    assert options_of(page)["header"]["rightAction"]["icon"] == "dark-mode"
+    page.evaluate(f"{COMPONENT}.options.header.rightAction.onClick()")
+    page.wait_for_function(f"() => {COMPONENT}.options.theme === 'dark'")
     page.reload()
-    expect(page.get_by_role("button", name="Light")).to_be_visible()
-    assert options_of(page)["theme"] == "dark"
+    expect(page.get_by_label("Say")).to_be_visible()
+    page.wait_for_function(f"() => {COMPONENT}.options.theme === 'dark'")
+    assert options_of(page)["header"]["rightAction"]["icon"] == "light-mode"
+
+
+def test_a_mention_is_one_of_the_users_orders(sign_in: SignIn) -> None:
+    page = sign_in("Ada").page
+    options = options_of(page)
+    assert (options["locale"], options["entities"]["showComposerMenu"]) == ("en", True)
+    assert options["header"]["title"]["text"] == "Harbour office"
+    (order,) = page.evaluate(f"{COMPONENT}.options.entities.onTagSearch('order 7')")
+    assert (order["id"], order["title"], order["interactive"]) == ("order-7", "Order 7", True)
+    preview = page.evaluate(f"order => {COMPONENT}.options.entities.onRequestPreview(order)", order)
+    assert preview["preview"]["children"][1]["value"] == "on its way"
+    page.evaluate(f"order => {COMPONENT}.options.entities.onClick(order)", order)
+    page.wait_for_url("**/shop#order-7")
+
+
+def test_actions_of_widgets_are_the_pages_or_the_servers(sign_in: SignIn) -> None:
+    ada = sign_in("Ada")
+    send_message(ada.page, "Hello there")
+    expect(ada.page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
+    act = f"action => {COMPONENT}.options.widgets.onAction(action, {{id: 'widget-1'}})"
+    ada.expected = ["404", "does not exist"]
+    with ada.page.expect_request(lambda request: "threads.custom_action" in (request.post_data or "")) as sent:
+        ada.page.evaluate(act, {"type": "order.cancel", "payload": {"order": 7}})
+    params = json.loads(sent.value.post_data or "")["params"]
+    assert (params["item_id"], params["action"]["payload"]) == ("widget-1", {"order": 7})
+    ada.page.evaluate(act, {"type": "page.open", "payload": {"id": "order-8"}})
+    ada.page.wait_for_url("**/shop#order-8")
+
+
+def test_an_effect_is_shown_and_the_model_is_told_of_the_page(sign_in: SignIn) -> None:
+    page = sign_in("Ada").page
+    with page.expect_request(lambda request: "threads.create" in (request.post_data or "")) as sent:
+        send_message(page, "effect")
+    metadata = json.loads(sent.value.post_data or "")["metadata"]
+    assert metadata == {"userInfo": {"name": "Ada"}, "pageContext": {"path": "/", "title": "Chat"}}
+    expect(page.get_by_role("status")).to_contain_text("The assistant asked for: open panel.")
+    page.get_by_role("status").get_by_role("button", name="Close").click()
+    expect(page.get_by_text("The assistant asked for")).to_have_count(0)
+
+
+def test_an_answer_that_comes_while_nobody_looks_is_in_the_title(sign_in: SignIn) -> None:
+    page = sign_in("Ada").page
+    look = "state => Object.defineProperty(document, 'visibilityState', {value: state, configurable: true})"
+    page.evaluate(look, "hidden")
+    send_message(page, "Hello there")
+    expect(page).to_have_title("● Chat")
+    page.evaluate(look, "visible")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page).to_have_title("Chat")
+
+
+def test_the_chat_is_a_bubble_on_another_page(sign_in: SignIn, pictures: Path) -> None:
+    ada = sign_in("Ada")
+    ada.page.goto(f"{ada.base_url}/shop")
+    ada.page.get_by_role("button", name="Ask us").click()
+    send_message(ada.page, "slow")
+    expect(ada.page.locator(".assistant_message")).to_contain_text("This is")
+    ada.page.screenshot(path=pictures / "nextjs-bubble.png")
+    # Its answer goes on while it is closed.
+    ada.page.get_by_role("button", name="Close the chat").click()
+    expect(ada.page.get_by_label("Say")).to_be_hidden()
+    ada.page.get_by_role("button", name="Ask us").click()
+    expect(ada.page.locator(".assistant_message")).to_contain_text(SLOW)
+
+
+def test_the_policy_of_a_page_names_each_script_by_its_nonce(app: NextApp) -> None:
+    found = []
+    for _ in range(2):
+        answer = httpx2.get(app.base_url)
+        policy = answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "script-src 'self' 'nonce-" in policy
+        assert "unsafe-eval" not in policy
+        (nonce,) = re.findall(r"'nonce-([^']+)'", policy)
+        assert answer.text.count(f'nonce="{nonce}"') >= answer.text.count("<script") > 3
+        found.append(nonce)
+    assert found[0] != found[1]
 
 
 def test_the_rest_of_the_address_stays_when_a_thread_begins(sign_in: SignIn) -> None:

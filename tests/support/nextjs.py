@@ -23,7 +23,7 @@ START_SECONDS = 90
 def build() -> None:
     """Builds the example; skips the test if npm is missing, and fails if the build fails."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed: the Next.js example needs Node 20.11 or newer")
+        pytest.skip("node and npm are not installed: the Next.js example needs Node 20.12 or newer")
     with (APP / "package.json").open() as alone:
         # Only one of the test processes builds it.
         fcntl.flock(alone, fcntl.LOCK_EX)

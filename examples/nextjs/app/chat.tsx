@@ -6,34 +6,47 @@ import { useEffect, useRef, useState } from "react";
 import { type Hit, Search, Snippet } from "./search";
 import type { ClientConfig } from "@/lib/client-config";
 import { stopTurn } from "@/lib/live-turn";
+import { mentions } from "@/lib/mentions";
+import type { User } from "@/lib/session";
 import { turnFetch } from "@/lib/turn-fetch";
 import { useLiveTurn } from "@/lib/use-live-turn";
+import { useReminder } from "@/lib/use-reminder";
 import { useTheme } from "@/lib/use-theme";
+import { withMetadata } from "@/lib/with-metadata";
 
 const SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js";
 const PATIENCE_MS = 10_000;
+const LOCALE = "en";
 
 /** `config` is what the server allows; null if it could not be asked. */
-export function Chat({ thread, config }: { thread: string | null; config: ClientConfig | null }) {
+export function Chat({ user, thread, config }: { user: User; thread: string | null; config: ClientConfig | null }) {
   const [theme, toggleTheme] = useTheme();
   const [isSignedOut, setSignedOut] = useState(false);
   const [isMissing, setMissing] = useMissingScript();
   const [found, setFound] = useState<Hit | null>(null);
+  const [notice, setNotice] = useState<string | null>(null);
+  const remind = useReminder();
   const openThread = useRef<string | null>(null);
   useEffect(() => {
     openThread.current = thread;
     return () => void (openThread.current = null);
   }, [thread]);
-  const { control, fetchUpdates, setThreadId } = useChatKit({
+  const { control, fetchUpdates, sendCustomAction, setThreadId } = useChatKit({
     api: {
       url: "/api/chatkit",
       // Any text works on localhost; elsewhere, use the key of your domain from OpenAI's settings.
       domainKey: process.env.NEXT_PUBLIC_CHATKIT_DOMAIN_KEY ?? "localhost",
-      fetch: noticing401(turnFetch(() => openThread.current), () => setSignedOut(true)),
+      fetch: noticing401(withMetadata(turnFetch(() => openThread.current), { name: user.name }), () => setSignedOut(true)),
       uploadStrategy: { type: "two_phase" },
     },
     theme,
+    // As the page around it. Without this, the browser's.
+    locale: LOCALE,
     frameTitle: config?.name ?? "Chat",
+    header: {
+      title: { text: config?.name },
+      rightAction: { icon: theme === "dark" ? "light-mode" : "dark-mode", onClick: toggleTheme },
+    },
     initialThread: thread,
     history: { enabled: true, showDelete: true, showRename: true },
     threadItemActions: { feedback: true, retry: true },
@@ -41,6 +54,17 @@ export function Chat({ thread, config }: { thread: string | null; config: Client
     startScreen: { greeting: "What can I do for you?", ...config?.startScreen },
     disclaimer: { text: "The assistant can be wrong. Check what matters." },
     onClientTool: ({ name }) => (name === "get_page_title" ? { title: document.title } : { error: `There is no tool ${name}.` }),
+    entities: mentions((id) => location.assign(`/shop#${id}`)),
+    widgets: {
+      // Actions that a widget leaves to the page (`handler: "client"`): what it does not know is the server's.
+      onAction: async (action, { id }) => {
+        if (action.type === "page.open") location.assign(`/shop#${action.payload?.id ?? ""}`);
+        else await sendCustomAction(action, id);
+      },
+    },
+    // What the agent asks of the page (ClientEffectEvent).
+    onEffect: ({ name, data }) => setNotice(name === "notice" ? String(data?.text ?? "") : `The assistant asked for: ${readable(name)}.`),
+    onResponseEnd: remind,
     onThreadChange: ({ threadId }) => {
       openThread.current = threadId;
       live.leave(threadId);
@@ -78,9 +102,6 @@ export function Chat({ thread, config }: { thread: string | null; config: Client
           </button>
         </p>
       )}
-      <button type="button" className="theme" onClick={toggleTheme}>
-        {theme === "dark" ? "Light" : "Dark"}
-      </button>
       <Search
         onChosen={(hit) => {
           setFound(hit);
@@ -92,6 +113,14 @@ export function Chat({ thread, config }: { thread: string | null; config: Client
         <p role="note">
           <Snippet of={found} />
           <button type="button" onClick={() => setFound(null)}>
+            Close
+          </button>
+        </p>
+      )}
+      {notice && (
+        <p role="status">
+          {notice}
+          <button type="button" onClick={() => setNotice(null)}>
             Close
           </button>
         </p>
@@ -108,6 +137,8 @@ export function Chat({ thread, config }: { thread: string | null; config: Client
     </>
   );
 }
+
+const readable = (name: string) => name.replaceAll("_", " ");
 
 /** A fetch that also calls `noticed` when a response is 401: the session has ended while the page was open. */
 function noticing401(inner: typeof fetch, noticed: () => void): typeof fetch {

@@ -20,11 +20,12 @@ export default async function Page({ searchParams }: { searchParams: Promise<{ t
     <main className="chat">
       <header>
         <h1>{config?.name ?? "Chat"}</h1>
+        <a href="/shop">Your orders</a>
         <span>{user.name}</span>
         <SignOut />
       </header>
       {/* Another user is another chat: nothing of the first one is kept. */}
-      <Chat key={user.id} thread={thread ?? null} config={config} />
+      <Chat key={user.id} user={user} thread={thread ?? null} config={config} />
     </main>
   );
 }
