@@ -60,7 +60,8 @@ def test_the_talk_of_the_quick_start_says_what_it_promises(server: ChatProcess, 
 
 def test_the_next_example_documents_its_variables_and_its_errors() -> None:
     app = ROOT / "examples" / "nextjs"
-    sources = [path for folder in ("app", "lib") for path in (app / folder).rglob("*.ts*")]
+    folders = (app / "app", app / "lib", ROOT / "examples" / "front-end" / "proxy")
+    sources = [path for folder in folders for path in folder.rglob("*.ts*")]
     code = "".join(path.read_text() for path in [*sources, app / "next.config.ts", app / "package.json"])
     variables = set(re.findall(r"process\.env\.(\w+)", code)) - {"NODE_ENV"}
     documented = (app / "README.md").read_text()
@@ -122,7 +123,15 @@ def test_every_decision_is_listed() -> None:
     assert listed == sorted(path.name for path in directory.glob("[0-9]*.md"))
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *map(str, (ROOT / "docs").rglob("*.md"))])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *map(str, (ROOT / "examples").glob("*/README.md")),
+        *map(str, (ROOT / "docs").rglob("*.md")),
+    ],
+)
 def test_links_to_files_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):

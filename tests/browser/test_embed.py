@@ -122,6 +122,18 @@ def test_an_allowed_page_shows_it_and_its_user_talks(page: Page, sites: tuple[Si
     assert complaints == []
 
 
+def test_what_the_assistant_asks_of_the_page_is_told_to_it(
+    page: Page, sites: tuple[Site, Site], server: ChatProcess
+) -> None:
+    site, _ = sites
+    page.add_init_script("window.heard = []; addEventListener('message', ({ data }) => heard.push(data))")
+    chat = opened(page, site)
+    say(chat, "effect")
+    effect = {"type": "chatkit-postgres.effect", "name": "open_panel", "data": {"panel": "orders", "id": 4711}}
+    assert effect in page.evaluate("heard")
+    assert server.base_url
+
+
 def test_a_token_that_has_expired_is_asked_for_again(page: Page, sites: tuple[Site, Site], server: ChatProcess) -> None:
     site, _ = sites
     site.user, site.seconds = new_user(), -100

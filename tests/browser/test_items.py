@@ -213,7 +213,7 @@ def test_tasks_effects_and_what_is_taken_back(visitor: Visitor) -> None:
     visitor.send_message("task")
     expect(visitor.page.locator(".task").last).to_contain_text("Looked it up")
     visitor.send_message("effect")
-    expect(visitor.page.locator(".notice")).to_contain_text('Effect open_panel {"panel":"orders","id":4711}')
+    expect(visitor.page.locator(".notice")).to_contain_text("The page is asked to open panel panel: orders, id: 4711")
     visitor.send_message("mistake")
     expect(visitor.answer).to_contain_text("Two and two is four.")
     assert "Two and two is five." not in visitor.page.locator("#items").inner_text()

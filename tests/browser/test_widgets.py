@@ -98,7 +98,7 @@ def test_a_choice_is_sent_when_it_is_made_and_a_clients_action_is_shown(visitor:
     visitor.page.get_by_label("pick").select_option("B")
     assert action_payload(visitor, "picked") == {"pick": "b"}
     visitor.page.get_by_role("button", name="Here").click()
-    expect(visitor.page.locator(".notice")).to_contain_text('For the application: here {"id":1}')
+    expect(visitor.page.locator(".notice")).to_contain_text("For the page: here id: 1")
 
 
 def test_of_a_long_list_the_first_rows_are_shown_until_the_rest_is_wanted(visitor: Visitor) -> None:

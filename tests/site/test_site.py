@@ -1,27 +1,19 @@
 """The documentation as `make docs` has built it: it reads in order, and asks no other host for anything."""
 
 import re
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import launched
+from tests.support.web_site import files_of
 
 FIRST = [
     *("index.html", "quick-start.html", "playground.html", "how-it-works.html", "repository.html"),
     *("leaving-hosted-chatkit.html", "assistants.html", "tools.html"),
 ]
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +23,8 @@ def site(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with files_of(site) as origin:
+        yield f"{origin}/"
 
 
 @pytest.fixture(scope="module")

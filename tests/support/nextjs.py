@@ -15,6 +15,8 @@ import pytest
 from tests.support.processes import ROOT, clean_environment, free_port
 
 APP = ROOT / "examples" / "nextjs"
+SHARED = ROOT / "examples" / "front-end"
+"""Is copied into its ``node_modules``."""
 SERVER = APP / ".next" / "standalone" / "server.js"
 INSTALLED = APP / "node_modules" / ".package-lock.json"
 START_SECONDS = 90
@@ -31,32 +33,47 @@ def build() -> None:
 
 
 def _install_and_build() -> None:
-    lock = APP / "package-lock.json"
-    if not INSTALLED.exists() or INSTALLED.stat().st_mtime < lock.stat().st_mtime:
-        _npm("ci")
-    sources = [
-        path
-        for path in APP.rglob("*")
-        if path.is_file()
-        and not {"node_modules", ".next"} & set(path.relative_to(APP).parts)
-        and path.suffix in (".ts", ".tsx", ".css", ".json")
-        and "next-env" not in path.name
-    ]
-    if not SERVER.exists() or SERVER.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+    shared = newest(SHARED)
+    if not INSTALLED.exists() or INSTALLED.stat().st_mtime < max(shared, (APP / "package-lock.json").stat().st_mtime):
+        npm(APP, "ci")
+    if not SERVER.exists() or SERVER.stat().st_mtime < max(shared, newest(APP)):
         shutil.rmtree(APP / ".next", ignore_errors=True)
-        _npm("run", "build")
+        npm(APP, "run", "build")
 
 
-def _npm(*arguments: str) -> None:
+def newest(folder: Path) -> float:
+    """When the newest source was changed."""
+    return max(
+        path.stat().st_mtime
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not {"node_modules", ".next", "dist"} & set(path.relative_to(folder).parts)
+        and path.suffix in (".ts", ".tsx", ".css", ".json", ".html")
+        and "next-env" not in path.name
+    )
+
+
+def npm(app: Path, *arguments: str) -> None:
     done = subprocess.run(
         ["npm", *arguments],  # noqa: S607 - from the PATH, as its users run it
-        cwd=APP,
+        cwd=app,
         env=clean_environment(NEXT_TELEMETRY_DISABLED="1"),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def wait_for_page(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx2.get(url, timeout=30).status_code == 200:
+                return
+        except httpx2.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"the app did not start:\n{log.read_text()}")
 
 
 class NextApp:
@@ -77,17 +94,7 @@ class NextApp:
             stdout=self._log,
             stderr=self._log,
         )
-        self._wait(log)
-
-    def _wait(self, log: Path) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx2.get(self.base_url, timeout=30).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                time.sleep(0.1)
-        raise AssertionError(f"the app did not start:\n{log.read_text()}")
+        wait_for_page(self.base_url, self.process, log)
 
     def stop(self) -> None:
         self.process.terminate()

@@ -4,7 +4,7 @@ import { Choices } from "./choices.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { watchDictation } from "./dictation.js";
-import { adorn, at, hasKeyboard } from "./dom.js";
+import { adorn, at, hasKeyboard, listed, readable } from "./dom.js";
 import { Interactions } from "./interactions.js";
 import { Log } from "./log.js";
 
@@ -14,10 +14,13 @@ const ICONS = { "new-thread": "new", attach: "attach", send: "send", stop: "stop
 
 /**
  * `client()` is the current user's; `changed()` is called when this page has changed the list of conversations,
- * `entered(threadId)` when a first message has made a conversation, `left()` when the one of the address is gone.
+ * `entered(threadId)` when a first message has made a conversation, `left()` when the one of the address is gone;
+ * `effect(name, data)` and `action(type, payload)` for what the assistant and a widget leave to the page: shown, by default.
  */
-export function assemble({ client, changed, entered, left }) {
+export function assemble({ client, changed, entered, left, effect, action }) {
   const tell = (...about) => log.tell(...about);
+  const showEffect = (name, data) => tell(listed(data), { level: "info", title: `The page is asked to ${readable(name)}` });
+  const showAction = (type, payload) => tell(listed(payload), { level: "info", title: `For the page: ${readable(type)}` });
   const log = new Log({
     act: (...about) => interactions.act(...about),
     answer: (...about) => interactions.answer(...about),
@@ -27,7 +30,7 @@ export function assemble({ client, changed, entered, left }) {
     rated: (item) => interactions.rated(item),
     retry: (item) => conversation.retry(item),
     quote: (text) => composer.quote(text),
-    openEntity: (source) => log.tell(JSON.stringify(source.data), { level: "info", title: source.title }),
+    openEntity: (source) => tell(listed(source.data), { level: "info", title: source.title }),
   });
   const choices = new Choices();
   const composer = new Composer({ client, choices, tell, untell: (text) => log.untell(text), send: (...message) => conversation.send(...message) });
@@ -38,9 +41,10 @@ export function assemble({ client, changed, entered, left }) {
     changed,
     entered,
     left,
+    effect: effect ?? showEffect,
     asked: (call) => interactions.callTool(call, true),
   });
-  const interactions = new Interactions({ client, log, conversation });
+  const interactions = new Interactions({ client, log, conversation, action: action ?? showAction });
 
   watch({ client, tell, composer, conversation });
   return {

@@ -30,8 +30,8 @@ export class Conversation {
   /**
    * As of `assemble`; `asked(call)` is called when an answer has ended with a client tool call.
    */
-  constructor({ client, log, composer, changed, entered, left, asked }) {
-    Object.assign(this, { client, log, composer, changed, entered, left, asked });
+  constructor({ client, log, composer, changed, entered, left, effect, asked }) {
+    Object.assign(this, { client, log, composer, changed, entered, left, effect, asked });
     this.items = new ThreadItems(log);
     this.#endings = new Endings({ client, log, conversation: this });
     addEventListener("pagehide", () => {

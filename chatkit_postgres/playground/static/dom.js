@@ -69,6 +69,16 @@ export function adorn(id, name) {
   at(id).prepend(icon(name));
 }
 
+/** A name of a program's in words: "open_panel" is "open panel". */
+export const readable = (name) => name.replaceAll(/[_.-]+/g, " ").trim();
+
+/** Values by name in one line: "panel: orders, id: 4711". */
+export function listed(data) {
+  return Object.entries(data ?? {})
+    .map(([name, value]) => `${readable(name)}: ${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(", ");
+}
+
 /** Announce a status politely to screen readers. */
 export function announce(text) {
   at("status").textContent = text;

@@ -20,6 +20,8 @@ const { conversation, composer, log, say, configure } = assemble({
   changed: () => {},
   entered: (threadId) => host.tell("thread", { threadId }),
   left: () => host.tell("thread", { threadId: null }),
+  effect: (name, data) => host.tell("effect", { name, data }),
+  action: (name, payload) => host.tell("action", { name, payload }),
 });
 
 function hear(type, { threadId, theme }) {

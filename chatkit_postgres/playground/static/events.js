@@ -33,7 +33,7 @@ export function showEvent(event, turn, conversation) {
     case "notice":
       return log.notice(event);
     case "client_effect":
-      return log.tell(JSON.stringify(event.data), { level: "info", title: `Effect ${event.name}` });
+      return conversation.effect(event.name, event.data);
     case "error":
       turn.hasFailed = true;
       return conversation.fail(event.message ?? "The answer could not be finished.", event.allow_retry && turn.again);

@@ -9,8 +9,9 @@ const CLIENT_TOOLS = {
 };
 
 export class Interactions {
-  constructor({ client, log, conversation }) {
-    Object.assign(this, { client, log, conversation });
+  /** `action(type, payload)` is called for an action that a widget leaves to the page. */
+  constructor({ client, log, conversation, action }) {
+    Object.assign(this, { client, log, conversation, action });
   }
 
   async rate(item, kind) {
@@ -47,7 +48,7 @@ export class Interactions {
     // As in ChatKit, the payload of the action takes precedence over the values of the form.
     const payload = values ? { ...values, ...action.payload } : action.payload;
     if (action.handler === "client") {
-      this.log.tell(JSON.stringify(payload ?? {}), { level: "info", title: `For the application: ${action.type}` });
+      this.action(action.type, payload);
       return;
     }
     // One at a time, so that a double click is one action. One that does not stream can run during an answer.

@@ -1,8 +1,8 @@
 "use client";
 
+import type { ClientConfig } from "chatkit-postgres-front-end/react";
 import { useState } from "react";
 import { Chat } from "./chat";
-import type { ClientConfig } from "@/lib/client-config";
 import type { User } from "@/lib/session";
 
 /** The chat in a corner of any page. It is there from the first opening on, so that an answer goes on while it is closed. */

@@ -1,6 +1,5 @@
-import { refusal } from "@/lib/backend";
+import { isSameOrigin, refusal } from "chatkit-postgres-front-end/proxy";
 import { findOrders } from "@/lib/orders";
-import { isSameOrigin } from "@/lib/same-origin";
 import { currentUser } from "@/lib/session";
 
 export const dynamic = "force-dynamic";

@@ -1,6 +1,5 @@
-import { refusal } from "@/lib/backend";
+import { isSameOrigin, refusal } from "chatkit-postgres-front-end/proxy";
 import { DEMO_USERS, signIn, signOut } from "@/lib/demo-sign-in";
-import { isSameOrigin } from "@/lib/same-origin";
 
 // A sign-in without a password must not be reachable from other machines, nor for a page whose host name resolves to us.
 const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;

@@ -1,7 +1,7 @@
 "use client";
 
 import { useEffect, useRef, useState } from "react";
-import { followTurn } from "./live-turn";
+import { followTurn } from "../client/live-turn";
 
 type Following = { threadId: string; controller: AbortController };
 

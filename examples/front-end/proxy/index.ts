@@ -1,0 +1,3 @@
+export { type ChatBackend, ask, forward, refusal } from "./forward";
+export { chatProxy } from "./chat-proxy";
+export { isSameOrigin } from "./same-origin";

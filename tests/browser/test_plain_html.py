@@ -1,0 +1,50 @@
+"""The page without a build: it talks to the server itself, from another origin."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+from sqlalchemy import URL
+
+from chatkit_postgres.auth.tokens import mint
+from tests.browser.conftest import CDN, STAND_IN, Visitor, send_message
+from tests.faults.harness import SECRET, new_user
+from tests.support.processes import ROOT, ChatProcess
+from tests.support.web_site import files_of
+
+
+@pytest.fixture
+def visitor(chromium: Browser, shared_database: URL, tmp_path: Path) -> Iterator[Visitor]:
+    with files_of(ROOT / "examples" / "plain-html") as site:
+        server = ChatProcess(
+            tmp_path,
+            DATABASE_URL=shared_database.render_as_string(hide_password=False),
+            CHAT_JWT_SECRET=SECRET,
+            CHAT_CORS_ORIGINS=site,
+        ).wait_until_ready()
+        made = Visitor(chromium.new_context(), site, new_user())
+        made.answered = [CDN, server.base_url]
+        made.page.route(CDN, lambda route: route.fulfill(path=STAND_IN, content_type="text/javascript"))
+        token = mint(SECRET, made.user, seconds=600)
+        made.page.goto(f"{site}/?server={server.base_url}#token={token}")
+        yield made
+        made.check()
+        made.context.close()
+        assert server.stop() == 0
+
+
+def test_it_chats_and_a_reload_shows_the_conversation(visitor: Visitor) -> None:
+    send_message(visitor.page, "Hello there")
+    expect(visitor.page.locator(".assistant_message")).to_contain_text("This is message number 1 of yours")
+    visitor.page.reload()
+    expect(visitor.page.locator(".user_message")).to_have_text("Hello there")
+    options = visitor.page.evaluate("JSON.parse(JSON.stringify(document.querySelector('openai-chatkit').options))")
+    assert options["composer"]["attachments"]["enabled"] is True
+
+
+def test_without_a_token_it_says_so(visitor: Visitor) -> None:
+    visitor.expected = ["401"]
+    visitor.page.goto(visitor.page.url.partition("#")[0] + "#token=x")
+    visitor.page.reload()
+    expect(visitor.page.get_by_role("alert").first).to_contain_text("cannot be asked")
