@@ -126,3 +126,24 @@ def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
     assert unreadable.startswith("CHAT_JWT_SECRET_FILE: ")
     (missing,) = Deployment(load_settings(jwt_secret_file=tmp_path / "none"), "0.0.0.0").problems()
     assert missing.startswith("CHAT_JWT_SECRET_FILE: ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "https://Shop.example.com",
+        "https://shop.example.com:443",
+        "http://shop.example.com:80",
+        "https://a.example/x",
+        "https://*.example.com",
+        "https://a.example?x",
+        "https://u@a.example",
+        "https://\u00e9.example",
+        "a.example",
+        "null",
+    ],
+)
+def test_an_origin_that_no_browser_writes_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("CHAT_EMBED_ORIGINS", f"https://shop.example.com:8443,{wrong}")
+    with pytest.raises(ConfigurationError, match="CHAT_EMBED_ORIGINS"):
+        load_settings()

@@ -1,4 +1,4 @@
-"""OpenTelemetry: the only module that imports it. Spans are sent over HTTP, by a thread, in batches."""
+"""Spans of OpenTelemetry, which are sent over HTTP, by a thread, in batches."""
 
 import os
 import threading
@@ -25,7 +25,7 @@ from chatkit_postgres.observability.trace_sampling import TracesPerSecond
 
 STOP_SECONDS = 2.0
 SERVICE = "chatkit-postgres"
-TAKEN = ("traceparent",)
+PROPAGATED = ("traceparent",)
 """Not ``tracestate``: it is a text of the client's, and would be handed on to the model and to MCP servers."""
 
 _propagator = TraceContextTextMapPropagator()
@@ -40,7 +40,7 @@ class _Counted:
 
 
 _counted: ContextVar[_Counted | None] = ContextVar("counted", default=None)
-_is_left_out: ContextVar[bool] = ContextVar("is_left_out", default=False)
+_is_unsampled: ContextVar[bool] = ContextVar("is_unsampled", default=False)
 """Whether the trace around this task is one more than are begun in a second."""
 
 
@@ -110,7 +110,7 @@ class OpenTelemetry:
         parent = None
         # A host that mounts this server may have a span of the request, which knows the headers.
         if headers is not None and not trace.get_current_span().get_span_context().is_valid:
-            parent = _propagator.extract({name: headers[name] for name in TAKEN if name in headers})
+            parent = _propagator.extract({name: headers[name] for name in PROPAGATED if name in headers})
         is_root = not trace.get_current_span(parent).get_span_context().is_valid
         kind = SpanKind.SERVER if headers is not None else SpanKind.INTERNAL
         began = time.time_ns()
@@ -124,15 +124,15 @@ class OpenTelemetry:
         ) as span:
             recorded, counted = RecordedSpan(span, attributes), _Counted()
             around = _counted.set(counted)
-            before = _is_left_out.set(not span.is_recording() if is_root else _is_left_out.get())
+            before = _is_unsampled.set(not span.is_recording() if is_root else _is_unsampled.get())
             try:
                 yield recorded
             finally:
                 _counted.reset(around)
                 recorded.set(trace_names.statements(counted.number, counted.nanoseconds // 1_000_000))
-                if recorded.is_failed and _is_left_out.get() and self._own is not None:
+                if recorded.is_failed and _is_unsampled.get() and self._own is not None:
                     self._record_failure(recorded, name, kind, began)
-                _is_left_out.reset(before)
+                _is_unsampled.reset(before)
 
     def _record_failure(self, recorded: RecordedSpan, name: str, kind: SpanKind, began: int) -> None:
         """What failed is sent alone, if the trace that it is part of is not."""

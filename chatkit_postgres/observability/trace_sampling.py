@@ -7,25 +7,25 @@ from typing import Any
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.util.types import Attributes
 
-SECONDS_SAVED = 5.0
+BURST_SECONDS = 5.0
 """A calm process saves up for so long: those who come together after that are all traced."""
 
 
 class TracesPerSecond(Sampler):
-    """A token bucket: ``rate`` traces a second, and ``SECONDS_SAVED`` times as many at once."""
+    """A token bucket: ``rate`` traces a second, and ``BURST_SECONDS`` times as many at once."""
 
     def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = rate, clock
-        self._most = max(1.0, rate * SECONDS_SAVED)
-        self._saved, self._at = self._most, clock()
+        self._capacity = max(1.0, rate * BURST_SECONDS)
+        self._tokens, self._at = self._capacity, clock()
 
     def should_sample(self, *_: Any, attributes: Attributes | None = None, **__: Any) -> SamplingResult:
         now = self._clock()
-        self._saved = min(self._most, self._saved + (now - self._at) * self._rate)
+        self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._saved < 1:
+        if self._tokens < 1:
             return SamplingResult(Decision.DROP)
-        self._saved -= 1
+        self._tokens -= 1
         return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
 
     def get_description(self) -> str:

@@ -7,14 +7,11 @@ from html import escape
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 
-from chatkit_postgres.playground.parts import STATIC, Check, add_parts, headers, policy
-
-RENDERED_PER_MINUTE = 1200
-"""Texts of one user that may be rendered: an answer that is being written is, ten times a second."""
+from chatkit_postgres.playground.parts import STATIC, Gate, add_parts, headers, policy
 
 
-def embed_router(origins: Sequence[str], check: Check, *, uploads: str = "", pictures: str = "") -> APIRouter:
-    """``check`` raises for a request without a user, or beyond the limit above. The others as of ``policy``."""
+def embed_router(origins: Sequence[str], gate: Gate, *, uploads: str = "", pictures: str = "") -> APIRouter:
+    """``uploads`` and ``pictures`` as of ``policy``."""
     router = APIRouter()
     page = embedded((STATIC / "index.html").read_text(), origins)
     of_page = headers(policy(" ".join(origins), uploads=uploads, pictures=pictures))
@@ -23,7 +20,7 @@ def embed_router(origins: Sequence[str], check: Check, *, uploads: str = "", pic
     async def embed() -> Response:
         return HTMLResponse(page, headers=of_page)
 
-    add_parts(router, "/embed", check)
+    add_parts(router, "/embed", gate)
     return router
 
 

@@ -1,8 +1,11 @@
 """What the pages consist of: files, the colours of code, and a route that renders Markdown."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -18,7 +21,17 @@ MAX_MARKDOWN_BYTES = 256 * 1024
 """The page shows a longer text as plain text."""
 BODY_SECONDS = 10
 
-Check = Callable[[Request], Awaitable[object]]
+
+@dataclass(frozen=True)
+class Gate:
+    """Who may have Markdown rendered, and how much of it."""
+
+    user_of: Callable[[Request], Awaitable[str]]
+    """Raises for a request of nobody."""
+    rendering: Callable[[str], AbstractAsyncContextManager[Callable[[float], Awaitable[None]]]]
+    """Around the rendering for a user; what it yields is called with the seconds of processor time. Raises beyond the
+    user's limits."""
+    max_bytes: int
 
 
 class MarkdownRequest(BaseModel):
@@ -50,8 +63,8 @@ def headers(content_security_policy: str) -> dict[str, str]:
     }
 
 
-def add_parts(router: APIRouter, prefix: str, check: Check | None = None) -> None:
-    """The routes below the path of a page. ``check`` raises for a request that may render nothing."""
+def add_parts(router: APIRouter, prefix: str, gate: Gate | None = None) -> None:
+    """The routes below the path of a page. Without a gate, everybody may have everything rendered."""
     # One at a time, and in a thread that no conversation uses.
     renderer = ThreadPoolExecutor(1, thread_name_prefix="markdown")
     of_files = headers(policy())
@@ -67,16 +80,29 @@ def add_parts(router: APIRouter, prefix: str, check: Check | None = None) -> Non
             raise NotFound("There is nothing at this address.")
         return FileResponse(STATIC / name, headers=of_files)
 
+    async def blocks_of(text: str) -> tuple[list[str], float]:
+        return await asyncio.get_running_loop().run_in_executor(renderer, _timed, text)
+
     @router.post(f"{prefix}/markdown")
     async def markdown(request: Request) -> Response:
-        if check is not None:
-            await check(request)
-        body = await json_body(request, MAX_MARKDOWN_BYTES, "text: too long.")
+        user_id = await gate.user_of(request) if gate is not None else None
+        body = await json_body(request, gate.max_bytes if gate is not None else MAX_MARKDOWN_BYTES, "text: too long.")
         try:
             text = MarkdownRequest.model_validate_json(body).text
         except ValidationError:
             raise Unprocessable("text: the Markdown to be shown.") from None
-        return JSONResponse({"blocks": await asyncio.get_running_loop().run_in_executor(renderer, rendered, text)})
+        if gate is None or user_id is None:
+            blocks, _ = await blocks_of(text)
+        else:
+            async with gate.rendering(user_id) as spend:
+                blocks, seconds = await blocks_of(text)
+                await spend(seconds)
+        return JSONResponse({"blocks": blocks})
+
+
+def _timed(text: str) -> tuple[list[str], float]:
+    began = time.thread_time()
+    return rendered(text), time.thread_time() - began
 
 
 async def json_body(request: Request, max_bytes: int, too_long: str) -> bytes:

@@ -107,7 +107,18 @@ class IdentitySettings(BaseSettings):
             StaffClaim.parse(value)
         return value
 
-    @field_validator("cors_origins", "embed_origins")
+    @field_validator("embed_origins")
+    @classmethod
+    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # As browsers write them, because they are compared.
+        for origin in value:
+            if not re.fullmatch(r"https?://[a-z0-9.\[\]-]+(:\d+)?", origin) or re.search(
+                r"^(http://.*:80|https://.*:443)$", origin
+            ):
+                raise ValueError(f"{origin!r} is not an origin as browsers write it, like https://shop.example.com")
+        return value
+
+    @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:

@@ -26,18 +26,20 @@ from chatkit_postgres.api.middleware import (
     UnhandledErrorMiddleware,
 )
 from chatkit_postgres.api.openapi import openapi_router
-from chatkit_postgres.api.rate_limit import RateLimitOfProcess
 from chatkit_postgres.api.search import search_router
 from chatkit_postgres.api.staff import StaffEndpoint, staff_router
 from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
-from chatkit_postgres.playground import RENDERED_PER_MINUTE, embed_router, playground_router
+from chatkit_postgres.playground import Gate, embed_router, playground_router
 from chatkit_postgres.wiring.client_config import client_config, model_name
 from chatkit_postgres.wiring.parts import Parts
+from chatkit_postgres.wiring.rendering import RenderLimits
 
 DEV_TOKEN_SECONDS = 24 * 60 * 60
+MAX_EMBEDDED_MARKDOWN_BYTES = 32 * 1024
+"""A longer text is shown as plain text: a crafted one of this length takes a second or two."""
 
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -139,15 +141,17 @@ def _add_routes(app: FastAPI, parts: Parts) -> None:
 
 
 def _add_embed(app: FastAPI, parts: Parts) -> None:
-    settings, limit = parts.deployment.settings, RateLimitOfProcess(RENDERED_PER_MINUTE)
+    settings = parts.deployment.settings
 
-    async def check(request: Request) -> None:
-        user = await parts.authenticate.user_of(request)
-        await limit.spend(user.id)
+    async def user_of(request: Request) -> str:
+        return (await parts.authenticate.user_of(request)).id
 
     app.include_router(
         embed_router(
-            settings.embed_origins, check, uploads=settings.origin_of_uploads, pictures=settings.origin_of_pictures
+            settings.embed_origins,
+            Gate(user_of, RenderLimits().rendering, max_bytes=MAX_EMBEDDED_MARKDOWN_BYTES),
+            uploads=settings.origin_of_uploads,
+            pictures=settings.origin_of_pictures,
         )
     )
 

@@ -17,6 +17,8 @@ const server: Plugin = {
 
 export default defineConfig(({ isSsrBuild }) => ({
   plugins: [react(), server],
+  // The proxy answers preflights itself.
+  server: { cors: false },
   build: isSsrBuild ? {} : { outDir: "dist/client" },
   // TypeScript, so it is built with the app.
   ssr: { noExternal: ["chatkit-postgres-front-end"] },

@@ -164,9 +164,9 @@ def test_a_page_inside_of_an_allowed_one_is_not_heard(
     page.get_by_role("button", name="Ask us").click()
     page.wait_for_function("() => asked === 1")
     add = "const frame = document.createElement('iframe'); frame.src = `${url}/nothing`; document.body.append(frame)"
-    page.evaluate(f"url => {{ {add} }}", other.url)
-    page.wait_for_function("() => frames.length === 2 && document.readyState === 'complete'")
-    beside = next(frame for frame in page.frames if frame.url.startswith(other.url))
+    with page.expect_event("framenavigated", lambda frame: frame.url.startswith(other.url)) as navigated:
+        page.evaluate(f"url => {{ {add} }}", other.url)
+    beside = navigated.value
     post = "message => parent.frames[0].postMessage(message, '*')"
     token = {"type": "chatkit-postgres.token", "token": mint(SECRET, mallory, seconds=600)}
     beside.evaluate(post, token)
@@ -200,4 +200,6 @@ def test_messages_of_a_stranger_are_not_rendered(server: ChatProcess) -> None:
     assert http.post(url, json={"text": "a"}).status_code == 401
     answer = http.post(url, json={"text": "a"}, headers={"Authorization": f"Bearer {token}"})
     assert answer.json() == {"blocks": ["<p>a</p>\n"]}
+    long = http.post(url, json={"text": "a" * 40_000}, headers={"Authorization": f"Bearer {token}"})
+    assert (long.status_code, long.json()["code"]) == (422, "invalid_request")
     assert http.get(f"{server.base_url}/").status_code == 404

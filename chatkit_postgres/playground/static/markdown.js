@@ -5,6 +5,7 @@ import { become } from "./morph.js";
 
 const SECONDS_BETWEEN = 0.15;
 const RESTS_FOR = 3;
+const PATIENCE_MS = 15_000;
 // Delimiters around the number of a source, which no keyboard can type.
 const OPEN = "\uE000", CLOSE = "\uE001";
 
@@ -21,6 +22,7 @@ export function drawn(element) {
 export class MarkdownView {
   #blocks = [];
   #wanted = null;
+  #latest = null;
   #isWorking = false;
   #whole = Promise.resolve();
 
@@ -31,7 +33,7 @@ export class MarkdownView {
 
   /** Show this text soon: at most every 150 ms, and less often if it is long. Resolves when it is shown. */
   show(text, annotations = []) {
-    this.#wanted = [text, annotations];
+    this.#latest = this.#wanted = [text, annotations];
     if (!this.#isWorking) this.#whole = this.#work();
     drawing.set(this.element, this.#whole);
     return this.#whole;
@@ -40,7 +42,8 @@ export class MarkdownView {
   async #work() {
     this.#isWorking = true;
     while (this.#wanted !== null) {
-      const text = withSources(...this.#wanted);
+      const shown = this.#wanted;
+      const text = withSources(...shown);
       this.#wanted = null;
       // Drawn without the server, because the first text would wait for the response.
       if (!text) {
@@ -50,7 +53,9 @@ export class MarkdownView {
       const began = performance.now();
       try {
         this.#put(await render(text));
-      } catch {
+      } catch (error) {
+        // A user may have had too much rendered for now.
+        if (error.retryAfter) setTimeout(() => this.#latest === shown && this.show(...shown), 1000 * error.retryAfter);
         // Without the server, the text is shown as plain text.
         this.element.replaceChildren(h("p", { class: "plain", dir: "auto" }, text.replaceAll(/\uE000\d+\uE001/g, "")));
         this.#blocks = [];
@@ -126,6 +131,7 @@ async function render(text) {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ text: text.toWellFormed?.() ?? text }),
+    signal: AbortSignal.timeout(PATIENCE_MS),
   });
   if (!response.ok) throw new Error(`Markdown: ${response.status}`);
   return (await response.json()).blocks;

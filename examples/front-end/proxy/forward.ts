@@ -29,7 +29,7 @@ export async function forward<User>(backend: ChatBackend<User>, request: Request
   let upstream: Response;
   try {
     if (user) headers.set("authorization", `Bearer ${await backend.tokenFor(user)}`);
-    upstream = await fetch(new URL(path, backend.url), {
+    upstream = await fetch(at(backend, path), {
       method: request.method,
       headers,
       body: request.body,
@@ -58,8 +58,11 @@ export async function forward<User>(backend: ChatBackend<User>, request: Request
 /** Send a GET request of this app's own to the chat server, with the user's token. */
 export async function ask<User>(backend: ChatBackend<User>, path: string, user: User): Promise<Response> {
   const headers = { authorization: `Bearer ${await backend.tokenFor(user)}` };
-  return fetch(new URL(path, backend.url), { headers, cache: "no-store", signal: AbortSignal.timeout(ASKING_MS) });
+  return fetch(at(backend, path), { headers, cache: "no-store", signal: AbortSignal.timeout(ASKING_MS) });
 }
+
+/** Below the path of the chat server, which may be mounted in another application. */
+const at = <User>({ url }: ChatBackend<User>, path: string) => `${url.replace(/\/+$/, "")}${path}`;
 
 /** An error in the shape of the chat server's own. */
 export function refusal(status: number, code: string, message: string): Response {

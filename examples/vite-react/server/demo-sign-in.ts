@@ -29,7 +29,8 @@ export async function signedIn(request: Request): Promise<User | null> {
 
 export async function signIn(context: Context, user: User): Promise<void> {
   const value = await new SignJWT({ sub: user.id }).setProtectedHeader({ alg: "HS256" }).setExpirationTime(`${SECONDS}s`).sign(sessionKey());
-  setCookie(context, COOKIE, value, { httpOnly: true, sameSite: "Lax", path: "/", maxAge: SECONDS });
+  const protocol = context.req.header("x-forwarded-proto") ?? new URL(context.req.url).protocol;
+  setCookie(context, COOKIE, value, { httpOnly: true, sameSite: "Lax", secure: protocol.startsWith("https"), path: "/", maxAge: SECONDS });
 }
 
 export function signOut(context: Context): void {

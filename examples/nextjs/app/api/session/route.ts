@@ -1,7 +1,8 @@
 import { isSameOrigin, refusal } from "chatkit-postgres-front-end/proxy";
 import { DEMO_USERS, signIn, signOut } from "@/lib/demo-sign-in";
 
-// A sign-in without a password must not be reachable from other machines, nor for a page whose host name resolves to us.
+// A sign-in without a password is for this machine, and not for a page whose host name resolves to us. A program on another
+// machine can write what it likes into `host`: replace the sign-in before you deploy.
 const LOOPBACK = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/;
 
 /** A form with the field `user`: one of the demo's to sign in, nothing to sign out. */
