@@ -31,13 +31,14 @@ test-fast: setup ## Run what takes about a minute: every room, without browser, 
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 FAULT_RUNS ?= 20
+SERVER_FAULT_RUNS ?= 3
 # Two hundred answers at once need the machine for themselves, and would slow down what runs beside them. Of a choice of
 # tests (-k) it may have none, which pytest says with 5.
 CROWD := tests/faults/test_many_answers.py
 
 faults: setup ## Run each fault twenty times, at random moments, and three times with a ChatKitServer (three times in make test)
 	$(BIN)/python -m pytest tests/faults --ignore $(CROWD) --fault-runs $(FAULT_RUNS) --numprocesses 4 --dist worksteal $(ARGS)
-	$(BIN)/python -m pytest tests/faults --ignore $(CROWD) --fault-runs 3 --numprocesses 4 --dist worksteal \
+	$(BIN)/python -m pytest tests/faults --ignore $(CROWD) --fault-runs $(SERVER_FAULT_RUNS) --numprocesses 4 --dist worksteal \
 		--assistant tests.support.servers:ScriptedServer $(ARGS)
 	$(BIN)/python -m pytest $(CROWD) --numprocesses 0 $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest $(CROWD) --numprocesses 0 --assistant tests.support.servers:ScriptedServer $(ARGS) || [ $$? -eq 5 ]
