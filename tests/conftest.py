@@ -83,16 +83,15 @@ FAMILIES = {
     "assistant/test_providers.py": "one for each API, server and failure",
     "approvals/test_kinds.py": "one for each API, kind of tool and rule",
     "poison/test_poison.py": "one for each place of each operation",
-    "browser/": "three hundred visits of a page, each with steps of a user",
 }
-"""Tests of one kind, of which `--every` also keeps every Nth, from a random start; of visits, every second."""
+"""Tests of one kind, of which `--every` also keeps every Nth, from a random start."""
 FIRST = int(os.environ.setdefault("CHAT_TEST_FIRST", str(random.randrange(1000))))
 """The random start: the processes of a run must keep the same tests."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
-    parser.addoption("--every", type=int, default=1, help="test every Nth generated input, from a random start")
+    parser.addoption("--every", type=int, default=1, help="every Nth generated input, and every second slow test")
     parser.addoption("--share", type=int, default=1, help="run every Nth test, from a random start")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
@@ -127,10 +126,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    every, share = config.getoption("--every"), config.getoption("--share")
-    kept = [item for number, item in enumerate(_every(items, every)) if (number - FIRST) % share == 0]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
     # First, because `-m` selects by these marks.
     for item in items:
         path = item.path.relative_to(TESTS)
@@ -140,19 +135,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if mark:
             item.add_marker(mark)
             item.add_marker("slow")
+    every, share = config.getoption("--every"), config.getoption("--share")
+    kept = [item for number, item in enumerate(_every(items, every)) if (number - FIRST) % share == 0]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
 
 
 def _every(items: list[pytest.Item], step: int) -> Iterator[pytest.Item]:
-    """All tests, but of each family every Nth."""
+    """All tests, but of each family every Nth, and of other slow ones every second."""
     numbers = Counter[str]()
     for item in items:
         path = item.path.relative_to(TESTS).as_posix()
-        family = next((prefix for prefix in FAMILIES if path.startswith(prefix)), None)
-        if family is not None:
-            numbers[path] += 1
-            if (numbers[path] - FIRST) % (min(2, step) if family.endswith("/") else step):
-                continue
-        yield item
+        if path in FAMILIES:
+            skips = step
+        elif step > 1 and item.get_closest_marker("slow") is not None:
+            skips = 2
+        else:
+            skips = 1
+        numbers[path] += 1
+        if (numbers[path] - FIRST) % skips == 0:
+            yield item
 
 
 @pytest.hookimpl(trylast=True)
