@@ -1,5 +1,6 @@
 """Cleans, filters and shortens text."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,11 @@ MAX_CUT_MARK = 64
 def is_text_character(character: str) -> bool:
     """Whether a character is visible or joins letters; controls, direction marks and surrogates are not."""
     return character in JOINERS or not unicodedata.category(character).startswith("C")
+
+
+def fits_header(value: str) -> bool:
+    """Whether an HTTP header can carry it: visible ASCII, with blanks only within it (RFC 9110, 5.5)."""
+    return re.fullmatch(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?", value) is not None
 
 
 def clean_text(text: str) -> str:

@@ -90,12 +90,15 @@ def test_all_malformed_values_are_reported_by_name(monkeypatch: pytest.MonkeyPat
         "CHAT_JWT_ALGORITHMS": "HS256,none",
         "CHAT_LOG_LEVEL": "LOUD",
         "CHAT_MAX_BODY_BYTES": "-1",
+        "OPENAI_API_KEY": "sk-…",
+        "CHAT_TRACING_KEY": "sk-1\nX: y",
     }
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as refused:
         load_settings()
     assert sorted(problem.partition(":")[0] for problem in refused.value.problems) == sorted(wrong)
+    assert "sk-" not in str(refused.value.problems)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"])

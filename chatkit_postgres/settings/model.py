@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from chatkit_postgres.settings.lists import split
+from chatkit_postgres.text import fits_header
 
 if TYPE_CHECKING:
     from chatkit_postgres.assistant.models import ModelOptions
@@ -95,6 +96,13 @@ class ModelSettings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return split(value)
+
+    @field_validator("openai_api_key", "tracing_key")
+    @classmethod
+    def _fits_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not fits_header(value.get_secret_value()):
+            raise ValueError("a key is visible ASCII, and this one has another character, perhaps a pasted ellipsis")
+        return value
 
     @field_validator("openai_base_url")
     @classmethod

@@ -4,11 +4,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage, Visitor
+from tests.support.accessibility import violations
 from tests.support.files import image_bytes
 
 # As narrow as one; as high as it takes to have all of a page in sight.
@@ -27,13 +27,6 @@ SCENES = (
     "notice",
     "error",
 )
-
-
-def violations(page: Page, within: str | None = None) -> list[str]:
-    results = Axe().run(page, context=within).response
-    # Contrast that cannot be judged is as bad: something lies over the text, or it is out of sight.
-    found = results["violations"] + [rule for rule in results["incomplete"] if rule["id"] == "color-contrast"]
-    return [f"{rule['id']}: {[node['html'][:150] for node in rule['nodes'][:3]]}" for rule in found]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OpenPage, Visitor
-from tests.browser.test_access import violations
+from tests.support.accessibility import violations
 
 
 def ask(visitor: Visitor) -> None:

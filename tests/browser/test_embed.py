@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, FrameLocator, Page, expect
 
 from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, new_user
+from tests.support.accessibility import violations
 from tests.support.processes import ROOT, ChatClient, ChatProcess, http
 
 (BUBBLE,) = re.findall(r"```html bubble\.html\n(.*?)```", (ROOT / "docs" / "embed.md").read_text(), re.DOTALL)
@@ -97,6 +98,26 @@ def say(chat: FrameLocator, text: str) -> None:
     chat.get_by_label("Message", exact=True).press("Enter")
     expect(chat.locator(".user_message").last).to_contain_text(text)
     expect(chat.locator("#send")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_rule_of_accessibility_is_broken(
+    page: Page, sites: tuple[Site, Site], server: ChatProcess, scheme: Any, width: int
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 3000})
+    chat = opened(page, sites[0])
+    (frame,) = (frame for frame in page.frames if frame != page.main_frame)
+    # In this frame, and the page that shows it.
+    assert violations(frame) == []
+    assert violations(page, without="iframe") == []
+    for words in ("markdown", "card", "workflow", "notice", "approval"):
+        say(chat, words)
+    assert violations(frame) == []
+    assert frame.evaluate("[document.documentElement.scrollWidth <= innerWidth, scrollX]") == [True, 0]
+    say(chat, "error")
+    assert violations(frame) == []
 
 
 def test_an_allowed_page_shows_it_and_its_user_talks(page: Page, sites: tuple[Site, Site], server: ChatProcess) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import URL
 
 from tests.browser.conftest import CDN, SLOW, SignIn, send_message, turns
 from tests.conftest import query
+from tests.support.accessibility import violations
 from tests.support.files import image_bytes
 from tests.support.nextjs import NextApp, Wire
 from tests.support.processes import ChatProcess, eventually
@@ -99,6 +100,36 @@ def test_the_theme_follows_the_system_until_the_user_chooses(sign_in: SignIn) ->
     expect(page.get_by_label("Say")).to_be_visible()
     page.wait_for_function(f"() => {COMPONENT}.options.theme === 'dark'")
     assert options_of(page)["header"]["rightAction"]["icon"] == "light-mode"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_accessibility_is_broken(sign_in: SignIn, app: NextApp, scheme: Any) -> None:
+    page = sign_in("Ada").page
+    page.emulate_media(color_scheme=scheme)
+    for width in (390, 1200):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(app.base_url)
+        expect(page.get_by_label("Say")).to_be_visible()
+        # The component is the tests' stand-in.
+        assert violations(page, without="openai-chatkit") == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        send_message(page, "A pearl")
+        expect(page.locator(".assistant_message")).to_contain_text("A pearl")
+        page.get_by_label("Search conversations").fill("pearl")
+        expect(page.get_by_role("list", name="Found").get_by_role("button").first).to_be_visible()
+        assert violations(page, without="openai-chatkit") == []
+        page.get_by_label("Search conversations").fill("nothing like that")
+        expect(page.get_by_text("Nothing has these words.")).to_be_visible()
+        assert violations(page, without="openai-chatkit") == []
+        page.goto(f"{app.base_url}/shop")
+        assert violations(page) == []
+        page.get_by_role("button", name="Ask us").click()
+        expect(page.get_by_label("Say")).to_be_visible()
+        assert violations(page, without="openai-chatkit") == []
+    page.goto(app.base_url)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Who are you?")).to_be_visible()
+    assert violations(page) == []
 
 
 def test_a_mention_is_one_of_the_users_orders(sign_in: SignIn) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from chatkit_postgres.auth.tokens import mint
 from tests.browser.conftest import CDN, STAND_IN, Visitor, send_message
 from tests.faults.harness import SECRET, new_user
+from tests.support.accessibility import violations
 from tests.support.processes import ROOT, ChatProcess
 from tests.support.web_site import files_of
 
@@ -47,6 +48,7 @@ def test_it_chats_and_a_reload_shows_the_conversation(visitor: Visitor) -> None:
     expect(visitor.page.locator(".user_message")).to_have_text("Hello there")
     options = visitor.page.evaluate("JSON.parse(JSON.stringify(document.querySelector('openai-chatkit').options))")
     assert options["composer"]["attachments"]["enabled"] is True
+    assert violations(visitor.page, without="openai-chatkit") == []
 
 
 def test_without_a_token_it_says_so(visitor: Visitor) -> None:

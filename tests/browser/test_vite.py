@@ -3,6 +3,7 @@ example is tested there; here, that each part of it works in this app, too."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import URL
 from tests.browser.conftest import CDN, SLOW, STAND_IN, Visitor, send_message, turns
 from tests.conftest import query
 from tests.faults.harness import SECRET
+from tests.support.accessibility import violations
 from tests.support.files import image_bytes
 from tests.support.processes import ChatProcess, eventually, free_port
 from tests.support.vite import ViteApp, build
@@ -66,6 +68,20 @@ def test_a_user_signs_in_and_chats_and_a_reload_shows_the_conversation(ada: Visi
     ada.page.get_by_role("button", name="Sign out").click()
     become(ada.page, "Grace")
     assert "Hello there" not in ada.page.content()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_accessibility_is_broken(ada: Visitor, scheme: Any) -> None:
+    page = ada.page
+    page.emulate_media(color_scheme=scheme)
+    for width in (390, 1200):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # The component is the tests' stand-in.
+        assert violations(page, without="openai-chatkit") == []
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Grace")).to_be_visible()
+    assert violations(page) == []
 
 
 def test_what_the_server_allows_reaches_the_component(ada: Visitor) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import OpenPage, Visitor, page_opener
-from tests.browser.test_access import violations
+from tests.support.accessibility import violations
 from tests.support.processes import ChatProcess
 
 

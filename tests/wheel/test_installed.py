@@ -11,8 +11,9 @@ from sqlalchemy import URL
 
 from chatkit_postgres.db.binaries import find_binaries
 from chatkit_postgres.settings import Settings, variable_name
+from tests.support.documents import commands_of, serving
 from tests.support.installed import InstalledProcess, without_checkout
-from tests.support.processes import ChatProcess, done_items, texts
+from tests.support.processes import ROOT, ChatProcess, done_items, free_port, texts
 
 SDKS = {"agents", "openai", "chatkit", "fastapi", "sqlalchemy", "asyncpg", "pydantic", "structlog"}
 
@@ -193,6 +194,21 @@ def test_the_store_alone_needs_no_server(installed: Path, tmp_path: Path, empty_
     assert refused.returncode == 2
     assert "the extra `server`" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_document_in_an_environment_of_their_own(installed: Path, tmp_path: Path) -> None:
+    """As printed: with the newest of everything, from the index, and with the PostgreSQL that is installed along."""
+    install, init, serve = commands_of(ROOT / "docs" / "repository.md")[0]
+    (wheel,) = (installed / "dist").glob("*.whl")
+    shutil.copy(wheel, tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "own"], check=True)
+    port = free_port()
+    script = f"{install} --quiet\n{init}\n{serve} --port {port}"
+    with serving(script, port, tmp_path, binaries=tmp_path / "own" / "bin") as client:
+        events = client.create("What is the order status of 7?")
+        assert "on its way" in texts([item for item in done_items(events) if item["type"] == "assistant_message"])[-1]
+    assert (tmp_path / "my-shop" / "my_agents" / "support.py").exists()
 
 
 def test_a_repository_in_four_commands(installed: Path, tmp_path: Path) -> None:
