@@ -33,6 +33,11 @@ RUNNABLE = [
 ]
 
 
+OF_READERS = {"pg_hba.conf", "compose.override.yml", "support.py", "test_support.py", "my_workflow.py", "orders.py"}
+"""Names of files in folders of their own, or of what the document prints."""
+ROUTES_LIKE_FILES = {"openapi.json"}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) -> Iterator[ChatProcess]:
     settings = {"CHAT_POSTGRES_BIN": str(postgres_bin)} if postgres_bin else {}
@@ -136,6 +141,21 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS], ids=lambda path: path.stem)
+def test_files_that_sentences_name_exist(document: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - wherever git is
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    kinds = "py|tsx?|mjs|js|ya?ml|toml|css|sql|ini|json|html|sh|conf"
+    for name in re.findall(rf"`/?([\w./\[\]-]+\.(?:{kinds}))`", document.read_text()):
+        if name.rpartition("/")[2] not in OF_READERS | ROUTES_LIKE_FILES:
+            assert re.search(rf"(^|/){re.escape(name)}$", listed, re.MULTILINE), name
 
 
 def test_every_command_is_documented() -> None:

@@ -13,4 +13,8 @@ def violations(page: Page | Frame, within: str | None = None, *, without: str | 
     results = Axe().run(page, context=context).response
     # Contrast that cannot be judged is as bad: something lies over the text, or it is out of sight.
     found = results["violations"] + [rule for rule in results["incomplete"] if rule["id"] == "color-contrast"]
-    return [f"{rule['id']}: {[node['html'][:150] for node in rule['nodes'][:3]]}" for rule in found]
+    return [f"{rule['id']}: {[_reason(node) for node in rule['nodes'][:3]]}" for rule in found]
+
+
+def _reason(node: Any) -> str:
+    return f"{node['html'][:150]} {[check['message'] for check in node['any']]}"

@@ -34,12 +34,17 @@ export function Search({ onChosen }: { onChosen: (hit: Hit) => void }) {
                   onChosen(hit);
                 }}
               >
-                <strong>{hit.title ?? "Untitled"}</strong>
+                {/* Where the title has the words, the snippet is the title. */}
+                {hit.item_id !== null && <strong>{hit.title ?? "Untitled"}</strong>}
                 <Snippet of={hit} />
               </button>
             </li>
           ))}
-          {!result.hits.length && <li role="status">{result.error ?? "Nothing has these words."}</li>}
+          {!result.hits.length && (
+            <li>
+              <span role="status">{result.error ?? "Nothing has these words."}</span>
+            </li>
+          )}
         </ul>
       )}
     </search>
