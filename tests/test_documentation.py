@@ -59,7 +59,7 @@ def test_the_talk_of_the_quick_start_says_what_it_promises(server: ChatProcess, 
     (block,) = [param.values[0] for param in RUNNABLE if param.id == "quick-start-1"]
     output = _pasted(server, str(block), tmp_path)
     assert "thread.created" in output
-    assert "tool says" in output
+    assert "says: " in output
     assert output.rstrip().endswith('"has_more":false}')
 
 

@@ -123,9 +123,9 @@ def test_the_shop_can_be_tried_without_a_key(tmp_path: Path, shared_database: UR
         events = client.create("Show order 7")
         types = [item["type"] for item in done_items(events)]
         assert types == ["user_message", "workflow", "widget", "assistant_message"]
-        assert answers(events) == ["The `show_order` tool says: **shown**."]
+        assert answers(events) == ["The tool *Show order* says: **shown**."]
         listed = client.post_message(thread_id_of(events), "Please list my orders")
-        assert answers(listed) == ["The `list_orders` tool says: **7: on its way; 8: delivered**."]
+        assert answers(listed) == ["The tool *List orders* says: **7: on its way; 8: delivered**."]
         # It names what can be said, and an order without its number is none.
         (reply,) = answers(client.post_message(thread_id_of(events), "Show order"))
         assert "- Say *show order 7*, and I call a tool." in reply
@@ -136,9 +136,9 @@ def test_the_shop_can_be_tried_without_a_key(tmp_path: Path, shared_database: UR
         refunded = client.events(
             "threads.custom_action", thread_id=thread_id_of(events), item_id=card["id"], action=approval
         )
-        assert answers(refunded) == ["The `refund_order` tool says: **Order 8 is refunded**."]
+        assert answers(refunded) == ["The tool *Refund order* says: **Order 8 is refunded**."]
         (reply,) = answers(client.post_message(thread_id_of(events), "What do you remember?"))
-        assert "The `list_orders` tool says: **7: on its way; 8: delivered**." in reply
+        assert "The tool *List orders* says: **7: on its way; 8: delivered**." in reply
         assert "Order 8 is refunded" in reply
         events = client.post_message(thread_id_of(events), "How do returns work?")
         assert answers(events) == ["I have handed you over: here is **Returns**, another agent."]
@@ -153,7 +153,7 @@ def test_the_agent_of_a_clone_tells_the_time_at_the_first_question(
     try:
         prompts = http.get(f"{process.base_url}/playground/prompts").json()["prompts"]
         (answer,) = answers(process.client("ada").create(prompts[0]["text"]))
-        assert re.search(r"tool says: \*\*\w+day, \d\d \w+ \d{4}, \d\d:\d\d UTC\*\*", answer)
+        assert re.search(r"\*Current time\* says: \*\*\w+day, \d\d \w+ \d{4}, \d\d:\d\d UTC\*\*", answer)
     finally:
         assert process.stop() == 0
 

@@ -10,7 +10,7 @@ from chatkit.types import WidgetItem
 from chatkit.widgets import DynamicWidgetRoot, WidgetRoot
 from pydantic import BaseModel
 
-from chatkit_postgres.assistant.tool_labels import arguments_of
+from chatkit_postgres.assistant.tool_labels import arguments_of, readable
 from chatkit_postgres.store.approvals import AskedCall
 from chatkit_postgres.text import cut_middle
 
@@ -120,7 +120,8 @@ def state_of(call: AskedCall) -> State:
 
 
 def _lines(arguments: Mapping[str, Any]) -> list[str]:
-    lines = [f"{cut_middle(name, MAX_NAME)}: {_shown(value)}" for name, value in [*arguments.items()][:MAX_ARGUMENTS]]
+    shown = [*arguments.items()][:MAX_ARGUMENTS]
+    lines = [f"{cut_middle(readable(name), MAX_NAME)}: {_shown(value)}" for name, value in shown]
     left_out = len(arguments) - len(lines)
     return [*lines, f"[{left_out} more arguments are left out here]"] if left_out else lines
 

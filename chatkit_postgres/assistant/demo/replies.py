@@ -10,6 +10,7 @@ from agents.tool import FunctionTool
 
 from chatkit_postgres.assistant.converter import is_question
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS
+from chatkit_postgres.assistant.tool_labels import readable
 
 CLOCK = "current_time"
 ASKS_FOR_MEMORY = re.compile(r"\bremember\b", re.IGNORECASE)
@@ -54,7 +55,7 @@ def answer_to(conversation: Sequence[Any], instructions: str | None, tools: Sequ
     quoted = texts[-1] if len(texts[-1]) <= 200 else f"{texts[-1][:200]}…"
     offered = [_example(tool) for tool in tools if isinstance(tool, FunctionTool)]
     lines = "".join(f"\n- Say *{prompt}*, and I call a tool." for prompt in offered[:5])
-    files = "".join(f" A real model would see `{name}`, too." for name in _files_in(last))
+    files = f" A real model would see {seen}, too." if (seen := _files_in(last)) else ""
     return WELCOME.format(quoted=quoted.replace("\n", " ") or "nothing", number=len(texts), tools=lines, files=files)
 
 
@@ -68,12 +69,12 @@ def call_for(
     text = texts_of_user(conversation)[-1]
     words = set(re.findall(r"\w+", text.lower()))
     for handoff in handoffs:
-        if set(_readable(handoff.tool_name.removeprefix(HANDOFF)).split()) <= words:
+        if set(_words_of(handoff.tool_name.removeprefix(HANDOFF))) <= words:
             return handoff.tool_name, "{}"
     for tool in tools:
         if not isinstance(tool, FunctionTool):
             continue
-        is_named = set(_readable(tool.name).split()) <= words
+        is_named = set(_words_of(tool.name)) <= words
         if not is_named and not (tool.name == CLOCK and ASKS_FOR_TIME.search(text)):
             continue
         if (arguments := _arguments(tool, text)) is not None:
@@ -97,12 +98,16 @@ def _is_note(text: str) -> bool:
     return text.startswith(NOTE_BEGINS)
 
 
-def _files_in(message: Any) -> list[str]:
+def _files_in(message: Any) -> str:
+    """The files and pictures of a message, in words."""
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     found = (FILE.match(str(part.get("text", ""))) for part in parts)
-    images = ["the picture" for part in parts if part.get("type") == "input_image"]
-    return [str(file["read"] or file["named"]) for file in found if file is not None] + images
+    names = [f"`{file['read'] or file['named']}`" for file in found if file is not None]
+    pictures = sum(part.get("type") == "input_image" for part in parts)
+    if pictures:
+        names.append("the picture" if pictures == 1 else f"the {pictures} pictures")
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _memory_of(conversation: Sequence[Any]) -> str:
@@ -119,15 +124,15 @@ def _memory_of(conversation: Sequence[Any]) -> str:
 
 def _tool_answer(tool: str, output: Any) -> str:
     if tool.startswith(HANDOFF):
-        return f"I have handed you over: here is **{_readable(tool.removeprefix(HANDOFF)).title()}**, another agent."
+        return f"I have handed you over: here is **{readable(tool.removeprefix(HANDOFF)).title()}**, another agent."
     # MCP servers return a list of parts.
     parts = output if isinstance(output, list) else [{"text": output}]
     result = " ".join(str(part.get("text", part.get("type"))) for part in parts).strip()
-    return f"The `{tool}` tool says: **{result.removesuffix('.')}**."
+    return f"The tool *{readable(tool)}* says: **{result.removesuffix('.')}**."
 
 
-def _readable(tool_name: str) -> str:
-    return tool_name.replace("_", " ").lower()
+def _words_of(tool_name: str) -> list[str]:
+    return readable(tool_name).lower().split()
 
 
 def _example(tool: FunctionTool) -> str:
@@ -135,7 +140,7 @@ def _example(tool: FunctionTool) -> str:
     properties = tool.params_json_schema.get("properties", {})
     required = (properties.get(name, {}) for name in tool.params_json_schema.get("required", []))
     numbers = [one for one in required if one.get("type") in {"integer", "number"} and "default" not in one]
-    return " ".join([_readable(tool.name), *("7" for _ in numbers)])
+    return " ".join([*_words_of(tool.name), *("7" for _ in numbers)])
 
 
 def _arguments(tool: FunctionTool, text: str) -> dict[str, Any] | None:

@@ -13,7 +13,8 @@ export class Choices {
     at("choose-model").value = this.#defaultModel;
     fill(at("choose-tool"), [{ id: "", label: "No tool" }, ...allowed.tools], allowed.tools.length > 0);
     at("attach").hidden = !allowed.attachments.enabled;
-    at("text").placeholder = allowed.attachments.enabled ? "Say something, or drop a file here" : "Say something";
+    const canDrop = allowed.attachments.enabled && matchMedia("(hover: hover)").matches;
+    at("text").placeholder = canDrop ? "Say something, or drop a file here" : "Say something";
     at("files").accept = Object.entries(allowed.attachments.accept).flat(2).join(",");
     at("dictate").hidden = !allowed.dictation.enabled || !navigator.mediaDevices;
   }

@@ -8,6 +8,7 @@ import { textOf } from "./updates.js";
 import { drawWidget } from "./widgets.js";
 
 const FOLDED_CHARACTERS = 1500, FOLDED_LINES = 16;
+const isTouched = matchMedia("(hover: none)").matches;
 
 /** `handlers` are called when a part of an item is used: act, answer, callTool, openFile, rate, rated, retry, quote, openEntity. */
 export class ItemView {
@@ -16,7 +17,8 @@ export class ItemView {
 
   constructor(item, handlers) {
     this.handlers = handlers;
-    this.element = h("li", { class: `item ${item.type}`, data: { id: item.id } });
+    // A tap gives it the focus, which shows its actions where nothing hovers.
+    this.element = h("li", { class: `item ${item.type}`, data: { id: item.id }, ...(isTouched && { tabindex: "-1" }) });
   }
 
   /** Draw an item in its current state; `isRunning` while its turn runs. Resolves when it is complete. */

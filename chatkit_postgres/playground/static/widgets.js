@@ -38,8 +38,7 @@ const COMPONENTS = {
         cancel && button({ label: cancel.label, onClickAction: cancel.action }, inside),
         confirm && button({ label: confirm.label, onClickAction: confirm.action, submit: isForm, style: "primary" }, inside)),
     ];
-    const kind = `card ${sizeOf(node.size)}`;
-    return isForm ? form(kind, confirm?.action, content, context) : h("div", { class: kind }, content);
+    return isForm ? form("card", confirm?.action, content, context) : h("div", { class: "card" }, content);
   },
   Basic: (node, context) => h("div", { class: "col" }, children(node, context)),
   Box: (node, context) => box(node.direction === "row" ? "row" : "col", node, context),
@@ -219,6 +218,5 @@ const isOwn = (address) =>
 const status = (node) => node.status && h("p", { class: "caption" }, node.status.text);
 const idOf = (name, context) => `${context.prefix}-${name}`;
 const day = (value) => value?.slice(0, 10);
-const sizeOf = (size) => (["sm", "md", "lg", "full"].includes(size) ? `size-${size}` : "size-md");
 const weightOf = (node) => (["medium", "semibold", "bold"].includes(node.weight) ? "strong" : "");
 const colourOf = (node) => (COLOURS.has(node.color) ? node.color : "");
