@@ -32,7 +32,7 @@ from chatkit_postgres.api.uploads import UploadLimits
 from chatkit_postgres.api.usage import usage_router
 from chatkit_postgres.auth.tokens import mint
 from chatkit_postgres.db.migrations import head_revision, is_served_by_this_code
-from chatkit_postgres.playground import Gate, embed_router, playground_router
+from chatkit_postgres.pages import Gate, embed_router, playground_router
 from chatkit_postgres.wiring.client_config import client_config, model_name
 from chatkit_postgres.wiring.parts import Parts
 from chatkit_postgres.wiring.rendering import RenderLimits

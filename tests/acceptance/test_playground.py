@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chatkit_postgres.playground import formulas, markdown
-from chatkit_postgres.playground.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
-from chatkit_postgres.playground.parts import STATIC
+from chatkit_postgres.pages import formulas, markdown
+from chatkit_postgres.pages.markdown import ATTRIBUTES, SCHEMES, TAGS, rendered
+from chatkit_postgres.pages.parts import STATIC
 from tests.support.processes import ChatProcess, http
 
 
@@ -34,7 +34,7 @@ def test_the_page_and_all_its_parts_load_under_a_strict_policy(demo: ChatProcess
 
 
 def test_no_other_file_is_handed_out(demo: ChatProcess) -> None:
-    for path in ("/playground/router.py", "/playground/..%2frouter.py", "/playground/%2e%2e/router.py", "/playground/"):
+    for path in ("/playground/playground.py", "/playground/..%2fplayground.py", "/playground/%2e%2e/playground.py", "/playground/"):
         assert http.get(f"{demo.base_url}{path}").status_code == 404
 
 

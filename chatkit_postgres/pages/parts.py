@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from chatkit_postgres.errors import BadRequest, NotFound, RequestTimedOut, Unprocessable, UnsupportedMediaType
-from chatkit_postgres.playground.markdown import code_style, rendered
+from chatkit_postgres.pages.markdown import code_style, rendered
 
 STATIC = Path(__file__).parent / "static"
 MAX_MARKDOWN_BYTES = 256 * 1024

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.errors import ForeignOrigin, Unprocessable
-from chatkit_postgres.playground.parts import STATIC, add_parts, headers, json_body, policy
+from chatkit_postgres.pages.parts import STATIC, add_parts, headers, json_body, policy
 
 MAX_BODY_BYTES = 4096
 

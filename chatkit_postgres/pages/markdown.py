@@ -17,7 +17,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Text
 from pygments.util import ClassNotFound
 
-from chatkit_postgres.playground import formulas
+from chatkit_postgres.pages import formulas
 
 LIGHT, DARK = "xcode", "lightbulb"
 """Pygments styles whose colours have a contrast of at least 4.5 to 1 on our pages."""

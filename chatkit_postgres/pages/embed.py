@@ -7,7 +7,7 @@ from html import escape
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 
-from chatkit_postgres.playground.parts import STATIC, Gate, add_parts, headers, policy
+from chatkit_postgres.pages.parts import STATIC, Gate, add_parts, headers, policy
 
 
 def embed_router(origins: Sequence[str], gate: Gate, *, uploads: str = "", pictures: str = "") -> APIRouter:
