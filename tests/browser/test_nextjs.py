@@ -83,6 +83,9 @@ def test_what_the_server_allows_reaches_the_component(sign_in: SignIn) -> None:
     assert options["startScreen"]["greeting"] == "What can I do for you?"
     assert "What time is it?" in [prompt["label"] for prompt in options["startScreen"]["prompts"]]
     assert options["frameTitle"] == "Harbour office"
+    assert "can be wrong" in options["disclaimer"]["text"]
+    assert options["threadItemActions"] == {"feedback": True, "retry": True}
+    assert options["history"] == {"enabled": True, "showDelete": True, "showRename": True}
 
 
 COMPONENT = "document.querySelector('openai-chatkit')"

@@ -91,6 +91,17 @@ def test_what_the_server_allows_reaches_the_component(ada: Visitor) -> None:
     assert options["header"]["title"]["text"] == options["frameTitle"] == "Harbour office"
 
 
+def test_a_server_that_transcribes_offers_dictation(ada: Visitor) -> None:
+    config = ada.page.evaluate("fetch('/api/client-config').then((answer) => answer.json())")
+    assert config["composer"]["dictation"] == {"enabled": False}
+    config["composer"]["dictation"]["enabled"] = True
+    ada.page.route("**/api/client-config", lambda route: route.fulfill(json=config))
+    ada.page.reload()
+    expect(ada.page.get_by_label("Say")).to_be_visible()
+    dictation = ada.page.evaluate("document.querySelector('openai-chatkit').options.composer.dictation")
+    assert dictation == {"enabled": True}
+
+
 def test_an_answer_goes_on_after_a_reload_and_stop_ends_it(ada: Visitor, shared_database: URL) -> None:
     send_message(ada.page, "slow")
     answer = ada.page.locator(".assistant_message")
