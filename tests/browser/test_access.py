@@ -135,6 +135,40 @@ def test_nothing_is_wider_than_a_phone(open_page: OpenPage) -> None:
     assert outside == []
 
 
+def test_on_a_phone_actions_belong_to_the_last_answer_and_to_what_was_tapped(open_page: OpenPage) -> None:
+    visitor = open_page(**PHONE)
+    page = visitor.page
+    visitor.send_message("Hello")
+    visitor.send_message("Hello again")
+    shown = "(items) => items.map((item) => getComputedStyle(item.querySelector('.tools')).opacity)"
+    answers = page.locator(".assistant_message")
+    assert answers.evaluate_all(shown) == ["0", "1"]
+    answers.first.locator("p").first.tap()
+    assert answers.evaluate_all(shown) == ["1", "1"]
+    answers.first.locator(".tools button").first.tap()
+    page.get_by_label("Message", exact=True).tap()
+    assert answers.evaluate_all(shown) == ["0", "1"]
+    # Each box is as wide as the column.
+    visitor.send_message("card")
+    assert page.locator(".card").evaluate("(card) => card.offsetWidth === card.closest('ol').clientWidth")
+
+
+def test_code_and_tables_that_go_on_show_it_on_a_phone(open_page: OpenPage) -> None:
+    visitor = open_page(**PHONE)
+    visitor.send_message("markdown")
+    seen = "(element) => [element.scrollWidth > element.clientWidth, getComputedStyle(element).maskImage !== 'none']"
+    parts = visitor.answer.locator(".code pre, .table")
+    wide = [part for part in parts.all() if part.evaluate(seen)[0]]
+    assert len(wide) >= 2
+    for part in parts.all():
+        overflows, fades = part.evaluate(seen)
+        assert overflows == fades
+    for part in wide:
+        part.evaluate("(element) => element.scrollTo(element.scrollWidth, 0)")
+        visitor.page.wait_for_timeout(200)
+        assert part.evaluate(seen) == [True, False]
+
+
 def test_light_and_dark_are_chosen_and_remembered(open_page: OpenPage) -> None:
     visitor = open_page(color_scheme="light")
     page = visitor.page
