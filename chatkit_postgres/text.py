@@ -1,6 +1,5 @@
 """Cleans, filters and shortens text."""
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -18,9 +17,17 @@ def is_text_character(character: str) -> bool:
     return character in JOINERS or not unicodedata.category(character).startswith("C")
 
 
-def fits_header(value: str) -> bool:
-    """Whether an HTTP header can carry it: visible ASCII, with blanks only within it (RFC 9110, 5.5)."""
-    return re.fullmatch(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?", value) is not None
+def header_fault(value: str) -> str | None:
+    """Why an HTTP header cannot carry a value (RFC 9110, 5.5), without the value, which may be secret; None if it
+    can."""
+    if value != value.strip():
+        return "it begins or ends with a blank or a line break"
+    place = next((place for place, sign in enumerate(value, 1) if not "\x20" <= sign <= "\x7e" and sign != "\t"), None)
+    return (
+        None
+        if place is None
+        else f"its character {place} is no visible ASCII: perhaps it was shortened, or has a line break"
+    )
 
 
 def clean_text(text: str) -> str:

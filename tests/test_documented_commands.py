@@ -1,7 +1,8 @@
-"""Every command that README, *Start* and *Your repository* print is run, as it is printed."""
+"""The commands that README, *Start* and *Your repository* print run as they are printed; those of compose are read."""
 
 import re
 import shlex
+import subprocess
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from chatkit_postgres.cli import cli
 from chatkit_postgres.settings import Settings, variable_name
+from tests.faults.harness import new_user
 from tests.support.agent_builder import EXPORT
 from tests.support.documents import commands_of, is_ready, pasted, serving
 from tests.support.hosted_api import KEY, HostedApi, hosted_threads, served
@@ -38,6 +40,8 @@ SETTINGS = [command for command in PRINTED if ASSIGNMENTS.fullmatch(command)]
 IN_WHEEL = REPOSITORY[0]
 """By ``tests/wheel``."""
 IN_CI = ["make test"]
+AGENTS = {"app": "Assistant", "plain": "Support", "shop": "Shop", "handbook": "Handbook"}
+"""What front ends call those of this repository, by their modules."""
 
 
 def test_no_command_is_left_out() -> None:
@@ -49,27 +53,46 @@ def test_no_command_is_left_out() -> None:
     assert " make test ARGS=" in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The checkout without what its developer has put into it."""
+    made = tmp_path / "clone"
+    made.mkdir()
+    for entry in ROOT.iterdir():
+        if entry.name not in {".env", ".data"}:
+            (made / entry.name).symlink_to(entry)
+    is_current = subprocess.run(["make", "--question", ".venv/.ready"], cwd=made, check=False)  # noqa: S607
+    assert is_current.returncode == 0, "make setup comes first: several tests at once must not install"
+    return made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", MAKE_RUN)
 def test_make_run_serves_a_page_and_an_answer_until_it_is_interrupted(
-    command: str, tmp_path: Path, postgres_bin: Path | None, model_server: ModelServer
+    command: str, clone: Path, tmp_path: Path, postgres_bin: Path | None, model_server: ModelServer
 ) -> None:
-    variables = {"CHAT_DATA_DIR": str(tmp_path / "data")} | (
-        {"CHAT_POSTGRES_BIN": str(postgres_bin)} if postgres_bin else {}
-    )
+    variables = {"CHAT_POSTGRES_BIN": str(postgres_bin)} if postgres_bin else {}
     if "OPENAI_API_KEY" in command:
-        # Where OpenAI's own is not.
+        # OpenAI's own cannot be reached.
         variables["OPENAI_BASE_URL"] = model_server.url
     port = free_port()
     # The ports that the document names may be in use here.
     ordered = command.replace("http://localhost:11434/v1", model_server.url)
     ordered = re.sub(r"--port \d+", f"--port {port}", ordered) if "--port" in ordered else ordered
     ordered = ordered if "--port" in ordered else f'{ordered} ARGS="--port {port}"'
-    with serving(ordered, port, tmp_path, variables, cwd=ROOT) as client:
+    question = f"What time is it, {new_user()}?"
+    with serving(ordered, port, tmp_path, variables, cwd=clone) as client:
         page = http.get(f"http://localhost:{port}/")
         assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (200, "text/html")
-        events = client.create("What time is it?")
+        events = client.create(question)
         assert "".join(texts([item for item in done_items(events) if item["type"] == "assistant_message"]))
+        name = http.get(f"http://localhost:{port}/api/client-config", headers=client.headers).json()["name"]
+    # It was the agent, and the model, that the command names.
+    (agent,) = re.findall(r"examples\.(\w+):", command) or ["app"]
+    assert name == AGENTS[agent]
+    (model,) = re.findall(r"CHAT_MODEL=(\S+)", command) or [None]
+    asked = [call["body"]["model"] for call in model_server.calls() if question in str(call["body"])]
+    assert set(asked) == ({model} if model else set())
     assert not is_ready(f"http://localhost:{port}")
     assert not list(tmp_path.rglob("postmaster.pid")), "its PostgreSQL has ended, too"
 
@@ -118,4 +141,4 @@ def test_what_compose_is_asked_for_is_there(command: str, tmp_path: Path) -> Non
 def test_a_setting_is_one_of_ours_or_of_the_stack(line: str) -> None:
     name = line.partition("=")[0]
     ours = {variable_name(field) for field in Settings.model_fields}
-    assert name in ours or f"${{{name}" in (ROOT / "docker-compose.yml").read_text()
+    assert name in ours or re.search(rf"\$\{{{name}[:}}]", (ROOT / "docker-compose.yml").read_text())

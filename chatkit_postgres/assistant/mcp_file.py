@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from chatkit_postgres.text import fits_header
+from chatkit_postgres.text import header_fault
 from chatkit_postgres.validation import first_problem
 
 
@@ -39,8 +39,9 @@ class McpServer(BaseModel):
                 _ = urlsplit(self.url).port
             except ValueError as error:
                 raise ValueError(f"the url is not valid: {error}") from None
-        if unfit := [name for name, value in self.headers.items() if not fits_header(value)]:
-            raise ValueError(f"the header {unfit[0]} has a character that is no visible ASCII, or ends with a blank")
+        for name, value in self.headers.items():
+            if (fault := header_fault(value)) is not None:
+                raise ValueError(f"the header {name} cannot be sent: {fault}")
         return self
 
     @property

@@ -14,7 +14,7 @@ from chatkit_postgres.cli.databases import any_database, explained
 from chatkit_postgres.cli.printing import bar, fail, printable
 from chatkit_postgres.cli.user_data import opened_rooms
 from chatkit_postgres.settings import Settings, load_settings
-from chatkit_postgres.text import fits_header
+from chatkit_postgres.text import header_fault
 
 if TYPE_CHECKING:
     from chatkit_postgres.user_data.hosted.importing import HostedReport
@@ -124,8 +124,8 @@ def _api(base_url: str) -> "HostedApi":
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key:
         fail("OPENAI_API_KEY: needed to read from OpenAI, and not set")
-    if not fits_header(key):
-        fail("OPENAI_API_KEY: a key is visible ASCII, and this one has another character, perhaps a pasted ellipsis")
+    if (fault := header_fault(key)) is not None:
+        fail(f"OPENAI_API_KEY: this cannot be a key: {fault}")
     return HostedApi(key, base_url=base_url)
 
 

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from chatkit_postgres.settings.lists import split
-from chatkit_postgres.text import fits_header
+from chatkit_postgres.text import header_fault
 
 if TYPE_CHECKING:
     from chatkit_postgres.assistant.models import ModelOptions
@@ -100,8 +100,8 @@ class ModelSettings(BaseSettings):
     @field_validator("openai_api_key", "tracing_key")
     @classmethod
     def _fits_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not fits_header(value.get_secret_value()):
-            raise ValueError("a key is visible ASCII, and this one has another character, perhaps a pasted ellipsis")
+        if value is not None and (fault := header_fault(value.get_secret_value())) is not None:
+            raise ValueError(f"this cannot be a key: {fault}")
         return value
 
     @field_validator("openai_base_url")

@@ -75,6 +75,13 @@ def test_a_card_shows_some_of_many_arguments() -> None:
     assert len(shown) < 30 * 2500
 
 
+def test_names_of_arguments_are_words_unless_two_would_be_the_same() -> None:
+    arguments = {"order_id": 7, "recipient": "bob", "_recipient": "mallory", "Recipient": "eve", "__": 1}
+    shown = json.dumps(approval_card(ApprovalRequest("A", "pay", "Pay", arguments)).model_dump())
+    for line in ("Order id: 7", "recipient: bob", "_recipient: mallory", "Recipient: eve", "__: 1"):
+        assert f'"{line}"' in shown
+
+
 @pytest.mark.parametrize("state", SENTENCES)
 def test_a_card_has_buttons_while_it_waits_only(state: State) -> None:
     request = ApprovalRequest("A", "pay", "Pay", {"to": "Bob"}, state)

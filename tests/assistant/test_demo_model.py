@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from agents import function_tool
 
 from chatkit_postgres.assistant.demo.replies import answer_to, call_for
@@ -42,11 +43,12 @@ def test_what_a_tool_says_is_a_sentence() -> None:
     assert answer_to(answered([{"type": "input_text", "text": "Mars"}]), None, []).endswith("**Mars**.")
 
 
-def test_what_is_proposed_calls_the_tool() -> None:
-    @function_tool
+@pytest.mark.parametrize("name", ["show_order", "mcp_files__show_order"])
+def test_what_is_proposed_calls_the_tool(name: str) -> None:
+    @function_tool(name_override=name)
     def show_order(order: int) -> str:
         return f"order {order}"
 
     answer = answer_to([user_input("Hello")], None, [show_order])
     proposed = answer.partition("- Say *")[2].partition("*")[0]
-    assert call_for([user_input(proposed)], [show_order]) == ("show_order", '{"order": 7}')
+    assert call_for([user_input(proposed)], [show_order]) == (name, '{"order": 7}')

@@ -56,7 +56,14 @@ def test_an_assistant_that_cannot_have_the_tools_is_refused(tmp_path: Path) -> N
         ("[]", "it: "),
         ('{"mcpServers": {"a": {}}}', "give either a command or a url"),
         ('{"mcpServers": {"a": {"command": "x", "url": "http://h"}}}', "give either a command or a url"),
-        ('{"mcpServers": {"a": {"url": "http://h", "headers": {"X-Key": "k…"}}}}', "X-Key has a character"),
+        (
+            '{"mcpServers": {"a": {"url": "http://h", "headers": {"X-Key": "k…"}}}}',
+            "X-Key cannot be sent: its character 2",
+        ),
+        (
+            '{"mcpServers": {"a": {"url": "http://h", "headers": {"X-Key": "k\\n"}}}}',
+            "X-Key cannot be sent: it begins or",
+        ),
         ('{"mcpServers": {"a b": {"command": "x"}}}', "mcpServers.a b"),
         ('{"mcpServers": {"a": {"url": "ftp://h"}}}', "mcpServers.a.url"),
         ('{"mcpServers": {"a": {"comand": "x"}}}', "mcpServers.a.comand"),

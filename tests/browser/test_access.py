@@ -143,11 +143,18 @@ def test_on_a_phone_actions_belong_to_the_last_answer_and_to_what_was_tapped(ope
     shown = "(items) => items.map((item) => getComputedStyle(item.querySelector('.tools')).opacity)"
     answers = page.locator(".assistant_message")
     assert answers.evaluate_all(shown) == ["0", "1"]
+    # What is not shown does nothing.
+    hidden = answers.first.locator(".tools button").first
+    assert hidden.evaluate("(button) => getComputedStyle(button).pointerEvents") == "none"
     answers.first.locator("p").first.tap()
     assert answers.evaluate_all(shown) == ["1", "1"]
     answers.first.locator(".tools button").first.tap()
     page.get_by_label("Message", exact=True).tap()
     assert answers.evaluate_all(shown) == ["0", "1"]
+    # But what a long message shows of itself is always there.
+    visitor.send_message("\n".join(f"line {number}" for number in range(60)))
+    page.get_by_role("button", name="Show all").tap()
+    expect(page.get_by_role("button", name="Show less")).to_be_visible()
     # Each box is as wide as the column.
     visitor.send_message("card")
     assert page.locator(".card").evaluate("(card) => card.offsetWidth === card.closest('ol').clientWidth")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -14,7 +14,10 @@ import httpx2
 from tests.support.processes import ChatClient, clean_environment, eventually, http
 
 FENCED = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INDENTED = re.compile(r"\n\n((?: {4}\S.*\n)+)")
+INDENTED = re.compile(r"(?<=\n\n)((?: {4}.*\n)+)")
+KINDS = {"bash", "sh", "bash runnable", "json", "python", "text", "js"}
+"""Of blocks. Those with commands are the first two; those that are marked runnable run elsewhere."""
+START_SECONDS = 200
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
 
 
@@ -22,7 +25,9 @@ def commands_of(document: Path) -> list[list[str]]:
     """The blocks of a document that are pasted into a shell or a `.env`, as lines without their comments. Blocks that
     are marked runnable are not among them."""
     text = document.read_text()
-    blocks = [content for kind, content in FENCED.findall(text) if kind in {"bash", "sh"}]
+    fenced = FENCED.findall(text)
+    assert {kind for kind, _ in fenced} <= KINDS, document
+    blocks = [content for kind, content in fenced if kind in {"bash", "sh"}]
     blocks += INDENTED.findall(FENCED.sub("", text))
     return [[_command(line) for line in block.splitlines() if line.strip()] for block in blocks]
 
@@ -69,21 +74,22 @@ def serving(
             stderr=out,
             start_new_session=True,
         )
+    base_url = f"http://localhost:{port}"
     try:
-        base_url = f"http://localhost:{port}"
-        eventually(lambda: is_ready(base_url) or shell.poll() is not None, 300, what="it serves")
-        assert shell.poll() is None, log.read_text()
+        eventually(lambda: is_ready(base_url) or shell.poll() is not None, START_SECONDS, what="it serves")
+        assert shell.poll() is None, "it has ended"
         token = http.post(f"{base_url}/dev/token", json={"user": "alice"}).json()["token"]
         yield ChatClient(base_url, token)
+        os.killpg(shell.pid, signal.SIGINT)
+        shell.wait(30)
+        assert "Traceback" not in log.read_text()
+    except BaseException as error:
+        error.add_note(log.read_text()[-5000:])
+        raise
     finally:
-        if shell.poll() is None:
-            os.killpg(shell.pid, signal.SIGINT)
-        try:
-            shell.wait(30)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
-            shell.wait()
-            raise AssertionError(f"Ctrl+C did not stop it:\n{log.read_text()}") from None
+        shell.wait()
 
 
 def is_ready(base_url: str) -> bool:

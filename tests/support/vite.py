@@ -18,7 +18,7 @@ INSTALLED = APP / "node_modules" / ".package-lock.json"
 def build() -> None:
     """Builds the example; skips the test if npm is missing, and fails if the build fails."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed: the example needs Node 20.19 or newer")
+        pytest.skip("node and npm are not installed: the example needs Node 24, 22.12 or 20.19")
     with (APP / "package.json").open() as alone:
         # Only one of the test processes builds it.
         fcntl.flock(alone, fcntl.LOCK_EX)

@@ -1,6 +1,7 @@
 """The question whether a tool may be called, and the card that asks it."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -120,8 +121,13 @@ def state_of(call: AskedCall) -> State:
 
 
 def _lines(arguments: Mapping[str, Any]) -> list[str]:
-    shown = [*arguments.items()][:MAX_ARGUMENTS]
-    lines = [f"{cut_middle(readable(name), MAX_NAME)}: {_shown(value)}" for name, value in shown]
+    alike = Counter(readable(name).lower() for name in arguments)
+    lines = []
+    for name, value in [*arguments.items()][:MAX_ARGUMENTS]:
+        words = readable(name)
+        # A person decides by them: two names that read alike stay as they are.
+        shown = words if words and alike[words.lower()] == 1 else name
+        lines.append(f"{cut_middle(shown, MAX_NAME)}: {_shown(value)}")
     left_out = len(arguments) - len(lines)
     return [*lines, f"[{left_out} more arguments are left out here]"] if left_out else lines
 

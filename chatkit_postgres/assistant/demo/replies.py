@@ -132,7 +132,7 @@ def _tool_answer(tool: str, output: Any) -> str:
 
 
 def _words_of(tool_name: str) -> list[str]:
-    return readable(tool_name).lower().split()
+    return re.findall(r"\w+", readable(tool_name).lower())
 
 
 def _example(tool: FunctionTool) -> str:
