@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
 from chatkit_postgres.auth.tokens import mint
+from tests.browser.conftest import wait_until
 from tests.faults.harness import SECRET, new_user
 from tests.support.accessibility import violations
 from tests.support.processes import ROOT, ChatClient, ChatProcess, http
@@ -105,6 +106,7 @@ def say(chat: FrameLocator, text: str) -> None:
 def test_no_rule_of_accessibility_is_broken(
     page: Page, sites: tuple[Site, Site], server: ChatProcess, scheme: Any, width: int
 ) -> None:
+    sites[0].user, sites[0].seconds = new_user(), 600
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 3000})
     chat = opened(page, sites[0])
@@ -124,6 +126,7 @@ def test_no_rule_of_accessibility_is_broken(
 
 def test_an_allowed_page_shows_it_and_its_user_talks(page: Page, sites: tuple[Site, Site], server: ChatProcess) -> None:
     site, _ = sites
+    site.user, site.seconds = new_user(), 600
     complaints = list[str]()
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     outside = list[str]()
@@ -134,13 +137,13 @@ def test_an_allowed_page_shows_it_and_its_user_talks(page: Page, sites: tuple[Si
     expect(chat.locator(".assistant_message strong").first).to_have_text("strong")
     client = ChatClient(server.base_url, mint(SECRET, site.user, seconds=600))
     (thread,) = client.post("threads.list", limit=5).json()["data"]
-    assert page.evaluate("sessionStorage.thread") == thread["id"]
+    page.wait_for_function("(id) => sessionStorage.thread === id", arg=thread["id"])
     # Your page was loaded again: it names the conversation, and the token is asked for anew.
     chat = opened(page, site)
     expect(chat.locator(".assistant_message strong").first).to_have_text("strong")
     chat.get_by_role("button", name="New conversation").click()
     expect(chat.locator(".assistant_message")).to_have_count(0)
-    assert page.evaluate("sessionStorage.thread") == ""
+    page.wait_for_function("() => sessionStorage.thread === ''")
     assert [url for url in outside if not url.startswith((site.url, server.base_url, "data:"))] == []
     assert complaints == []
 
@@ -153,7 +156,7 @@ def test_what_the_assistant_asks_of_the_page_is_told_to_it(
     chat = opened(page, site)
     say(chat, "effect")
     effect = {"type": "chatkit-postgres.effect", "name": "open_panel", "data": {"panel": "orders", "id": 4711}}
-    assert effect in page.evaluate("heard")
+    wait_until(page, lambda: effect in page.evaluate("heard"))
     assert server.base_url
 
 
