@@ -91,7 +91,7 @@ FIRST = int(os.environ.setdefault("CHAT_TEST_FIRST", str(random.randrange(1000))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
-    parser.addoption("--every", type=int, default=1, help="every Nth generated input, and every second slow test")
+    parser.addoption("--every", type=int, default=1, help="every Nth generated input, and every third slow test")
     parser.addoption("--share", type=int, default=1, help="run every Nth test, from a random start")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
@@ -142,14 +142,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _every(items: list[pytest.Item], step: int) -> Iterator[pytest.Item]:
-    """All tests, but of each family every Nth, and of other slow ones every second."""
+    """All tests, but of each family every Nth, and of other slow ones every third."""
     numbers = Counter[str]()
     for item in items:
         path = item.path.relative_to(TESTS).as_posix()
         if path in FAMILIES:
             skips = step
         elif step > 1 and item.get_closest_marker("slow") is not None:
-            skips = 2
+            skips = 3
         else:
             skips = 1
         numbers[path] += 1
