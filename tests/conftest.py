@@ -173,11 +173,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+async def connected(url: URL) -> "asyncpg.Connection[Any]":
+    """To an embedded server, or to the cluster."""
+    host = str(url.query.get("host", url.host))
+    return await asyncpg.connect(host=host, port=url.port, user=url.username, database=url.database)
+
+
 def query(url: URL, question: str) -> list[dict[str, Any]]:
-    """Ask the database of an embedded server."""
+    """Ask a database of the tests."""
 
     async def run() -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
+        connection = await connected(url)
         try:
             return [dict(row) for row in await connection.fetch(question)]
         finally:
@@ -187,10 +193,10 @@ def query(url: URL, question: str) -> list[dict[str, Any]]:
 
 
 def execute(url: URL, *commands: str) -> None:
-    """Run commands on the database of an embedded server."""
+    """Run commands on a database of the tests."""
 
     async def run() -> None:
-        connection = await asyncpg.connect(host=url.query["host"], user=url.username, database=url.database)
+        connection = await connected(url)
         try:
             for command in commands:
                 await connection.execute(command)
@@ -306,9 +312,14 @@ async def _truncate(url: URL) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared_database(postgres: URL) -> Iterator[URL]:
+def shared_database(request: pytest.FixtureRequest) -> Iterator[URL]:
     """A clone for a whole module, whose tests take users of their own."""
-    with fresh_database(postgres, f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY") as url:
+    if CLUSTER:
+        url: URL = request.getfixturevalue("cluster")
+        _in_a_loop_of_its_own(_truncate(url))
+        yield url
+        return
+    with fresh_database(request.getfixturevalue("postgres"), f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY") as url:
         yield url
 
 

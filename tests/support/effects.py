@@ -24,7 +24,9 @@ async def effect(note: str, *, before: float = 0, after: float = 0) -> None:
     """Happens once, after ``before`` seconds; takes ``after`` seconds more."""
     await asyncio.sleep(before)
     url = make_url(os.environ[VARIABLE])
-    connection = await asyncpg.connect(host=str(url.query["host"]), user=url.username, database=url.database)
+    connection = await asyncpg.connect(
+        host=str(url.query.get("host", url.host)), port=url.port, user=url.username, database=url.database
+    )
     try:
         await connection.execute("INSERT INTO test_effects (note) VALUES ($1)", note)
     finally:
