@@ -23,11 +23,9 @@ def header_fault(value: str) -> str | None:
     if value != value.strip():
         return "it begins or ends with a blank or a line break"
     place = next((place for place, sign in enumerate(value, 1) if not "\x20" <= sign <= "\x7e" and sign != "\t"), None)
-    return (
-        None
-        if place is None
-        else f"its character {place} is no visible ASCII: perhaps it was shortened, or has a line break"
-    )
+    if place is None:
+        return None
+    return f"its character {place} is no visible ASCII: perhaps it was shortened, or has a line break"
 
 
 def clean_text(text: str) -> str:

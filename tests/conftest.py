@@ -292,7 +292,17 @@ def cluster() -> URL:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """A clone of the template."""
+    """A clone of the template, or the emptied cluster."""
+    yield from _migrated(request)
+
+
+@pytest.fixture(scope="module")
+def shared_database(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """The same for a whole module, whose tests take users of their own."""
+    yield from _migrated(request)
+
+
+def _migrated(request: pytest.FixtureRequest) -> Iterator[URL]:
     if CLUSTER:
         url: URL = request.getfixturevalue("cluster")
         _in_a_loop_of_its_own(_truncate(url))
@@ -309,18 +319,6 @@ async def _truncate(url: URL) -> None:
         await connection.execute(f"TRUNCATE {', '.join(metadata.tables)} CASCADE")
     finally:
         await connection.close()
-
-
-@pytest.fixture(scope="module")
-def shared_database(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """A clone for a whole module, whose tests take users of their own."""
-    if CLUSTER:
-        url: URL = request.getfixturevalue("cluster")
-        _in_a_loop_of_its_own(_truncate(url))
-        yield url
-        return
-    with fresh_database(request.getfixturevalue("postgres"), f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY") as url:
-        yield url
 
 
 @pytest.fixture

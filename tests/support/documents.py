@@ -90,6 +90,10 @@ def serving(
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
         shell.wait()
+        # Of a server that was killed: its PostgreSQL has a session of its own.
+        for left in directory.rglob("postmaster.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(left.read_text().split()[0]), signal.SIGQUIT)
 
 
 def is_ready(base_url: str) -> bool:
