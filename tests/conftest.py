@@ -8,11 +8,11 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
 import pytest
@@ -28,6 +28,7 @@ from chatkit_postgres.store import DatabaseStore
 from tests.support.processes import ChatProcess, ModelServer
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Some = Callable[[Collection[Any]], list[Any]]
 
 TEMPLATE = "chat_template"
@@ -189,7 +190,7 @@ def query(url: URL, question: str) -> list[dict[str, Any]]:
         finally:
             await connection.close()
 
-    return _in_a_loop_of_its_own(run())
+    return _in_another_thread(asyncio.run, run())
 
 
 def execute(url: URL, *commands: str) -> None:
@@ -203,13 +204,13 @@ def execute(url: URL, *commands: str) -> None:
         finally:
             await connection.close()
 
-    _in_a_loop_of_its_own(run())
+    _in_another_thread(asyncio.run, run())
 
 
-def _in_a_loop_of_its_own(work: Coroutine[Any, Any, T]) -> T:
-    """In another thread: the browser's driver keeps a loop in that of the tests."""
+def _in_another_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What starts a loop of its own cannot run in the tests' thread: a browser's driver may have one there."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        return thread.submit(function, *args, **kwargs).result()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -251,7 +252,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None
         try:
             # The kernel keeps what was written when a server dies; only a power cut would lose it.
             execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE DATABASE {TEMPLATE}")
-            migrations.upgrade(url.set(database=TEMPLATE))
+            _in_another_thread(migrations.upgrade, url.set(database=TEMPLATE))
             yield url
         finally:
             server.stop()
@@ -285,8 +286,8 @@ def cluster() -> URL:
     assert "PYTEST_XDIST_WORKER" not in os.environ, "there is one cluster: --numprocesses 0"
     url = normalised_url(CLUSTER)
     assert "test" in str(url.database), "the tests drop every table of CHAT_TEST_CITUS_URL: use a database named test"
-    migrations.upgrade(url)
-    distribute(url)
+    _in_another_thread(migrations.upgrade, url)
+    _in_another_thread(distribute, url)
     return url
 
 
@@ -305,7 +306,7 @@ def shared_database(request: pytest.FixtureRequest) -> Iterator[URL]:
 def _migrated(request: pytest.FixtureRequest) -> Iterator[URL]:
     if CLUSTER:
         url: URL = request.getfixturevalue("cluster")
-        _in_a_loop_of_its_own(_truncate(url))
+        _in_another_thread(asyncio.run, _truncate(url))
         yield url
         return
     with fresh_database(request.getfixturevalue("postgres"), f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY") as url:
