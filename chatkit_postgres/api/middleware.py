@@ -58,7 +58,7 @@ class RequestIdMiddleware:
         scope[HANDED_OVER] = streams
         given = set(scope)
         is_traced = not path.endswith(UNTRACED)
-        around = span(f"{method} request", trace_names.request(method, path), headers=Headers(scope=scope))
+        around = span(method, trace_names.request(method, path), headers=Headers(scope=scope))
         with around if is_traced else nothing() as traced:
             if traced.trace_id is not None:
                 bind_contextvars(trace_id=traced.trace_id)
@@ -72,12 +72,21 @@ class RequestIdMiddleware:
             finally:
                 for stream in streams:
                     stream.leave()
+                if (route := _template(scope)) is not None:
+                    traced.rename(f"{method} {route}")
+                    traced.set(trace_names.route(route))
                 code = {"http.response.status_code": status} if status is not None else {}
                 traced.set(code, is_failed=status is None or status >= 500)
                 milliseconds = round((time.perf_counter() - started) * 1000, 1)
                 logger.info("request", method=method, path=path, status=status, milliseconds=milliseconds)
                 clear_contextvars()
                 bind_contextvars(**before)
+
+
+def _template(scope: Scope) -> str | None:
+    """The path of the route, with names in place of values; None: there is no such route."""
+    path = getattr(scope.get("route"), "path", None)
+    return f"{scope.get('root_path', '')}{path}" if path is not None else None
 
 
 def _loggable(path: str) -> str:

@@ -33,7 +33,6 @@ SHOWN = (
     ResponseSpanData,
 )
 MAX_OPEN = 50_000
-MAX_CONTENT = 20_000
 
 
 def hand_on_spans(tracer: OpenTelemetry, *, beside_openai: bool) -> None:
@@ -175,7 +174,7 @@ def _content(data: SpanData) -> dict[str, str]:
 
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain)
-    return text[:MAX_CONTENT]
+    return text[: names.MAX_CONTENT]
 
 
 def _plain(value: Any) -> Any:

@@ -45,8 +45,10 @@ _is_unsampled: ContextVar[bool] = ContextVar("is_unsampled", default=False)
 
 
 class RecordedSpan:
-    def __init__(self, span: Span, attributes: Attributes) -> None:
+    def __init__(self, name: str, span: Span, parent: Span, attributes: Attributes) -> None:
+        self.name = name
         self.span = span
+        self._parent = parent
         self.attributes = dict(attributes)
         self.is_failed = False
 
@@ -61,6 +63,15 @@ class RecordedSpan:
         if is_failed:
             self.is_failed = True
             self.span.set_status(StatusCode.ERROR)
+
+    def set_with_parent(self, attributes: Attributes) -> None:
+        self.set(attributes)
+        if self._parent.is_recording():
+            self._parent.set_attributes(dict(attributes))
+
+    def rename(self, name: str) -> None:
+        self.name = name
+        self.span.update_name(name)
 
 
 class _StatementSpan:
@@ -111,7 +122,8 @@ class OpenTelemetry:
         # A host that mounts this server may have a span of the request, which knows the headers.
         if headers is not None and not trace.get_current_span().get_span_context().is_valid:
             parent = _propagator.extract({name: headers[name] for name in PROPAGATED if name in headers})
-        is_root = not trace.get_current_span(parent).get_span_context().is_valid
+        around_it = trace.get_current_span(parent)
+        is_root = not around_it.get_span_context().is_valid
         kind = SpanKind.SERVER if headers is not None else SpanKind.INTERNAL
         began = time.time_ns()
         with self.tracer.start_as_current_span(
@@ -122,7 +134,7 @@ class OpenTelemetry:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            recorded, counted = RecordedSpan(span, attributes), _Counted()
+            recorded, counted = RecordedSpan(name, span, around_it, attributes), _Counted()
             around = _counted.set(counted)
             before = _is_unsampled.set(not span.is_recording() if is_root else _is_unsampled.get())
             try:
@@ -131,10 +143,10 @@ class OpenTelemetry:
                 _counted.reset(around)
                 recorded.set(trace_names.statements(counted.number, counted.nanoseconds // 1_000_000))
                 if recorded.is_failed and _is_unsampled.get() and self._own is not None:
-                    self._record_failure(recorded, name, kind, began)
+                    self._record_failure(recorded, kind, began)
                 _is_unsampled.reset(before)
 
-    def _record_failure(self, recorded: RecordedSpan, name: str, kind: SpanKind, began: int) -> None:
+    def _record_failure(self, recorded: RecordedSpan, kind: SpanKind, began: int) -> None:
         """What failed is sent alone, if the trace that it is part of is not."""
         left_out = recorded.span.get_span_context()
         parent = NonRecordingSpan(
@@ -144,7 +156,7 @@ class OpenTelemetry:
         )
         context = trace.set_span_in_context(parent)
         span = self.tracer.start_span(
-            name, context=context, kind=kind, attributes=recorded.attributes, start_time=began
+            recorded.name, context=context, kind=kind, attributes=recorded.attributes, start_time=began
         )
         span.set_status(StatusCode.ERROR)
         span.end()

@@ -7,6 +7,8 @@ OpenInference (https://github.com/Arize-ai/openinference), which Phoenix reads.
 from collections.abc import Mapping
 
 Attributes = Mapping[str, str | int | bool]
+MAX_CONTENT = 20_000
+"""Characters of an input or an output."""
 
 INPUT = ("gen_ai.input.messages", "input.value")
 OUTPUT = ("gen_ai.output.messages", "output.value")
@@ -19,8 +21,19 @@ def conversation(thread_id: str | None, user_id: str) -> Attributes:
     return {"user.id": user_id, **thread}
 
 
+def shown_conversation(thread_id: str | None, user_id: str, question: str, answer: str) -> Attributes:
+    """Of the outermost span, by which Langfuse and Phoenix show what was said in a thread."""
+    texts = {"input.value": question, "output.value": answer}
+    said = {name: text[:MAX_CONTENT] for name, text in texts.items() if text}
+    return {**conversation(thread_id, user_id), **said, "openinference.span.kind": "CHAIN"}
+
+
 def request(method: str, path: str) -> Attributes:
     return {"http.request.method": method, "url.path": path}
+
+
+def route(template: str) -> Attributes:
+    return {"http.route": template}
 
 
 def turn(operation: str) -> Attributes:

@@ -29,6 +29,11 @@ class Span(Protocol):
 
     def set(self, attributes: Attributes, *, is_failed: bool = False) -> None: ...
 
+    def set_with_parent(self, attributes: Attributes) -> None:
+        """Here and, unless it has ended, in the span around this one."""
+
+    def rename(self, name: str) -> None: ...
+
 
 class Tracer(Protocol):
     with_content: bool
@@ -52,6 +57,12 @@ class _NoSpan:
     trace_id = None
 
     def set(self, attributes: Attributes, *, is_failed: bool = False) -> None:
+        pass
+
+    def set_with_parent(self, attributes: Attributes) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
         pass
 
 
@@ -117,6 +128,11 @@ def statement_span(name: str) -> AbstractContextManager[object]:
 def is_recording() -> bool:
     """Whether what happens here is part of a trace that is sent."""
     return _tracer is not None and _tracer.is_recording()
+
+
+def is_content_traced() -> bool:
+    """Whether spans are to contain what users, models and tools say, and are sent from here."""
+    return is_recording() and _tracer is not None and _tracer.with_content
 
 
 def innermost_is_current() -> AbstractContextManager[object]:

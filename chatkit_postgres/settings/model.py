@@ -65,7 +65,7 @@ class ModelSettings(BaseSettings):
         description="export the Agents SDK's traces, which contain the conversations",
     )
     trace_content: bool = Field(
-        default=False, description="put what models and tools are asked and say into the spans of OpenTelemetry"
+        default=False, description="put what users, models and tools say into the spans of OpenTelemetry"
     )
     trace_statement_seconds: float = Field(
         default=0.02, ge=0, le=60, description="statements that take at least as long are spans; 0: all are"

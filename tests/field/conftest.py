@@ -29,13 +29,13 @@ class FieldServer:
 
 @contextmanager
 def started(directory: Path, ready_path: str, *command: str | Path, **environment: str) -> Iterator[str]:
-    """The server's address, once it answers at the path. ``PORT`` in the command is its port."""
+    """The server's address, once it answers at the path. ``{port}`` in the command is its port."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     log = directory / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [str(part).replace("PORT", str(port)) for part in command],
+            [str(part).replace("{port}", str(port)) for part in command],
             env={**os.environ, **environment},
             cwd=directory,
             stdin=subprocess.DEVNULL,
@@ -85,14 +85,14 @@ def litellm(installed: Path, scripted: ModelServer, tmp_path_factory: pytest.Tem
     own = {"LITELLM_MASTER_KEY": key, "SCRIPTED_URL": scripted.url, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     own |= {"LITELLM_LOG": "ERROR", "DISABLE_ADMIN_UI": "True", "NO_DOCS": "True", "NO_REDOC": "True"}
     command = (installed / "litellm/bin/litellm", "--config", HERE / "litellm.yaml", "--host", "127.0.0.1")
-    more = ("--port", "PORT", "--telemetry", "False")
+    more = ("--port", "{port}", "--telemetry", "False")
     with started(tmp_path_factory.mktemp("litellm"), "/health/readiness", *command, *more, **own) as address:
         yield FieldServer(f"{address}/v1", key)
 
 
 @pytest.fixture(scope="session")
 def llmock(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FieldServer]:
-    command = (installed / "llmock/bin/llmock", "serve", "--host", "127.0.0.1", "--port", "PORT")
+    command = (installed / "llmock/bin/llmock", "serve", "--host", "127.0.0.1", "--port", "{port}")
     more = ("--response-style", "echo", "--log-level", "warning")
     with started(tmp_path_factory.mktemp("llmock"), "/health", *command, *more) as address:
         yield FieldServer(f"{address}/v1")
@@ -106,6 +106,6 @@ def aimock(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     settings = {"host": "127.0.0.1", "llm": {"fixtures": str(directory / "fixtures"), "chunkSize": 8, "latency": 1}}
     (directory / "config.json").write_text(json.dumps(settings))
     script = installed / "aimock/node_modules/@copilotkit/aimock/dist/aimock-cli.js"
-    command = ("node", script, "--config", directory / "config.json", "--host", "127.0.0.1", "--port", "PORT")
+    command = ("node", script, "--config", directory / "config.json", "--host", "127.0.0.1", "--port", "{port}")
     with started(directory, "/ready", *command) as address:
         yield FieldServer(f"{address}/v1")

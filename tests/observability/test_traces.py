@@ -119,14 +119,14 @@ def test_a_turn_is_one_tree(
     assert any(event["type"] == "thread.item.done" for event in events)
     assert server.stop() == 0
     spans = collector.spans(PARENT)
-    (request,) = [span for span in spans if span.name == "POST request"]
+    (request,) = [span for span in spans if span.name == "POST /api/chatkit"]
     assert request.parent_span_id.hex() == "00f067aa0ba902b7"
     (turn,) = [span for span in spans if span.name == "turn threads.create"]
     paths = [names_to(spans, span) for span in spans]
     agent = next(span.name for span in spans if span.name.startswith("invoke_agent"))
     calls = [span for span in spans if span.name.startswith("chat")]
     (tool,) = [span for span in spans if span.name.startswith("execute_tool")]
-    root = ["POST request", "turn threads.create"]
+    root = ["POST /api/chatkit", "turn threads.create"]
     assert all(path[:2] == root for path in paths if len(path) > 2)
     assert len(calls) == 2
     assert all(agent in names_to(spans, call) for call in calls)
@@ -294,7 +294,7 @@ def test_turns_beyond_the_bound_are_no_spans_but_those_that_fail(
     spans = collector.all_spans()
     traced = [span.name for span in spans if span.status.code != span.status.STATUS_CODE_ERROR]
     failed = [span.name for span in spans if span.status.code == span.status.STATUS_CODE_ERROR]
-    assert traced.count("POST request") == traced.count("turn threads.create") == 1
+    assert traced.count("POST /api/chatkit") == traced.count("turn threads.create") == 1
     assert sum(name.startswith("execute_tool") for name in traced) == 1
     assert failed == ["turn threads.create"]
     # The model's server is told which calls are part of a trace that is sent.
@@ -323,7 +323,7 @@ def test_what_a_user_searches_for_is_in_no_span_and_probes_make_none(
     client.headers["tracestate"] = f"note={CANARY}"
     assert client.get("/api/search", q=CANARY)["data"] == []
     assert server.stop() == 0
-    paths = [attributes(span)["url.path"] for span in collector.spans(PARENT) if span.name == "GET request"]
+    paths = [attributes(span)["url.path"] for span in collector.spans(PARENT) if span.name == "GET /api/search"]
     assert paths == ["/api/search"]
     assert not any(CANARY.encode() in body or b"/health" in body for body in collector.bodies)
 

@@ -20,6 +20,7 @@ from chatkit_postgres.chat.turns.beginnings import Beginning, Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
 from chatkit_postgres.chat.turns.checkpoints import Checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.turns.turn_span import turn_span
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import BEGINNING, TURN, wait_policy
 from chatkit_postgres.errors import (
@@ -32,10 +33,8 @@ from chatkit_postgres.errors import (
     TooManyRequests,
     TurnTimedOut,
 )
-from chatkit_postgres.observability import trace_names
 from chatkit_postgres.observability.logs import failure, get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
-from chatkit_postgres.observability.tracing import conversation, span
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import EndState
@@ -169,15 +168,8 @@ class RunningTurn:
                 self.stop(Stop("stopped", reason))
 
     async def _run(self) -> None:
-        session, user_id, outcome = self.session, self.context.user_id, self._outcome
-        with span(f"turn {session.operation}", trace_names.turn(session.operation)) as traced:
-            if traced.trace_id is not None:
-                # Not a method: connections that are opened in this task keep what is in its context.
-                conversation.set(lambda: trace_names.conversation(session.thread_id, user_id))
+        with turn_span(self.context) as self._trace:
             await self._run_to_its_end()
-            traced.set(trace_names.conversation(session.thread_id, user_id))
-            end = trace_names.turn_end(outcome.state, outcome.error_code)
-            traced.set(end, is_failed=outcome.state == "failed")
 
     async def _run_to_its_end(self) -> None:
         outcome = self._outcome
@@ -194,6 +186,7 @@ class RunningTurn:
                         wait_policy.set(TURN)
                     elif isinstance(event, ErrorEvent):
                         self._record(event)
+                    self._trace(event)
                     self._send(event)
         except asyncio.CancelledError:
             # Only the runner cancels this task, but an assistant may raise CancelledError by itself.
@@ -227,6 +220,7 @@ class RunningTurn:
 
     def _end(self, _: asyncio.Task[None]) -> None:
         self._time_limit.cancel()
+        self._checkpoints.forget(self)
         self._begin()
         if not self._primed.done():
             self._primed.set_exception(Draining())
