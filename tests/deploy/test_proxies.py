@@ -21,6 +21,7 @@ from chatkit_postgres.settings import Settings
 from tests.support.processes import ROOT, ChatProcess, free_port, message
 
 DEPLOY = ROOT / "deploy"
+STATIC = ROOT / "chatkit_postgres" / "pages" / "static"
 PATIENCE = 20
 
 
@@ -157,3 +158,17 @@ def test_nginx_lets_few_through_without_a_token(proxied: str, token: str) -> Non
         assert 429 in codes
         asked = [somebody.post("/api/chatkit", json={"type": "threads.list", "params": {}}) for _ in range(40)]
         assert {response.status_code for response in asked} == {200}
+
+
+@pytest.mark.parametrize("proxied", [_nginx], ids=["nginx"], indirect=True)
+def test_nginx_counts_nothing_that_comes_without_a_token_for_a_reason(proxied: str) -> None:
+    files = [path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.js")]
+    asks = {"Origin": "https://shop.example.com", "Access-Control-Request-Method": "POST"}
+    with _client(proxied) as nobody:
+        pages = [nobody.get(f"/playground/{name}").status_code for name in files]
+        preflights = [nobody.options("/api/chatkit", headers=asks).status_code for _ in range(40)]
+        signed = [nobody.get("/api/attachments/atc_1/content?key=old").status_code for _ in range(40)]
+        cookies = [nobody.get("/api/usage", headers={"Cookie": "session=old"}).status_code for _ in range(40)]
+    assert len(pages) > 25
+    assert set(pages) == {200}
+    assert 429 not in {*preflights, *signed, *cookies}
