@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 from chatkit.types import (
+    Annotation,
+    AssistantMessageContentPartAnnotationAdded,
     AssistantMessageContentPartTextDelta,
+    AssistantMessageItem,
     CustomTask,
+    EntitySource,
     ThreadItem,
     ThreadItemAddedEvent,
     ThreadItemUpdatedEvent,
@@ -127,3 +131,29 @@ async def test_a_stopped_turn_keeps_what_was_shown(
         shown = await newest(store, turn)
         assert shown.type == item.type
         assert kept in shown.model_dump_json()
+
+
+def test_an_annotation_is_put_where_it_belongs_also_if_it_comes_late() -> None:
+    """As the SDK and ChatKit's own script put it."""
+
+    def annotation(name: str, at: int) -> AssistantMessageContentPartAnnotationAdded:
+        source = EntitySource(id=name, title=name)
+        return AssistantMessageContentPartAnnotationAdded(
+            content_index=0, annotation_index=at, annotation=Annotation(source=source)
+        )
+
+    following = accumulator_for(message("m", "Two towns"))
+    first = following.changes(lambda: 1)
+    assert first is not None
+    first.saved()
+    following.apply(annotation("second", 0))
+    later = following.changes(lambda: 2)
+    assert later is not None
+    assert later.item is None
+    later.saved()
+    following.apply(annotation("first", 0))
+    # The log only knows what is added at the end.
+    whole = following.changes(lambda: 3)
+    assert whole is not None
+    assert isinstance(whole.item, AssistantMessageItem)
+    assert [one.source.title for one in whole.item.content[0].annotations] == ["first", "second"]

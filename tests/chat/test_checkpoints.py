@@ -15,7 +15,7 @@ from chatkit_postgres.db import BACKGROUND, OVERDUE, wait_policy
 from chatkit_postgres.db.slots import WaitPolicy
 from chatkit_postgres.errors import ChatError, NotFound, Superseded
 from chatkit_postgres.store import DatabaseStore
-from chatkit_postgres.store.partials import Appended, Checkpoint
+from chatkit_postgres.store.partials import Appended, Checkpoint, PartialItem
 from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import stored
 from tests.support.items import assistant_message, thread, user_message
@@ -213,3 +213,33 @@ async def test_nothing_is_remembered_of_a_turn_that_has_left(store: DatabaseStor
             await asyncio.sleep(0.02)
     await checkpoints.leave(bad)
     assert (checkpoints._failed_at, checkpoints._turns) == ({}, set())
+
+
+async def test_what_is_removed_between_two_attempts_is_not_saved_by_the_second(
+    store: DatabaseStore, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = await opened(store, 4)
+    for answer in answers:
+        answer.say()
+    save, removals = store.partials.save_items, list[asyncio.Task[None]]()
+
+    async def remove(answer: Answer) -> None:
+        async with answer.draft.lock:
+            answer.draft.discard("a")
+            await store.delete_thread_item("t", "a", answer.context)
+
+    async def refused_once(items: Sequence[PartialItem]) -> list[bool]:
+        if removals:
+            return await save(items)
+        removals.extend(asyncio.create_task(remove(answer)) for answer in answers)
+        # Each of them waits for the lock that this checkpoint holds.
+        await asyncio.sleep(0)
+        raise RuntimeError("one of them cannot be saved")
+
+    monkeypatch.setattr(store.partials, "save_items", refused_once)
+    for answer in answers:
+        checkpoints.add(answer)
+    await asyncio.sleep(1.2)
+    assert len(removals) == len(answers)
+    await asyncio.gather(*removals)
+    assert await stored(store, "SELECT item_id FROM chat_messages WHERE sender_type = 'assistant'") == []

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 from chatkit.agents import AgentContext
 from chatkit.types import (
+    AssistantMessageItem,
     ProgressUpdateEvent,
     StructuredInputFreeform,
     StructuredInputItem,
@@ -15,6 +17,7 @@ from chatkit.types import (
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
     ThreadItemRemovedEvent,
+    ThreadItemReplacedEvent,
     ThreadsAddStructuredInputReq,
     ThreadStreamEvent,
     UserMessageItem,
@@ -28,7 +31,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import DatabaseUnavailable
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.session import WriteSession
-from tests.support.chat import Scripted, create, delta, file_store, message, stored
+from tests.support.chat import Chat, Scripted, create, delta, file_store, message, stored
 from tests.support.items import NAIVE, thread
 
 
@@ -133,3 +136,69 @@ def test_a_run_with_a_copy_of_the_request_is_the_requests_own() -> None:
     assert runs.counts({"context": copy})
     assert runs.counts({"context": dict(copy)})
     assert not runs.counts({"context": RequestContext(user_id="alice")})
+
+
+IDS = ("m1", "m2")
+
+
+class Improvising(Assistant):
+    """Announces, changes, ends, replaces and removes messages in a random order: two with ids that the store gave, and
+    two with ids of a model. None is announced twice."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+
+    async def respond(
+        self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]
+    ) -> AsyncGenerator[ThreadStreamEvent, None]:
+        ours = [context.generate_id("message"), context.generate_id("message"), *IDS]
+        announced = set[str]()
+        for number in range(12):
+            chosen = self._random.choice(ours)
+            item = message(chosen, f"text {number}")
+            if chosen not in announced:
+                announced.add(chosen)
+                yield ThreadItemAddedEvent(item=item)
+                continue
+            events: list[ThreadStreamEvent] = [
+                delta(chosen, f" and {number}"),
+                ThreadItemDoneEvent(item=item),
+                ThreadItemReplacedEvent(item=item),
+                ThreadItemRemovedEvent(item_id=chosen),
+            ]
+            yield self._random.choice(events)
+
+    async def title(self, message: UserMessageItem, context: AgentContext[RequestContext]) -> str | None:
+        return None
+
+
+def shown(events: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The messages of the assistant as a client has them, in any order."""
+    texts: dict[str, str] = {}
+    for event in events:
+        match event:
+            case {"type": "thread.item.added" | "thread.item.done" | "thread.item.replaced", "item": item}:
+                if item["type"] == "assistant_message":
+                    texts[item["id"]] = "".join(part["text"] for part in item["content"])
+            case {"type": "thread.item.updated", "item_id": item_id, "update": {"delta": added}}:
+                if item_id in texts:
+                    texts[item_id] += added
+            case {"type": "thread.item.removed", "item_id": item_id}:
+                texts.pop(item_id, None)
+    return texts
+
+
+@pytest.mark.parametrize("first", range(0, 100, 10))
+async def test_what_a_client_shows_is_what_is_stored(store: DatabaseStore, first: int) -> None:
+    for seed in range(first, first + 10):
+        chat = Chat(store, Improvising(seed))
+        events = await chat.events(create("Hello"))
+        page = await store.load_thread_items(
+            events[0]["thread"]["id"], None, 50, "asc", RequestContext(user_id="alice")
+        )
+        kept = {
+            item.id: "".join(part.text for part in item.content)
+            for item in page.data
+            if isinstance(item, AssistantMessageItem)
+        }
+        assert kept == shown(events), seed

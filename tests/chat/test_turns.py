@@ -20,11 +20,13 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.chat.turns import checkpoints
+from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import NotFound, ThreadNotActive
+from chatkit_postgres.errors import ChatError, NotFound, ThreadNotActive
 from chatkit_postgres.observability.logs import configure_logging
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.session import WriteSession
 from tests.support.chat import (
     Chat,
     Scripted,
@@ -359,3 +361,17 @@ class TestTelling:
         async with asyncio.timeout(20):
             while asyncio.all_tasks() - before:  # noqa: ASYNC110 - the tasks are the SDK's
                 await asyncio.sleep(0.01)
+
+    async def test_a_turn_that_is_stopped_before_its_first_step_leaves_nothing(self, demo: Chat) -> None:
+        context = RequestContext(user_id="alice", session=WriteSession("threads.create"))
+        draft = Draft()
+        events = demo.server.stream(create("Hello"), context, draft)
+        waiting = asyncio.create_task(demo.runner.start(events, context, draft))
+        # As often as it takes to make the turn's task, which then has not begun.
+        while not demo.runner.running_count:  # noqa: ASYNC110 - not one step later
+            await asyncio.sleep(0)
+        demo.runner.stop_users({"alice"})
+        with pytest.raises(ChatError):
+            await waiting
+        assert demo.runner.running_count == 0
+        assert not demo.runner._checkpoints._turns

@@ -37,13 +37,15 @@ class PersistItems(Stage):
             case ThreadItemAddedEvent(item=item):
                 draft.begin(item)
             case ThreadItemDoneEvent(item=item):
+                # A second end of an item is what the client shows.
+                save = self._store.save_item if self._is_committed(item.id) else self._store.add_thread_item
                 async with draft.lock:
-                    await self._store.add_thread_item(self._thread_id, item, self._context)
+                    await save(self._thread_id, item, self._context)
                     draft.discard(item.id)
             case ThreadItemReplacedEvent(item=item):
                 async with draft.lock:
                     await self._store.save_item(self._thread_id, item, self._context)
-                draft.earlier.pop(item.id, None)
+                    draft.discard(item.id)
             case ThreadItemRemovedEvent(item_id=item_id):
                 async with draft.lock:
                     draft.discard(item_id)
@@ -56,8 +58,13 @@ class PersistItems(Stage):
         await self._store.writer.publish_answer(self._thread_id, self._context)
         return ()
 
+    def _is_committed(self, item_id: str) -> bool:
+        session = self._context.session
+        return session is not None and item_id in session.committed
+
     async def _update_earlier(self, item_id: str, update: ThreadItemUpdate) -> None:
-        """Update an item of an earlier turn: a workflow after a client tool call, a widget by an action."""
+        """Update an item that is stored: of an earlier turn, as a workflow after a client tool call or a widget by an
+        action; or one that was replaced."""
         draft = self._draft
         if item_id not in draft.earlier:
             try:

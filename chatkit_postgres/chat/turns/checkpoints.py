@@ -9,10 +9,12 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from contextvars import Context
 from functools import partial
 from typing import Protocol
 
+from chatkit_postgres.chat.turns.accumulators import Changes
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import BACKGROUND, OVERDUE, wait_policy
@@ -32,12 +34,12 @@ HURRY_SECONDS = 5
 FAILED_SECONDS = 10
 """After a failure, for how long the items of a turn are left out of checkpoints."""
 
-Save = Callable[[Sequence["Unfinished"]], Awaitable[None]]
+Save = Callable[[Sequence["CheckpointedTurn"]], Awaitable[None]]
 
 logger = get_logger(__name__)
 
 
-class Unfinished(Protocol):
+class CheckpointedTurn(Protocol):
     """A running turn."""
 
     context: RequestContext
@@ -60,10 +62,10 @@ class Checkpoints:
         self._partials = partials
         self._heartbeat_seconds = heartbeat_seconds
         self._observe_lag = observe_lag
-        self._turns: set[Unfinished] = set()
-        self._failed_at: dict[Unfinished, float] = {}
+        self._turns: set[CheckpointedTurn] = set()
+        self._failed_at: dict[CheckpointedTurn, float] = {}
         """When the database has refused the unfinished items of a turn."""
-        self._in_flight: Sequence[Unfinished] = ()
+        self._in_flight: Sequence[CheckpointedTurn] = ()
         self._idle = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._slow_at = -math.inf
@@ -71,7 +73,7 @@ class Checkpoints:
         now = time.monotonic()
         self._items_at = self._text_at = self._beat_at = self._saved_at = now
 
-    def add(self, turn: Unfinished) -> None:
+    def add(self, turn: CheckpointedTurn) -> None:
         self._turns.add(turn)
         if self._task is None or self._task.done():
             self._saved_at = time.monotonic()
@@ -83,13 +85,18 @@ class Checkpoints:
         show less than before."""
         self._items_at = self._text_at = 0
 
-    async def leave(self, turn: Unfinished) -> None:
+    async def leave(self, turn: CheckpointedTurn) -> None:
         """Returns once no statement is under way that could save something of this turn."""
         self._turns.discard(turn)
         if turn in self._in_flight:
             await self._idle.wait()
+        self.forget(turn)
+
+    def forget(self, turn: CheckpointedTurn) -> None:
+        """As ``leave``, of a turn of which nothing can be under way: one that was cancelled before its first step."""
+        self._turns.discard(turn)
         self._failed_at.pop(turn, None)
-        if not self._turns and self._task is not None:
+        if not self._turns and not self._in_flight and self._task is not None:
             self._task.cancel()
             # Another turn may begin before it has ended.
             self._task = None
@@ -108,10 +115,10 @@ class Checkpoints:
                 if is_due and is_saved:
                     self._beat_at = now
 
-    def _open_turns(self) -> list[Unfinished]:
+    def _open_turns(self) -> list[CheckpointedTurn]:
         return [turn for turn in self._turns if turn.is_open]
 
-    async def _save(self, save: Save, turns: Sequence[Unfinished]) -> bool:
+    async def _save(self, save: Save, turns: Sequence[CheckpointedTurn]) -> bool:
         """Save what is new of these turns; of those that cannot be saved together, by halves. Returns False if the
         database is not available."""
         turns = [turn for turn in turns if turn in self._turns]
@@ -143,29 +150,25 @@ class Checkpoints:
         middle = len(turns) // 2
         return await self._save(save, turns[:middle]) and await self._save(save, turns[middle:])
 
-    async def _save_items(self, turns: Sequence[Unfinished]) -> None:
-        found = [
-            (turn, changes)
-            for turn in turns
-            if not self._has_failed(turn) and not turn.draft.lock.locked()
-            for changes in turn.draft.changed_items()
-        ]
-        locks = {id(turn): turn.draft.lock for turn, _ in found}.values()
-        partials = [PartialItem(turn.context, changes.item) for turn, changes in found if changes.item is not None]
-        if not partials:
-            return
-        for lock in locks:
-            # None of them is held, so this does not wait.
-            await lock.acquire()
-        try:
-            for (_, changes), is_saved in zip(found, await self._partials.save_items(partials), strict=True):
-                if is_saved:
-                    changes.saved()
-        finally:
-            for lock in locks:
-                lock.release()
+    async def _save_items(self, turns: Sequence[CheckpointedTurn]) -> None:
+        async with AsyncExitStack() as held:
+            found: list[Changes] = []
+            partials: list[PartialItem] = []
+            for turn in turns:
+                if self._has_failed(turn) or not turn.draft.needs_row or turn.draft.lock.locked():
+                    continue
+                # A lock that is free may have one that waits for it: its item is removed or saved before this is there.
+                await held.enter_async_context(turn.draft.lock)
+                for changes in turn.draft.changed_items():
+                    if changes.item is not None:
+                        found.append(changes)
+                        partials.append(PartialItem(turn.context, changes.item))
+            if partials:
+                for changes, is_saved in zip(found, await self._partials.save_items(partials), strict=True):
+                    if is_saved:
+                        changes.saved()
 
-    async def _save_text(self, turns: Sequence[Unfinished], *, with_heartbeat: bool) -> None:
+    async def _save_text(self, turns: Sequence[CheckpointedTurn], *, with_heartbeat: bool) -> None:
         started = time.monotonic()
         new = [[] if self._has_failed(turn) else turn.draft.new_text() for turn in turns]
         checkpoints = [
@@ -185,6 +188,6 @@ class Checkpoints:
             if checkpoint.session.turn_id in lost and turn.is_open:
                 turn.end_by_checkpoint(lost[checkpoint.session.turn_id])
 
-    def _has_failed(self, turn: Unfinished) -> bool:
+    def _has_failed(self, turn: CheckpointedTurn) -> bool:
         failed_at = self._failed_at.get(turn)
         return failed_at is not None and time.monotonic() - failed_at < FAILED_SECONDS

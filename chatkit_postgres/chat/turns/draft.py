@@ -20,7 +20,7 @@ class Draft:
         self._unfinished: dict[str, ItemAccumulator] = {}
         """Item id to each item of this turn that was announced and is not done."""
         self.earlier: dict[str, ItemAccumulator] = {}
-        """Item id to each item of an earlier turn that this one updates."""
+        """Item id to each item that was stored before this turn updates it."""
         self.lock = asyncio.Lock()
         """Held while an item is saved or removed, and while a checkpoint saves items as a whole, so that it cannot
         bring back what was removed."""

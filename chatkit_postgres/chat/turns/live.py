@@ -63,8 +63,8 @@ class FollowedTurn:
         return self._items.so_far()
 
     async def take(self, news: News) -> None:
-        """Take new text and the end, and read what else has changed. Raises ChatError; the next poll then returns the
-        same news."""
+        """Take new text and the end, and read what else has changed. Raises ChatError; after
+        DatabaseUnavailable the next poll returns the same news, and any other error ends the stream."""
         async with self._taking:
             if self.buffer.ended:
                 return

@@ -78,8 +78,12 @@ class MessageAccumulator(ItemAccumulator):
                 if before.text != update.content.text or before.annotations != annotations:
                     self._contents[update.content_index] = _Content(update.content.text, annotations)
                     self._revision += 1
-            case AssistantMessageContentPartAnnotationAdded(content_index=index, annotation=annotation):
-                self._content(index).annotations.append(annotation)
+            case AssistantMessageContentPartAnnotationAdded(content_index=index, annotation_index=at):
+                annotations = self._content(index).annotations
+                if at < len(annotations):
+                    # The log only knows what comes after what was saved.
+                    self._revision += 1
+                annotations.insert(at, update.annotation)
             case _:
                 pass
 

@@ -1,4 +1,4 @@
-"""Starts turns, holds references to them until they end, and stops all but the newest of a thread."""
+"""Starts turns, holds references to them until they end, refuses too many, and drains them at shutdown."""
 
 import asyncio
 from collections.abc import Coroutine
