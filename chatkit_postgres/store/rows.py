@@ -181,7 +181,11 @@ def plain_text(item: ThreadItem) -> str:  # noqa: PLR0911 - one line for each of
         case WidgetItem():
             return item.copy_text or ""
         case StructuredInputItem():
-            return "\n".join(question.question for question in item.inputs)
+            return "\n".join(
+                text
+                for asked in item.inputs
+                for text in (asked.question, *(asked.answer.values if asked.answer is not None else ()))
+            )
         case WorkflowItem():
             return "\n".join(filter(None, (getattr(task, "title", None) for task in item.workflow.tasks)))
         case TaskItem():

@@ -104,6 +104,8 @@ class TurnRepository:
                 session=session_id,
                 message=message_uuid(session_id, item.id),
                 item=row.item,
+                content=row.content,
+                **item_entry(owner_of(context), item),
                 turn=session.turn_id,
                 **claim_of(session),
             )

@@ -4,7 +4,14 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from chatkit.types import FileAttachment, HiddenContextItem, WidgetItem
+from chatkit.types import (
+    FileAttachment,
+    HiddenContextItem,
+    StructuredInputAnswer,
+    StructuredInputFreeform,
+    StructuredInputItem,
+    WidgetItem,
+)
 from chatkit.widgets import DynamicWidgetRoot
 from sqlalchemy import text as sql
 
@@ -288,3 +295,19 @@ async def test_a_message_that_is_written_while_it_is_indexed_keeps_its_newer_wor
     await talk.save_item("t", assistant_message("t", "a", "newer"), alice())
     assert await talk.search_index.index(rows) == 0
     assert (await found(talk, "older"), await found(talk, "newer")) == ([], ["a"])
+
+
+async def test_an_answer_to_a_question_is_found_with_it(talk: DatabaseStore) -> None:
+    asked = StructuredInputItem(
+        id="q", thread_id="t", created_at=NAIVE, inputs=[StructuredInputFreeform(id="where", question="Which city?")]
+    )
+    await talk.add_thread_item("t", asked, alice())
+    assert await found(talk, "reykjavik") == []
+    answer = StructuredInputAnswer(values=["Reykjavik"])
+    inputs = [asked.inputs[0].model_copy(update={"answer": answer})]
+    answered = asked.model_copy(update={"status": "answered", "inputs": inputs})
+    await talk.turns.settle(
+        "t", answered, RequestContext("alice", session=WriteSession("threads.add_structured_input"))
+    )
+    assert await found(talk, "reykjavik") == await found(talk, "city") == ["q"]
+    assert await found(talk, "reykjavik", "bob") == []

@@ -4,7 +4,7 @@ All answers of a run are in one row, so that the last one, and only it, goes on 
 """
 
 from chatkit_postgres.db.statement import Statement
-from chatkit_postgres.store.sql.index_entry import indexed
+from chatkit_postgres.store.sql.index_entry import REINDEXED_PARAMETER
 from chatkit_postgres.store.sql.routing import OWN_THREAD
 from chatkit_postgres.store.sql.turns import CLAIM
 
@@ -92,7 +92,7 @@ ANSWER_CALL = Statement(
 ), shown AS (
   UPDATE chat_messages m
      SET item = CAST(:item AS jsonb), content = :content,
-         search_words = {indexed("CAST(:words AS tsvector)", ":owner_mark", "m.created_at")},
+         search_words = {REINDEXED_PARAMETER},
          -- So that those who follow the turn that goes on see the card.
          turn_id = CASE WHEN answered.resumed_by = :turn THEN :turn ELSE m.turn_id END
     FROM answered

@@ -2,7 +2,7 @@
 
 from chatkit_postgres.db.statement import ParameterType, Statement
 from chatkit_postgres.store.sql.attachments import ALL_SENT, SENT, bound, dropped, sent
-from chatkit_postgres.store.sql.index_entry import INDEXED_PARAMETER, indexed
+from chatkit_postgres.store.sql.index_entry import INDEXED_PARAMETER, REINDEXED_PARAMETER
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs
 from chatkit_postgres.store.sql.partials import merged
 from chatkit_postgres.store.sql.routing import OWN_THREAD, given
@@ -76,9 +76,6 @@ _MAY_REPLACE = f"""CASE
     END"""
 
 
-_REINDEXED = indexed("CAST(:words AS tsvector)", ":owner_mark", "m.created_at")
-
-
 def _append(
     name: str, extra: str = "", *, sends: bool = False, replaced: str = "false", **more: ParameterType
 ) -> Statement:
@@ -120,7 +117,7 @@ WITH {before}session AS (
   ON CONFLICT (user_id, session_id, message_id) DO UPDATE
      SET item = CASE WHEN {_MAY_REPLACE} THEN excluded.item ELSE m.item END,
          content = CASE WHEN {_MAY_REPLACE} THEN excluded.content ELSE m.content END,
-         search_words = CASE WHEN {_MAY_REPLACE} THEN {_REINDEXED} ELSE m.search_words END,
+         search_words = CASE WHEN {_MAY_REPLACE} THEN {REINDEXED_PARAMETER} ELSE m.search_words END,
          item_type = CASE WHEN {_MAY_REPLACE} THEN excluded.item_type ELSE m.item_type END,
          turn_id = CASE WHEN {_MAY_REPLACE} AND m.is_partial THEN excluded.turn_id ELSE m.turn_id END,
          is_partial = CASE WHEN {_MAY_REPLACE} THEN excluded.is_partial ELSE m.is_partial END,
@@ -212,7 +209,7 @@ SELECT EXISTS (SELECT 1 FROM session) AS accepted
 CHANGE_ITEM = Statement(
     "change_item",
     f"""
-UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content, search_words = {_REINDEXED}
+UPDATE chat_messages m SET item = CAST(:item AS jsonb), content = :content, search_words = {REINDEXED_PARAMETER}
   FROM chat_sessions s
  WHERE s.user_id = :owner AND s.session_id = :session AND s.status ->> 'type' = 'active'
    AND m.user_id = :owner AND m.session_id = :session AND m.message_id = :message

@@ -1,7 +1,7 @@
 """Statements about turns: taking the fence, opening, ending."""
 
 from chatkit_postgres.db.statement import ParameterType, Statement
-from chatkit_postgres.store.sql.index_entry import indexed
+from chatkit_postgres.store.sql.index_entry import REINDEXED_PARAMETER, indexed
 from chatkit_postgres.store.sql.leftovers import CLOSED_RUNS, closed_runs, discarded_leftovers
 from chatkit_postgres.store.sql.limits import RELEASED
 from chatkit_postgres.store.sql.partials import log_of_ended, merged
@@ -69,7 +69,8 @@ WITH thread AS (
      FOR UPDATE
 ), settled AS (
   UPDATE chat_messages m
-     SET item = CAST(:item AS jsonb), turn_id = :turn, is_partial = false
+     SET item = CAST(:item AS jsonb), content = :content, search_words = {REINDEXED_PARAMETER},
+         turn_id = :turn, is_partial = false
     FROM thread
    WHERE m.user_id = :owner AND m.session_id = :session AND m.message_id = :message
      AND (m.item ->> 'status' = 'pending'
@@ -96,6 +97,9 @@ SELECT s.current_turn_id AS fence_before,
 """,
     session="uuid",
     item="text",
+    content="text",
+    words="text",
+    owner_mark="text",
     turn="uuid",
     message="uuid",
     **CLAIM,
