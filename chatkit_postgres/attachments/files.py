@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from chatkit_postgres.attachments import kinds
 from chatkit_postgres.attachments.intake import PREVIEW, TEXT, FileLimits, Intake, Upload, new_attachment
-from chatkit_postgres.attachments.renditions import content_type_of
+from chatkit_postgres.attachments.renditions import MAX_PREVIEW_BYTES, content_type_of
 from chatkit_postgres.attachments.storage import Storage
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AnswerTooLong, FileTooLarge, NotFound
@@ -48,7 +48,7 @@ class OwnFiles(Files):
         def ending(content_type: str) -> str | None:
             return PREVIEW if kinds.is_image(content_type) else None
 
-        data = await self._read(attachment_id, ending, self._limits.max_bytes)
+        data = await self._read(attachment_id, ending, MAX_PREVIEW_BYTES)
         return ImageData(data, content_type_of(data)) if data is not None else None
 
     async def store_image(self, data: bytes, name: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -98,7 +98,7 @@ class ObjectStorage(Storage):
         if self._directory is not None:
             await asyncio.to_thread(_flush, self._directory, key)
 
-    async def open(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
+    async def open(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
         with self._reached("get"):
             async with asyncio.timeout(REQUEST_SECONDS):
                 found = await obstore.get_async(self._store, key)
@@ -140,7 +140,7 @@ class ObjectStorage(Storage):
             self._on_failure(operation)
             raise StorageUnavailable from None
 
-    async def _chunks(self, stream: "BytesStream") -> AsyncIterator[bytes]:
+    async def _chunks(self, stream: "BytesStream") -> AsyncGenerator[bytes, None]:
         chunks = aiter(stream)
         while True:
             with self._reached("read"):

@@ -2,7 +2,8 @@
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import BinaryIO
 
 from chatkit_postgres.errors import NotFound, NotSupported
@@ -22,7 +23,7 @@ class Storage(ABC):
         that fetch the object directly from a bucket."""
 
     @abstractmethod
-    async def open(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
+    async def open(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
         """The length of an object, and its bytes in chunks. Raises NotFound."""
         ...
 
@@ -47,19 +48,20 @@ class Storage(ABC):
 
     async def read(self, key: str, max_bytes: int) -> bytes:
         """The first ``max_bytes`` of an object. Raises NotFound."""
-        _, chunks = await self.open(key)
+        _, opened = await self.open(key)
         data = bytearray()
-        async for chunk in chunks:
-            data += chunk
-            if len(data) >= max_bytes:
-                break
+        async with aclosing(opened) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) >= max_bytes:
+                    break
         return bytes(data[:max_bytes])
 
     async def probe(self) -> None:
         """Write, read and remove a test object. Raises StorageUnavailable."""
-        key = f"look/{secrets.token_hex(8)}"
-        await self.put(f"{key}/look", b"look", content_type="text/plain", disposition="attachment")
-        await self.read(f"{key}/look", 10)
+        key = f"probe/{secrets.token_hex(8)}"
+        await self.put(f"{key}/probe", b"probe", content_type="text/plain", disposition="attachment")
+        await self.read(f"{key}/probe", 10)
         await self.remove_all(key)
 
 
@@ -69,7 +71,7 @@ class NoStorage(Storage):
     async def put(self, key: str, data: BinaryIO | bytes, *, content_type: str, disposition: str) -> None:  # noqa: ARG002
         raise NotSupported
 
-    async def open(self, key: str) -> tuple[int, AsyncIterator[bytes]]:  # noqa: ARG002
+    async def open(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:  # noqa: ARG002
         raise NotFound(NO_FILE)
 
     async def remove_all(self, key: str) -> int:  # noqa: ARG002

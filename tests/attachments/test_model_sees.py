@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,3 +140,20 @@ async def test_without_a_budget_nothing_is_read() -> None:
 
 
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+
+def test_the_preview_of_an_image_may_be_larger_than_a_file_that_is_sent(
+    tmp_path: Path, database_url: URL, model_server: ModelServer
+) -> None:
+    noise = [Image.effect_noise((1100, 1100), 90) for _ in range(3)]
+    opaque = Image.linear_gradient("L").resize((1100, 1100))
+    given = io.BytesIO()
+    Image.merge("RGBA", [*noise, opaque]).save(given, "WEBP", quality=1)
+    most = len(given.getvalue()) + 1000
+    place = started(tmp_path, database_url, model_server, None, CHAT_MAX_ATTACHMENT_BYTES=str(most))
+    user = place.user()
+    post_message(user, "larger than it was", user.ready(given.getvalue(), "noise.webp", "image/webp"))
+    (image,) = images_in(asked(place, "larger than it was"))
+    assert len(image) > most
+    Image.open(io.BytesIO(image)).load()
+    assert place.process.stop() == 0
