@@ -116,7 +116,7 @@ class Authentication:
         self.check_started()
         user = await self.identify(request)
         if user is None:
-            raise Unauthorized
+            raise Unauthorized(fault="nobody is signed in")
         bind_contextvars(user_id=user.id)
         if await self.disabled.includes(user.id):
             raise UserDisabled
@@ -145,14 +145,16 @@ def _token(request: Request, cookie: CookieRules | None) -> str:
     headers = request.headers.getlist("authorization")
     cookies = _cookies(request, cookie.name) if cookie is not None else []
     if len(headers) > 1 or len(set(cookies)) > 1:
-        raise Unauthorized
+        raise Unauthorized(fault="several tokens")
     if headers:
         scheme, _, token = headers[0].partition(" ")
-        if scheme.lower() != "bearer" or any(found != token.strip() for found in cookies):
-            raise Unauthorized
+        if scheme.lower() != "bearer":
+            raise Unauthorized(fault="not a bearer token")
+        if any(found != token.strip() for found in cookies):
+            raise Unauthorized(fault="several tokens")
         return token.strip()
     if cookie is None or not cookies:
-        raise Unauthorized
+        raise Unauthorized(fault="no token")
     _check_origin(request, cookie.origins)
     return cookies[0]
 

@@ -44,6 +44,7 @@ def error_response(error: ChatError, request_id: str) -> Response:
         # still sending would see a broken connection instead of the response, and http_protocol.py closes it in time.
         headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
+        bind_contextvars(fault=error.fault)
         headers["WWW-Authenticate"] = "Bearer"
     body = {"code": error.code, "message": error.message, "request_id": request_id}
     return JSONResponse(body, status_code=error.status, headers=headers)

@@ -56,7 +56,7 @@ async def read_upload(request: Request, limits: BodyLimits) -> AsyncGenerator[Up
         raise RequestTimedOut from None
     except OSError as error:
         # The temporary file: the disk is full, or there is no directory for it.
-        log_failure(logger, "no_temporary_file", error, errno=error.errno)
+        log_failure(logger, "no_temporary_file", error, reason=error.strerror)
         raise StorageUnavailable from None
     except ClientDisconnect:
         raise BadRequest("The file was not received completely.") from None

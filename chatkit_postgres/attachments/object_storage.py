@@ -155,7 +155,9 @@ class ObjectStorage(Storage):
 def _storage_reason(error: BaseException) -> str:
     """The cause in the library's message, without URLs and keys."""
     message = str(error)
-    found = re.search(r"\(os error \d+\)|<Code>\w+</Code>|status code: \d+|error sending request|timed out", message)
+    if (number := re.search(r"\(os error (\d+)\)", message)) is not None:
+        return os.strerror(int(number[1]))
+    found = re.search(r"<Code>\w+</Code>|status code: \d+|error sending request|timed out", message)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return found[0] if found else type(error).__name__

@@ -61,7 +61,7 @@ class SharedSecret:
     async def key_for(self, algorithm: str, _key_id: str | None) -> Key:
         key = self._keys.get(algorithm)
         if key is None:
-            raise Unauthorized
+            raise Unauthorized(fault="algorithm")
         return key
 
     async def refresh(self) -> bool:
@@ -112,7 +112,7 @@ class KeySet:
 
     async def key_for(self, algorithm: str, key_id: str | None) -> Key:
         if algorithm not in _SHAPES:
-            raise Unauthorized
+            raise Unauthorized(fault="algorithm")
         await self._freshen()
         if (found := self._find(algorithm, key_id)) is not None:
             return found
@@ -122,7 +122,7 @@ class KeySet:
             raise KeysUnavailable
         found = self._find(algorithm, key_id)
         if found is None:
-            raise Unauthorized
+            raise Unauthorized(fault="unknown key")
         return found
 
     async def fetch(self) -> None:

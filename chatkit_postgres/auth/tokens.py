@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jose import jwt
-from jose.exceptions import JOSEError
+from jose.exceptions import JOSEError, JWTError
 
 from chatkit_postgres.auth.daily_tokens import DailyTokens
 from chatkit_postgres.auth.keys import Keys
@@ -52,19 +52,22 @@ class TokenVerifier:
         self._keys = keys
 
     async def identify(self, token: str) -> User:
-        """The user of a token. Raises the same Unauthorized for every invalid token, and KeysUnavailable while the
-        issuer's keys are unknown."""
+        """The user of a token. Raises Unauthorized for every invalid token, whose ``fault`` alone tells them apart, and
+        KeysUnavailable while the issuer's keys are unknown."""
         try:
             return await self._verified(token)
         except (Unauthorized, KeysUnavailable):
             raise
+        except JWTError:
+            # The claims have been checked: by now it can only be this.
+            raise Unauthorized(fault="signature") from None
         # Malformed claims can raise any exception, deep nesting RecursionError. Callers see one refusal for all.
         except Exception:  # noqa: BLE001
-            raise Unauthorized from None
+            raise Unauthorized(fault="malformed") from None
 
     async def _verified(self, token: str) -> User:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            raise Unauthorized
+            raise Unauthorized(fault="malformed")
         header_part, claims_part, signature_part = token.split(".")
         header, claims = _read(header_part), _read(claims_part)
         _bytes_of(signature_part)
@@ -82,7 +85,6 @@ class TokenVerifier:
                 "require_exp": True,
                 "require_iss": rules.issuer is not None,
                 "require_aud": rules.audience is not None,
-                # A token that names an audience is not for us unless it names ours (RFC 7519, section 4.1.3).
                 "verify_aud": True,
                 # The claim hashes an access token that we do not receive.
                 "verify_at_hash": False,
@@ -97,39 +99,47 @@ class TokenVerifier:
     def _checked_header(self, header: dict[str, Any]) -> tuple[str, str | None]:
         algorithm, kind, key_id = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
         allowed = self._rules.algorithms
-        clean = (
-            isinstance(algorithm, str)
-            and (allowed is None or algorithm in allowed)
-            and isinstance(kind, str)
-            and kind.lower() in _TYPES
-            and not _FOREIGN_HEADERS & header.keys()
-            and ("kid" not in header or (isinstance(key_id, str) and 1 <= len(key_id) <= MAX_KEY_ID))
-        )
-        if not clean:
-            raise Unauthorized
-        return str(algorithm), key_id
+        if not isinstance(algorithm, str) or (allowed is not None and algorithm not in allowed):
+            raise Unauthorized(fault="algorithm")
+        if not isinstance(kind, str) or kind.lower() not in _TYPES or _FOREIGN_HEADERS & header.keys():
+            raise Unauthorized(fault="kind of token")
+        if "kid" in header and not (isinstance(key_id, str) and 1 <= len(key_id) <= MAX_KEY_ID):
+            raise Unauthorized(fault="unknown key")
+        return algorithm, key_id
 
     def _check_claims(self, claims: dict[str, Any]) -> None:
-        """Check types that python-jose converts or ignores. The signature is not verified yet."""
-        issued, audience = claims.get("iat", 0), claims.get("aud", "")
-        clean = (
-            all(_is_time(claims[name]) for name in ("exp", "nbf", "iat") if name in claims)
-            and issued <= time.time() + self._rules.leeway_seconds
-            and all(isinstance(claims[name], str) for name in ("iss", "sub", "jti") if name in claims)
-            and (
-                isinstance(audience, str) or (isinstance(audience, list) and all(isinstance(a, str) for a in audience))
-            )
-            and ("aud" not in claims or self._rules.audience is not None)
-            and is_user_id(claims.get(self._rules.user_claim))
-        )
-        if not clean:
-            raise Unauthorized
+        """Check types that python-jose converts or ignores, and what it says only in sentences. The signature is not
+        verified yet."""
+        rules, now = self._rules, time.time()
+        if not all(_is_time(claims[name]) for name in ("exp", "nbf", "iat") if name in claims) or "exp" not in claims:
+            raise Unauthorized(fault="times")
+        if claims["exp"] < now - rules.leeway_seconds:
+            raise Unauthorized(fault="expired")
+        if max(claims.get("nbf", 0), claims.get("iat", 0)) > now + rules.leeway_seconds:
+            raise Unauthorized(fault="not valid yet")
+        if not all(isinstance(claims[name], str) for name in ("iss", "sub", "jti") if name in claims):
+            raise Unauthorized(fault="malformed")
+        if rules.issuer is not None and claims.get("iss") != rules.issuer:
+            raise Unauthorized(fault="issuer")
+        if not _is_for(claims, rules.audience):
+            raise Unauthorized(fault="audience")
+        if not is_user_id(claims.get(rules.user_claim)):
+            raise Unauthorized(fault="user claim")
+
+
+def _is_for(claims: dict[str, Any], audience: str | None) -> bool:
+    """Whether a token is for us: not if it names an audience and we have none (RFC 7519, section 4.1.3)."""
+    if audience is None:
+        return "aud" not in claims
+    named = claims.get("aud")
+    is_one_of = isinstance(named, list) and audience in named and all(isinstance(one, str) for one in named)
+    return named == audience or is_one_of
 
 
 def _read(part: str) -> dict[str, Any]:
     document = loads(_bytes_of(part), max_depth=8, max_values=500)
     if not isinstance(document, dict):
-        raise Unauthorized
+        raise Unauthorized(fault="malformed")
     return document
 
 

@@ -1,7 +1,9 @@
 """Runs statements on PostgreSQL. All retries of the application are here."""
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -12,7 +14,11 @@ from sqlalchemy import URL
 from chatkit_postgres.db.address import is_behind_pooler, normalised_url
 from chatkit_postgres.db.connections import Connections, PooledConnections, SingleConnections
 from chatkit_postgres.db.failures import (
+    MIGRATE,
+    PRIMARY,
+    READ_ONLY,
     UNIQUE_VIOLATION,
+    UNKNOWN_NAMES,
     ConnectionLost,
     UniqueViolation,
     is_broken,
@@ -28,6 +34,9 @@ from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.observability.tracing import statement_span
 
 TRIES = 3
+
+READ_ONLY_SECONDS = 60
+"""For how long a refused write counts, since reads are answered: maintenance writes more often."""
 
 logger = get_logger(__name__)
 
@@ -77,6 +86,9 @@ class Database:
         )
         self._on_retry = on_retry
         self.pool_size = pool_size
+        self._is_answered = True
+        """Whether the last statement was; False: it was given up."""
+        self._refuses_writes_until = -math.inf
         self._is_cluster: bool | None = None
 
     async def run(self, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
@@ -135,6 +147,11 @@ class Database:
 
         return await self._retried(name, transaction)
 
+    @property
+    def is_available(self) -> bool:
+        """Whether the last statement was answered, and no writes are refused."""
+        return self._is_answered and time.monotonic() >= self._refuses_writes_until
+
     def connections_in_use(self) -> int:
         return self._connections.in_use
 
@@ -154,26 +171,47 @@ class Database:
 
         return await self._retried(statement.name, fetch)
 
+    async def _answered(self, name: str, work: Callable[[Any], Awaitable[T]]) -> T:
+        with statement_span(name):
+            done = await self._connections.use(work)
+        self._is_answered = True
+        return done
+
+    def _give_up(self, name: str, reason: str) -> None:
+        self._is_answered = False
+        if reason == READ_ONLY:
+            self._refuses_writes_until = time.monotonic() + READ_ONLY_SECONDS
+            logger.warning("database_is_read_only", statement=name, cure=PRIMARY)
+        else:
+            logger.warning("database_given_up", statement=name, reason=reason)
+
     async def _retried(self, name: str, work: Callable[[Any], Awaitable[T]]) -> T:
         was_stale = False
         tries_left = TRIES
         while True:
             tries_left -= 1
             try:
-                with statement_span(name):
-                    return await self._connections.use(work)
+                return await self._answered(name, work)
+            except DatabaseUnavailable as error:
+                # New connections would not help.
+                self._give_up(name, reason_of(error.__cause__ or error))
+                raise
             except (ConnectionLost, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 if sqlstate(error) == UNIQUE_VIOLATION:
                     raise UniqueViolation from error
+                reason = reason_of(error)
+                if reason in UNKNOWN_NAMES:
+                    logger.error("schema_does_not_fit", statement=name, reason=reason, cure=MIGRATE)  # noqa: TRY400
+                    raise DatabaseUnavailable from error
                 if not is_transient(error):
                     raise
-                reason = reason_of(error)
                 self._on_retry(reason)
                 if not was_stale and isinstance(error, ConnectionLost):
                     # It was lost while it was idle, perhaps long ago, which proves nothing about the server.
                     was_stale, tries_left = True, TRIES
                     continue
-                logger.warning("database_retry", statement=name, reason=reason, tries_left=tries_left)
                 if tries_left == 0 or not is_worth_repeating(error):
+                    self._give_up(name, reason)
                     raise DatabaseUnavailable from error
+                logger.warning("database_retry", statement=name, reason=reason, tries_left=tries_left)
             await asyncio.sleep(random.uniform(0.02, 0.1) * (TRIES - tries_left))  # noqa: S311 - jitter is no secret

@@ -37,6 +37,9 @@ def head_revision() -> str:
 
 
 _FIND_TABLE = Statement("find_version_table", f"SELECT to_regclass('{VERSION_TABLE}')::text AS found")
+_ASK_IF_READ_ONLY = Statement(
+    "ask_if_read_only", "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only"
+)
 _READ_REVISION = Statement("read_revision", f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant of ours
 
 
@@ -47,6 +50,12 @@ async def current_revision(database: Database) -> str | None:
         return None
     rows = await database.run_for_all_owners(_READ_REVISION)
     return str(rows[0]["version_num"]) if rows else None
+
+
+async def is_read_only(database: Database) -> bool:
+    """Whether its server takes no writes: a standby, or a primary that was replaced."""
+    (row,) = await database.run_for_all_owners(_ASK_IF_READ_ONLY)
+    return bool(row["is_read_only"])
 
 
 def revision_at(url: URL) -> str | None:

@@ -16,6 +16,11 @@ class Unauthorized(ChatError):
     code = "unauthorized"
     sentence = "Please sign in again."
 
+    def __init__(self, sentence: str | None = None, *, fault: str | None = None) -> None:
+        """``fault``: what is wrong with the token, for the log: the client does not receive it."""
+        super().__init__(sentence)
+        self.fault = fault
+
 
 class Forbidden(ChatError):
     """The user is known and not allowed to do this."""

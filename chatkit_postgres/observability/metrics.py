@@ -1,6 +1,7 @@
 """The metrics of ``GET /metrics``. Each application has its own registry, so that tests share nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -66,6 +67,14 @@ class Metrics:
             "When the removal of deleted attachments last finished.",
             registry=self._registry,
         )
+        self._available = Gauge(
+            "chatkit_database_available",
+            "1 if the database answers this process and takes its writes, otherwise 0.",
+            registry=self._registry,
+        )
+        self._pool_size = Gauge(
+            "chatkit_database_pool_size", "Maximum connections of this process.", registry=self._registry
+        )
         self._running = Gauge("chatkit_running_turns", "Turns that run in this process.", registry=self._registry)
         self._pool = Gauge(
             "chatkit_database_connections_in_use", "Connections in use in this process's pool.", registry=self._registry
@@ -77,9 +86,42 @@ class Metrics:
     def count_storage_failure(self, operation: str) -> None:
         self.storage_failures.labels(operation).inc()
 
-    def watch(self, *, running_turns: Callable[[], int], connections_in_use: Callable[[], int]) -> None:
+    def count_interrupted_turn(self, operation: str) -> None:
+        """Of another process, which did not end it."""
+        self.turns.labels(operation, "interrupted").inc()
+
+    def begin_at_zero(
+        self,
+        *,
+        operations: Iterable[str],
+        states: Iterable[str],
+        refusals: Iterable[str],
+        uploads: Iterable[str],
+        storage: Iterable[str],
+    ) -> None:
+        """Counters that did not exist before have not increased for Prometheus, and an alert would miss the first
+        event of a process."""
+        for operation, state in product(operations, states):
+            self.turns.labels(operation, state)
+        for code in refusals:
+            self.turns_refused.labels(code)
+        for outcome in uploads:
+            self.uploads.labels(outcome)
+        for operation in storage:
+            self.storage_failures.labels(operation)
+
+    def watch(
+        self,
+        *,
+        running_turns: Callable[[], int],
+        connections_in_use: Callable[[], int],
+        is_database_available: Callable[[], bool],
+        pool_size: int,
+    ) -> None:
         self._running.set_function(running_turns)
         self._pool.set_function(connections_in_use)
+        self._available.set_function(is_database_available)
+        self._pool_size.set(pool_size)
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from chatkit_postgres.db import BACKGROUND, Database, Row, wait_policy
 from chatkit_postgres.errors import DatabaseUnavailable
@@ -17,13 +17,20 @@ MIN_SECONDS_OF_A_HOLD = 90
 logger = get_logger(__name__)
 
 
-async def run_maintenance(database: Database, *, stale_seconds: float) -> None:
-    """Close the turns of processes that died, and forget what is no longer needed, repeatedly, until cancelled."""
+MAX_LOGGED = 50
+"""Ids of turns in one line."""
+
+
+async def run_maintenance(
+    database: Database, *, stale_seconds: float, on_closed: Callable[[str], object] = lambda _: None
+) -> None:
+    """Close the turns of processes that died, and forget what is no longer needed, repeatedly, until cancelled.
+    ``on_closed`` is called with the operation of each turn that was closed."""
     wait_policy.set(BACKGROUND)
     while True:
         # Replicas that were started together should not work at the same moment.
         await asyncio.sleep(stale_seconds * random.uniform(0.25, 0.75))  # noqa: S311 - jitter is no secret
-        await _step(close_stale_turns(database, stale_seconds))
+        await _step(close_stale_turns(database, stale_seconds, on_closed))
         await _step(release_dead_holds(database, stale_seconds))
         await _step(delete_logs_of_ended_turns(database))
         await _step(database.run_for_all_owners(sql.FORGET_KEYS))
@@ -39,18 +46,23 @@ async def _step(work: Awaitable[object]) -> None:
         log_failure(logger, "maintenance_failed", error)
 
 
-async def close_stale_turns(database: Database, stale_seconds: float) -> int:
+async def close_stale_turns(
+    database: Database, stale_seconds: float, on_closed: Callable[[str], object] = lambda _: None
+) -> int:
     """Close the turns of processes that died, and return how many."""
     total = 0
     while True:
         stale = await database.run_for_all_owners(sql.LIST_STALE_TURNS, stale_seconds=stale_seconds)
-        count = 0
+        closed: list[turns.ClosedTurn] = []
         for row in _shuffled(stale):
-            count += await turns.close_stale_turns(database, row["user_id"], row["session_id"], stale_seconds)
-        if count:
-            logger.warning("interrupted_turns_closed", count=count)
-        total += count
-        if len(stale) < sql.MAX_AT_ONCE or count == 0:
+            closed += await turns.close_stale_turns(database, row["user_id"], row["session_id"], stale_seconds)
+        for turn in closed:
+            on_closed(turn.operation)
+        if closed:
+            ids = [str(turn.turn_id) for turn in closed[:MAX_LOGGED]]
+            logger.warning("interrupted_turns_closed", count=len(closed), turn_ids=ids)
+        total += len(closed)
+        if len(stale) < sql.MAX_AT_ONCE or not closed:
             return total
 
 

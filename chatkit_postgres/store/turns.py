@@ -173,9 +173,9 @@ class TurnRepository:
         )
         return Settled(tokens, ended[0]["tokens_spent"]) if ended else None
 
-    async def close_stale(self, thread_id: str, caller: Caller, *, stale_seconds: float) -> None:
+    async def close_stale(self, thread_id: str, caller: Caller, *, stale_seconds: float) -> "list[ClosedTurn]":
         """Close the turns of a thread whose process died or stalled."""
-        await close_stale_turns(self._database, owner_of(caller), session_uuid(thread_id), stale_seconds)
+        return await close_stale_turns(self._database, owner_of(caller), session_uuid(thread_id), stale_seconds)
 
     async def find(self, idempotency_key: str, caller: Caller) -> LedgerEntry | None:
         """The turn that was opened under this key of the owner's."""
@@ -226,10 +226,16 @@ class TurnRepository:
         session.closed_calls = opened["closed_calls"]
 
 
-async def close_stale_turns(database: Database, owner: str, session: UUID, stale_seconds: float) -> int:
-    """Close the turns of a thread whose process died or stalled, release what they held, and return how many."""
+@dataclass(frozen=True, slots=True)
+class ClosedTurn:
+    turn_id: UUID
+    operation: str
+
+
+async def close_stale_turns(database: Database, owner: str, session: UUID, stale_seconds: float) -> list[ClosedTurn]:
+    """Close the turns of a thread whose process died or stalled, release what they held, and return them."""
     closed = await database.run(owner, sql.CLOSE_STALE_TURNS, session=session, stale_seconds=stale_seconds)
     for turn in closed:
         # If this process dies between the two, maintenance releases it.
         await database.run(owner, RELEASE_TURN, hold=str(turn["turn_id"]))
-    return len(closed)
+    return [ClosedTurn(turn["turn_id"], turn["operation"]) for turn in closed]

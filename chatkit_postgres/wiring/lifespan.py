@@ -10,6 +10,7 @@ from chatkit_postgres.assistant.sse import PACE
 from chatkit_postgres.attachments.cleanup import run_attachment_cleanup
 from chatkit_postgres.chat.abandoned_runs import AbandonedRuns
 from chatkit_postgres.db import Database
+from chatkit_postgres.db.failures import PRIMARY
 from chatkit_postgres.db.fitness import misfits_of, read_server
 from chatkit_postgres.db.migrations import current_revision, head_revision, is_served_by_this_code
 from chatkit_postgres.errors import DatabaseUnavailable
@@ -60,7 +61,9 @@ def _warn_about_settings(parts: Parts) -> None:
 async def _background_tasks(parts: Parts) -> AsyncIterator[None]:
     stale_seconds = parts.deployment.settings.turn_stale_seconds
     cleanup = run_attachment_cleanup(parts.database, parts.storage, parts.metrics, every_seconds=stale_seconds / 2)
-    maintenance = run_maintenance(parts.database, stale_seconds=stale_seconds)
+    maintenance = run_maintenance(
+        parts.database, stale_seconds=stale_seconds, on_closed=parts.metrics.count_interrupted_turn
+    )
     loop_lag = watch_loop_lag(parts.metrics.loop_lag.observe, PACE.slow_down)
     abandoned = AbandonedRuns(parts.store, parts.server, parts.runner).watch(every_seconds=stale_seconds / 2)
     search_index = parts.store.search_index.run()
@@ -107,7 +110,7 @@ async def _check_database(database: Database) -> None:
             logger.error("database_does_not_fit", cure=sentence)
         raise ConfigurationError([f"DATABASE_URL: {sentence}" for sentence in misfits])
     if server["is_read_only"]:
-        logger.warning("database_is_read_only", cure="the address of the primary, or target_session_attrs=read-write")
+        logger.warning("database_is_read_only", cure=PRIMARY)
     if not is_served_by_this_code(seen):
         logger.warning("database_not_migrated", seen=seen, wanted=head_revision(), cure="chatkit-postgres migrate")
     if not server["is_durable"]:

@@ -29,6 +29,7 @@ from chatkit_postgres.settings import Deployment
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.user_data.audit import Audit
 from chatkit_postgres.user_data.export import Export
+from chatkit_postgres.wiring.watched import watch
 
 UPLOAD_LINK_SECONDS = 15 * 60
 
@@ -93,7 +94,7 @@ def build_parts(
         admission=settings.admission_rules(are_shared=are_shared),
         on_disconnect=settings.on_disconnect,
     )
-    metrics.watch(running_turns=lambda: runner.running_count, connections_in_use=database.connections_in_use)
+    watch(metrics, runner, database)
     disabled = DisabledUsers(database, on_disabled=runner.stop_users)
     reached_at, per_minute = public_url(settings.public_url), settings.requests_per_minute
     rate_limit = SharedRateLimit(store.limits, per_minute) if are_shared else RateLimitOfProcess(per_minute)

@@ -246,3 +246,31 @@ async def test_a_secret_that_looks_like_something_else_is_still_a_secret(name: s
     for guess in (b"x" * 32, b"s" * 40):
         with pytest.raises(Unauthorized):
             await checking.identify(token(Hmac(guess)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"exp": NOW - 3600}, "expired"),
+        ({"exp": "soon"}, "times"),
+        ({"nbf": NOW + 3600}, "not valid yet"),
+        ({"iss": "https://other.example"}, "issuer"),
+        ({"aud": "other"}, "audience"),
+        ({"sub": ""}, "user claim"),
+    ],
+)
+async def test_the_log_may_know_which_claim_is_at_fault(issuer: Forge, changed: dict[str, Any], fault: str) -> None:
+    rules = {"issuer": "https://issuer.example", "audience": "chat"}
+    good = claims(iss="https://issuer.example", aud="chat")
+    with pytest.raises(Unauthorized) as refused:
+        await verifier(issuer, **rules).identify(token(issuer, body=good | changed))
+    assert (refused.value.fault, refused.value.message) == (fault, "Please sign in again.")
+
+
+async def test_the_log_may_know_that_the_key_is_another_one() -> None:
+    with pytest.raises(Unauthorized) as refused:
+        await TokenVerifier(TokenRules(), SharedSecret("x" * 32)).identify(mint(SECRET, "a", seconds=60))
+    assert refused.value.fault == "signature"
+    with pytest.raises(Unauthorized) as refused:
+        await verifier(Hmac(algorithm="HS512")).identify(mint(SECRET, "a", seconds=60))
+    assert refused.value.fault == "algorithm"

@@ -23,7 +23,7 @@ from chatkit_postgres.chat.turns import checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import ChatError, NotFound, ThreadNotActive
+from chatkit_postgres.errors import ChatError, DatabaseUnavailable, NotFound, ThreadNotActive
 from chatkit_postgres.observability.logs import configure_logging
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.session import WriteSession
@@ -375,3 +375,15 @@ class TestTelling:
             await waiting
         assert demo.runner.running_count == 0
         assert not demo.runner._checkpoints._turns
+
+    async def test_a_turn_that_finds_no_database_is_counted_as_refused(
+        self, demo: Chat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def away(*_: object, **__: object) -> None:
+            raise DatabaseUnavailable
+
+        monkeypatch.setattr(demo.store.database, "run", away)
+        with pytest.raises(DatabaseUnavailable):
+            await demo.start(create("Hello"))
+        counted = 'chatkit_turns_refused_total{code="database_unavailable"} 1.0'
+        assert counted in demo.runner._metrics.exposition().decode()

@@ -33,11 +33,20 @@ async def test_nobody_there_is_unavailable() -> None:
 
 
 async def test_a_wrong_statement_is_not_repeated_and_does_not_print_its_values(database: Database) -> None:
-    with pytest.raises(Exception, match="does_not_exist") as raised:
-        await database.run(
-            "alice", Statement("wrong", "SELECT does_not_exist, :owner, :words", words="text"), words="my secret"
-        )
+    seen = Statements(database)
+    wrong = Statement("wrong", "SELECT 1 / length('') AS one, CAST(:owner AS text), CAST(:words AS text)", words="text")
+    with pytest.raises(asyncpg.DivisionByZeroError) as raised:
+        await database.run("alice", wrong, words="my secret")
     assert "my secret" not in str(raised.value)
+    assert seen.names == ["wrong"]
+
+
+@pytest.mark.parametrize("select", ["no_such_column, :owner", "no_such_function(:owner)", "owner FROM no_such_table"])
+async def test_a_name_that_the_schema_lacks_is_no_fault_of_the_request(database: Database, select: str) -> None:
+    """Of a database that was not migrated."""
+    with pytest.raises(DatabaseUnavailable):
+        await database.run("alice", Statement("newer", f"SELECT {select}, CAST(:owner AS text) AS owner"))
+    assert (await database.run("alice", ONE))[0]["one"] == 1
 
 
 async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(database: Database) -> None:

@@ -196,8 +196,12 @@ class TurnRunner:
 
     async def _close_stale_turns(self, thread_id: str, context: RequestContext) -> None:
         try:
-            await self._store.turns.close_stale(thread_id, context, stale_seconds=self.limits.stale_seconds)
+            closed = await self._store.turns.close_stale(thread_id, context, stale_seconds=self.limits.stale_seconds)
         except Unavailable:
             return
         except Exception as error:  # noqa: BLE001 - maintenance closes them later
             log_failure(logger, "stale_turns_not_closed", error)
+        else:
+            for turn in closed:
+                self._metrics.count_interrupted_turn(turn.operation)
+                logger.warning("interrupted_turns_closed", count=1, turn_ids=[str(turn.turn_id)])

@@ -26,6 +26,7 @@ from chatkit_postgres.db import BEGINNING, TURN, wait_policy
 from chatkit_postgres.errors import (
     AssistantRefused,
     ChatError,
+    DatabaseUnavailable,
     Draining,
     InternalError,
     Interrupted,
@@ -257,6 +258,8 @@ class RunningTurn:
 
     def _send_error(self, error: ChatError) -> None:
         if not self._primed.done():
+            if isinstance(error, DatabaseUnavailable):
+                self._metrics.turns_refused.labels(error.code).inc()
             self._primed.set_exception(error)
         elif isinstance(error, InternalError):
             self._send(ErrorEvent(code=ErrorCode.STREAM_ERROR, allow_retry=True))
@@ -288,5 +291,6 @@ class RunningTurn:
             state=outcome.state,
             error_code=outcome.error_code,
             thread_id=session.thread_id,
+            turn_id=str(session.turn_id),
             seconds=round(time.monotonic() - self._started, 3),
         )

@@ -215,12 +215,12 @@ WITH closed AS (
      SET state = 'interrupted', ended_at = now(), error_code = 'interrupted'
    WHERE user_id = :owner AND session_id = :session AND state = 'running'
      AND heartbeat_at < now() - make_interval(secs => :stale_seconds)
-  RETURNING session_id, turn_id
+  RETURNING session_id, turn_id, operation
 ), released AS (
   UPDATE chat_sessions s SET current_turn_id = NULL FROM closed
    WHERE s.user_id = :owner AND s.session_id = :session AND s.current_turn_id = closed.turn_id
 ), {log_of_ended("closed")}, {discarded_leftovers("closed")}
-SELECT turn_id FROM closed
+SELECT turn_id, operation FROM closed
 """,
     session="uuid",
     stale_seconds="double precision",
