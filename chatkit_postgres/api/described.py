@@ -85,7 +85,7 @@ UPLOAD = Described(
     parameters=(KEY,),
     bodies={BYTES: None, "multipart/form-data": None},
     has_token=False,
-    errors=(400, 408, 409, 413, 415, 422, 429, 507, *SIGNED),
+    errors=(400, 408, 409, 413, 415, 422, 429, *SIGNED),
 )
 
 ROUTES: Mapping[tuple[str, str], Described] = {
@@ -136,7 +136,7 @@ ROUTES: Mapping[tuple[str, str], Described] = {
         "Upload a file",
         {JSON: ATTACHMENT},
         bodies={"multipart/form-data": None},
-        errors=(400, 408, 413, 415, 501, 507),
+        errors=(400, 408, 413, 415, 501),
     ),
     ("GET", "/api/attachments/{attachment_id}"): Described("A file's description", {JSON: DESCRIPTION}, errors=(404,)),
     ("PUT", "/api/attachments/{attachment_id}/content"): UPLOAD,

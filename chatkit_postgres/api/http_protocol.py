@@ -226,6 +226,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._watch_reader()
 
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's sentence, for what its parser refuses
+        self._refuse(BadRequest("This is not a valid HTTP request."))
+
     def _refuse(self, error: ChatError) -> None:
         """Send an error in the usual shape, and close the connection; the application never sees the request."""
         self._refused = True

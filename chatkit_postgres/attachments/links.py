@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from chatkit_postgres.errors import LinkExpired, NotFound
+from chatkit_postgres.observability.logs import get_logger
+
+logger = get_logger(__name__)
 
 Purpose = Literal["upload", "content", "preview"]
 
@@ -51,6 +54,8 @@ class Links:
             sealed = base64.urlsafe_b64decode(key[:MAX_KEY].encode("ascii") + b"==")
             opened = self._cipher.decrypt(sealed, _context(purpose, attachment_id))
         except (InvalidTag, ValueError, binascii.Error):
+            # Nobody but the operator is to know: the file may exist.
+            logger.info("link_refused", reason="signed with another secret, for another file, or cut off")
             raise NotFound("There is nothing at this address.") from None
         if self._now() >= int.from_bytes(opened[:8]):
             raise LinkExpired

@@ -136,9 +136,10 @@ class ObjectStorage(Storage):
         except (BaseError, OSError, TimeoutError) as error:
             if isinstance(error, FileNotFoundError) and operation in {"get", "delete"}:
                 raise NotFound(NO_FILE) from None
-            log_failure(logger, "storage_failed", error, operation=operation, reason=_storage_reason(error))
+            reason = _storage_reason(error)
+            log_failure(logger, "storage_failed", error, operation=operation, reason=reason)
             self._on_failure(operation)
-            raise StorageUnavailable from None
+            raise StorageUnavailable(reason=reason) from None
 
     async def _chunks(self, stream: "BytesStream") -> AsyncGenerator[bytes, None]:
         chunks = aiter(stream)

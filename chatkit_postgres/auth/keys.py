@@ -13,7 +13,7 @@ from jose.backends.base import Key
 from chatkit_postgres.auth import public_keys
 from chatkit_postgres.auth.algorithms import ED25519_NAMES, FAMILIES, PSS_NAMES
 from chatkit_postgres.errors import KeysUnavailable, Unauthorized
-from chatkit_postgres.observability.logs import failure, get_logger
+from chatkit_postgres.observability.logs import failure, get_logger, reason_of
 from chatkit_postgres.strict_json import StrictJsonError, loads
 
 FRESH_SECONDS = 600
@@ -96,6 +96,8 @@ class KeySet:
         self._loaded_at: float | None = None
         self._tried_at: float | None = None
         self._flight: asyncio.Task[None] | None = None
+        self.problem: str | None = None
+        """Why the last fetch failed, for an operator."""
 
     async def refresh(self) -> bool:
         await self._freshen()
@@ -162,7 +164,7 @@ class KeySet:
             self._report(error)
         else:
             self._algorithms = algorithms
-            self._members, self._built, self._loaded_at = members, {}, now
+            self._members, self._built, self._loaded_at, self.problem = members, {}, now, None
             logger.info("jwks_loaded", keys=len(members), algorithms=list(algorithms))
         finally:
             self._flight = None
@@ -170,7 +172,7 @@ class KeySet:
     def _report(self, error: Exception) -> None:
         age = None if self._loaded_at is None else round(self._clock() - self._loaded_at)
         good_for = 0 if age is None else max(0, round(FRESH_SECONDS + self._outage_seconds) - age)
-        reason = str(error) if isinstance(error, JwksError) else None
+        reason = self.problem = str(error) if isinstance(error, JwksError) else f"not reachable ({reason_of(error)})"
         logger.warning("jwks_not_loaded", reason=reason, keys_good_for_seconds=good_for, **failure(error))
 
     def _find(self, algorithm: str, key_id: str | None) -> Key | None:

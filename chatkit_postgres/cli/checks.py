@@ -29,14 +29,12 @@ def _check_keys(deployment: Deployment) -> Result:
     if deployment.is_dev or not settings.uses_key_set:
         return "keys", True, "a shared secret"
 
-    async def has_keys() -> bool:
-        return await settings.verification_keys(
-            settings.token_rules(is_dev=False), settings.data_dir, is_dev=False
-        ).refresh()
+    async def problem() -> str | None:
+        keys = settings.verification_keys(settings.token_rules(is_dev=False), settings.data_dir, is_dev=False)
+        return None if await keys.refresh() else getattr(keys, "problem", None) or "no usable key set"
 
-    source = settings.jwks_url or settings.jwks_file
-    works = asyncio.run(has_keys())
-    return "keys", works, f"{source} {'has verification keys' if works else 'has no usable key set'}"
+    source, found = settings.jwks_url or settings.jwks_file, asyncio.run(problem())
+    return "keys", found is None, f"{source}: {found}" if found is not None else f"{source} has verification keys"
 
 
 def _check_assistant(deployment: Deployment) -> Result:
@@ -112,7 +110,7 @@ async def _distribution(url: "URL") -> tuple[bool, str]:
 def _check_storage(deployment: Deployment) -> Result:
     settings = deployment.settings
     from chatkit_postgres.attachments.storage import NoStorage
-    from chatkit_postgres.errors import ChatError
+    from chatkit_postgres.errors import ChatError, StorageUnavailable
 
     location = settings.storage_url or settings.data_dir / "attachments"
     try:
@@ -122,8 +120,10 @@ def _check_storage(deployment: Deployment) -> Result:
         asyncio.run(storage.probe())
     except ConfigurationError as error:
         return "storage", False, str(error)
-    except ChatError:
-        return "storage", False, f"{location}: writing and reading a test file failed"
+    except StorageUnavailable as error:
+        return "storage", False, f"{location}: writing and reading a test file failed: {error.reason}"
+    except ChatError as error:
+        return "storage", False, f"{location}: {error.message}"
     return "storage", True, f"{location}"
 
 

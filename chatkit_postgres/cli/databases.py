@@ -16,6 +16,7 @@ def explained() -> Iterator[None]:
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from chatkit_postgres.db.failures import MIGRATE, UNKNOWN_NAMES, sqlstate
     from chatkit_postgres.errors import DatabaseUnavailable
 
     try:
@@ -26,7 +27,10 @@ def explained() -> Iterator[None]:
     except (SQLAlchemyError, PostgresError, InterfaceError, OSError, DatabaseUnavailable) as error:
         cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
         lines = str(getattr(cause, "orig", getattr(cause, "cause", cause))).splitlines()
-        raise ConfigurationError([f"DATABASE_URL: {lines[0] if lines else type(cause).__name__}"]) from None
+        sentence = lines[0] if lines else type(cause).__name__
+        if cause is not None and sqlstate(cause) in UNKNOWN_NAMES:
+            sentence += f": it was not migrated, run {MIGRATE}"
+        raise ConfigurationError([f"DATABASE_URL: {sentence}"]) from None
 
 
 def check_fitness(url: "URL") -> None:

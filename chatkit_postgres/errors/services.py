@@ -43,9 +43,14 @@ class KeysUnavailable(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    """The file storage could not be reached."""
+    """The file storage could not be reached, or is full."""
 
     code = "storage_unavailable"
+
+    def __init__(self, sentence: str | None = None, *, reason: str | None = None) -> None:
+        """``reason``: for the operator; the client does not receive it."""
+        super().__init__(sentence)
+        self.reason = reason
 
 
 class DatabaseUnavailable(Unavailable):

@@ -87,10 +87,10 @@ class LimitRepository:
             spent, held = allowance.tokens_spent, allowance.tokens_held
             if allowance.turns >= limits["max_turns"]:
                 raise TooManyTurns
-            if spent + tokens > limits["tokens_per_day"]:
+            if spent >= limits["tokens_per_day"]:
                 break
             refusal = BudgetUsedUp(retry_after_seconds=WAIT_FOR_HELD_TOKENS, is_held=True)
-            if spent + held + tokens > limits["tokens_per_day"]:
+            if held > 0 and spent + held + tokens > limits["tokens_per_day"]:
                 break
             # A turn has ended between the two statements.
             refusal = TooManyTurns()

@@ -312,3 +312,17 @@ async def test_a_request_that_follows_does_not_say_how_the_one_before_is_answere
     assert b"transfer-encoding: chunked" in answer
     assert answer.count(b"HTTP/1.1 200") == 2
     assert b"0\r\n\r\nHTTP/1.1 200" in answer
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_refused_in_the_usual_shape(port: int, head: bytes) -> None:
+    answer = await exchanged(port, head)
+    assert code_of(answer) == (b"400", "bad_request")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["request_id"]

@@ -1,5 +1,7 @@
 """What `check` finds before a user does."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,20 @@ def test_what_others_read_from_the_same_file_is_no_mistake(tmp_path: Path) -> No
     (tmp_path / ".env").write_text("CHAT_BACKEND_URL=http://api:8000\nCHAT_AGENTS_DIR=.\n")
     found = run_cli(tmp_path, "check", **NO_DATABASE)
     assert found.stdout.startswith("configuration  ok")
+
+
+def test_an_issuer_that_is_away_is_told_from_one_with_other_keys(tmp_path: Path) -> None:
+    away = lines(tmp_path, CHAT_JWT_SECRET="", CHAT_URL_SECRET="u" * 48, CHAT_JWKS_URL="http://127.0.0.1:1/jwks.json")
+    assert "not reachable (ConnectError" in away["keys"]
+    (tmp_path / "keys.json").write_text('{"keys": []}')
+    empty = lines(tmp_path, CHAT_JWT_SECRET="", CHAT_URL_SECRET="u" * 48, CHAT_JWKS_FILE=str(tmp_path / "keys.json"))
+    assert "no public key for signatures" in empty["keys"]
+
+
+def test_why_files_cannot_be_stored_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".data" / "attachments").mkdir(parents=True)
+    # A directory of its own for the test file cannot be made where a file has its name.
+    (tmp_path / ".data" / "attachments" / "probe").touch()
+    found = lines(tmp_path)["storage"]
+    assert "writing and reading a test file failed: " in found
+    assert found.endswith(os.strerror(errno.ENOTDIR))

@@ -129,7 +129,7 @@ def test_a_pod_that_stops_has_time_for_its_answers() -> None:
     before = int(container("deployment.yaml")["lifecycle"]["preStop"]["exec"]["command"][1])
     grace = manifest("deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace > drain + before + 10
-    unit = (DEPLOY / "systemd" / "chatkit-postgres.service").read_text()
+    unit = (DEPLOY / "systemd" / "chatkit-postgres@.service").read_text()
     stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert stop is not None
     assert int(stop[1]) > drain + 10
@@ -150,7 +150,7 @@ def test_the_autoscaler_acts_before_a_process_is_full() -> None:
 
 def test_systemd_takes_the_unit_and_finds_it_hardened() -> None:
     analyze = program("systemd-analyze")
-    unit = DEPLOY / "systemd" / "chatkit-postgres.service"
+    unit = DEPLOY / "systemd" / "chatkit-postgres@.service"
     verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
     # The program is not installed here.
     told = [line for line in verified.stderr.splitlines() if line and "is not executable" not in line]

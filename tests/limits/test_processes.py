@@ -172,16 +172,18 @@ def test_a_budget_that_is_used_up_is_told_before_and_refused_then(
     spend(shared_database, user, budget * 8 // 10 - USED)
     told = [notices(each.create("Hello")) for each in (other, client)]
     assert told == [["You have used 80% of your tokens of today, and have 4,000 left."], []]
-    spend(shared_database, user, budget - RESERVED + 1)
+    # The rest is enough for one answer, though not for what is held of others.
+    spend(shared_database, user, budget - 1)
+    assert client.post("threads.create", input=message("The last one")).status_code == 200
     prompt = script(words=3)
     refused = client.post("threads.create", input=message(prompt))
     assert (refused.status_code, refused.json()["code"]) == (429, "budget_used_up")
     assert refused.json()["message"] == "You have used up your tokens of today."
     assert 1 <= int(refused.headers["retry-after"]) <= 86_400
     assert model_runs(model_server, [prompt]) == 0
-    assert len(client.call("threads.list")["data"]) == 3
+    assert len(client.call("threads.list")["data"]) == 4
     left = other.get("/api/usage")["budget"]
-    assert (left["spent"], left["held"], left["left"]) == (budget - RESERVED + 1, 0, RESERVED - 1)
+    assert (left["spent"], left["held"], left["left"]) == (budget - 1 + USED, 0, 0)
     # Another plan, and none.
     assert client_of(servers[0], user, "ten").post("threads.create", input=message("Hello")).status_code == 200
     assert client_of(servers[0], new_user(), "none").post("threads.create", input=message("Hello")).status_code == 429

@@ -136,10 +136,25 @@ async def test_tokens_are_held_for_as_many_turns_as_they_are_enough_for(store: D
     assert await store.limits.allowance(ALICE) == Allowance(10, 40_000, 0)
 
 
+async def test_the_rest_of_a_day_is_for_one_answer_at_a_time(store: DatabaseStore) -> None:
+    turn = await hold(store, tokens=100, tokens_per_day=100)
+    await store.limits.release_turn(turn, ALICE)
+    await change(store, "UPDATE chat_allowances SET tokens_spent = 99")
+
+    async def tries() -> bool:
+        try:
+            await hold(store, tokens=100, tokens_per_day=100)
+        except BudgetUsedUp:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(tries() for _ in range(20)))) == 1
+
+
 async def test_tokens_that_are_used_up_come_back_at_midnight(store: DatabaseStore) -> None:
     turn = await hold(store, tokens=100, tokens_per_day=100)
     await store.limits.release_turn(turn, ALICE)
-    await change(store, "UPDATE chat_allowances SET tokens_spent = 1")
+    await change(store, "UPDATE chat_allowances SET tokens_spent = 100")
     with pytest.raises(BudgetUsedUp, match="used up") as refused:
         await hold(store, tokens=100, tokens_per_day=100)
     assert 0 < (refused.value.retry_after_seconds or 0) <= 86_400

@@ -40,11 +40,13 @@ SELECT false, requests, earlier, {_NOW} - window_began
     per_minute="bigint",
 )
 
-# No row: there are too many turns, or too few tokens. What was spent on an earlier day does not count. Repeated after a
-# lost connection, it holds once.
+_SPENT = "CASE WHEN a.day < excluded.day THEN 0 ELSE a.tokens_spent END"
+
+# No row: there are too many turns, or too few tokens. The rest of a day is enough for one turn alone. What was spent on
+# an earlier day does not count. Repeated after a lost connection, it holds once.
 HOLD_TURN = Statement(
     "hold_turn",
-    """
+    f"""
 INSERT INTO chat_allowances AS a (user_id, holds, turns, tokens_held, day, tokens_spent)
 VALUES (:owner, jsonb_build_object(:hold, jsonb_build_object('tokens', :tokens, 'at', EXTRACT(epoch FROM now()))),
         1, :tokens, CAST(now() AT TIME ZONE 'UTC' AS date), 0)
@@ -53,11 +55,11 @@ ON CONFLICT (user_id) DO UPDATE SET
   turns = a.turns + CASE WHEN a.holds -> :hold IS NULL THEN 1 ELSE 0 END,
   tokens_held = a.tokens_held + CASE WHEN a.holds -> :hold IS NULL THEN excluded.tokens_held ELSE 0 END,
   day = GREATEST(a.day, excluded.day),
-  tokens_spent = CASE WHEN a.day < excluded.day THEN 0 ELSE a.tokens_spent END
+  tokens_spent = {_SPENT}
 WHERE a.holds -> :hold IS NOT NULL
    OR a.turns < :max_turns
-      AND CASE WHEN a.day < excluded.day THEN 0 ELSE a.tokens_spent END + a.tokens_held + excluded.tokens_held
-          <= :tokens_per_day
+      AND ({_SPENT} + a.tokens_held + excluded.tokens_held <= :tokens_per_day
+           OR a.tokens_held = 0 AND {_SPENT} < :tokens_per_day)
 RETURNING a.turns
 """,
     hold="text",
