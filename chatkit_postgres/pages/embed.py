@@ -10,11 +10,11 @@ from starlette.responses import HTMLResponse, Response
 from chatkit_postgres.pages.parts import STATIC, Gate, add_parts, headers, policy
 
 
-def embed_router(origins: Sequence[str], gate: Gate, *, uploads: str = "", pictures: str = "") -> APIRouter:
-    """``uploads`` and ``pictures`` as of ``policy``."""
+def embed_router(origins: Sequence[str], gate: Gate, *, uploads: str = "", images: str = "") -> APIRouter:
+    """``uploads`` and ``images`` as of ``policy``."""
     router = APIRouter()
     page = embedded((STATIC / "index.html").read_text(), origins)
-    of_page = headers(policy(" ".join(origins), uploads=uploads, pictures=pictures))
+    of_page = headers(policy(" ".join(origins), uploads=uploads, images=images))
 
     @router.get("/embed")
     async def embed() -> Response:

@@ -38,12 +38,12 @@ class MarkdownRequest(BaseModel):
     text: str
 
 
-def policy(frame_ancestors: str = "'none'", *, uploads: str = "", pictures: str = "") -> str:
+def policy(frame_ancestors: str = "'none'", *, uploads: str = "", images: str = "") -> str:
     """The Content-Security-Policy of a page. ``frame_ancestors``: who may show it in a frame; ``uploads`` and
-    ``pictures``: where files go to and come from, besides this server's own origin."""
+    ``images``: where files go to and come from, besides this server's own origin."""
     return (
         f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src {_hosts(uploads)}; "
-        f"img-src {_hosts(uploads, pictures)} data: blob:; "
+        f"img-src {_hosts(uploads, images)} data: blob:; "
         f"base-uri 'none'; form-action 'none'; frame-ancestors {frame_ancestors}; "
         # One place of the page inserts markup, which comes from the route that renders Markdown only.
         "require-trusted-types-for 'script'; trusted-types markdown"

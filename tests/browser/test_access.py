@@ -77,7 +77,7 @@ def test_nor_by_what_is_being_written(open_page: OpenPage, scheme: str, tmp_path
     assert violations(page) == []
     page.keyboard.press("Escape")
     page.get_by_label("Search conversations").fill("nothing has this title")
-    expect(page.locator("#no-threads")).to_be_visible()
+    expect(page.locator("#no-hits")).to_be_visible()
     assert violations(page) == []
 
 
@@ -320,7 +320,13 @@ def test_the_first_thing_a_visitor_sees_proposes_what_to_say(open_page: OpenPage
     assert everything.count() > 15
     groups = visitor.page.locator("#everything h3").all_inner_texts()
     assert groups == ["Text", "Widgets", "Tools", "Faults", "Approvals"]
-    visitor.page.get_by_role("button", name="Show less").click()
+    # In place of the few, with the way back in sight.
+    expect(prompts.first).to_be_hidden()
+    expect(visitor.page.get_by_role("button", name="Show less")).to_be_in_viewport()
+    everything.first.press("Escape")
+    expect(everything.first).to_be_hidden()
+    visitor.page.get_by_role("button", name="Show everything").click()
+    visitor.page.get_by_role("button", name="New conversation").first.click()
     expect(everything.first).to_be_hidden()
     prompts.first.click()
     expect(visitor.answer).to_contain_text("UTC")

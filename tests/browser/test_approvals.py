@@ -42,12 +42,12 @@ def test_a_refusal_after_a_reload_and_in_another_tab(open_page: OpenPage) -> Non
     other.open_page(visitor.thread)
     expect(other.page.get_by_role("button", name="Refuse")).to_be_visible()
     visitor.page.get_by_role("button", name="Refuse").click()
-    expect(visitor.answer).to_contain_text("The user has refused this call")
+    expect(visitor.answer).to_contain_text("You have refused it")
     visitor.wait_for_turn_end()
     # The other tab still shows the question: it is answered with what there is.
     other.page.get_by_role("button", name="Approve").click()
     expect(other.page.locator(".widget").last).to_contain_text("Refused.")
-    expect(other.answer).to_contain_text("The user has refused this call")
+    expect(other.answer).to_contain_text("You have refused it")
 
 
 def test_a_new_message_closes_the_question(open_page: OpenPage) -> None:

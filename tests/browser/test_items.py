@@ -148,7 +148,7 @@ def test_a_workflow_shows_its_tasks_and_its_progress(visitor: Visitor) -> None:
     visitor.send_message("workflow")
     assert [f"Step {number} of 5" for number in range(1, 6)] == page.evaluate("window.seen")[1:]
     workflow = page.locator(".workflow details")
-    expect(workflow.locator("summary")).to_have_text("All done")
+    expect(workflow.locator("summary")).to_have_text("All done · 5 steps")
     assert not workflow.evaluate("details => details.open")
     workflow.locator("summary").click()
     expect(workflow.locator("li .task-title")).to_have_text(

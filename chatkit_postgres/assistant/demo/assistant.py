@@ -18,7 +18,7 @@ from chatkit.types import (
 )
 from pydantic import BaseModel, Field
 
-from chatkit_postgres.assistant.actions import Outcome, action
+from chatkit_postgres.assistant.actions import ActionResult, action
 from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.demo import widgets
 from chatkit_postgres.assistant.demo.replies import prompts_for
@@ -109,11 +109,11 @@ class DemoAssistant(AgentAssistant):
         return None if any(keyword in name.lower().split("_") for name in names) else keyword
 
     @action("demo.press", Pressed)
-    async def press(self, payload: Pressed, _sender: WidgetItem | None, _context: Context) -> Outcome:
+    async def press(self, payload: Pressed, _sender: WidgetItem | None, _context: Context) -> ActionResult:
         return widgets.buttons(payload.count + 1)
 
     @action("demo.choose", Chosen)
-    async def choose(self, payload: Chosen, _sender: WidgetItem | None, _context: Context) -> Outcome:
+    async def choose(self, payload: Chosen, _sender: WidgetItem | None, _context: Context) -> ActionResult:
         return widgets.list_view(payload.name)
 
     @action("demo.submit", Submitted)

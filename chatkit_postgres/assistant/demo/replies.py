@@ -8,6 +8,7 @@ from typing import Any
 from agents import Handoff
 from agents.tool import FunctionTool
 
+from chatkit_postgres.assistant.approvals.paused_runs import REFUSED
 from chatkit_postgres.assistant.converter import is_question
 from chatkit_postgres.assistant.input_shape import NOTE_BEGINS
 from chatkit_postgres.assistant.tool_labels import readable
@@ -128,6 +129,8 @@ def _tool_answer(tool: str, output: Any) -> str:
     # MCP servers return a list of parts.
     parts = output if isinstance(output, list) else [{"text": output}]
     result = " ".join(str(part.get("text", part.get("type"))) for part in parts).strip()
+    if result == REFUSED:
+        return "You have refused it, so nothing was done."
     return f"The tool *{readable(tool)}* says: **{result.removesuffix('.')}**."
 
 

@@ -1,7 +1,7 @@
 """The registry of the demo's scenes, and what they share."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,13 +19,12 @@ from chatkit.types import (
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
     ThreadItemUpdatedEvent,
-    ThreadStreamEvent,
 )
 
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.ports import Events
 
 Context = AgentContext[RequestContext]
-Events = AsyncGenerator[ThreadStreamEvent, None]
 Play = Callable[[Context], Events]
 
 PAUSE_SECONDS = 0.01

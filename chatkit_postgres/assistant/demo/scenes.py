@@ -44,7 +44,8 @@ from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 
 from chatkit_postgres.assistant.demo import widgets
 from chatkit_postgres.assistant.demo.drawing import drawn
-from chatkit_postgres.assistant.demo.scene import PAUSE_SECONDS, SCENES, Context, Events, new, says, scene, updated
+from chatkit_postgres.assistant.demo.scene import PAUSE_SECONDS, SCENES, Context, new, says, scene, updated
+from chatkit_postgres.ports import Events
 
 __all__ = ["SCENES"]
 
@@ -96,7 +97,7 @@ async def markdown(context: Context) -> Events:
         yield event
 
 
-@scene("long", "Text", "Write a long answer, quickly.", "a long answer, quickly")
+@scene("long", "Text", "Write a long answer, quickly.", "forty chapters in a few seconds")
 async def long(context: Context) -> Events:
     paragraph = "This paragraph is one of many: what stands above is not drawn again while the rest is written. " * 4
     chapters = [f"## Chapter {number}\n\n{paragraph}\n\n```python\nchapter = {number}\n```" for number in range(1, 41)]
@@ -110,13 +111,13 @@ async def card(context: Context) -> Events:
         yield event
 
 
-@scene("list", "Widgets", "Let me choose from a list.", "a list view; choosing a row changes it (sync action)")
+@scene("list", "Widgets", "Let me choose from a list.", "a list; the row that is chosen changes it")
 async def list_view(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.list_view(), "Lisbon, Oslo, Porto"):
         yield event
 
 
-@scene("form", "Widgets", "Give me a form to fill in.", "a form; sending it replaces it and is answered (action)")
+@scene("form", "Widgets", "Give me a form to fill in.", "a form; what is sent is answered")
 async def form(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.form(), "A form that asks for a name."):
         yield event
@@ -126,7 +127,7 @@ async def form(context: Context) -> Events:
     "buttons",
     "Widgets",
     "Show me buttons that count.",
-    "two buttons: one counts (sync action), one is answered (action)",
+    "two buttons: one counts, one is answered",
 )
 async def buttons(context: Context) -> Events:
     async for event in _stream_widget(context, widgets.buttons(), "A button that counts."):
@@ -177,13 +178,13 @@ async def writing(context: Context) -> Events:
         yield event
 
 
-@scene("tool", "Tools", "Call a tool in my browser.", "a client tool call; the browser's output is answered")
+@scene("tool", "Tools", "Call a tool in my browser.", "a call that this page answers")
 async def client_tool(context: Context) -> Events:
     call = {"call_id": context.generate_id("tool_call"), "name": "get_page_title", "arguments": {"trim": True}}
     yield ThreadItemDoneEvent(item=ClientToolCallItem(**call, **new(context, "tool_call")))
 
 
-@scene("questions", "Tools", "Ask me a few questions.", "structured input: one choice, several choices, free text")
+@scene("questions", "Tools", "Ask me a few questions.", "one choice, several choices, free text")
 async def questions(context: Context) -> Events:
     def choice(question_id: str, question: str, *values: str, multiple: bool = False) -> StructuredInputMultipleChoice:
         options = [StructuredInputMultipleChoiceOption(value=value) for value in values]

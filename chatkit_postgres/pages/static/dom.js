@@ -13,8 +13,9 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Whether there is a hardware keyboard: a phone's must not open unasked, and its Enter is a new line. */
-export const hasKeyboard = () => matchMedia("(any-pointer: fine)").matches;
+/** Whether there is a hardware keyboard: a phone's must not open unasked, and its Enter is a new line. Without a finger's
+ *  pointer there is one, also where nothing else points. */
+export const hasKeyboard = () => matchMedia("(any-pointer: fine)").matches || !matchMedia("(any-pointer: coarse)").matches;
 
 export const at = (id) => document.getElementById(id);
 
@@ -95,11 +96,20 @@ export async function copy(text, button) {
     announce(button.title);
     return;
   }
-  button.setAttribute("aria-label", "Copied");
-  button.replaceChildren(icon("check"));
   announce("Copied");
+  confirmOn(button, "Copied", "copy");
+}
+
+/** Show for a moment, on a button with the icon `name`, that it was done. */
+export function confirmOn(button, done, name) {
+  const label = button.getAttribute("aria-label");
+  if (label === done) return;
+  button.setAttribute("aria-label", done);
+  button.replaceChildren(icon("check"));
+  button.dataset.done = done;
   setTimeout(() => {
     button.setAttribute("aria-label", label);
-    button.replaceChildren(icon("copy"));
+    button.replaceChildren(icon(name));
+    delete button.dataset.done;
   }, 1500);
 }

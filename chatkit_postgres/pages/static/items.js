@@ -46,17 +46,24 @@ export class ItemView {
     const texts = this.#parts.slice(2).map((view) => view.element);
     if (this.element.children.length !== texts.length + 2) this.element.replaceChildren(name, ...texts, around);
     const sources = item.content.flatMap((part) => part.annotations ?? []).filter(Boolean).map((annotation) => annotation.source);
-    const state = `${isRunning} ${sources.length}`;
-    if (around.dataset.state !== state) {
-      around.dataset.state = state;
-      around.replaceChildren(...[
-        // Visible until the first text is drawn (items.css).
-        isRunning && typing(),
-        sources.length > 0 && sourceList(sources),
-        !isRunning && this.#tools(),
-      ].filter(Boolean));
-    }
+    const current = this.shown;
+    if (isRunning) this.#showAround(around, sources, true);
     await Promise.all(shown);
+    await drawn(this.element);
+    // What can be done with an answer comes after its last word.
+    if (!isRunning && current === this.shown) this.#showAround(around, sources, false);
+  }
+
+  #showAround(around, sources, isRunning) {
+    const state = `${isRunning} ${sources.length}`;
+    if (around.dataset.state === state) return;
+    around.dataset.state = state;
+    around.replaceChildren(...[
+      // Visible until the first text is drawn (items.css).
+      isRunning && typing(),
+      sources.length > 0 && sourceList(sources),
+      !isRunning && this.#tools(),
+    ].filter(Boolean));
   }
 
   /** Reuse one element, and show each preview until the next one has loaded, so that the layout does not jump. */
@@ -127,13 +134,12 @@ function drawBubble(item) {
   const tools = h("div", { class: "tools", role: "group", "aria-label": "About this message" }, copyButton);
   if (text.length <= FOLDED_CHARACTERS && text.split("\n").length <= FOLDED_LINES) return [bubble, tools];
   bubble.classList.add("folded");
-  const fold = h("button", { type: "button", "aria-expanded": "false", onclick: () => {
+  const fold = h("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => {
     const isFolded = bubble.classList.toggle("folded");
     fold.textContent = isFolded ? "Show all" : "Show less";
     fold.setAttribute("aria-expanded", String(!isFolded));
   } }, "Show all");
-  tools.prepend(fold);
-  return [bubble, tools];
+  return [bubble, fold, tools];
 }
 
 function drawAttachment(file, { openFile }) {

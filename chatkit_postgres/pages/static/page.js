@@ -4,10 +4,11 @@ import { assemble } from "./chat.js";
 import { ChatClient } from "./client.js";
 import { ask } from "./dialogs.js";
 import { adorn, at, h, icon } from "./dom.js";
+import { watchKeys } from "./keys.js";
 import { openMenu, watchMenu } from "./menu.js";
 import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
-import { propose, watchMorePrompts } from "./welcome.js";
+import { propose, showEverything, watchMorePrompts } from "./welcome.js";
 
 let user = null;
 const client = () => user;
@@ -71,6 +72,7 @@ async function arrive() {
 
 async function open(threadId, itemId) {
   showSidebar(false);
+  showEverything(false);
   const opened = conversation.open(threadId, sidebar.titleOf(threadId), itemId);
   sidebar.mark();
   await opened;
@@ -189,11 +191,11 @@ function showSidebar(isShown) {
   else if (wasShown) at("menu").focus();
 }
 
-for (const [id, name] of [["menu", "menu"], ["fold-sidebar", "fold"], ["thread-menu", "more"]]) adorn(id, name);
+for (const [id, name] of [["menu", "menu"], ["fold-sidebar", "fold"], ["thread-menu", "more"], ["begin", "new"]]) adorn(id, name);
 showTheme();
 addEventListener("theme", showTheme);
 at("theme").addEventListener("click", toggleTheme);
-at("new-thread").addEventListener("click", () => go(null));
+for (const id of ["new-thread", "begin"]) at(id).addEventListener("click", () => go(null));
 chosen(at("user"), (event) => {
   if (at("user").value === user.user) return;
   // A browser would open the list.
@@ -216,6 +218,7 @@ at("thread-menu").addEventListener("click", () => {
 });
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && readList());
 watchMenu();
+watchKeys({ search: () => (toggleSidebar(true), at("filter").focus()), begin: () => go(null) });
 watchMorePrompts();
 showFolded();
 addEventListener("keydown", (event) => {

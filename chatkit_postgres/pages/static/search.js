@@ -3,6 +3,8 @@
 import { at, h } from "./dom.js";
 
 const WAIT_MS = 250;
+/** Of Markdown: what stands around words, and before headings. */
+const MARKUP = /(^|\s)#{1,6}(?=\s)|[`*~]+/g;
 const ENTITIES = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
 
 export class Search {
@@ -60,6 +62,7 @@ export class Search {
 
 /** A snippet is HTML with marks and escapes only; it is never inserted as HTML. */
 function marked(snippet) {
-  const texts = snippet.split(/<\/?mark>/).map((text) => text.replace(/&(lt|gt|amp);/g, (entity) => ENTITIES[entity]));
+  const texts = snippet.split(/<\/?mark>/)
+    .map((text) => text.replace(MARKUP, "$1").replace(/&(lt|gt|amp);/g, (entity) => ENTITIES[entity]));
   return texts.map((text, place) => (place % 2 ? h("mark", {}, text) : text));
 }

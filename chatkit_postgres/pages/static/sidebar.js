@@ -2,7 +2,7 @@
 
 import { groupOf } from "./days.js";
 import { ask } from "./dialogs.js";
-import { announce, at, h, iconButton } from "./dom.js";
+import { announce, at, confirmOn, h, iconButton } from "./dom.js";
 import { openMenu } from "./menu.js";
 import { saveConversation } from "./saving.js";
 
@@ -18,6 +18,7 @@ export class Sidebar {
   #after = null;
   #asked = 0;
   #reading = 0;
+  #marked = null;
 
   /** `client()` is the user's, `current()` the id of the open conversation; `left()` is called when it is deleted, `renamed(thread)` after a new title, `changed()` after both. */
   constructor({ client, current, left, renamed, changed, tell }) {
@@ -70,6 +71,10 @@ export class Sidebar {
       if (link.dataset.thread === this.current()) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
+    const marked = at("threads").querySelector("[aria-current]");
+    // Once: the user may scroll the list afterwards.
+    if (marked && this.#marked !== this.current()) marked.scrollIntoView({ block: "nearest" });
+    this.#marked = marked ? this.current() : null;
   }
 
   async #filter() {
@@ -105,8 +110,8 @@ export class Sidebar {
     const wanted = at("filter").value.trim().toLocaleLowerCase();
     const found = this.#threads.filter((thread) => (thread.title ?? UNTITLED).toLocaleLowerCase().includes(wanted));
     this.#place(found);
-    at("no-threads").hidden = found.length > 0;
-    at("no-threads").textContent = wanted ? `No title has “${wanted}” in it.` : "No conversations yet.";
+    // Of a search, its hits in messages say whether there is anything.
+    at("no-threads").hidden = found.length > 0 || wanted;
     at("more-threads").hidden = !this.#after;
     this.mark();
   }
@@ -147,7 +152,7 @@ export class Sidebar {
   entriesOf(thread, button) {
     return [
       { name: "rename", label: "Rename", act: () => this.#rename(thread, button) },
-      { name: "copy", label: "Copy link", act: () => this.#guarded(() => copyLink(thread)) },
+      { name: "copy", label: "Copy link", act: () => this.#guarded(() => copyLink(thread, button)) },
       { name: "save", label: "Export", act: () => this.#guarded(() => saveConversation(this.client(), { ...thread, title: thread.title ?? UNTITLED })) },
       { name: "delete", label: "Delete", act: () => this.#delete(thread), isDestructive: true },
     ];
@@ -202,11 +207,12 @@ function putInOrder(list, rows) {
   rows.forEach((row, place) => list.children[place] !== row && list.insertBefore(row, list.children[place] ?? null));
 }
 
-async function copyLink(thread) {
+async function copyLink(thread, button) {
   try {
     await navigator.clipboard.writeText(`${location.origin}${location.pathname}#${thread.id}`);
   } catch {
     throw new Error("This browser does not allow the page to copy.");
   }
   announce("Link copied");
+  confirmOn(button, "Link copied", "more");
 }

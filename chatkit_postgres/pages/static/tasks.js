@@ -7,6 +7,9 @@ const ICONS = { web_search: "search", file: "file", thought: "spark", image: "fi
 const NAMES = { web_search: "Searched", file: "Read files", thought: "Thought", image: "Looked at a picture", custom: "Step" };
 
 export function drawWorkflow({ workflow }, isRunning, wasOpen) {
+  const [only, ...others] = workflow.tasks.filter(Boolean);
+  // There would be nothing to unfold.
+  if (!isRunning && only && !others.length && !workflow.summary && isPlain(only)) return drawTask(only);
   const isOpen = wasOpen ?? (isRunning || workflow.expanded);
   return h("details", { class: "steps", open: isOpen },
     h("summary", {}, icon("spark"), isRunning ? `${latest(workflow) ?? "Working"} …` : summaryOf(workflow)),
@@ -34,6 +37,8 @@ export function drawSource(source) {
   return h("span", {}, source.title, source.filename && h("span", { class: "caption" }, ` ${source.filename}`));
 }
 
+const isPlain = ({ content, queries, sources }) => !content && !queries?.length && !sources?.length;
+
 function titleOf(task) {
   return task.title ?? task.title_query ?? NAMES[task.type] ?? "Step";
 }
@@ -52,9 +57,15 @@ function latest(workflow) {
 
 const lasting = (seconds) => (seconds < 1 ? "a moment" : seconds === 1 ? "a second" : `${seconds} seconds`);
 
+/** "5 steps" and "3 s", as far as they are known and say something. */
+function measured({ summary, tasks }) {
+  const seconds = summary?.duration;
+  return [tasks.length > 1 && `${tasks.length} steps`, seconds >= 1 && `${seconds} s`].filter(Boolean);
+}
+
 function summaryOf(workflow) {
   const { summary, tasks } = workflow;
-  if (summary?.title) return summary.title;
+  if (summary?.title) return [summary.title, ...measured(workflow)].join(" · ");
   if (workflow.type === "reasoning" && Number.isFinite(summary?.duration)) return `Thought for ${lasting(summary.duration)}`;
   if (tasks.length === 1) return titleOf(tasks[0]);
   return `${tasks.length} steps${summary?.duration >= 1 ? ` in ${lasting(summary.duration)}` : ""}`;

@@ -17,11 +17,20 @@ export async function propose(say) {
 
 /** Must be called once. */
 export function watchMorePrompts() {
-  at("more-prompts").addEventListener("click", () => {
-    const isShown = at("everything").hidden;
-    at("everything").hidden = !isShown;
-    at("more-prompts").setAttribute("aria-expanded", String(isShown));
-    at("more-prompts").textContent = isShown ? "Show less" : "Show everything";
-    if (isShown) at("everything").scrollIntoView({ block: "nearest" });
+  at("more-prompts").addEventListener("click", () => showEverything(at("everything").hidden));
+  at("proposals").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || at("everything").hidden) return;
+    event.stopPropagation();
+    showEverything(false);
+    at("more-prompts").focus();
   });
+}
+
+/** All prompts by group, in place of the few. */
+export function showEverything(isShown) {
+  at("everything").hidden = !isShown;
+  at("prompts").hidden = isShown;
+  at("more-prompts").setAttribute("aria-expanded", String(isShown));
+  at("more-prompts").textContent = isShown ? "Show less" : "Show everything";
+  at("proposals").scrollTop = 0;
 }
