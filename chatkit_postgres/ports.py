@@ -1,7 +1,13 @@
 """Interfaces that a lower room uses and a higher one implements."""
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+
+from chatkit.types import ThreadStreamEvent
+
+Events = AsyncGenerator[ThreadStreamEvent, None]
+"""What an assistant answers with, and what a turn sends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import BaseModel
+
 JOINERS = "\u200c\u200d"
 """The zero-width non-joiner and joiner: removing them changes Persian, Hindi and Sinhala words, and many emoji."""
 
@@ -74,3 +76,12 @@ def common_length(lengths: Iterable[int], room: int) -> int:
 
 def cut_mark(left_out: int | str) -> str:
     return f"\n[... {left_out} characters are left out here ...]\n"
+
+
+def plain_fields(value: Any) -> Any:
+    """Models as the dicts that they were validated from: their own serialisers omit fields, and refuse some texts."""
+    if isinstance(value, BaseModel):
+        return {name: plain_fields(field) for name, field in value}
+    if isinstance(value, dict):
+        return {key: plain_fields(element) for key, element in value.items()}
+    return [plain_fields(element) for element in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Limits the number of costly requests that run at once in this process, per user and in all."""
+"""Limits how many requests of one kind run at once in this process, per user and in all."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from chatkit_postgres.errors import TooManyRequests, Unavailable
 
 
 class ConcurrencyLimit:
-    """For requests that hold a temporary file, or megabytes of memory, while they run."""
+    """One for each kind: uploads, recordings, followers, Markdown that waits for its turn."""
 
     def __init__(self, *, per_user: int, altogether: int, refusal: type[TooManyRequests] = TooManyRequests) -> None:
         self._refusal = refusal

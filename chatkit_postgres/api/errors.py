@@ -51,7 +51,7 @@ def error_response(error: ChatError, request_id: str) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Of all routes at this address: the framework names those of the first one."""
+    """The methods of all routes at this address: the framework names those of the first one."""
     routes = request.app.routes
     return [
         method

@@ -38,7 +38,7 @@ def openapi_router(app: FastAPI) -> APIRouter:
 
 
 def document_of(app: FastAPI) -> Json:
-    """Of the routes that this application has; the playground and its helpers are left out."""
+    """The description of the routes that this application has; the playground and its helpers are left out."""
     found = {key: ROUTES[key] for key in routes_of(app) if key in ROUTES}
     kinds = dict.fromkeys([*(kind for described in found.values() for kind in _kinds(described)), _PROBLEM])
     schema_of, definitions = _schemas(list(kinds))

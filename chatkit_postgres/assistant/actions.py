@@ -11,13 +11,13 @@ from pydantic import TypeAdapter
 
 from chatkit_postgres.context import RequestContext
 
-Outcome = WidgetRoot | ThreadItem | None
+ActionResult = WidgetRoot | ThreadItem | None
 """The new state of the widget that was used, or of another item; None if nothing has changed."""
 
 # Called with the payload, the widget that was used (None for a free action without one), and the context.
 Handler = Callable[
     [Any, WidgetItem | None, AgentContext[RequestContext]],
-    Awaitable[Outcome] | AsyncGenerator[ThreadStreamEvent, None],
+    Awaitable[ActionResult] | AsyncGenerator[ThreadStreamEvent, None],
 ]
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -105,7 +105,7 @@ class AgentSpans(TracingProcessor):
 
 
 def _bound(kept: OrderedDict[str, Any]) -> None:
-    """Of runs that are abandoned, the end never comes."""
+    """Forget the oldest: the end of an abandoned run never comes."""
     while len(kept) > MAX_OPEN:
         kept.popitem(last=False)
 

@@ -32,5 +32,5 @@ def user_facing_errors() -> Iterator[None]:
             raise
         # Logged, because the provider's support asks for the request id first.
         request_id = getattr(error, "request_id", None)
-        logger.warning("model_failed", told=user_error.code, provider_request_id=request_id, **failure(error))
+        logger.warning("model_failed", shown=user_error.code, provider_request_id=request_id, **failure(error))
         raise user_error from None

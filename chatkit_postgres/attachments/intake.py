@@ -34,8 +34,9 @@ class FileLimits:
     """Maximum number of a user's files that were not sent with a message yet."""
     accepted: kinds.AcceptedTypes = field(default_factory=lambda: kinds.AcceptedTypes(("*/*",)))
     text_characters: int = 64_000
+    """Maximum characters of attached text in the input of one model call."""
     max_images: int = 8
-    """Maximum of attached text and images in the input of one model call."""
+    """Maximum attached images in the input of one model call."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from chatkit_postgres.observability.logs import get_logger
 MAX_SIDE = 1568
 """Pixels: enough to read a screenshot. Model servers scale larger images down themselves."""
 MAX_PREVIEW_BYTES = 4 * MAX_SIDE * MAX_SIDE + 64 * 1024
-"""Of a preview, which can be larger than its image: at most the bytes of its pixels, and what is around them."""
+"""Maximum of a preview, which can be larger than its image: the bytes of its pixels, and what is around them."""
 MAX_TEXT_CHARACTERS = 400_000
 PROGRAM_SECONDS = 30
 WAIT_SECONDS = 30

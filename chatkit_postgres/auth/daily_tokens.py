@@ -38,11 +38,11 @@ class TokensByClaim:
 @dataclass(frozen=True, slots=True)
 class DailyTokens:
     otherwise: int
-    """Of a user about whom the claim says nothing that is known."""
+    """The tokens of a user about whom the claim says nothing that is known."""
     by_claim: TokensByClaim | None = field(default=None)
 
     def of(self, claims: Mapping[str, Any]) -> int:
-        """Of a user with these claims; if several values are known, the most."""
+        """The tokens of a user with these claims; if several values are known, the most."""
         if self.by_claim is None:
             return self.otherwise
         tokens = self.by_claim.tokens

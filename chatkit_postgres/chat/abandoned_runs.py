@@ -14,7 +14,7 @@ from chatkit_postgres.store.approvals import AbandonedRun
 from chatkit_postgres.store.session import WriteSession
 
 OPERATION = "threads.custom_action"
-"""Of the turn that the answer has opened, and of the one that goes on."""
+"""The operation of both turns: the one that the answer opened, and the one that resumes the run."""
 
 logger = get_logger(__name__)
 
@@ -31,13 +31,13 @@ class AbandonedRuns:
             # Replicas that were started together should not work at the same moment.
             await asyncio.sleep(every_seconds * random.uniform(0.5, 1.5))  # noqa: S311 - jitter is no secret
             try:
-                await self.go_on()
+                await self.resume()
             except ChatError:
                 continue
             except Exception as error:  # noqa: BLE001 - logged, and tried again
                 log_failure(logger, "abandoned_runs_not_found", error)
 
-    async def go_on(self) -> None:
+    async def resume(self) -> None:
         """Start a turn for each abandoned run. Of several processes one gets it."""
         for run in await self._store.approvals.abandoned():
             if run.is_hopeless:
@@ -57,7 +57,7 @@ class AbandonedRuns:
         draft = Draft()
         try:
             turn = await self._runner.start(
-                self._server.go_on(run.thread_id, run.asked_by, context, draft), context, draft
+                self._server.resume(run.thread_id, run.asked_by, context, draft), context, draft
             )
         except ChatError as error:
             # Another process was faster, or this one is full or draining.

@@ -1,7 +1,7 @@
 """Merges the events an assistant yields with those it sends through ``context.stream``, in one order."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -12,15 +12,15 @@ from chatkit.types import (
     ThreadItemUpdatedEvent,
     ThreadMetadata,
     ThreadStreamEvent,
+    UserMessageItem,
 )
 from pydantic import PrivateAttr
 
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.ports import Events
 
 MAX_QUEUED_DELTAS = 16
 """Queued text deltas after which their producer waits."""
-
-Events = AsyncGenerator[ThreadStreamEvent, None]
 
 
 class StreamClosed(RuntimeError):
@@ -128,3 +128,7 @@ class LiveContext(AgentContext[Any]):
     @classmethod
     def of(cls, thread: ThreadMetadata, store: Any, context: RequestContext) -> "LiveContext":
         return cls(thread=thread, store=store, request_context=context)
+
+
+Respond = Callable[[LiveContext, UserMessageItem | None], Events]
+"""Answers a message of the user, or what else has happened in the thread."""

@@ -34,7 +34,7 @@ VALUES_OF_A_RECORDING = 20
 """Maximum JSON values of a request with a recording, which is one large string."""
 CLIENT_CONTEXT = ("userInfo", "pageContext")
 MAX_PARTS = 100
-"""Of a message. A text with a few mentions has a dozen; each part costs time whenever the message is read."""
+"""Maximum parts of a message. A text with a few mentions has a dozen; each part costs time whenever it is read."""
 
 # MediaRecorder names a type of video for recordings in a container that may hold both.
 _AUDIO = re.compile(r"(audio/[a-z0-9.+-]{1,50}|video/(webm|mp4))( *; *[a-z]+=[\w.\"-]+)*", re.IGNORECASE)
@@ -51,11 +51,11 @@ class RequestLimits:
     message_characters: int = 32_000
     page: int = 100
     attachments: int = 10
-    """Of one message."""
+    """Maximum attachments of one message."""
     metadata_characters: int = 4000
-    """Of a client's ``userInfo`` and ``pageContext``."""
+    """Maximum characters of a client's ``userInfo`` and ``pageContext``."""
     bytes: int = 256 * 1024
-    """Of a request without a recording."""
+    """Maximum bytes of a request without a recording."""
 
 
 def parse_request(body: bytes, limits: RequestLimits) -> ChatKitReq:

@@ -49,20 +49,20 @@ from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.chat.operations.action_at_once import act_at_once
 from chatkit_postgres.chat.operations.speech import transcribe
 from chatkit_postgres.chat.operations.threads import get_thread, list_items, list_threads, update_thread
-from chatkit_postgres.chat.operations.turns import MAX_ANSWER_CHARACTERS, Answer, Opening, TurnOperations
-from chatkit_postgres.chat.pipeline.stage import Events
+from chatkit_postgres.chat.operations.turns import MAX_ANSWER_CHARACTERS, OpenedTurn, Opening, TurnOperations
 from chatkit_postgres.chat.preflight import preflight
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.wire import to_json
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import AttachmentUnavailable, ChatError, KeyTaken, NotFound, Superseded
 from chatkit_postgres.observability.logs import get_logger, log_failure
+from chatkit_postgres.ports import Events
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.history import HistoryLimits
 from chatkit_postgres.store.session import CREATE, WriteSession
 
 HEARTBEAT_SECONDS = 5
-"""Of a turn that ``process`` runs."""
+"""Seconds between heartbeats of a turn that ``process`` runs."""
 
 logger = get_logger(__name__)
 
@@ -141,10 +141,10 @@ class ChatServer(ChatKitServer[RequestContext]):
         context = replace(context, files=self.attachments.of(context))
         return self._turn(self._checked(request, context), context, draft)
 
-    def go_on(self, thread_id: str, asked_by: UUID, context: RequestContext, draft: Draft) -> Events:
+    def resume(self, thread_id: str, asked_by: UUID, context: RequestContext, draft: Draft) -> Events:
         """The events of a turn that goes on with an answered run whose turn was interrupted. Raises NothingPending."""
         context = replace(context, files=self.attachments.of(context))
-        return self._turn(self._turns.go_on(thread_id, asked_by, context), context, draft)
+        return self._turn(self._turns.resume(thread_id, asked_by, context), context, draft)
 
     async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> bool:
         """End an answered run whose turn was interrupted, and show on its cards what is known of its calls. False if
@@ -158,7 +158,7 @@ class ChatServer(ChatKitServer[RequestContext]):
             runs.follow()
         try:
             async with aclosing(opening):
-                while not isinstance(opened := await anext(opening), Answer):
+                while not isinstance(opened := await anext(opening), OpenedTurn):
                     yield opened
             # Not kept in memory while the answer streams.
             del opening

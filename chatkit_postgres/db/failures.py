@@ -5,7 +5,7 @@ import asyncpg
 UNIQUE_VIOLATION = "23505"
 READ_ONLY = "25006"
 UNKNOWN_NAMES = frozenset({"42P01", "42703", "42883"})
-"""Of a table, a column or a function that the database does not have: it was not migrated."""
+"""SQLSTATEs of a table, a column or a function that the database does not have: it was not migrated."""
 MIGRATE = "chatkit-postgres migrate"
 PRIMARY = "the address of the primary, or target_session_attrs=read-write"
 """What ``DATABASE_URL`` needs if its server is read-only."""

@@ -30,7 +30,7 @@ OVERDUE = WaitPolicy(seconds=None, yield_seconds=-30)
 """A background statement that comes late: it stands for all turns of the process, which others would take for dead."""
 
 wait_policy: ContextVar[WaitPolicy] = ContextVar("wait_policy", default=REQUEST)
-"""Of the current task."""
+"""The policy of the current task."""
 
 
 class Slots:

@@ -87,7 +87,7 @@ class Metrics:
         self.storage_failures.labels(operation).inc()
 
     def count_interrupted_turn(self, operation: str) -> None:
-        """Of another process, which did not end it."""
+        """Count a turn of another process, which did not end it."""
         self.turns.labels(operation, "interrupted").inc()
 
     def begin_at_zero(

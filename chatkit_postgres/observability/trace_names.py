@@ -22,7 +22,7 @@ def conversation(thread_id: str | None, user_id: str) -> Attributes:
 
 
 def shown_conversation(thread_id: str | None, user_id: str, question: str, answer: str) -> Attributes:
-    """Of the outermost span, by which Langfuse and Phoenix show what was said in a thread."""
+    """Attributes of the outermost span, by which Langfuse and Phoenix show what was said in a thread."""
     texts = {"input.value": question, "output.value": answer}
     said = {name: text[:MAX_CONTENT] for name, text in texts.items() if text}
     return {**conversation(thread_id, user_id), **said, "openinference.span.kind": "CHAIN"}
@@ -49,7 +49,7 @@ def statement(name: str) -> Attributes:
 
 
 def statements(number: int, milliseconds: int) -> Attributes:
-    """Of a request or a turn, together."""
+    """The statements of a request or a turn, together."""
     return {"chatkit.statements": number, "chatkit.statement_ms": milliseconds}
 
 

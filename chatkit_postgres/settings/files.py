@@ -132,12 +132,12 @@ class FileSettings(IdentitySettings):
 
     @property
     def origin_of_uploads(self) -> str:
-        """Of the URLs of files; empty if it is the one of each request."""
+        """The beginning of the URLs of files; empty if it is the one of each request."""
         return _origin(self.public_url) if self.public_url is not None else ""
 
     @property
-    def origin_of_pictures(self) -> str:
-        """Of the bucket, if browsers are sent there."""
+    def origin_of_images(self) -> str:
+        """The origin of the bucket, if browsers are sent there."""
         if not self.direct_downloads or self.storage_url is None:
             return ""
         return _origin(self.aws_endpoint_url or f"https://s3.{self.aws_region}.amazonaws.com")
@@ -148,7 +148,7 @@ class FileSettings(IdentitySettings):
         return self.url_secret.get_secret_value() if self.url_secret is not None else self.jwt_key
 
     def key_of_hashes(self, data_dir: Path, *, is_dev: bool) -> str:
-        """Of the hashes of erased users and of the audit log. Raises ConfigurationError if there is none."""
+        """The key of the hashes of erased users and of the audit log. Raises ConfigurationError if there is none."""
         if problems := self.hash_key_problems(is_dev=is_dev):
             raise ConfigurationError(problems)
         if self.erasure_key is None:

@@ -22,7 +22,7 @@ from chatkit_postgres.store.tool_calls import MAX_OUTPUT
 from chatkit_postgres.store.views import claim_of
 from chatkit_postgres.text import clean_text, cut_middle
 
-Answer = Literal["approved", "refused"]
+Verdict = Literal["approved", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class AskedCall:
     arguments: str
     is_function: bool = True
     """Whether the Agents SDK reports when the call begins and ends."""
-    answer: Answer | None = None
+    answer: Verdict | None = None
     answered_by: str | None = None
     begun_by: str | None = None
     """The turn that has begun to run the call; without an output, it is unknown what the call has done."""
@@ -110,7 +110,7 @@ class ApprovalRepository:
         return paused_run(found[0]) if found else None
 
     async def answer(
-        self, thread_id: str, card: WidgetItem, answer: Answer, context: StoreContext, claims: Mapping[str, Any]
+        self, thread_id: str, card: WidgetItem, answer: Verdict, context: StoreContext, claims: Mapping[str, Any]
     ) -> PausedRun | None:
         """Save an answer with the card that shows it, and open the turn. Returns the run, whose ``resumed_by`` is this
         turn if no other call waits for its answer; None if the question was closed or answered meanwhile. ``claims``

@@ -27,7 +27,7 @@ class StoredFile:
     attachment: Attachment
     state: Literal["pending", "ready"]
     session_id: UUID | None
-    """Of the thread that it was sent in; None before that."""
+    """The thread that it was sent in; None before that."""
     storage_key: str | None
     """Prefix of its objects in the storage; None for an attachment that was saved without bytes."""
     declared_bytes: int | None

@@ -34,9 +34,9 @@ class HistoryLimits:
 
     items: int = 100
     bytes: int = 128_000
-    """Of their JSON; an image, and a widget with a text of its own, count as one line."""
+    """Maximum bytes of their JSON; an image, and a widget with a text of its own, count as one line."""
     call_bytes: int = 32_000
-    """Of the calls of tools and their outputs; 0: none."""
+    """Maximum bytes of the calls of tools and their outputs; 0: none."""
 
     @property
     def output_characters(self) -> int:

@@ -97,7 +97,7 @@ class LimitRepository:
         raise refusal
 
     async def release_turn(self, turn_id: UUID, caller: Caller) -> None:
-        """Of a turn that has no end of its own in the ledger."""
+        """Release what a turn holds that has no end of its own in the ledger."""
         await self._database.run(owner_of(caller), sql.RELEASE_TURN, hold=str(turn_id))
 
     async def allowance(self, caller: Caller) -> Allowance:

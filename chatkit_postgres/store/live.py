@@ -29,7 +29,7 @@ class RunningTurnRow:
     retry_from: int | None
     open_position: int | None
     first_position: int
-    """Of its first item."""
+    """The position of its first item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Position:
     session_id: UUID
     turn_id: UUID
     sequence: int
-    """Of the last entry of the log that it has."""
+    """The sequence number of the last entry of the log that it has."""
     seen_at: datetime | None
     """The last change of the thread that it has."""
 
@@ -70,7 +70,7 @@ class Position:
 @dataclass(frozen=True, slots=True)
 class News:
     state: str | None
-    """Of the turn; None if the turn or its thread was deleted."""
+    """The state of the turn; None if the turn or its thread was deleted."""
     error_code: str | None
     changed_at: datetime | None
     entries: Sequence[LogText]

@@ -15,8 +15,8 @@ class Outcome:
     """Token counts by name, as the provider reported them."""
 
     def tokens_spent(self, held: int) -> int:
-        """Of the user's budget. ``held``, at least, of a turn that was cut off while a model answered, and of one whose
-        model has not said what it took."""
+        """Tokens to charge to the user's budget. A turn that was cut off while a model answered costs at least
+        ``held``; so does one whose model has not said what it took."""
         if self.usage is None:
             return 0
         known = self.usage.get("input_tokens", 0) + self.usage.get("output_tokens", 0)

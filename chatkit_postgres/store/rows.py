@@ -23,12 +23,12 @@ from chatkit.types import (
     WidgetItem,
     WorkflowItem,
 )
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from chatkit_postgres.db import Row
 from chatkit_postgres.store import unreadable
 from chatkit_postgres.store.ids import message_uuid
-from chatkit_postgres.text import clean_json
+from chatkit_postgres.text import clean_json, plain_fields
 
 SenderType = Literal["user", "assistant", "tool", "system"]
 
@@ -144,18 +144,7 @@ def storable_json(text: str) -> str:
 def _dump(item: ThreadItem) -> str:
     # The SDK's widgets omit every null when they are serialised, also in an action's payload and in fields that may be
     # null but not absent; such a widget would not be loaded as it was saved.
-    return dump_json(_fields(item)) if isinstance(item, WidgetItem) else item.model_dump_json()
-
-
-def _fields(value: Any) -> Any:
-    """Models as the dicts that they were validated from, without the omissions of their own serialisers."""
-    if isinstance(value, BaseModel):
-        return {name: _fields(field) for name, field in value}
-    if isinstance(value, dict):
-        return {key: _fields(element) for key, element in value.items()}
-    if isinstance(value, list | tuple):
-        return [_fields(element) for element in value]
-    return value
+    return dump_json(plain_fields(item)) if isinstance(item, WidgetItem) else item.model_dump_json()
 
 
 def _sender_type(item: ThreadItem) -> SenderType:

@@ -71,7 +71,7 @@ class WriteSession:
 
     @property
     def session_id(self) -> UUID:
-        """Of the thread's row. Raises RuntimeError for a turn that is not open."""
+        """The id of the thread's row. Raises RuntimeError for a turn that is not open."""
         if self.thread_id is None:
             raise RuntimeError("the turn is not open")
         return session_uuid(self.thread_id)

@@ -14,7 +14,7 @@ LENGTH = 240
 """Characters of the text; marks and escapes come on top."""
 
 MAX_CHARACTERS = 20_000
-"""Of a text that is looked through. A match behind them is found, and not marked."""
+"""Maximum characters of a text that are looked through. A match behind them is found, and not marked."""
 
 MAX_MATCHES = 1000
 

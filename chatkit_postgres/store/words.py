@@ -22,7 +22,7 @@ MAX_CACHED = 40
 
 MAX_POSITION = 16_383
 MAX_POSITIONS = 255
-"""Of one lexeme, as of a tsvector: words after these are found, but not in a phrase."""
+"""Maximum positions of one lexeme, as in a tsvector: words after these are found, but not in a phrase."""
 
 MAX_VECTOR_BYTES = 900_000
 """PostgreSQL takes 1 MB."""

@@ -17,7 +17,7 @@ VERSION = 1
 HEADER: dict[str, Any] = {"type": "export", "format": "chatkit-postgres", "version": VERSION}
 DATA = "data.jsonl"
 ENDINGS = ("", ".preview", ".text")
-"""Of the names of a file and its renditions, here and in the storage."""
+"""The endings of the names of a file and its renditions, here and in the storage."""
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _MAX_LINE_BYTES = 64 * 1024 * 1024

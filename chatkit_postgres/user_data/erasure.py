@@ -48,7 +48,7 @@ class Receipt:
     bytes: int = 0
     turns_ended: int = 0
     unnamed_entries: int = 0
-    """Of the audit log."""
+    """Entries of the audit log that do not name the user any more."""
     seconds: float = 0
 
     def document(self, backup_days: int | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ class Hashes:
         return self._of(b"audited thread", thread_id.encode())
 
     def of_entry(self, previous: str, content: bytes) -> str:
-        """Of an entry of the audit log, which follows the one with the hash ``previous``."""
+        """The hash of an entry of the audit log, which follows the one with the hash ``previous``."""
         return self._of(b"audit entry", previous.encode() + b"\0" + content)
 
     def _of(self, kind: bytes, value: bytes) -> str:

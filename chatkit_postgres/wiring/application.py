@@ -151,7 +151,7 @@ def _add_embed(app: FastAPI, parts: Parts) -> None:
             settings.embed_origins,
             Gate(user_of, RenderLimits().rendering, max_bytes=MAX_EMBEDDED_MARKDOWN_BYTES),
             uploads=settings.origin_of_uploads,
-            pictures=settings.origin_of_pictures,
+            images=settings.origin_of_images,
         )
     )
 

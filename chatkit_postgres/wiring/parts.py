@@ -53,7 +53,7 @@ class Parts:
     public_url: PublicUrl
     metrics: Metrics
     export_of: Callable[[str], Export]
-    """Of an owner."""
+    """The export of an owner."""
     audit: Audit | None
     """None if no token may read the conversations of others."""
     unknown_settings: Sequence[str] = ()

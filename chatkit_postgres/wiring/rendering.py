@@ -13,7 +13,7 @@ from chatkit_postgres.api.concurrency import ConcurrencyLimit
 from chatkit_postgres.errors import TooManyRequests
 
 MILLISECONDS_PER_MINUTE = 10_000
-"""Of processor time, per user: a crafted text takes a thousand times as long as an ordinary one of its length."""
+"""Processor time per user: a crafted text takes a thousand times as long as an ordinary one of its length."""
 RETRY_AFTER_SECONDS = 10
 
 

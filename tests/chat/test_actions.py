@@ -27,7 +27,7 @@ from chatkit.widgets import DynamicWidgetComponent, DynamicWidgetRoot
 from pydantic import BaseModel
 
 from chatkit_postgres.assistant import Assistant, action
-from chatkit_postgres.assistant.actions import Outcome
+from chatkit_postgres.assistant.actions import ActionResult
 from chatkit_postgres.chat.widget_tree import declares
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ChatError, Conflict, InternalError, NotFound, ThreadLocked, Unprocessable
@@ -63,11 +63,11 @@ class Shop(Assistant):
         yield ThreadItemDoneEvent(item=message("m", "unused"))
 
     @action("pay", Amount)
-    async def pay(self, payload: Amount, _sender: WidgetItem | None, _context: Context) -> Outcome:
+    async def pay(self, payload: Amount, _sender: WidgetItem | None, _context: Context) -> ActionResult:
         return widget_of({"type": "Text", "value": f"Paid {payload.amount}"})
 
     @action("announce", free=True)
-    async def announce(self, _payload: object, _sender: WidgetItem | None, context: Context) -> Outcome:
+    async def announce(self, _payload: object, _sender: WidgetItem | None, context: Context) -> ActionResult:
         await context.stream(NoticeEvent(level="info", message="announced"))
         return None
 
@@ -101,7 +101,7 @@ class Shop(Assistant):
             yield event
 
     @action("slowly")
-    async def slowly(self, _payload: object, _sender: WidgetItem | None, _context: Context) -> Outcome:
+    async def slowly(self, _payload: object, _sender: WidgetItem | None, _context: Context) -> ActionResult:
         self.is_acting.set()
         await self.may_go_on.wait()
         return widget_of({"type": "Text", "value": "late"})
@@ -115,20 +115,20 @@ class Shop(Assistant):
         yield ThreadItemDoneEvent(item=message("m", f"It is {payload.amount}."))
 
     @action("help", free=True)
-    async def help(self, _payload: object, sender: WidgetItem | None, _context: Context) -> Outcome:
+    async def help(self, _payload: object, sender: WidgetItem | None, _context: Context) -> ActionResult:
         assert sender is None
         return message("m", "Helped")
 
     @action("nothing", free=True)
-    async def nothing(self, *_: object) -> Outcome:
+    async def nothing(self, *_: object) -> ActionResult:
         return None
 
     @action("break", free=True)
-    async def breaks(self, *_: object) -> Outcome:
+    async def breaks(self, *_: object) -> ActionResult:
         raise RuntimeError("the secret")
 
     @action("refuse", free=True)
-    async def refuses(self, *_: object) -> Outcome:
+    async def refuses(self, *_: object) -> ActionResult:
         raise CustomStreamError("Sold out.", allow_retry=False)
 
 
@@ -269,7 +269,7 @@ def test_what_is_inside_of_a_payload_is_not_declared() -> None:
 
 def test_a_subclass_may_do_it_in_another_way() -> None:
     class Other(Shop):
-        async def pay(self, payload: Amount, _sender: WidgetItem | None, _context: Context) -> Outcome:
+        async def pay(self, payload: Amount, _sender: WidgetItem | None, _context: Context) -> ActionResult:
             return None
 
     other = Other()

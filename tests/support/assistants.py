@@ -46,7 +46,7 @@ from chatkit.types import (
 from chatkit.widgets import DynamicWidgetRoot
 
 from chatkit_postgres.assistant import AgentAssistant, Assistant, Refusal, action
-from chatkit_postgres.assistant.actions import Outcome
+from chatkit_postgres.assistant.actions import ActionResult
 from chatkit_postgres.assistant.base import SendDelta
 from chatkit_postgres.assistant.demo.model import DemoModel
 from chatkit_postgres.context import RequestContext
@@ -55,7 +55,7 @@ BUTTON = {"type": "Card", "children": [{"type": "Button", "label": "Press", "onC
 
 
 @action("press")
-async def press(_payload: object, _sender: WidgetItem | None, _context: AgentContext[RequestContext]) -> Outcome:
+async def press(_payload: object, _sender: WidgetItem | None, _context: AgentContext[RequestContext]) -> ActionResult:
     return DynamicWidgetRoot.model_validate(BUTTON | {"size": "full"})
 
 
@@ -206,7 +206,7 @@ def build_with_broken_tools() -> Agent[AgentContext[RequestContext]]:
 
 
 @action("where", free=True)
-async def where(_payload: object, _sender: WidgetItem | None, context: AgentContext[RequestContext]) -> Outcome:
+async def where(_payload: object, _sender: WidgetItem | None, context: AgentContext[RequestContext]) -> ActionResult:
     raise CustomStreamError(json.dumps(context.request_context.client_context), allow_retry=False)
 
 

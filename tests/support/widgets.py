@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.actions import action
-from chatkit_postgres.assistant.demo.scene import Events, says
+from chatkit_postgres.assistant.demo.scene import says
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.ports import Events
 
 Context = AgentContext[RequestContext]
 

@@ -16,7 +16,7 @@ from chatkit.types import (
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chatkit_postgres.assistant import Assistant
-from chatkit_postgres.assistant.actions import ActionRules, Outcome, RegisteredAction
+from chatkit_postgres.assistant.actions import ActionResult, ActionRules, RegisteredAction
 from chatkit_postgres.chat.merge import LiveContext
 from chatkit_postgres.chat.widget_tree import declares
 from chatkit_postgres.context import RequestContext
@@ -58,7 +58,7 @@ class CheckedAction:
         elif (changed := self._changed(await started)) is not None:
             yield ThreadItemReplacedEvent(item=changed)
 
-    def _changed(self, outcome: Outcome) -> ThreadItem | None:
+    def _changed(self, outcome: ActionResult) -> ThreadItem | None:
         if outcome is None:
             return None
         if self.sender is not None and isinstance(outcome, BaseModel) and "thread_id" not in type(outcome).model_fields:

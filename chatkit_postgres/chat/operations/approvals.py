@@ -1,6 +1,6 @@
 """Answers the questions of a run that waits for approvals, and goes on with the run after the last answer."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from uuid import UUID
 
@@ -11,7 +11,6 @@ from chatkit.types import (
     ThreadItemReplacedEvent,
     ThreadMetadata,
     ThreadStreamEvent,
-    UserMessageItem,
     WidgetItem,
 )
 from chatkit.widgets import DynamicWidgetRoot
@@ -21,13 +20,14 @@ from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.approvals import Decision
 from chatkit_postgres.assistant.approvals.asking import card_of
 from chatkit_postgres.assistant.approvals.requests import SENTENCES, State, is_answered, state_of
-from chatkit_postgres.chat.merge import LiveContext
+from chatkit_postgres.chat.merge import LiveContext, Respond
 from chatkit_postgres.chat.wire import is_hidden
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ApprovalLost, ChatError, ModelMistaken, NotFound, Unprocessable
 from chatkit_postgres.observability.logs import get_logger
+from chatkit_postgres.ports import Events
 from chatkit_postgres.store import DatabaseStore, rows
-from chatkit_postgres.store.approvals import Answer, AskedCall, PausedRun, closed_calls_of
+from chatkit_postgres.store.approvals import AskedCall, PausedRun, Verdict, closed_calls_of
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.ids import APPROVAL_PREFIX
 from chatkit_postgres.validation import first_problem
@@ -35,8 +35,6 @@ from chatkit_postgres.validation import first_problem
 MAX_ITEMS_AFTER = 50
 """Items that are sent to a reader who answers a question that is answered already."""
 
-Events = AsyncGenerator[ThreadStreamEvent, None]
-Respond = Callable[[LiveContext, UserMessageItem | None], Events]
 
 logger = get_logger(__name__)
 
@@ -63,12 +61,12 @@ class Approvals:
             if saved is not None:
                 return _replaced([answered])
         elif run is not None and run.resumed_by is not None:
-            events = await self.go_on(thread, run.asked_by, context)
+            events = await self.resume(thread, run.asked_by, context)
             if events is not None:
                 return events
         return await self._as_it_is(card, context)
 
-    async def go_on(self, thread: ThreadMetadata, asked_by: UUID, context: RequestContext) -> Events | None:
+    async def resume(self, thread: ThreadMetadata, asked_by: UUID, context: RequestContext) -> Events | None:
         """The events of an answered run whose turn was interrupted; None if another turn goes on with it."""
         run = await self._store.approvals.take_over(thread.id, asked_by, context)
         if run is None:
@@ -177,7 +175,7 @@ def _check_taken(context: RequestContext) -> None:
         raise ApprovalLost
 
 
-def _answer_of(params: ThreadCustomActionParams) -> Answer:
+def _answer_of(params: ThreadCustomActionParams) -> Verdict:
     try:
         decision = Decision.model_validate(params.action.payload)
     except ValidationError as error:

@@ -30,38 +30,36 @@ from chatkit_postgres.assistant import Assistant
 from chatkit_postgres.assistant.client_tools import drop_calls, next_call
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.chat.failures import failure_event
-from chatkit_postgres.chat.merge import LiveContext
+from chatkit_postgres.chat.merge import LiveContext, Respond
 from chatkit_postgres.chat.operations.actions import load_action
 from chatkit_postgres.chat.operations.approvals import Approvals
 from chatkit_postgres.chat.operations.messages import user_message
 from chatkit_postgres.chat.operations.waiting_items import answered_questions, completed_call, is_stored
 from chatkit_postgres.chat.pipeline import AnnounceThread, answer_pipeline
-from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.titles import TitleTask
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.wire import thread_response
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import NothingPending, Superseded
+from chatkit_postgres.ports import Events
 from chatkit_postgres.store import DatabaseStore
 
 MAX_ANSWER_CHARACTERS = 1_000_000
 
-Respond = Callable[[LiveContext, UserMessageItem | None], Events]
-
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OpenedTurn:
     """What a turn streams once it is open."""
 
     thread: ThreadMetadata
     events: Events
-    """Of the assistant."""
+    """The assistant's events."""
     title: TitleTask | None = None
     free_ids: Container[str] = frozenset()
     """Items with one of these ids do not count against the limit of the answer."""
 
 
-Opening = AsyncGenerator[ThreadStreamEvent | Answer, None]
+Opening = AsyncGenerator[ThreadStreamEvent | OpenedTurn, None]
 """Opens a turn: yields the events of its first writes, and last the answer. It ends before the answer begins, so that
 nothing of the request is kept in memory while the answer streams."""
 
@@ -117,7 +115,7 @@ class TurnOperations:
         await self._store.turns.settle(thread.id, call, context)
         context.history_notes.answered = call
         called: set[str] = set()
-        yield Answer(thread, self._call_next_or_respond(thread, context, called), free_ids=called)
+        yield OpenedTurn(thread, self._call_next_or_respond(thread, context, called), free_ids=called)
 
     async def add_structured_input(self, params: ThreadAddStructuredInputParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
@@ -132,20 +130,20 @@ class TurnOperations:
                 async for event in answer:
                     yield event
 
-        yield Answer(thread, replaced_then_answered(), free_ids={answers.id})
+        yield OpenedTurn(thread, replaced_then_answered(), free_ids={answers.id})
 
     async def approve(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
         """Answers a question of a run that waits for approvals."""
         thread = await self._store.load_thread(params.thread_id, context)
-        yield Answer(thread, await self._approvals.answer(thread, params, context), free_ids={params.item_id or ""})
+        yield OpenedTurn(thread, await self._approvals.answer(thread, params, context), free_ids={params.item_id or ""})
 
-    async def go_on(self, thread_id: str, asked_by: UUID, context: RequestContext) -> Opening:
+    async def resume(self, thread_id: str, asked_by: UUID, context: RequestContext) -> Opening:
         """Goes on with an answered run whose turn was interrupted. Raises NothingPending if another turn does."""
         thread = await self._store.load_thread(thread_id, context)
-        events = await self._approvals.go_on(thread, asked_by, context)
+        events = await self._approvals.resume(thread, asked_by, context)
         if events is None:
             raise NothingPending
-        yield Answer(thread, events)
+        yield OpenedTurn(thread, events)
 
     async def give_up(self, thread_id: str, asked_by: UUID, context: RequestContext) -> bool:
         thread = await self._store.load_thread(thread_id, context)
@@ -154,11 +152,11 @@ class TurnOperations:
     async def act(self, params: ThreadCustomActionParams, context: RequestContext) -> Opening:
         thread, action = await load_action(self._store, self._assistant, params, context)
         await self._store.turns.open(thread.id, context)
-        yield Answer(thread, action.events(LiveContext.of(thread, self._store, context)))
+        yield OpenedTurn(thread, action.events(LiveContext.of(thread, self._store, context)))
 
-    async def send(self, answer: Answer, context: RequestContext, draft: Draft) -> Events:
+    async def send(self, opened: OpenedTurn, context: RequestContext, draft: Draft) -> Events:
         """The stream's options, the events of the answer that pass the pipeline, and the error that ended them."""
-        thread, title = answer.thread, answer.title
+        thread, title = opened.thread, opened.title
         try:
             announce = AnnounceThread(self._store, thread, context, title)
             pipeline = answer_pipeline(
@@ -169,14 +167,14 @@ class TurnOperations:
                 draft=draft,
                 announce=announce,
                 max_characters=self._max_answer_characters,
-                free_ids=answer.free_ids,
+                free_ids=opened.free_ids,
             )
             # A title that needs no waiting is applied before the answer begins, and saved even if the answer fails.
             await asyncio.sleep(0)
             yield StreamOptionsEvent(stream_options=self._stream_options(thread, context))
             try:
                 with agents_sdk_user_agent_override():
-                    async with aclosing(pipeline.run(answer.events)) as events:
+                    async with aclosing(pipeline.run(opened.events)) as events:
                         async for event in events:
                             yield event
             except Exception as error:  # noqa: BLE001 - whatever an assistant's code raises
@@ -198,14 +196,14 @@ class TurnOperations:
         await self._store.add_thread_item(thread.id, message, context)
         return message
 
-    async def _answer(self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext) -> Answer:
+    async def _answer(self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext) -> OpenedTurn:
         """Answer a user's message, which makes client tools void that still wait, and give a new thread its title."""
         if drop_calls(thread):
             await self._store.save_thread(thread, context)
         live = LiveContext.of(thread, self._store, context)
         events = self._respond(live, message)
         title = TitleTask(thread, self._assistant, message, live) if thread.title is None else None
-        return Answer(thread, events, title=title)
+        return OpenedTurn(thread, events, title=title)
 
     async def _call_next_or_respond(self, thread: ThreadMetadata, context: RequestContext, called: set[str]) -> Events:
         """The next of the client tools that were called together, whose id is added to ``called``; the model continues

@@ -60,7 +60,7 @@ async def _stored(event: ThreadStreamEvent, files: Files) -> ThreadStreamEvent:
     try:
         stored = image.model_copy(update={"url": await files.store_image(await _decoded(image.url), "image")})
     except FileRefused:
-        logger.warning("picture_refused")
+        logger.warning("image_refused")
         stored = None
     match event:
         case ThreadItemUpdatedEvent(update=GeneratedImageUpdated() as update):
@@ -105,4 +105,4 @@ async def _delete(reference: str, files: Files) -> None:
         await files.delete_image(reference)
     except ChatError as error:
         # The clean-up deletes images that belong to no message after a day.
-        logger.warning("picture_not_dropped", code=error.code)
+        logger.warning("image_not_dropped", code=error.code)

@@ -1,11 +1,11 @@
 """Pipeline: the stages that each event of an answer passes, in order."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from chatkit.types import ThreadStreamEvent
 
-Events = AsyncGenerator[ThreadStreamEvent, None]
+from chatkit_postgres.ports import Events
 
 
 class Stage:

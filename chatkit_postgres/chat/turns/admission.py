@@ -14,8 +14,8 @@ from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import Settled
 
 ENDING_SECONDS = 2.0
-TELL_AT = 0.8
-"""The part of a day's tokens of whose use a user is told."""
+NOTICE_AT = 0.8
+"""Fraction of a day's tokens at which the user gets a notice."""
 
 EndingTurns = Callable[[str], Collection[asyncio.Task[None]]]
 """The tasks of a user's turns in this process that were stopped and still save what they have."""
@@ -72,8 +72,8 @@ class Admission:
 
 def notice_of_tokens(settled: Settled, tokens_per_day: int | None) -> NoticeEvent | None:
     """Once a day, for the turn that has used up most of its user's tokens."""
-    if not tokens_per_day or not settled.reaches(math.ceil(TELL_AT * tokens_per_day)):
+    if not tokens_per_day or not settled.reaches(math.ceil(NOTICE_AT * tokens_per_day)):
         return None
     left = max(0, tokens_per_day - (settled.tokens_today or 0))
-    message = f"You have used {TELL_AT:.0%} of your tokens of today, and have {left:,} left."
+    message = f"You have used {NOTICE_AT:.0%} of your tokens of today, and have {left:,} left."
     return NoticeEvent(level="warning", message=message if left else "You have used up your tokens of today.")

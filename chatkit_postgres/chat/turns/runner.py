@@ -5,7 +5,6 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from uuid import UUID
 
-from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.turns.admission import Admission, AdmissionRules
 from chatkit_postgres.chat.turns.beginnings import Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, Reader
@@ -16,6 +15,7 @@ from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import ChatError, Draining, KeyReused, ServerFull, TooManyTurns, Unavailable, UserDisabled
 from chatkit_postgres.observability.logs import get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.ports import Events
 from chatkit_postgres.store import DatabaseStore
 
 SAVE_SECONDS = 10.0

@@ -14,7 +14,6 @@ from typing import Literal
 from chatkit.errors import ErrorCode
 from chatkit.types import ErrorEvent, StreamOptionsEvent, ThreadStreamEvent
 
-from chatkit_postgres.chat.pipeline.stage import Events
 from chatkit_postgres.chat.turns.admission import Admission, notice_of_tokens
 from chatkit_postgres.chat.turns.beginnings import Beginning, Beginnings
 from chatkit_postgres.chat.turns.buffer import Encode, EventBuffer
@@ -36,6 +35,7 @@ from chatkit_postgres.errors import (
 )
 from chatkit_postgres.observability.logs import failure, get_logger, log_failure
 from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.ports import Events
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.caller import required_session
 from chatkit_postgres.store.outcome import EndState

@@ -20,6 +20,6 @@ def indexed(words: str, mark: str, created_at: str) -> str:
 
 
 INDEXED_PARAMETER = indexed("CAST(:words AS tsvector)", ":owner_mark", "now()")
-"""Of a row that is inserted now."""
+"""The entry of a row that is inserted now."""
 REINDEXED_PARAMETER = indexed("CAST(:words AS tsvector)", ":owner_mark", "m.created_at")
-"""Of the row ``m``, whose text changes."""
+"""The entry of the row ``m``, whose text changes."""

@@ -13,7 +13,8 @@ PAGE = 100
 AT_ONCE = 8
 """Threads whose items are fetched at the same time."""
 MAX_RETRIES = 20
-"""Of a request that is answered by 429 or 5xx, or by nothing: two minutes and a half, or what Retry-After says."""
+"""Retries of a request that is answered by 429 or 5xx, or by nothing, in two minutes and a half
+or as Retry-After says."""
 TIMEOUT_SECONDS = 60.0
 HOSTED_URL = "https://api.openai.com/v1"
 
