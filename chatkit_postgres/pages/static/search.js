@@ -5,6 +5,8 @@ import { at, h } from "./dom.js";
 const WAIT_MS = 250;
 /** Of Markdown: what stands around words, and before headings. */
 const MARKUP = /(^|\s)#{1,6}(?=\s)|[`*~]+/g;
+/** The lines of a table, between its cells and under its head. */
+const RULES = /\s*\|[\s:|-]*/g;
 const ENTITIES = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
 
 export class Search {
@@ -63,6 +65,6 @@ export class Search {
 /** A snippet is HTML with marks and escapes only; it is never inserted as HTML. */
 function marked(snippet) {
   const texts = snippet.split(/<\/?mark>/)
-    .map((text) => text.replace(MARKUP, "$1").replace(/&(lt|gt|amp);/g, (entity) => ENTITIES[entity]));
+    .map((text) => text.replace(MARKUP, "$1").replace(RULES, " ").replace(/&(lt|gt|amp);/g, (entity) => ENTITIES[entity]));
   return texts.map((text, place) => (place % 2 ? h("mark", {}, text) : text));
 }
