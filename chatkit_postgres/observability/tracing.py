@@ -78,7 +78,12 @@ def start_tracing(
     At most ``per_second`` traces are begun in a second (0: all), unless the caller or OpenTelemetry's own variables
     decide."""
     global _tracer  # noqa: PLW0603 - as OpenTelemetry, once in a process
-    if _tracer is not None or not any(os.environ.get(name) for name in ENDPOINTS) or _is_switched_off():
+    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
+    if _tracer is not None or endpoint is None or _is_switched_off():
+        return
+    if not endpoint.startswith(("http://", "https://")):
+        # The exporter would only say so with the first traces.
+        logger.warning("traces_not_sent", cure=f"{ENDPOINTS[1]}: a URL that begins with http:// or https://")
         return
     # The variables may be the platform's, which sets them for all programs.
     try:

@@ -395,6 +395,15 @@ def test_a_variable_that_it_does_not_understand_keeps_no_server_from_starting() 
     assert run_program(f"{CREATE} print('started')", **wrong) == "started"
 
 
+def test_an_address_without_a_scheme_is_said_at_the_start() -> None:
+    program = f"{CREATE} from chatkit_postgres.observability import tracing; print(tracing.tracer())"
+    listened = f"import sys, logging; logging.basicConfig(stream=sys.stdout); {program}"
+    said = run_program(listened, OTEL_EXPORTER_OTLP_ENDPOINT="127.0.0.1:4318")
+    assert "traces_not_sent" in said
+    assert "begins with http://" in said
+    assert said.endswith("None")
+
+
 @pytest.mark.parametrize(("is_traced", "processors"), [("false", 1), ("true", 2)])
 def test_the_sdks_own_traces_go_to_openai_only_if_that_is_wanted(is_traced: str, processors: int) -> None:
     program = (
