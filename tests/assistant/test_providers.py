@@ -200,9 +200,9 @@ def test_every_failure_is_one_truthful_sentence(talk: Talk, failure: str) -> Non
 def test_the_log_says_what_a_provider_can_be_asked_about(talk: Talk) -> None:
     talk.client().create(script(status=400, code="unsupported_parameter", message="what nobody may read"))
     line = next(json.loads(line) for line in reversed(talk.process.log.splitlines()) if '"model_failed"' in line)
-    received = {name: line[name] for name in ("told", "status_code", "code", "provider_request_id")}
+    received = {name: line[name] for name in ("shown", "status_code", "code", "provider_request_id")}
     assert received == {
-        "told": "model_misconfigured",
+        "shown": "model_misconfigured",
         "status_code": 400,
         "code": "unsupported_parameter",
         "provider_request_id": "req_scripted",
