@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -32,9 +33,16 @@ Event = dict[str, Any]
 http = httpx2.Client(timeout=60, limits=httpx2.Limits(keepalive_expiry=2))
 
 
+# Below those that the kernel gives to connections going out, one of which could take a port before its server does; and
+# above the last one that browsers do not open (10080).
+PORTS = range(11_000, 32_000)
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
