@@ -80,14 +80,14 @@ lowest: .lowest/.ready ## Run the tests of the store and of turns with the lowes
 wheel: setup .wheel/.ready ## Build the wheel, install it with the lock beside the checkout, and use it as a team does
 	$(BIN)/python -m pytest tests/wheel --wheel .wheel $(ARGS)
 
-.wheel/.ready: $(VENV)/.ready requirements.lock README.md $(shell find chatkit_postgres migrations -type f -not -name '*.pyc')
+.wheel/.ready: $(UV) $(VENV)/.ready requirements.lock README.md $(shell find chatkit_postgres migrations -type f -not -name '*.pyc')
 	rm -rf .wheel && mkdir .wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .wheel/dist .
-	$(PYTHON) -m venv .wheel/server
-	.wheel/server/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	.wheel/server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .wheel/dist/*.whl
-	$(PYTHON) -m venv .wheel/store
-	.wheel/store/bin/python -m pip install --quiet --disable-pip-version-check .wheel/dist/*.whl
+	$(UV) venv --quiet --python $(PYTHON) .wheel/server
+	$(UV) pip install --quiet --python .wheel/server/bin/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python .wheel/server/bin/python --no-deps .wheel/dist/*.whl
+	$(UV) venv --quiet --python $(PYTHON) .wheel/store
+	$(UV) pip install --quiet --python .wheel/store/bin/python .wheel/dist/*.whl
 	touch $@
 
 upgrade: setup .upgrade/.ready ## Upgrade from the version before and go back, under traffic, and measure each migration on 2 million messages

@@ -132,7 +132,7 @@ def is_noticed(mutant: Mutant) -> bool:
             env=clean_environment() | {"PYTHONPATH": str(copy)},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
     named = re.search(rf"^(E .*|FAILED .*){re.escape(mutant.named)}", done.stdout, re.MULTILINE)
