@@ -37,7 +37,7 @@ class PersistItems(Stage):
             case ThreadItemAddedEvent(item=item):
                 draft.begin(item)
             case ThreadItemDoneEvent(item=item):
-                # A second end of an item is what the client shows.
+                # An item may be done twice, and the client shows the last one.
                 save = self._store.save_item if self._is_committed(item.id) else self._store.add_thread_item
                 async with draft.lock:
                     await save(self._thread_id, item, self._context)

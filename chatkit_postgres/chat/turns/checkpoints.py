@@ -93,7 +93,7 @@ class Checkpoints:
         self.forget(turn)
 
     def forget(self, turn: CheckpointedTurn) -> None:
-        """As ``leave``, of a turn of which nothing can be under way: one that was cancelled before its first step."""
+        """Like ``leave``, for a turn that was cancelled before its first step: nothing of it can be under way."""
         self._turns.discard(turn)
         self._failed_at.pop(turn, None)
         if not self._turns and not self._in_flight and self._task is not None:
@@ -157,7 +157,7 @@ class Checkpoints:
             for turn in turns:
                 if self._has_failed(turn) or not turn.draft.needs_row or turn.draft.lock.locked():
                     continue
-                # A lock that is free may have one that waits for it: its item is removed or saved before this is there.
+                # Another task may be waiting for a free lock: it removes or saves its item before the lock is ours.
                 await held.enter_async_context(turn.draft.lock)
                 for changes in turn.draft.changed_items():
                     if changes.item is not None:
