@@ -94,6 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-runs", type=int, default=3, help="how often each fault happens, at random moments")
     parser.addoption("--every", type=int, default=1, help="every Nth generated input, and every third slow test")
     parser.addoption("--share", type=int, default=1, help="run every Nth test, from a random start")
+    parser.addoption("--backwards", action="store_true", help="the last test first: none may lean on one before it")
     parser.addoption("--pictures", type=Path, help="where to put the pictures of the playground that the README shows")
     parser.addoption("--complete", action="store_true", help="fail if a test is skipped, as CI wants it")
     parser.addoption("--minimal-models", action="store_true", help="every test on a model server that sends the least")
@@ -139,7 +140,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     every, share = config.getoption("--every"), config.getoption("--share")
     kept = [item for number, item in enumerate(_every(items, every)) if (number - FIRST) % share == 0]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    items[:] = kept[::-1] if config.getoption("--backwards") else kept
 
 
 def _every(items: list[pytest.Item], step: int) -> Iterator[pytest.Item]:

@@ -217,10 +217,11 @@ class TestLinks:
         assert len({answer.json()["message"] for answer in answers}) == 1
 
     def test_a_link_says_nothing_of_its_owner(self, local: Place) -> None:
-        user = local.user()
-        token_user = query(local.database, "SELECT user_id FROM chat_attachments ORDER BY created_at DESC LIMIT 1")
-        url = user.announce(b"abc")["upload_descriptor"]["url"]
-        assert str(token_user[0]["user_id"]) not in url
+        described = local.user().announce(b"abc")
+        (owned,) = query(
+            local.database, f"SELECT user_id FROM chat_attachments WHERE attachment_id = '{described['id']}'"
+        )
+        assert str(owned["user_id"]) not in described["upload_descriptor"]["url"]
 
     def test_somebody_elses_token_beside_a_link_is_refused(self, local: Place) -> None:
         user, other = local.user(), local.user()
