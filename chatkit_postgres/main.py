@@ -10,9 +10,9 @@ from chatkit_postgres import __version__
 from chatkit_postgres.api.authentication import IdentifyUser
 from chatkit_postgres.api.shutdown import draining_on_signals
 from chatkit_postgres.assistant import Assistant, AssistantError, load_assistant
-from chatkit_postgres.assistant.mcp_file import McpError
+from chatkit_postgres.assistant.model_servers.proxies import ProxyRefused
 from chatkit_postgres.assistant.models import ModelOptions
-from chatkit_postgres.assistant.proxies import ProxyRefused
+from chatkit_postgres.assistant.tools.mcp_file import McpError
 from chatkit_postgres.db import Database
 from chatkit_postgres.observability.logs import configure_logging
 from chatkit_postgres.observability.metrics import Metrics

@@ -31,20 +31,20 @@ from chatkit_postgres.assistant.approvals.approved_calls import resumed
 from chatkit_postgres.assistant.approvals.asking import ask
 from chatkit_postgres.assistant.approvals.paused_runs import Origin, SavedRun
 from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, SendDelta, Services
-from chatkit_postgres.assistant.client_context import client_context_text
-from chatkit_postgres.assistant.client_tools import with_all_calls
-from chatkit_postgres.assistant.converter import HistoryConverter
 from chatkit_postgres.assistant.handoffs import find_agent, with_servers
 from chatkit_postgres.assistant.images import stored_images
-from chatkit_postgres.assistant.mcp_servers import watcher
+from chatkit_postgres.assistant.model_input.client_context import client_context_text
+from chatkit_postgres.assistant.model_input.converter import HistoryConverter
+from chatkit_postgres.assistant.model_input.tool_memory import ToolMemory, calls_to_input, segments
+from chatkit_postgres.assistant.model_servers.usage import failed_usage, token_counts
 from chatkit_postgres.assistant.run_events import RunEvents
 from chatkit_postgres.assistant.runs import FollowedRuns
-from chatkit_postgres.assistant.search_tool import search_conversations
 from chatkit_postgres.assistant.silence import without_empty_messages
-from chatkit_postgres.assistant.tool_labels import readable
-from chatkit_postgres.assistant.tool_memory import ToolMemory, calls_to_input, segments
+from chatkit_postgres.assistant.tools.client_tools import with_all_calls
+from chatkit_postgres.assistant.tools.labels import readable
+from chatkit_postgres.assistant.tools.mcp_servers import watcher
+from chatkit_postgres.assistant.tools.search_tool import search_conversations
 from chatkit_postgres.assistant.turn_hooks import TurnHooks
-from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store.tool_calls import ToolCall

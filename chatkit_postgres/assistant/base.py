@@ -25,15 +25,15 @@ from chatkit.widgets import WidgetRoot
 
 from chatkit_postgres.assistant.actions import RegisteredAction, rules_of
 from chatkit_postgres.assistant.approvals.requests import ApprovalRequest, approval_card
+from chatkit_postgres.assistant.model_servers.speech import Transcriber
 from chatkit_postgres.assistant.runs import FollowedRuns
-from chatkit_postgres.assistant.speech import Transcriber
 from chatkit_postgres.assistant.titles import title_of
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotSupported
 
 if TYPE_CHECKING:
-    from chatkit_postgres.assistant.mcp_servers import McpServers
+    from chatkit_postgres.assistant.tools.mcp_servers import McpServers
 
 SendDelta = Callable[[ThreadStreamEvent], Awaitable[None]]
 LoadHistory = Callable[[], Awaitable[Sequence[ThreadItem]]]

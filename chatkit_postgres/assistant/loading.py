@@ -13,11 +13,11 @@ from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.agent_builder import WorkflowAssistant, is_workflow
 from chatkit_postgres.assistant.base import Assistant, Choices, Services
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
-from chatkit_postgres.assistant.mcp_file import read_servers
-from chatkit_postgres.assistant.mcp_servers import McpServers
 from chatkit_postgres.assistant.models import ModelOptions, configure_agents_sdk, model_provider, transcriber
 from chatkit_postgres.assistant.runs import follow_runs
 from chatkit_postgres.assistant.server import AlreadyServingError, OwnAttachmentStoreError, ServerAssistant
+from chatkit_postgres.assistant.tools.mcp_file import read_servers
+from chatkit_postgres.assistant.tools.mcp_servers import McpServers
 from chatkit_postgres.store import DatabaseStore
 
 

@@ -25,15 +25,15 @@ from openai import AsyncOpenAI, Timeout
 
 from chatkit_postgres.assistant.agent_tracing import start_agent_spans
 from chatkit_postgres.assistant.demo.model import SECONDS_PER_WORD, DemoModel
-from chatkit_postgres.assistant.guarded_models import (
+from chatkit_postgres.assistant.model_servers.guarded_models import (
     Guard,
     GuardedChatCompletionsModel,
     GuardedResponsesModel,
     goes_back,
 )
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
-from chatkit_postgres.assistant.speech import Transcriber
-from chatkit_postgres.assistant.think_blocks import ThinkBlocks
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
+from chatkit_postgres.assistant.model_servers.speech import Transcriber
+from chatkit_postgres.assistant.model_servers.think_blocks import ThinkBlocks
 
 CONNECT_SECONDS = 10
 

@@ -8,8 +8,8 @@ from chatkit.agents import ClientToolCall
 from chatkit.types import AssistantMessageContentPartTextDelta, ThreadItemUpdatedEvent
 
 from chatkit_postgres.assistant.base import SendDelta
-from chatkit_postgres.assistant.client_tools import AllCalls
-from chatkit_postgres.assistant.tool_memory import ToolMemory
+from chatkit_postgres.assistant.model_input.tool_memory import ToolMemory
+from chatkit_postgres.assistant.tools.client_tools import AllCalls
 from chatkit_postgres.store.session import WriteSession
 
 

@@ -37,8 +37,8 @@ from chatkit_postgres.assistant.approvals.paused_runs import SavedRun
 from chatkit_postgres.assistant.approvals.requests import approval_card
 from chatkit_postgres.assistant.approvals.resumed_stream import ResumedStream
 from chatkit_postgres.assistant.handoffs import find_agent
+from chatkit_postgres.assistant.model_servers.usage import failed_usage, token_counts
 from chatkit_postgres.assistant.turn_hooks import ToolErrors, TurnHooks
-from chatkit_postgres.assistant.usage import failed_usage, token_counts
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store.caller import StoreContext, request_of
 

@@ -18,7 +18,7 @@ from chatkit.types import CustomTask, ProgressUpdateEvent, ThreadItemUpdatedEven
 
 from chatkit_postgres.assistant.approvals.approved_calls import approved_calls
 from chatkit_postgres.assistant.guardrails import refusal_as_answer
-from chatkit_postgres.assistant.tool_labels import ToolLabel, label_of
+from chatkit_postgres.assistant.tools.labels import ToolLabel, label_of
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import failure, get_logger
 

@@ -7,7 +7,7 @@ from agents import UserError
 from chatkit.errors import BaseStreamError
 
 from chatkit_postgres.assistant.guardrails import TRIPPED, refusal_of
-from chatkit_postgres.assistant.provider_errors import user_facing_error
+from chatkit_postgres.assistant.model_servers.provider_errors import user_facing_error
 from chatkit_postgres.observability.logs import failure, get_logger
 
 logger = get_logger(__name__)

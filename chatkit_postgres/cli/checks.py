@@ -40,8 +40,8 @@ def _check_keys(deployment: Deployment) -> Result:
 def _check_assistant(deployment: Deployment) -> Result:
     settings = deployment.settings
     from chatkit_postgres.assistant import AgentAssistant, AssistantError, load_assistant
-    from chatkit_postgres.assistant.mcp_file import McpError
-    from chatkit_postgres.assistant.proxies import ProxyRefused
+    from chatkit_postgres.assistant.model_servers.proxies import ProxyRefused
+    from chatkit_postgres.assistant.tools.mcp_file import McpError
     from chatkit_postgres.db import Database
     from chatkit_postgres.store import DatabaseStore
 
@@ -131,8 +131,8 @@ def _check_model(deployment: Deployment) -> Result:
     from agents import AgentsException
     from openai import OpenAIError
 
+    from chatkit_postgres.assistant.model_servers.proxies import ProxyRefused
     from chatkit_postgres.assistant.models import model_provider, one_word
-    from chatkit_postgres.assistant.proxies import ProxyRefused
 
     options = deployment.settings.model_options()
     if options.is_demo:

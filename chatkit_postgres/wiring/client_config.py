@@ -16,7 +16,7 @@ from chatkit_postgres.api.schemas import (
 )
 from chatkit_postgres.assistant import AgentAssistant, Assistant
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
-from chatkit_postgres.assistant.tool_labels import readable
+from chatkit_postgres.assistant.tools.labels import readable
 from chatkit_postgres.settings import Settings
 
 UNNAMED = "Assistant"

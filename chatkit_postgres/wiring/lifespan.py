@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from chatkit_postgres.assistant import Assistant
+from chatkit_postgres.assistant.model_servers.sse import PACE
 from chatkit_postgres.assistant.models import send_traces
-from chatkit_postgres.assistant.sse import PACE
 from chatkit_postgres.attachments.cleanup import run_attachment_cleanup
 from chatkit_postgres.chat.abandoned_runs import AbandonedRuns
 from chatkit_postgres.db import Database

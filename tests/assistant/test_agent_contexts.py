@@ -8,7 +8,7 @@ from chatkit.types import ClientToolCallItem, ThreadItemDoneEvent
 from pydantic import ConfigDict, PrivateAttr
 
 from chatkit_postgres import DatabaseStore, RequestContext
-from chatkit_postgres.assistant.client_tools import WAITING, with_all_calls
+from chatkit_postgres.assistant.tools.client_tools import WAITING, with_all_calls
 from tests.support.items import NAIVE, thread
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from openai import APIConnectionError, APITimeoutError, AsyncOpenAI, RateLimitError, Timeout
 
-from chatkit_postgres.assistant import provider_errors
-from chatkit_postgres.assistant.aiohttp_transport import AiohttpTransport
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
+from chatkit_postgres.assistant.model_servers import provider_errors
+from chatkit_postgres.assistant.model_servers.aiohttp_transport import AiohttpTransport
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
 from chatkit_postgres.errors import ModelUnavailable
 from chatkit_postgres.observability.logs import reason_of
 from tests.support.processes import ModelServer, free_port

@@ -7,8 +7,8 @@ import pytest
 from agents import Agent
 
 from chatkit_postgres.assistant import AgentAssistant, Choices
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from chatkit_postgres.store import DatabaseStore
 from tests.conftest import Some
 from tests.support.chat import Chat, create, stored

@@ -8,7 +8,7 @@ import pytest
 from agents import Agent, RunItemStreamEvent, ToolCallItem, ToolCallOutputItem
 from agents.stream_events import RawResponsesStreamEvent
 
-from chatkit_postgres.assistant.tool_memory import ToolMemory, calls_to_input, output_text, segments
+from chatkit_postgres.assistant.model_input.tool_memory import ToolMemory, calls_to_input, output_text, segments
 from chatkit_postgres.store.tool_calls import ToolCall
 from tests.support.items import user_message
 

@@ -22,7 +22,7 @@ from chatkit.types import (
     WorkflowItem,
 )
 
-from chatkit_postgres.assistant.converter import BROKE_OFF, OVERTAKEN, STOPPED, HistoryConverter
+from chatkit_postgres.assistant.model_input.converter import BROKE_OFF, OVERTAKEN, STOPPED, HistoryConverter
 from tests.support.items import NAIVE, assistant_message, examples_of, item_types, user_message
 
 

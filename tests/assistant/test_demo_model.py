@@ -6,7 +6,7 @@ import pytest
 from agents import function_tool
 
 from chatkit_postgres.assistant.demo.replies import answer_to, call_for
-from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
+from chatkit_postgres.assistant.model_input.input_shape import NOTE_BEGINS, NOTE_ENDS
 
 
 def user_input(*parts: str) -> dict[str, Any]:

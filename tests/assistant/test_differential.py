@@ -30,9 +30,9 @@ from agents import (
 )
 from openai import APIError, AsyncOpenAI, BaseModel
 
-from chatkit_postgres.assistant import event_decoder
+from chatkit_postgres.assistant.model_servers import event_decoder
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from tests.conftest import Some
 from tests.support.streams import CHUNKS, STREAMS, Served, Variant, frames, pieces, variants
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from agents.models.chatcmpl_converter import Converter
 
-from chatkit_postgres.assistant.input_shape import (
+from chatkit_postgres.assistant.model_input.input_shape import (
     EMPTY,
     GO_ON,
     NOT_ANSWERED,
@@ -17,7 +17,13 @@ from chatkit_postgres.assistant.input_shape import (
     shaped_items,
     shaped_messages,
 )
-from chatkit_postgres.assistant.less_input import fitted, newest_turn, turns_of, weight_of, without_older_images
+from chatkit_postgres.assistant.model_input.less_input import (
+    fitted,
+    newest_turn,
+    turns_of,
+    weight_of,
+    without_older_images,
+)
 from tests.support.strict_model import refusal_of
 
 NOTE = f"{NOTE_BEGINS}a note{NOTE_ENDS}"

@@ -12,10 +12,10 @@ from agents import Agent
 from agents.mcp import MCPServer
 from sqlalchemy import URL
 
-from chatkit_postgres.assistant import mcp_servers
 from chatkit_postgres.assistant.handoffs import with_servers
-from chatkit_postgres.assistant.mcp_file import McpServer
-from chatkit_postgres.assistant.mcp_servers import McpServers, connection_to
+from chatkit_postgres.assistant.tools import mcp_servers
+from chatkit_postgres.assistant.tools.mcp_file import McpServer
+from chatkit_postgres.assistant.tools.mcp_servers import McpServers, connection_to
 from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.processes import (

@@ -6,10 +6,10 @@ import pytest
 from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, TextResourceContents
 
 from chatkit_postgres.assistant import AssistantError, load_assistant
-from chatkit_postgres.assistant.mcp_file import McpError, McpServer, read_servers
-from chatkit_postgres.assistant.mcp_servers import bounded
 from chatkit_postgres.assistant.models import ModelOptions
-from chatkit_postgres.assistant.tool_labels import readable
+from chatkit_postgres.assistant.tools.labels import readable
+from chatkit_postgres.assistant.tools.mcp_file import McpError, McpServer, read_servers
+from chatkit_postgres.assistant.tools.mcp_servers import bounded
 from chatkit_postgres.db import Database
 from chatkit_postgres.store import DatabaseStore
 

@@ -15,10 +15,10 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent, ResponseTextDeltaEvent
 from polyfactory.factories.pydantic_factory import ModelFactory
 
-from chatkit_postgres.assistant import lenient, streams
-from chatkit_postgres.assistant.input_shape import shaped_items, shaped_messages
+from chatkit_postgres.assistant.model_input.input_shape import shaped_items, shaped_messages
+from chatkit_postgres.assistant.model_servers import lenient, streams
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.models import ConfiguredModels, ModelOptions
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from tests.support.processes import ModelServer
 from tests.support.streams import STREAMS, Served, frames
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from chatkit_postgres.assistant.pace import MANY_STREAMS, MAX_LAGGING_SECONDS, Pace
-from chatkit_postgres.assistant.sse import MAX_SECONDS
+from chatkit_postgres.assistant.model_servers.pace import MANY_STREAMS, MAX_LAGGING_SECONDS, Pace
+from chatkit_postgres.assistant.model_servers.sse import MAX_SECONDS
 from chatkit_postgres.chat.turns.checkpoints import PERIOD_SECONDS, STEP_SECONDS
 
 

@@ -7,7 +7,7 @@ import pytest
 from agents import MaxTurnsExceeded, ModelBehaviorError
 from openai import APIConnectionError, APIError, APIStatusError
 
-from chatkit_postgres.assistant.provider_errors import user_facing_error
+from chatkit_postgres.assistant.model_servers.provider_errors import user_facing_error
 from chatkit_postgres.errors import ChatError
 
 REQUEST = httpx2.Request("POST", "https://model.example/v1")

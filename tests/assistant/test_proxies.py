@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from chatkit_postgres.assistant.proxies import Proxies, ProxyRefused
+from chatkit_postgres.assistant.model_servers.proxies import Proxies, ProxyRefused
 
 PROXY = "http://proxy.invalid:3128"
 

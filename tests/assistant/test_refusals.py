@@ -9,9 +9,9 @@ from chatkit.agents import ThreadItemConverter
 from openai import APIError, APIStatusError
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
-from chatkit_postgres.assistant.call_ids import CallIds
-from chatkit_postgres.assistant.provider_errors import ModelRefusal, user_facing_error
-from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
+from chatkit_postgres.assistant.model_input.call_ids import CallIds
+from chatkit_postgres.assistant.model_servers.provider_errors import ModelRefusal, user_facing_error
+from chatkit_postgres.assistant.model_servers.refusals import Attempts, ModelMemory
 from tests.support.items import user_message
 
 REQUEST = httpx2.Request("POST", "https://model.example/v1")

@@ -11,8 +11,8 @@ from agents import Agent
 from chatkit.types import ClientEffectEvent
 
 from chatkit_postgres.assistant import AgentAssistant, Choices
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.models import ConfiguredModels, ModelApi, ModelOptions
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
 from chatkit_postgres.assistant.silence import without_empty_messages
 from chatkit_postgres.assistant.turn_hooks import TurnHooks
 from chatkit_postgres.context import RequestContext

@@ -11,8 +11,8 @@ from openai import APIError
 from openai.types import CompletionUsage
 from openai.types.responses import ResponseFunctionCallArgumentsDeltaEvent, ResponseTextDeltaEvent, ResponseUsage
 
-from chatkit_postgres.assistant.openai_client import StreamingOpenAI
-from chatkit_postgres.assistant.usage import token_counts
+from chatkit_postgres.assistant.model_servers.openai_client import StreamingOpenAI
+from chatkit_postgres.assistant.model_servers.usage import token_counts
 
 PIECES = [f"w{number} " for number in range(40)]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"

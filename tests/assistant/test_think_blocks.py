@@ -18,7 +18,7 @@ from openai.types.responses import (
 )
 from sqlalchemy import URL
 
-from chatkit_postgres.assistant.think_blocks import ThoughtSeparator, without_thought
+from chatkit_postgres.assistant.model_servers.think_blocks import ThoughtSeparator, without_thought
 from tests.faults.harness import Replica, new_user, script, start
 from tests.support.processes import ModelServer, done_items, texts, thread_id_of
 

@@ -12,8 +12,8 @@ from chatkit.types import UserMessageItem
 from PIL import Image
 from sqlalchemy import URL
 
-from chatkit_postgres.assistant.attachment_input import CUT
-from chatkit_postgres.assistant.converter import HistoryConverter
+from chatkit_postgres.assistant.model_input.attachment_input import CUT
+from chatkit_postgres.assistant.model_input.converter import HistoryConverter
 from chatkit_postgres.ports import Files, ImageData
 from tests.attachments.conftest import Place, started
 from tests.support.files import Uploader, docx, image_bytes, pdf

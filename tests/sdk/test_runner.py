@@ -20,9 +20,9 @@ from agents import (
 from agents.run import AgentRunner, RunOptions, get_default_agent_runner, set_default_agent_runner
 from agents.tool import function_tool
 
+from chatkit_postgres.assistant.model_servers.usage import token_counts
 from chatkit_postgres.assistant.models import DemoModels
 from chatkit_postgres.assistant.runs import FollowedRuns, _Hooks, follow_runs
-from chatkit_postgres.assistant.usage import token_counts
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store.session import WriteSession
 

@@ -30,10 +30,10 @@ from pydantic import BaseModel
 from chatkit_postgres.assistant.agent import history_converter
 from chatkit_postgres.assistant.agent_builder.state import WorkflowState, current_state, with_kept_state
 from chatkit_postgres.assistant.base import NO_SERVICES, Assistant, Choices, Services
-from chatkit_postgres.assistant.client_tools import with_all_calls
 from chatkit_postgres.assistant.images import stored_images
 from chatkit_postgres.assistant.runs import FollowedRuns, followed_runs
 from chatkit_postgres.assistant.silence import reason_of, shows
+from chatkit_postgres.assistant.tools.client_tools import with_all_calls
 from chatkit_postgres.assistant.user_errors import user_facing_errors
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import InternalError

@@ -9,7 +9,7 @@ from chatkit.agents import AgentContext
 
 from chatkit_postgres.assistant.answer_store import store_of
 from chatkit_postgres.assistant.approvals.paused_runs import ModelInput, SavedRun
-from chatkit_postgres.assistant.tool_memory import output_text
+from chatkit_postgres.assistant.model_input.tool_memory import output_text
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.errors import Superseded, Unavailable
 from chatkit_postgres.store import DatabaseStore

@@ -10,8 +10,8 @@ from chatkit.widgets import WidgetRoot
 from chatkit_postgres.assistant.answer_store import store_of
 from chatkit_postgres.assistant.approvals.paused_runs import AnyRun, Origin, asked_calls, saved_state
 from chatkit_postgres.assistant.approvals.requests import ApprovalRequest, State, approval_card, request_of
-from chatkit_postgres.assistant.tool_labels import ToolLabel
-from chatkit_postgres.assistant.tool_memory import ToolMemory
+from chatkit_postgres.assistant.model_input.tool_memory import ToolMemory
+from chatkit_postgres.assistant.tools.labels import ToolLabel
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.store.approvals import AskedCall

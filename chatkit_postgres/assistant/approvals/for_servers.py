@@ -9,7 +9,7 @@ from chatkit_postgres.assistant.approvals.asking import ask
 from chatkit_postgres.assistant.approvals.paused_runs import AnyRun, Origin
 from chatkit_postgres.assistant.approvals.resumed_stream import ResumedStream
 from chatkit_postgres.assistant.runs import followed_runs
-from chatkit_postgres.assistant.tool_labels import readable
+from chatkit_postgres.assistant.tools.labels import readable
 
 
 async def approvals(run: AnyRun, context: AgentContext[Any]) -> bool:

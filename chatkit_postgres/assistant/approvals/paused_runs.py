@@ -10,10 +10,10 @@ from agents.items import ToolApprovalItem
 from chatkit.agents import ClientToolCall
 from chatkit.types import ThreadItem
 
-from chatkit_postgres.assistant.input_shape import with_plain_answers
-from chatkit_postgres.assistant.less_input import without_images
-from chatkit_postgres.assistant.tool_labels import ToolLabel, arguments_of, label_by, readable
-from chatkit_postgres.assistant.tool_memory import OpenCalls
+from chatkit_postgres.assistant.model_input.input_shape import with_plain_answers
+from chatkit_postgres.assistant.model_input.less_input import without_images
+from chatkit_postgres.assistant.model_input.tool_memory import OpenCalls
+from chatkit_postgres.assistant.tools.labels import ToolLabel, arguments_of, label_by, readable
 from chatkit_postgres.errors import ApprovalLost, ApprovalTooLarge
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.store.approvals import AskedCall, PausedRun

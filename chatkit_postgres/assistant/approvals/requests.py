@@ -11,7 +11,7 @@ from chatkit.types import WidgetItem
 from chatkit.widgets import DynamicWidgetRoot, WidgetRoot
 from pydantic import BaseModel
 
-from chatkit_postgres.assistant.tool_labels import arguments_of, readable
+from chatkit_postgres.assistant.tools.labels import arguments_of, readable
 from chatkit_postgres.store.approvals import AskedCall
 from chatkit_postgres.text import cut_middle
 

@@ -9,9 +9,9 @@ from agents import Handoff
 from agents.tool import FunctionTool
 
 from chatkit_postgres.assistant.approvals.paused_runs import REFUSED
-from chatkit_postgres.assistant.converter import is_question
-from chatkit_postgres.assistant.input_shape import NOTE_BEGINS
-from chatkit_postgres.assistant.tool_labels import readable
+from chatkit_postgres.assistant.model_input.converter import is_question
+from chatkit_postgres.assistant.model_input.input_shape import NOTE_BEGINS
+from chatkit_postgres.assistant.tools.labels import readable
 
 CLOCK = "current_time"
 ASKS_FOR_MEMORY = re.compile(r"\bremember\b", re.IGNORECASE)

@@ -27,7 +27,7 @@ from chatkit.types import (
 )
 
 from chatkit_postgres.assistant import Assistant
-from chatkit_postgres.assistant.client_tools import drop_calls, next_call
+from chatkit_postgres.assistant.tools.client_tools import drop_calls, next_call
 from chatkit_postgres.attachments import Attachments
 from chatkit_postgres.chat.failures import failure_event
 from chatkit_postgres.chat.merge import LiveContext, Respond

@@ -6,9 +6,10 @@ from chatkit_postgres.store.sql.partials import merged
 
 # Hides messages that were refused, with or without their images: (1) messages whose last turn was refused by a
 # guardrail or a provider; (2) messages whose turn ended without a verdict, if the next verdict, which also covered
-# them, was a refusal by a guardrail. A provider's refusal covers the newest message only (see assistant/refusals.py). A
-# retry that passed, or the current one, makes a message visible again. An action has no verdict. The turns are read
-# once, and only in a thread with a refusal. The codes are those of the index chat_turns_refused.
+# them, was a refusal by a guardrail. A provider's refusal covers the newest message only (see
+# assistant/model_servers/refusals.py). A retry that passed, or the current one, makes a message visible again. An
+# action has no verdict. The turns are read once, and only in a thread with a refusal. The codes are those of the index
+# chat_turns_refused.
 REFUSALS = "('input_guardrail_tripped', 'content_refused', 'context_too_long', 'picture_refused')"
 
 

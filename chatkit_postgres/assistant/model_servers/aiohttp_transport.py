@@ -17,7 +17,7 @@ import aiohttp
 import httpx2
 import yarl
 
-from chatkit_postgres.assistant.proxies import Proxies
+from chatkit_postgres.assistant.model_servers.proxies import Proxies
 
 MAX_RETRY_AFTER_SECONDS = 20
 """A user is waiting: a provider that asks for a longer wait is reported as busy. The stock client waits up to 120 s."""

@@ -12,9 +12,14 @@ from typing import Any, NoReturn
 from openai import APIError, APIStatusError
 from pydantic import BaseModel
 
-from chatkit_postgres.assistant import less_input
-from chatkit_postgres.assistant.provider_errors import ABOUT_THE_INPUT, ModelRefusal, has_code, user_facing_error
-from chatkit_postgres.assistant.sse import drained
+from chatkit_postgres.assistant.model_input import less_input
+from chatkit_postgres.assistant.model_servers.provider_errors import (
+    ABOUT_THE_INPUT,
+    ModelRefusal,
+    has_code,
+    user_facing_error,
+)
+from chatkit_postgres.assistant.model_servers.sse import drained
 from chatkit_postgres.errors import (
     AnswerFiltered,
     ChatError,

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from chatkit_postgres.assistant.attachment_input import FILE_BEGINS
-from chatkit_postgres.assistant.converter import is_question
-from chatkit_postgres.assistant.input_shape import INSTRUCTING, NOTE_BEGINS
+from chatkit_postgres.assistant.model_input.attachment_input import FILE_BEGINS
+from chatkit_postgres.assistant.model_input.converter import is_question
+from chatkit_postgres.assistant.model_input.input_shape import INSTRUCTING, NOTE_BEGINS
 from chatkit_postgres.text import MAX_CUT_MARK, common_length, cut_middle
 
 Item = Mapping[str, Any]

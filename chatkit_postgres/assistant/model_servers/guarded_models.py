@@ -15,11 +15,16 @@ from agents import AgentsException, ModelResponse, OpenAIChatCompletionsModel, O
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from openai import APIError
 
-from chatkit_postgres.assistant.call_ids import CallIds, CallsOfResponse
-from chatkit_postgres.assistant.input_shape import with_plain_answers
-from chatkit_postgres.assistant.refusals import Attempts, ModelMemory
-from chatkit_postgres.assistant.sse import drained
-from chatkit_postgres.assistant.think_blocks import TEXT_DELTA, ThinkBlocks, ThoughtSeparator, strip_thoughts
+from chatkit_postgres.assistant.model_input.call_ids import CallIds, CallsOfResponse
+from chatkit_postgres.assistant.model_input.input_shape import with_plain_answers
+from chatkit_postgres.assistant.model_servers.refusals import Attempts, ModelMemory
+from chatkit_postgres.assistant.model_servers.sse import drained
+from chatkit_postgres.assistant.model_servers.think_blocks import (
+    TEXT_DELTA,
+    ThinkBlocks,
+    ThoughtSeparator,
+    strip_thoughts,
+)
 from chatkit_postgres.errors import ChatError
 from chatkit_postgres.observability.logs import failure, get_logger
 from chatkit_postgres.observability.tracing import called_model

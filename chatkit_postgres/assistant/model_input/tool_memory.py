@@ -11,8 +11,8 @@ from openai.types.responses import ResponseFunctionToolCallParam
 from openai.types.responses.response_input_param import FunctionCallOutput
 from pydantic import BaseModel
 
-from chatkit_postgres.assistant.call_ids import call_id_of
-from chatkit_postgres.assistant.input_shape import note
+from chatkit_postgres.assistant.model_input.call_ids import call_id_of
+from chatkit_postgres.assistant.model_input.input_shape import note
 from chatkit_postgres.store.tool_calls import ToolCall
 
 SaveCalls = Callable[[Sequence[ToolCall]], Awaitable[None]]

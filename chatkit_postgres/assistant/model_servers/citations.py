@@ -10,7 +10,7 @@ from typing import Any, get_args
 from openai import BaseModel
 from openai.types.responses.response_output_text import Annotation
 
-from chatkit_postgres.assistant.lenient import read_as
+from chatkit_postgres.assistant.model_servers.lenient import read_as
 from chatkit_postgres.observability.logs import get_logger
 
 REQUIRED_FIELDS: Mapping[str, str] = {

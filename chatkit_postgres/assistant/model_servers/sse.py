@@ -14,9 +14,9 @@ from agents.exceptions import _mark_error_to_drain_stream_events
 from openai import APIConnectionError, APIError, APITimeoutError, AsyncAPIResponse, BaseModel
 from openai.types import CompletionUsage
 
-from chatkit_postgres.assistant.event_decoder import EventDecoder, parse_json
-from chatkit_postgres.assistant.pace import Pace
-from chatkit_postgres.assistant.usage import add_failed_usage
+from chatkit_postgres.assistant.model_servers.event_decoder import EventDecoder, parse_json
+from chatkit_postgres.assistant.model_servers.pace import Pace
+from chatkit_postgres.assistant.model_servers.usage import add_failed_usage
 
 DRAIN_SECONDS = 0.1
 MAX_SECONDS = 0.1

@@ -32,10 +32,10 @@ from chatkit.types import (
 from openai.types.responses import EasyInputMessageParam, ResponseFunctionToolCallParam, ResponseInputTextParam
 from openai.types.responses.response_input_param import FunctionCallOutput
 
-from chatkit_postgres.assistant.attachment_input import Part, contents_of, named
-from chatkit_postgres.assistant.call_ids import call_id_of
-from chatkit_postgres.assistant.input_shape import NOTE_BEGINS, NOTE_ENDS
-from chatkit_postgres.assistant.tool_memory import Calls, calls_to_input, segments
+from chatkit_postgres.assistant.model_input.attachment_input import Part, contents_of, named
+from chatkit_postgres.assistant.model_input.call_ids import call_id_of
+from chatkit_postgres.assistant.model_input.input_shape import NOTE_BEGINS, NOTE_ENDS
+from chatkit_postgres.assistant.model_input.tool_memory import Calls, calls_to_input, segments
 from chatkit_postgres.file_references import id_in
 from chatkit_postgres.ports import Files
 

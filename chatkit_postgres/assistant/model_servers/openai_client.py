@@ -13,10 +13,10 @@ from openai.resources.chat import AsyncChat
 from openai.resources.chat.completions import AsyncCompletions
 from openai.resources.responses import AsyncResponses
 
-from chatkit_postgres.assistant.aiohttp_transport import AiohttpTransport
-from chatkit_postgres.assistant.input_shape import shaped_items, shaped_messages
-from chatkit_postgres.assistant.sse import ModelStream
-from chatkit_postgres.assistant.streams import ChatCompletionsStream, ResponsesStream
+from chatkit_postgres.assistant.model_input.input_shape import shaped_items, shaped_messages
+from chatkit_postgres.assistant.model_servers.aiohttp_transport import AiohttpTransport
+from chatkit_postgres.assistant.model_servers.sse import ModelStream
+from chatkit_postgres.assistant.model_servers.streams import ChatCompletionsStream, ResponsesStream
 from chatkit_postgres.observability.tracing import trace_headers
 from chatkit_postgres.text import clean_text
 

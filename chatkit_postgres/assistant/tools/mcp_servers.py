@@ -15,7 +15,7 @@ from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp, MCPTo
 from mcp import ClientSession
 from mcp.types import CallToolResult, ContentBlock, ImageContent, PaginatedRequestParams, TextContent, Tool
 
-from chatkit_postgres.assistant.mcp_file import McpServer
+from chatkit_postgres.assistant.tools.mcp_file import McpServer
 from chatkit_postgres.observability.logs import failure, get_logger, reason_of
 from chatkit_postgres.observability.tracing import innermost_is_current
 

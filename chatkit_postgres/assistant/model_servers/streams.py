@@ -18,10 +18,10 @@ from openai.types.responses import (
     ResponseTextDeltaEvent,
 )
 
-from chatkit_postgres.assistant.citations import read_citation, read_citations
-from chatkit_postgres.assistant.lenient import read_as
-from chatkit_postgres.assistant.sse import ModelStream
-from chatkit_postgres.assistant.usage import add_failed_usage
+from chatkit_postgres.assistant.model_servers.citations import read_citation, read_citations
+from chatkit_postgres.assistant.model_servers.lenient import read_as
+from chatkit_postgres.assistant.model_servers.sse import ModelStream
+from chatkit_postgres.assistant.model_servers.usage import add_failed_usage
 
 EVENT_TYPES: Mapping[str, type[BaseModel]] = {
     name: kind
