@@ -70,6 +70,7 @@ def _metrics(metrics: Metrics) -> str:
     rows = [
         f"| `{each.name}{SUFFIXES.get(each.type, '')}` | {each.type} | {each.documentation.rstrip('.')} |\n"
         for each in text_string_to_metric_families(metrics.exposition().decode())
+        if not each.name.endswith("_created")
     ]
     return (
         f"{MADE}# Metrics\n\n`GET /metrics` in Prometheus's text format, of one process. The alarms are in"

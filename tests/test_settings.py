@@ -4,15 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from chatkit_postgres.settings import (
     ConfigurationError,
     Deployment,
     Settings,
+    fingerprint,
     is_loopback,
     load_settings,
     variable_name,
 )
+from chatkit_postgres.settings.fingerprint import OF_ONE_MACHINE
 from tests.support.processes import ROOT
 
 
@@ -50,6 +53,21 @@ def test_its_default_is_documented_as_it_is(field: str) -> None:
             assert field == "attachment_types" or documented == f"`{','.join(default)}`"
         case _:
             assert documented == f"`{default}`"
+
+
+@pytest.mark.parametrize("field", [*Settings.model_fields])
+def test_a_fingerprint_shows_a_change_of_what_processes_share(field: str) -> None:
+    as_it_is = Settings()
+    changed = fingerprint(as_it_is.model_copy(update={field: "something else"})) != fingerprint(as_it_is)
+    assert changed == (field not in OF_ONE_MACHINE)
+
+
+def test_a_fingerprint_shows_whether_a_secret_is_set_and_nothing_else_of_it() -> None:
+    none, one, other = (
+        fingerprint(Settings().model_copy(update={"jwt_secret": secret}))
+        for secret in (None, SecretStr("1" * 32), SecretStr("2" * 32))
+    )
+    assert none != one == other
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

@@ -23,7 +23,7 @@ from chatkit_postgres.cli.reports import feedback, usage
 from chatkit_postgres.cli.serve import serve
 from chatkit_postgres.cli.user_data import export_user, import_user
 from chatkit_postgres.cli.users import users
-from chatkit_postgres.settings import ConfigurationError, Deployment, load_settings, unknown_settings
+from chatkit_postgres.settings import ConfigurationError, Deployment, fingerprint, load_settings, unknown_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -166,7 +166,7 @@ def check(
         typer.echo(f"configuration  failed  {problem}")
     if not problems:
         mode = "mounted" if mounted else "development" if deployment.is_dev else "jwt"
-        typer.echo(f"configuration  ok      {mode} mode")
+        typer.echo(f"configuration  ok      {mode} mode, settings {fingerprint(settings)}")
     from chatkit_postgres.cli.checks import results_of
 
     results = results_of(deployment)

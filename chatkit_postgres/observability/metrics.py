@@ -75,6 +75,12 @@ class Metrics:
         self._pool_size = Gauge(
             "chatkit_database_pool_size", "Maximum connections of this process.", registry=self._registry
         )
+        self._server = Gauge(
+            "chatkit_server_info",
+            "Always 1; the labels are the version and a fingerprint of the settings that processes must share.",
+            ["version", "settings"],
+            registry=self._registry,
+        )
         self._running = Gauge("chatkit_running_turns", "Turns that run in this process.", registry=self._registry)
         self._pool = Gauge(
             "chatkit_database_connections_in_use", "Connections in use in this process's pool.", registry=self._registry
@@ -109,6 +115,10 @@ class Metrics:
             self.uploads.labels(outcome)
         for operation in storage:
             self.storage_failures.labels(operation)
+
+    def name_server(self, *, version: str, settings: str) -> None:
+        """``settings``: their fingerprint."""
+        self._server.labels(version, settings).set(1)
 
     def watch(
         self,

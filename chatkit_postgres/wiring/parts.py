@@ -94,7 +94,7 @@ def build_parts(
         admission=settings.admission_rules(are_shared=are_shared),
         on_disconnect=settings.on_disconnect,
     )
-    watch(metrics, runner, database)
+    watch(metrics, runner, database, settings)
     disabled = DisabledUsers(database, on_disabled=runner.stop_users)
     reached_at, per_minute = public_url(settings.public_url), settings.requests_per_minute
     rate_limit = SharedRateLimit(store.limits, per_minute) if are_shared else RateLimitOfProcess(per_minute)

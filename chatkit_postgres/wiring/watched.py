@@ -4,6 +4,7 @@ from typing import get_args
 
 from chatkit.types import StreamingReq
 
+from chatkit_postgres import __version__
 from chatkit_postgres.chat.turns.runner import TurnRunner
 from chatkit_postgres.db import Database
 from chatkit_postgres.errors import (
@@ -15,6 +16,7 @@ from chatkit_postgres.errors import (
     TooManyTurns,
 )
 from chatkit_postgres.observability.metrics import Metrics
+from chatkit_postgres.settings import Settings, fingerprint
 from chatkit_postgres.store.outcome import EndState
 
 OPERATIONS = tuple(str(request.model_fields["type"].default) for request in get_args(StreamingReq))
@@ -22,7 +24,8 @@ REFUSALS = (ServerFull, Draining, TooManyTurns, BudgetUsedUp, DatabaseUnavailabl
 STORAGE = ("put", "get", "read", "delete", "list", "sign")
 
 
-def watch(metrics: Metrics, runner: TurnRunner, database: Database) -> None:
+def watch(metrics: Metrics, runner: TurnRunner, database: Database, settings: Settings) -> None:
+    metrics.name_server(version=__version__, settings=fingerprint(settings))
     metrics.watch(
         running_turns=lambda: runner.running_count,
         connections_in_use=database.connections_in_use,

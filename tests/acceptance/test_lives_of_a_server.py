@@ -242,6 +242,8 @@ class TestCommands:
         done = run_cli(demo.directory, "check", **embedded_settings)
         assert done.returncode == 0
         assert f"at revision {head_revision()}" in done.stdout
+        printed = done.stdout.partition("settings ")[2].split()[0]
+        assert f'settings="{printed}"' in http.get(f"{demo.base_url}/metrics").text
 
     def test_check_names_what_fails(self, tmp_path: Path, model_server: ModelServer) -> None:
         own = {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "CHAT_JWT_SECRET": SECRET}

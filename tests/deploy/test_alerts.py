@@ -15,6 +15,7 @@ REFUSED = 'chatkit_turns_refused_total{code="server_full"}'
 STORAGE = 'chatkit_storage_failures_total{operation="put"}'
 UPLOADS = 'chatkit_uploads_total{outcome="storage_unavailable"}'
 AVAILABLE = 'chatkit_database_available{instance="a"}'
+SERVER = 'chatkit_server_info{instance="%s",settings="%s",version="1"}'
 USED, POOL = "chatkit_database_connections_in_use", "chatkit_database_pool_size"
 
 
@@ -48,6 +49,15 @@ def test_an_alert_fires_for_the_first_event_of_a_process_and_for_nothing_else(
 ) -> None:
     assert not fires(tmp_path, alert, calm, "8m")
     assert fires(tmp_path, alert, alarming, "8m")
+
+
+def test_different_settings_are_noticed_when_no_deployment_takes_so_long(tmp_path: Path) -> None:
+    first, same, other = SERVER % ("a", "x"), SERVER % ("b", "x"), SERVER % ("b", "y")
+    alert = "ChatSettingsDiffer"
+    assert not fires(tmp_path, alert, {first: "1x400", same: "1x400"}, "90m")
+    assert not fires(tmp_path, alert, {first: "1x40 _x360", same: "1x60 _x340", other: "_x60 1x340"}, "90m")
+    assert not fires(tmp_path, alert, {first: "1x400", other: "1x400"}, "10m")
+    assert fires(tmp_path, alert, {first: "1x400", other: "1x400"}, "90m")
 
 
 def test_a_server_has_these_series_before_anything_has_happened(demo: ChatProcess) -> None:
