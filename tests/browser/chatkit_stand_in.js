@@ -20,7 +20,7 @@
       this.querySelector("[name=send]").addEventListener("click", () => this.sendUserMessage({ text: this.querySelector("input").value }));
       this.querySelector("[name=stop]").addEventListener("click", () => this.#running?.abort());
       this.querySelector("[type=file]").addEventListener("change", (event) => this.#upload(event.target.files[0]));
-      this.#tell("ready");
+      this.#emit("ready");
       if (options.initialThread) this.#load(options.initialThread);
     }
 
@@ -32,7 +32,7 @@
     /** Whether ChatKit aborts a running request here is not documented: the app must not take it for Stop. */
     async setThreadId(threadId) {
       this.#running?.abort();
-      this.#tell("thread.change", { threadId });
+      this.#emit("thread.change", { threadId });
       await this.#load(threadId);
     }
 
@@ -40,9 +40,9 @@
       this.#thread = threadId;
       this.list.replaceChildren();
       if (threadId === null) return;
-      this.#tell("thread.load.start", { threadId });
+      this.#emit("thread.load.start", { threadId });
       await this.fetchUpdates();
-      this.#tell("thread.load.end", { threadId });
+      this.#emit("thread.load.end", { threadId });
     }
 
     async fetchUpdates() {
@@ -63,14 +63,14 @@
         ? { type: "threads.add_user_message", params: { thread_id: this.#thread, input } }
         : { type: "threads.create", params: { input } };
       this.#running = new AbortController();
-      this.#tell("response.start");
+      this.#emit("response.start");
       try {
         await this.#stream(body);
       } catch (error) {
         if (error.name !== "AbortError") this.#fail({ message: String(error) });
       }
       this.#running = null;
-      this.#tell("response.end");
+      this.#emit("response.end");
     }
 
     async sendCustomAction(action, itemId) {
@@ -115,7 +115,7 @@
       switch (event.type) {
         case "thread.created":
           this.#thread = event.thread.id;
-          return this.#tell("thread.change", { threadId: this.#thread });
+          return this.#emit("thread.change", { threadId: this.#thread });
         case "thread.item.added":
         case "thread.item.done":
         case "thread.item.replaced":
@@ -125,7 +125,7 @@
           (window.arrivals ??= []).push(performance.now());
           return void (this.#element(event.item_id).textContent += event.update.delta);
         case "client_effect":
-          return this.#tell("effect", { name: event.name, data: event.data });
+          return this.#emit("effect", { name: event.name, data: event.data });
         case "error":
           return this.#fail(event);
       }
@@ -178,10 +178,10 @@
 
     #fail(error) {
       this.querySelector("[role=alert]").textContent = error.message;
-      this.#tell("error", { error: new Error(error.message) });
+      this.#emit("error", { error: new Error(error.message) });
     }
 
-    #tell(name, detail) {
+    #emit(name, detail) {
       this.dispatchEvent(new CustomEvent(`chatkit.${name}`, { detail }));
     }
   }

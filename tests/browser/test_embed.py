@@ -196,7 +196,7 @@ def test_a_page_inside_of_an_allowed_one_is_not_heard(
     post = "message => parent.frames[0].postMessage(message, '*')"
     token = {"type": "chatkit-postgres.token", "token": mint(SECRET, mallory, seconds=600)}
     beside.evaluate(post, token)
-    page.evaluate("async () => tell('token', await (await fetch('/chat-token')).json())")
+    page.evaluate("async () => post('token', await (await fetch('/chat-token')).json())")
     chat = page.frame_locator("#chat")
     say(chat, "markdown")
     beside.evaluate(post, {"type": "chatkit-postgres.open", "threadId": None})

@@ -18,9 +18,9 @@ const ICONS = { "new-thread": "new", attach: "attach", send: "send", stop: "stop
  * `effect(name, data)` and `action(type, payload)` for what the assistant and a widget leave to the page: shown, by default.
  */
 export function assemble({ client, changed, entered, left, effect, action }) {
-  const tell = (...about) => log.tell(...about);
-  const showEffect = (name, data) => tell(listed(data), { level: "info", title: `The page is asked to ${readable(name)}` });
-  const showAction = (type, payload) => tell(listed(payload), { level: "info", title: `For the page: ${readable(type)}` });
+  const showNotice = (...about) => log.showNotice(...about);
+  const showEffect = (name, data) => showNotice(listed(data), { level: "info", title: `The page is asked to ${readable(name)}` });
+  const showAction = (type, payload) => showNotice(listed(payload), { level: "info", title: `For the page: ${readable(type)}` });
   const log = new Log({
     act: (...about) => interactions.act(...about),
     answer: (...about) => interactions.answer(...about),
@@ -30,10 +30,10 @@ export function assemble({ client, changed, entered, left, effect, action }) {
     rated: (item) => interactions.rated(item),
     retry: (item) => conversation.retry(item),
     quote: (text) => composer.quote(text),
-    openEntity: (source) => tell(listed(source.data), { level: "info", title: source.title }),
+    openEntity: (source) => showNotice(listed(source.data), { level: "info", title: source.title }),
   });
   const choices = new Choices();
-  const composer = new Composer({ client, choices, tell, untell: (text) => log.untell(text), send: (...message) => conversation.send(...message) });
+  const composer = new Composer({ client, choices, showNotice, removeNotice: (text) => log.removeNotice(text), send: (...message) => conversation.send(...message) });
   const conversation = new Conversation({
     client,
     log,
@@ -46,7 +46,7 @@ export function assemble({ client, changed, entered, left, effect, action }) {
   });
   const interactions = new Interactions({ client, log, conversation, action: action ?? showAction });
 
-  watch({ client, tell, composer, conversation });
+  watch({ client, showNotice, composer, conversation });
   return {
     log,
     composer,
@@ -66,7 +66,7 @@ export function assemble({ client, changed, entered, left, effect, action }) {
   };
 }
 
-function watch({ client, tell, composer, conversation }) {
+function watch({ client, showNotice, composer, conversation }) {
   for (const button of document.querySelectorAll("button[aria-label]")) button.title ||= button.getAttribute("aria-label");
   for (const [id, name] of Object.entries(ICONS)) adorn(id, name);
   let sentAt = -Infinity;
@@ -84,10 +84,10 @@ function watch({ client, tell, composer, conversation }) {
   });
   watchDictation({
     client,
-    tell,
+    showNotice,
     begun: () => {
       const isHere = conversation.whileOpen();
-      return (text) => (isHere() ? composer.insert(text) : tell(text, { level: "info", title: "You said" }));
+      return (text) => (isHere() ? composer.insert(text) : showNotice(text, { level: "info", title: "You said" }));
     },
   });
   document.querySelector(".keys").textContent = hasKeyboard() ? "Enter sends, Shift+Enter is a new line, Esc stops" : "Enter is a new line";

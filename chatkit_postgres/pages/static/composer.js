@@ -1,7 +1,7 @@
 // The draft of a message: text, files, a quotation. Each conversation has its own.
 
 import { at, h, hasKeyboard, icon, iconButton } from "./dom.js";
-import { keepDraft, keptDraft } from "./kept.js";
+import { saveDraft, loadDraft } from "./tab-state.js";
 
 const UPLOADS_AT_ONCE = 3;
 export const WAIT = "Wait until the answer is finished, or stop it.";
@@ -17,9 +17,12 @@ export class Composer {
   #waiting = [];
   #why = WAIT;
 
-  /** `send(input)` is called with a message of the protocol; `client()` uploads; `tell(text)` shows an error, `untell(text)` removes it. */
-  constructor({ client, choices, send, tell, untell }) {
-    Object.assign(this, { client, choices, send, tell, untell });
+  /**
+   * `send(input)` is called with a message of the protocol; `client()` uploads; `showNotice(text)` shows an error,
+   * `removeNotice(text)` removes it.
+   */
+  constructor({ client, choices, send, showNotice, removeNotice }) {
+    Object.assign(this, { client, choices, send, showNotice, removeNotice });
     this.text = at("text");
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -51,7 +54,7 @@ export class Composer {
   /** Block sending while a turn is running, or for another reason, which is shown when the user tries to send. */
   allow(isAllowed, why = WAIT) {
     this.isAllowed = isAllowed;
-    if (isAllowed) this.untell(this.#why);
+    if (isAllowed) this.removeNotice(this.#why);
     this.#why = why;
     this.#refresh();
   }
@@ -70,7 +73,7 @@ export class Composer {
     this.#files = this.#elsewhere.get(this.#draft.name) ?? new Set();
     this.#elsewhere.delete(this.#draft.name);
     const { name, user } = this.#draft;
-    const draft = this.#drafts.has(name) ? this.#drafts.get(name) : keptDraft(user, threadId);
+    const draft = this.#drafts.has(name) ? this.#drafts.get(name) : loadDraft(user, threadId);
     const { text, quoted, unsent } = draft ?? { text: "", quoted: null, unsent: null };
     this.#unsent = unsent;
     at("chips").replaceChildren(...[...this.#files].map((entry) => entry.element));
@@ -134,7 +137,7 @@ export class Composer {
     const files = [...this.#files];
     if (files.some((entry) => !entry.isReady) || (!text && !files.length)) return;
     if (!this.isAllowed) {
-      this.tell(this.#why, { level: "info" });
+      this.showNotice(this.#why, { level: "info" });
       return;
     }
     const input = {
@@ -180,7 +183,7 @@ export class Composer {
 
   #keep(draft) {
     this.#drafts.set(this.#draft.name, draft);
-    keepDraft(this.#draft.user, this.#draft.threadId, draft);
+    saveDraft(this.#draft.user, this.#draft.threadId, draft);
   }
 
   #fit() {
@@ -195,7 +198,7 @@ export class Composer {
   }
 
   #add(files) {
-    if (at("attach").hidden) return this.tell("This server takes no files.", { level: "info" });
+    if (at("attach").hidden) return this.showNotice("This server takes no files.", { level: "info" });
     for (const file of files) this.#upload(file);
     return hasKeyboard() && this.text.focus();
   }
@@ -225,7 +228,7 @@ export class Composer {
     } catch (error) {
       if (!entry.files.has(entry)) return;
       this.#forget(entry);
-      this.tell(`${file.name}: ${error.message}`);
+      this.showNotice(`${file.name}: ${error.message}`);
       // Delete the failed upload's attachment. If that fails too, the server's clean-up removes it.
       if (entry.attachment) await client.call("attachments.delete", { attachment_id: entry.attachment.id }).catch(() => {});
     }
@@ -253,7 +256,7 @@ export class Composer {
   }
 
   async #delete(client, { attachment }) {
-    await client.call("attachments.delete", { attachment_id: attachment.id }).catch((error) => this.tell(error.message));
+    await client.call("attachments.delete", { attachment_id: attachment.id }).catch((error) => this.showNotice(error.message));
   }
 
   #forget(entry) {

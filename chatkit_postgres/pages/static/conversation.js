@@ -5,7 +5,7 @@ import { WAIT } from "./composer.js";
 import { announce, at, hasKeyboard } from "./dom.js";
 import { Endings } from "./endings.js";
 import { showEvent } from "./events.js";
-import { keepPlace, keptPlace } from "./kept.js";
+import { savePlace, loadPlace } from "./tab-state.js";
 import { UNTITLED } from "./sidebar.js";
 import { ThreadItems } from "./thread-items.js";
 import { Turn } from "./turn.js";
@@ -67,7 +67,7 @@ export class Conversation {
     const opened = this.#opened;
     const slow = setTimeout(() => opened === this.#opened && this.log.progress(LOADING), SLOW_MS);
     try {
-      await this.#read(threadId, keptPlace(this.client().user, threadId));
+      await this.#read(threadId, loadPlace(this.client().user, threadId));
       if (itemId && opened === this.#opened) await this.showItem(itemId);
     } catch (error) {
       if (opened === this.#opened) {
@@ -119,7 +119,7 @@ export class Conversation {
       const older = this.#older;
       if (older) await this.readOlder();
       if (!isHere()) return;
-      if (this.#older === older) return void this.log.tell("This message is no longer here.");
+      if (this.#older === older) return void this.log.showNotice("This message is no longer here.");
     }
     if (isHere()) this.log.showItem(itemId);
   }
@@ -153,7 +153,7 @@ export class Conversation {
       if (opened === this.#opened && !thread) {
         this.left();
         await this.open(null);
-        this.log.tell("There is no such conversation here. It may be somebody else's, or deleted.");
+        this.log.showNotice("There is no such conversation here. It may be somebody else's, or deleted.");
         return;
       }
       // Another conversation, or another user, was chosen; or an operation of this one is running.
@@ -191,7 +191,7 @@ export class Conversation {
   }
 
   #leave() {
-    if (this.threadId && this.#isPlaced) keepPlace(this.client().user, this.threadId, this.log.place());
+    if (this.threadId && this.#isPlaced) savePlace(this.client().user, this.threadId, this.log.place());
     const turn = this.#turn;
     // The server may not have stored it.
     if (turn && !turn.isStored) {
@@ -334,7 +334,7 @@ export class Conversation {
       if (item?.type === "assistant_message" && !textOf(item)) this.items.remove(id);
       else if (item) this.log.put(item);
     }
-    if (!turn.isRefused) this.#endings.keep(this.log.ending(), turn);
+    if (!turn.isRefused) this.#endings.save(this.log.ending(), turn);
     this.log.progress(null);
     this.#setRunning(false);
   }
@@ -396,12 +396,12 @@ export class Conversation {
     await this.guarded(() => this.#read(params.thread_id, this.log.place()));
     if (opened !== this.#opened || this.#turn) return;
     this.log.ended(ending.text, ending.again && how.again, ending.isError);
-    this.#endings.keep(ending, { isMessage: true, replaced });
+    this.#endings.save(ending, { isMessage: true, replaced });
   }
 
   /** Return whether an answer is running; if so, show a notice. */
   isBusy() {
-    if (this.#turn) this.log.tell(WAIT, { level: "info" });
+    if (this.#turn) this.log.showNotice(WAIT, { level: "info" });
     return this.#turn !== null;
   }
 
@@ -417,7 +417,7 @@ export class Conversation {
     try {
       return await work();
     } catch (error) {
-      if (opened === this.#opened) this.log.tell(error.message);
+      if (opened === this.#opened) this.log.showNotice(error.message);
       return undefined;
     }
   }

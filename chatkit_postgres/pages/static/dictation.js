@@ -4,8 +4,8 @@ import { announce, at, icon } from "./dom.js";
 
 const MAX_MS = 5 * 60 * 1000;
 
-/** `begun()` is called when a recording begins, and returns what is called with its text; `tell(text)` shows an error. */
-export function watchDictation({ client, begun, tell }) {
+/** `begun()` is called when a recording begins, and returns what is called with its text; `showNotice(text)` shows an error. */
+export function watchDictation({ client, begun, showNotice }) {
   const button = at("dictate");
   let recorder = null;
   button.addEventListener("click", async () => {
@@ -18,7 +18,7 @@ export function watchDictation({ client, begun, tell }) {
     try {
       recorder = await record();
     } catch {
-      tell("The page cannot listen: there is no microphone, or the browser does not allow it.");
+      showNotice("The page cannot listen: there is no microphone, or the browser does not allow it.");
       return;
     } finally {
       button.disabled = false;
@@ -40,7 +40,7 @@ export function watchDictation({ client, begun, tell }) {
         const { text } = await client().call("input.transcribe", { audio_base64, mime_type: mimeType });
         take(text);
       } catch (error) {
-        tell(error.message);
+        showNotice(error.message);
       } finally {
         button.disabled = false;
       }

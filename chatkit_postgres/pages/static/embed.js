@@ -4,7 +4,7 @@ import { assemble } from "./chat.js";
 import { ChatClient } from "./client.js";
 import { at, h } from "./dom.js";
 import { Host } from "./host.js";
-import { keepInMemory } from "./kept.js";
+import { storeInMemory } from "./tab-state.js";
 import { rendering } from "./markdown.js";
 
 const origins = document.querySelector("meta[name=origins]").content.split(" ");
@@ -12,16 +12,16 @@ const host = new Host(origins, hear);
 // Of one user: for another one, the page around loads this page again.
 const user = new ChatClient("", () => host.token());
 
-keepInMemory();
+storeInMemory();
 rendering.fetch = (address, asked) => user.fetch(address, asked);
 
 const { conversation, composer, log, say, configure } = assemble({
   client: () => user,
   changed: () => {},
-  entered: (threadId) => host.tell("thread", { threadId }),
-  left: () => host.tell("thread", { threadId: null }),
-  effect: (name, data) => host.tell("effect", { name, data }),
-  action: (name, payload) => host.tell("action", { name, payload }),
+  entered: (threadId) => host.post("thread", { threadId }),
+  left: () => host.post("thread", { threadId: null }),
+  effect: (name, data) => host.post("effect", { name, data }),
+  action: (name, payload) => host.post("action", { name, payload }),
 });
 
 function hear(type, { threadId, theme }) {
@@ -35,7 +35,7 @@ function hear(type, { threadId, theme }) {
 async function begin() {
   if (parent === window) throw new Error("This page belongs into an iframe.");
   await conversation.open(null);
-  host.tell("ready");
+  host.post("ready");
   const { greeting, prompts } = (await configure()).startScreen;
   at("welcome-title").textContent = greeting ?? "What would you like to say?";
   at("prompts").replaceChildren(...prompts.map(({ label, prompt }) =>
@@ -44,14 +44,14 @@ async function begin() {
 
 at("new-thread").addEventListener("click", () => {
   conversation.open(null);
-  host.tell("thread", { threadId: null });
+  host.post("thread", { threadId: null });
 });
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing || at("dialog").open) return;
   if (conversation.isRunning) conversation.stop();
   else if (composer.isQuoting) composer.quote(null);
-  else host.tell("close");
+  else host.post("close");
 });
 
-await begin().catch((error) => log.tell(error.message));
+await begin().catch((error) => log.showNotice(error.message));
 document.querySelector("main").removeAttribute("aria-busy");

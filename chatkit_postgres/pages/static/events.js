@@ -31,7 +31,7 @@ export function showEvent(event, turn, conversation) {
       announce(event.text);
       return log.progress(event.text);
     case "notice":
-      return log.notice(event);
+      return log.showAssistantNotice(event);
     case "client_effect":
       return conversation.effect(event.name, event.data);
     case "error":

@@ -1,4 +1,4 @@
-// The page around this one, which shows it in an iframe: it gives tokens, and is told what happens here.
+// The page around this one, which shows it in an iframe: it gives tokens, and receives messages about what happens here.
 
 const WAIT_MS = 15_000;
 const PREFIX = "chatkit-postgres.";
@@ -9,21 +9,21 @@ export class Host {
   #token = null;
   #waiting = [];
 
-  /** `heard(type, data)` is called with each other message of the page around, if it has an allowed origin. */
-  constructor(origins, heard) {
+  /** `onMessage(type, data)` is called with each other message of the page around, if it has an allowed origin. */
+  constructor(origins, onMessage) {
     this.#origins = origins;
     addEventListener("message", ({ source, origin, data }) => {
       if (source !== parent || parent === window || !origins.includes(origin)) return;
       if (typeof data?.type !== "string" || !data.type.startsWith(PREFIX)) return;
       this.#origin = origin;
       const type = data.type.slice(PREFIX.length);
-      if (type !== "token") heard(type, data);
+      if (type !== "token") onMessage(type, data);
       else if (typeof data.token === "string") this.#take(data.token);
     });
   }
 
-  /** Before the first message from there, its origin is not known: only what is no secret may be told then. */
-  tell(type, data = {}) {
+  /** Before the first message from there, its origin is not known: only what is no secret may be posted then. */
+  post(type, data = {}) {
     if (parent !== window) parent.postMessage({ ...data, type: PREFIX + type }, this.#origin);
   }
 
@@ -32,7 +32,7 @@ export class Host {
     const given = this.#token;
     this.#token = null;
     if (given !== null) return given;
-    this.tell("token-needed");
+    this.post("token-needed");
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error("The page around this chat has not said who you are.")), WAIT_MS);
       this.#waiting.push((token) => {

@@ -1,7 +1,7 @@
 // Handles interactions with an assistant's items: buttons, questions, feedback, files, client tools.
 
 import { announce, h } from "./dom.js";
-import { keepRating, keptRating } from "./kept.js";
+import { saveRating, loadRating } from "./tab-state.js";
 
 // The client tools of this page.
 const CLIENT_TOOLS = {
@@ -17,14 +17,14 @@ export class Interactions {
   async rate(item, kind) {
     return this.conversation.guarded(async () => {
       await this.client().call("items.feedback", { thread_id: this.conversation.threadId, item_ids: [item.id], kind });
-      keepRating(this.client().user, item.id, kind);
+      saveRating(this.client().user, item.id, kind);
       announce("Thank you for the feedback.");
       return true;
     });
   }
 
   rated(item) {
-    return keptRating(this.client().user, item.id);
+    return loadRating(this.client().user, item.id);
   }
 
   /** Open an image at full size in a new tab; download any other file. */

@@ -177,21 +177,21 @@ export class Log {
   }
 
   /** Show a text of the page or the server as plain text; an assistant's notice may be Markdown. */
-  tell(message, { level = "danger", title } = {}) {
+  showNotice(message, { level = "danger", title } = {}) {
     this.#box(level, title, message, h("span", {}, message));
   }
 
-  notice({ level, title, message }) {
+  showAssistantNotice({ level, title, message }) {
     const view = new MarkdownView();
     this.#box(level, title, message, view.element);
     view.show(message);
   }
 
   #box(level, title, message, content) {
-    const says = [title, message].filter(Boolean).join(": ");
+    const text = [title, message].filter(Boolean).join(": ");
     // A repeated notice is shown once.
-    this.untell(says);
-    const box = h("div", { class: `notice ${level}`, data: { says }, role: level === "info" ? "status" : "alert" },
+    this.removeNotice(text);
+    const box = h("div", { class: `notice ${level}`, data: { text }, role: level === "info" ? "status" : "alert" },
       icon(level === "info" ? "info" : "alert"),
       h("div", {}, title && h("strong", {}, title, " "), content),
       iconButton("close", "Dismiss", () => box.remove()));
@@ -200,8 +200,8 @@ export class Log {
   }
 
   /** Remove a notice that no longer applies. */
-  untell(message) {
-    for (const box of [...at("notices").children]) if (box.dataset.says === message) box.remove();
+  removeNotice(text) {
+    for (const box of [...at("notices").children]) if (box.dataset.text === text) box.remove();
   }
 
   clearNotices() {

@@ -21,10 +21,10 @@ const { log, composer, conversation, say, configure } = assemble({
   entered: (threadId) => history.pushState(null, "", `#${threadId}`),
   left: forget,
 });
-const tell = (...about) => log.tell(...about);
+const showNotice = (...about) => log.showNotice(...about);
 const sidebar = new Sidebar({
   client,
-  tell,
+  showNotice,
   current: () => conversation.threadId,
   left: () => {
     forget();
@@ -33,7 +33,7 @@ const sidebar = new Sidebar({
   changed,
   renamed: (thread) => thread.id === conversation.threadId && conversation.showTitle(thread.title),
 });
-const search = new Search({ client, tell, chosen: (...place) => go(...place) });
+const search = new Search({ client, showNotice, chosen: (...place) => go(...place) });
 
 function readList() {
   return sidebar.load().catch(() => {});
@@ -85,7 +85,7 @@ async function be(name) {
   composer.clear();
   sidebar.clear();
   search.clear();
-  await sidebar.load().catch((error) => tell(error.message));
+  await sidebar.load().catch((error) => showNotice(error.message));
 }
 
 function showUser(name) {
@@ -231,5 +231,5 @@ addEventListener("keydown", (event) => {
 const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
 showUser(name);
 // Immediately, so that text typed while loading belongs to the conversation of the URL.
-await Promise.all([be(name), open(...placeOf()), propose(say).catch(() => tell("There are no proposals: the server cannot be reached.")), showConfig().catch(() => {})]);
+await Promise.all([be(name), open(...placeOf()), propose(say).catch(() => showNotice("There are no proposals: the server cannot be reached.")), showConfig().catch(() => {})]);
 document.querySelector("main").removeAttribute("aria-busy");

@@ -1,14 +1,14 @@
 // Structured input: questions with choices and free text, answered or skipped.
 
 import { h } from "./dom.js";
-import { keepAnswers, keptAnswers } from "./kept.js";
+import { saveAnswers, loadAnswers } from "./tab-state.js";
 
 let drawn = 0;
 
 /** `answer(submission)` is called with the input of the protocol: {status, answers: {id: {values, skipped}}}. */
 export function drawQuestions(item, answer) {
   if (item.status !== "pending") {
-    keepAnswers(item.id, null);
+    saveAnswers(item.id, null);
     return answered(item);
   }
   const prefix = `q${++drawn}`;
@@ -22,11 +22,11 @@ export function drawQuestions(item, answer) {
   const refresh = () => (submit.disabled = !fields.some((field) => field.values().length));
   for (const kind of ["input", "change"]) {
     form.addEventListener(kind, () => {
-      keepAnswers(item.id, fields.map((field) => field.values()));
+      saveAnswers(item.id, fields.map((field) => field.values()));
       refresh();
     });
   }
-  keptAnswers(item.id)?.forEach((values, number) => fields[number]?.fill(values));
+  loadAnswers(item.id)?.forEach((values, number) => fields[number]?.fill(values));
   refresh();
   form.addEventListener("submit", (event) => {
     event.preventDefault();

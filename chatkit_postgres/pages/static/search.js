@@ -15,8 +15,8 @@ export class Search {
   #timer = 0;
 
   /** `client()` is the user's; `chosen(threadId, itemId)` is called with what the user opens. */
-  constructor({ client, chosen, tell }) {
-    Object.assign(this, { client, chosen, tell });
+  constructor({ client, chosen, showNotice }) {
+    Object.assign(this, { client, chosen, showNotice });
     at("filter").addEventListener("input", () => this.#typed());
     at("more-hits").addEventListener("click", () => this.#find(this.#after));
   }
@@ -47,7 +47,7 @@ export class Search {
       at("no-hits").hidden = at("hits").children.length > 0;
       at("found").hidden = false;
     } catch (error) {
-      if (asked === this.#asked) this.tell(error.message);
+      if (asked === this.#asked) this.showNotice(error.message);
     }
   }
 

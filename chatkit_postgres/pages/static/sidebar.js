@@ -21,8 +21,8 @@ export class Sidebar {
   #marked = null;
 
   /** `client()` is the user's, `current()` the id of the open conversation; `left()` is called when it is deleted, `renamed(thread)` after a new title, `changed()` after both. */
-  constructor({ client, current, left, renamed, changed, tell }) {
-    Object.assign(this, { client, current, left, renamed, changed, tell });
+  constructor({ client, current, left, renamed, changed, showNotice }) {
+    Object.assign(this, { client, current, left, renamed, changed, showNotice });
     at("more-threads").addEventListener("click", () => this.#more(PAGE));
     at("filter").addEventListener("input", () => this.#filter());
   }
@@ -99,7 +99,7 @@ export class Sidebar {
       this.#draw();
       return true;
     } catch (error) {
-      if (asked === this.#asked) this.tell(error.message);
+      if (asked === this.#asked) this.showNotice(error.message);
       return false;
     } finally {
       if (this.#reading === asked) this.#reading = 0;
@@ -192,7 +192,7 @@ export class Sidebar {
     try {
       await work();
     } catch (error) {
-      this.tell(error.message);
+      this.showNotice(error.message);
     }
   }
 }

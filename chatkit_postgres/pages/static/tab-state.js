@@ -5,65 +5,65 @@ const nameOf = (...parts) => JSON.stringify(parts);
 let storage = null;
 
 /** Keep everything in this page alone: a page in an iframe does not know which user the next token is for. */
-export function keepInMemory() {
+export function storeInMemory() {
   const known = new Map();
   storage = { getItem: (name) => known.get(name), setItem: (name, value) => known.set(name, value), removeItem: (name) => known.delete(name) };
 }
 
 /** `draft` is {text, quoted, unsent} of a message that is not known to be stored yet (see composer.js), or null. */
-export function keepDraft(user, threadId, draft) {
-  keep(nameOf("draft", user, threadId), draft && JSON.stringify(draft));
+export function saveDraft(user, threadId, draft) {
+  save(nameOf("draft", user, threadId), draft && JSON.stringify(draft));
 }
 
-export function keptDraft(user, threadId) {
-  return kept(nameOf("draft", user, threadId));
+export function loadDraft(user, threadId) {
+  return load(nameOf("draft", user, threadId));
 }
 
 /** `place` is {id, top} of the item at the upper edge, or null at the end. */
-export function keepPlace(user, threadId, place) {
-  keep(nameOf("place", user, threadId), place && JSON.stringify(place));
+export function savePlace(user, threadId, place) {
+  save(nameOf("place", user, threadId), place && JSON.stringify(place));
 }
 
-export function keptPlace(user, threadId) {
-  return kept(nameOf("place", user, threadId));
+export function loadPlace(user, threadId) {
+  return load(nameOf("place", user, threadId));
 }
 
 /** `answers` are those of a form that was not sent yet: a list for each question. */
-export function keepAnswers(itemId, answers) {
-  keep(nameOf("answers", itemId), answers && JSON.stringify(answers));
+export function saveAnswers(itemId, answers) {
+  save(nameOf("answers", itemId), answers && JSON.stringify(answers));
 }
 
-export function keptAnswers(itemId) {
-  return kept(nameOf("answers", itemId));
+export function loadAnswers(itemId) {
+  return load(nameOf("answers", itemId));
 }
 
 /**
  * `ending` is {after, text, again, isError}: the ids of items that may be the last one, the text below it, whether trying
  * again is offered, and whether it is a failure.
  */
-export function keepEnding(user, threadId, ending) {
-  keep(nameOf("ended", user, threadId), ending && JSON.stringify(ending));
+export function saveEnding(user, threadId, ending) {
+  save(nameOf("ended", user, threadId), ending && JSON.stringify(ending));
 }
 
-export function keptEnding(user, threadId) {
-  return kept(nameOf("ended", user, threadId));
+export function loadEnding(user, threadId) {
+  return load(nameOf("ended", user, threadId));
 }
 
-export function keepRating(user, itemId, kind) {
-  keep(nameOf("rated", user, itemId), kind);
+export function saveRating(user, itemId, kind) {
+  save(nameOf("rated", user, itemId), kind);
 }
 
-export function keptRating(user, itemId) {
+export function loadRating(user, itemId) {
   return stored().getItem(nameOf("rated", user, itemId));
 }
 
 const stored = () => storage ?? sessionStorage;
 
-function kept(name) {
+function load(name) {
   return JSON.parse(stored().getItem(name) ?? "null");
 }
 
-function keep(name, value) {
+function save(name, value) {
   // Removed first, because no state is better than an old one.
   stored().removeItem(name);
   try {
