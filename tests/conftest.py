@@ -294,17 +294,20 @@ def cluster() -> URL:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """A clone of the template, or the emptied cluster."""
-    yield from _migrated(request)
+    with migrated_database(request) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def shared_database(request: pytest.FixtureRequest) -> Iterator[URL]:
     """The same for a whole module, whose tests take users of their own."""
-    yield from _migrated(request)
+    with migrated_database(request) as url:
+        yield url
 
 
-def _migrated(request: pytest.FixtureRequest) -> Iterator[URL]:
+@contextmanager
+def migrated_database(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """A clone of the template, or the emptied cluster."""
     if CLUSTER:
         url: URL = request.getfixturevalue("cluster")
         _in_another_thread(asyncio.run, _truncate(url))

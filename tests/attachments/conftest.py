@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import URL
 
 from chatkit_postgres.auth.tokens import mint
+from tests.conftest import migrated_database
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.files import S3Server, Uploader
 from tests.support.processes import ChatClient, ChatProcess, ModelServer
@@ -50,19 +51,22 @@ def started(directory: Path, database: URL, model: ModelServer, bucket: S3Server
 def place(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    shared_database: URL,
     model_server: ModelServer,
 ) -> Iterator[Place]:
-    """The same tests for both."""
+    """The same tests for both, in a database of its own: a server removes what is deleted from its own storage alone."""
     bucket = request.getfixturevalue("s3_server") if request.param == "bucket" else None
-    made = started(tmp_path_factory.mktemp("files"), shared_database, model_server, bucket)
-    yield made
-    assert made.process.stop() == 0
+    with migrated_database(request) as database:
+        made = started(tmp_path_factory.mktemp("files"), database, model_server, bucket)
+        yield made
+        assert made.process.stop() == 0
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, shared_database: URL, model_server: ModelServer) -> Iterator[Place]:
+def local(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_server: ModelServer
+) -> Iterator[Place]:
     """For what does not depend on the storage."""
-    made = started(tmp_path_factory.mktemp("local"), shared_database, model_server, None, **LOCAL)
-    yield made
-    assert made.process.stop() == 0
+    with migrated_database(request) as database:
+        made = started(tmp_path_factory.mktemp("local"), database, model_server, None, **LOCAL)
+        yield made
+        assert made.process.stop() == 0

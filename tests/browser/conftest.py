@@ -119,6 +119,13 @@ class Visitor:
         expect(self.page.locator("#send")).to_be_visible()
         expect(self.page.locator("#items [aria-busy=true]")).to_have_count(0)
 
+    def scroll_to(self, top: int) -> None:
+        """Scrolls the messages, and waits until the page has learned of it, which a browser tells it with a frame."""
+        self.page.locator("#log").evaluate(
+            "(log, top) => { log.scrollTop = top; return new Promise((scrolled) => requestAnimationFrame(scrolled)); }",
+            top,
+        )
+
     def choose(self, title: str, entry: str) -> None:
         """Choose an entry of the menu of a conversation."""
         self.page.get_by_role("button", name=f"Options of {title}", exact=True).click()

@@ -319,7 +319,7 @@ def test_who_reads_further_up_is_left_there(visitor: Visitor) -> None:
     visitor.page.get_by_label("Message", exact=True).fill("slow")
     visitor.page.keyboard.press("Enter")
     expect(visitor.answer).to_contain_text("This is")
-    visitor.page.locator("#log").evaluate("log => log.scrollTop = 200")
+    visitor.scroll_to(200)
     button = visitor.page.get_by_role("button", name="To the newest message")
     expect(button).to_be_visible()
     words = len(visitor.answer.inner_text())

@@ -327,7 +327,7 @@ def test_an_upload_that_has_to_wait_is_tried_again(visitor: Visitor, tmp_path: P
 def test_where_somebody_was_reading_is_kept(visitor: Visitor) -> None:
     page = visitor.page
     visitor.send_message("long")
-    page.locator("#log").evaluate("log => (log.scrollTop = 900)")
+    visitor.scroll_to(900)
     expect(page.locator("#to-end")).to_be_visible()
     new_conversation(visitor)
     expect(page.locator("#to-end")).to_be_hidden()
@@ -348,11 +348,11 @@ def test_a_retry_that_comes_to_nothing_leaves_the_reader_where_they_are(visitor:
     log = page.locator("#log")
     visitor.send_message("long")
     visitor.send_message("citation")
-    log.evaluate("log => (log.scrollTop = 300)")
+    visitor.scroll_to(300)
     page.reload()
     eventually(lambda: abs(log.evaluate("log => log.scrollTop") - 300) < 3)
     visitor.wait_for_turn_end("citation")
-    log.evaluate("log => (log.scrollTop = log.scrollHeight)")
+    visitor.scroll_to(1_000_000)
     held = HeldRequests(visitor, "threads.retry_after_item")
     visitor.answer.get_by_role("button", name="Try again").click()
     held.wait()

@@ -46,7 +46,7 @@ def test_a_phone_has_room_for_the_field_and_the_messages(open_page: OpenPage, ph
     assert is_inside(page, "#composer")
     assert page.evaluate("document.getElementById('log').clientHeight") >= 60
     # The way to the newest message is over the messages, and not over what is being written.
-    page.evaluate("document.getElementById('log').scrollTop = 0")
+    visitor.scroll_to(0)
     newest = page.get_by_role("button", name="To the newest message")
     expect(newest).to_be_visible()
     button, field = newest.bounding_box(), page.locator("#composer").bounding_box()

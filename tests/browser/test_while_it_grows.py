@@ -157,7 +157,7 @@ def test_what_the_page_has_to_say_is_seen_wherever_somebody_reads(visitor: Visit
     page = visitor.page
     visitor.expected = ["415"]
     visitor.send_message("long")
-    page.locator("#log").evaluate("log => (log.scrollTop = 500)")
+    visitor.scroll_to(500)
     page.locator("#files").set_input_files({"name": "a.zip", "mimeType": "application/zip", "buffer": b"PK"})
     refused = page.get_by_role("alert").filter(has_text="a.zip")
     expect(refused).to_be_visible()
@@ -169,7 +169,7 @@ def test_what_the_page_has_to_say_is_seen_wherever_somebody_reads(visitor: Visit
     field.fill("slow")
     page.keyboard.press("Enter")
     expect(visitor.answer).to_contain_text("This is")
-    page.locator("#log").evaluate("log => (log.scrollTop = 500)")
+    visitor.scroll_to(500)
     field.fill("too early")
     page.keyboard.press("Enter")
     wait = page.locator(".notice").filter(has_text="Wait until the answer is finished")
