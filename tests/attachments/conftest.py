@@ -53,7 +53,7 @@ def place(
     tmp_path_factory: pytest.TempPathFactory,
     model_server: ModelServer,
 ) -> Iterator[Place]:
-    """The same tests for both, in a database of its own: a server removes what is deleted from its own storage alone."""
+    """The same tests for both, in a database of its own: a server removes what is deleted from its own storage."""
     bucket = request.getfixturevalue("s3_server") if request.param == "bucket" else None
     with migrated_database(request) as database:
         made = started(tmp_path_factory.mktemp("files"), database, model_server, bucket)
