@@ -75,6 +75,9 @@ def test_many_hits_come_in_pages_on_a_phone(open_page: OpenPage, demo: ChatProce
     hits = page.locator("#hits a")
     # And a title.
     expect(hits).to_have_count(19)
+    # Each conversation's title is seen once, and read with each of its messages.
+    expect(hits.locator("strong:not(.hidden)")).to_have_count(2)
+    expect(hits.nth(7).locator("strong")).not_to_have_text("")
     page.screenshot(path=pictures / "search-phone.png")
     page.get_by_role("button", name="Older messages with these words").click()
     expect(hits.first).to_contain_text("diamonds")

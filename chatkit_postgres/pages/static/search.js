@@ -39,9 +39,8 @@ export class Search {
     try {
       const page = await this.client().search(at("filter").value, after);
       if (asked !== this.#asked) return;
-      const rows = page.data.filter((hit) => hit.item_id).map((hit) => this.#row(hit));
-      if (after) at("hits").append(...rows);
-      else at("hits").replaceChildren(...rows);
+      if (!after) at("hits").replaceChildren();
+      for (const hit of page.data) if (hit.item_id) at("hits").append(this.#row(hit));
       this.#after = page.after;
       at("more-hits").hidden = !page.has_more;
       at("no-hits").hidden = at("hits").children.length > 0;
@@ -56,8 +55,10 @@ export class Search {
       event.preventDefault();
       this.chosen(hit.thread_id, hit.item_id);
     };
-    return h("li", {}, h("a", { href: `#${hit.thread_id}/${hit.item_id}`, onclick: open, dir: "auto" },
-      h("strong", {}, hit.title ?? "Untitled"),
+    // Messages of one conversation that follow each other have its title once.
+    const isSame = at("hits").lastElementChild?.dataset.thread === hit.thread_id;
+    return h("li", { data: { thread: hit.thread_id } }, h("a", { href: `#${hit.thread_id}/${hit.item_id}`, onclick: open, dir: "auto" },
+      h("strong", { class: isSame && "hidden" }, hit.title ?? "Untitled"),
       h("span", { class: "snippet" }, ...marked(hit.snippet))));
   }
 }
