@@ -58,7 +58,9 @@ class OwnFiles(Files):
             raise FileTooLarge
         # No declared type: the intake detects the real one.
         upload = Upload(io.BytesIO(data), len(data))
-        attachment = await self._intake.take_new(new_attachment(name, "image/png"), upload, self._context)
+        attachment = await self._intake.take_new(
+            new_attachment(name, "image/png"), upload, self._context, is_answers=True
+        )
         self._made |= {attachment.id}
         if self._context.session is not None:
             self._context.session.made_attachments.add(attachment.id)

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from weakref import WeakValueDictionary
 
 from chatkit_postgres.attachments import image_preview
+from chatkit_postgres.db import wait_policy
 from chatkit_postgres.errors import FileRefused, Unavailable
 from chatkit_postgres.observability.logs import get_logger
 
@@ -71,14 +72,16 @@ class _Slots:
     @asynccontextmanager
     async def hold(self, user_id: str) -> AsyncGenerator[None, None]:
         own = self._own.setdefault(user_id, asyncio.Lock())
+        # An upload may be refused; a running turn has a time limit of its own, as for a connection.
+        seconds = WAIT_SECONDS if wait_policy.get().seconds is not None else None
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(seconds):
                 await own.acquire()
         except TimeoutError:
             raise Unavailable from None
         try:
             try:
-                async with asyncio.timeout(WAIT_SECONDS):
+                async with asyncio.timeout(seconds):
                     await self._all.acquire()
             except TimeoutError:
                 raise Unavailable from None

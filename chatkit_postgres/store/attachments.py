@@ -88,7 +88,7 @@ class AttachmentRepository:
         storage_key: str,
         declared_bytes: int | None,
         upload_seconds: float,
-        max_unsent: int,
+        max_unsent: int | None,
     ) -> None:
         """Insert a row before the upload. Raises TooManyAttachments."""
         created = await self._database.run(

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from chatkit.types import Page, ThreadMetadata
+from chatkit.types import Page, ThreadMetadata, UserMessageItem
 
 from chatkit_postgres.db import Database, Row
 from chatkit_postgres.db.database import Transaction
 from chatkit_postgres.errors import AttachmentUnavailable, NotFound
 from chatkit_postgres.store import cursors, rows
+from chatkit_postgres.store.attachments import sent_with
 from chatkit_postgres.store.caller import Caller, owner_of, request_of, session_of
 from chatkit_postgres.store.cursors import page_size
-from chatkit_postgres.store.ids import owner_uuid, session_uuid
-from chatkit_postgres.store.index_entries import entry_of
+from chatkit_postgres.store.ids import message_uuid, owner_uuid, session_uuid
+from chatkit_postgres.store.index_entries import entry_of, item_entry
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal
-from chatkit_postgres.store.session import CREATE
 from chatkit_postgres.store.sql import threads as sql
 from chatkit_postgres.store.views import claim_of
 
@@ -47,8 +47,7 @@ class ThreadRepository:
         given object is then updated from the row, so that the announced thread equals the stored one. A caller that
         is no StoreContext writes all columns.
 
-        Raises NotFound if the thread was deleted, Superseded if a newer turn owns it, AttachmentUnavailable if the
-        message that begins the thread has an attachment that cannot be sent.
+        Raises NotFound if the thread was deleted, Superseded if a newer turn owns it.
         """
         request = request_of(caller)
         base = request.thread_bases.get(thread.id) if request is not None else None
@@ -56,6 +55,41 @@ class ThreadRepository:
             await self._insert(thread, caller)
         elif base != rows.thread_columns(thread):
             await self._update(thread, base, caller)
+
+    async def begin(self, thread: ThreadMetadata, message: UserMessageItem, caller: Caller) -> None:
+        """Insert a thread with its first message, and open the caller's turn in it.
+
+        Raises AttachmentUnavailable if the message has an attachment that cannot be sent, KeyTaken if the turn's
+        idempotency key is taken.
+        """
+        owner, session, row = owner_of(caller), session_of(caller), rows.item_row(message)
+        session_id = session_uuid(thread.id)
+        # A context without a session assigns attachments by saving them.
+        attachments = {"attachments": sent} if session is not None and (sent := sent_with(message, session)) else {}
+        with claim_errors(session):
+            begun = await self._database.run(
+                owner,
+                sql.BEGIN_THREAD_WITH_ATTACHMENTS if attachments else sql.BEGIN_THREAD,
+                session=session_id,
+                turn=session.turn_id if session is not None else None,
+                message=message_uuid(session_id, row.item_id),
+                item_id=rows.storable(row.item_id),
+                item_type=row.item_type,
+                sender_type=row.sender_type,
+                content=row.content,
+                item=row.item,
+                message_words=item_entry(owner, message)["words"],
+                **self._columns_of(thread, caller),
+                **claim_of(session),
+                **attachments,
+            )
+        if not begun:
+            raise AttachmentUnavailable
+        if session is not None:
+            session.thread_id = thread.id
+            session.known_item_ids.add(message.id)
+            session.committed[message.id] = row.digest
+        self._remembered(begun[0], caller)
 
     async def load_page(self, limit: int | None, after: str | None, order: str, caller: Caller) -> Page[ThreadMetadata]:
         """The owner's threads by creation. ``after`` is a page's ``after``, whose thread may be gone by now, or the id
@@ -93,29 +127,22 @@ class ThreadRepository:
             raise NotFound
 
     async def _insert(self, thread: ThreadMetadata, caller: Caller) -> None:
-        session, request = session_of(caller), request_of(caller)
-        opens = session is not None and not session.is_open and session.operation == CREATE
-        sent = list(session.attachments) if session is not None and opens else []
-        claims = dict(request.claims) if request is not None else {}
-        with claim_errors(session):
-            inserted = await self._database.run(
-                owner_of(caller),
-                sql.INSERT_THREAD_WITH_ATTACHMENTS if sent else sql.INSERT_THREAD,
-                session=session_uuid(thread.id),
-                thread_id=rows.storable(thread.id),
-                turn=session.turn_id if session is not None else None,
-                opens=opens,
-                claims=rows.storable_json(rows.dump_json(claims)) if claims else None,
-                attachments=sent,
-                **claim_of(session),
-                **rows.thread_columns(thread),
-                **entry_of(owner_of(caller), thread.title or ""),
-            )
-        if not inserted:
-            raise AttachmentUnavailable
-        if session is not None and opens:
-            session.thread_id = thread.id
+        inserted = await self._database.run(
+            owner_of(caller), sql.INSERT_THREAD, session=session_uuid(thread.id), **self._columns_of(thread, caller)
+        )
         self._remembered(inserted[0], caller)
+
+    @staticmethod
+    def _columns_of(thread: ThreadMetadata, caller: Caller) -> dict[str, str | None]:
+        """Of a new thread, with the claims of its user."""
+        request = request_of(caller)
+        claims = dict(request.claims) if request is not None else {}
+        return {
+            "thread_id": rows.storable(thread.id),
+            "claims": rows.storable_json(rows.dump_json(claims)) if claims else None,
+            **rows.thread_columns(thread),
+            **entry_of(owner_of(caller), thread.title or ""),
+        }
 
     async def _update(self, thread: ThreadMetadata, base: Mapping[str, str | None], caller: Caller) -> None:
         session = session_of(caller, thread.id)

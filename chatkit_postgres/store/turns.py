@@ -1,6 +1,7 @@
 """The turn ledger: which turn holds a thread's fence, and how each turn ended."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from chatkit.types import AssistantMessageItem, ClientToolCallItem, StructuredIn
 
 from chatkit_postgres.db import Database
 from chatkit_postgres.db.database import Transaction
-from chatkit_postgres.errors import Conflict, Interrupted, NotFound, Unprocessable
+from chatkit_postgres.errors import Conflict, DatabaseUnavailable, Interrupted, NotFound, Unprocessable
 from chatkit_postgres.store import rows
 from chatkit_postgres.store.caller import Caller, StoreContext, owner_of, required_session
 from chatkit_postgres.store.ids import message_uuid, session_uuid
@@ -18,6 +19,7 @@ from chatkit_postgres.store.outcome import Outcome, Settled
 from chatkit_postgres.store.refusals import claim_errors, explain_refusal, lost_fence
 from chatkit_postgres.store.session import RetryWindow, WriteSession
 from chatkit_postgres.store.sql import turns as sql
+from chatkit_postgres.store.sql.attachments import DELETE_UNSENT_ATTACHMENTS
 from chatkit_postgres.store.sql.limits import RELEASE_TURN
 from chatkit_postgres.store.views import claim_of, window_of
 
@@ -171,7 +173,17 @@ class TurnRepository:
             partials_count=len(partials),
             partials=rows.storable_json(rows.dump_json(partials)),
         )
+        if session.made_attachments and outcome.state != "waiting":
+            await self._delete_unused_images(session, context)
         return Settled(tokens, ended[0]["tokens_spent"]) if ended else None
+
+    async def _delete_unused_images(self, session: WriteSession, context: StoreContext) -> None:
+        """Those that no item holds: the turn was stopped, or failed, after a preview."""
+        # Without a database, the clean-up deletes them after a day.
+        with suppress(DatabaseUnavailable):
+            await self._database.run(
+                owner_of(context), DELETE_UNSENT_ATTACHMENTS, attachments=sorted(session.made_attachments)
+            )
 
     async def close_stale(self, thread_id: str, caller: Caller, *, stale_seconds: float) -> "list[ClosedTurn]":
         """Close the turns of a thread whose process died or stalled."""

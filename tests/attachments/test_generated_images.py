@@ -1,5 +1,6 @@
 """Images that a model makes are files of the user: shown, kept, given back to the model, and never in a row."""
 
+import asyncio
 import base64
 import io
 import json
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from chatkit.agents import AgentContext
 from chatkit.types import (
+    FileAttachment,
     GeneratedImage,
     GeneratedImageItem,
     GeneratedImageUpdated,
@@ -22,12 +24,16 @@ from PIL import Image
 from sqlalchemy import URL
 
 from chatkit_postgres.assistant import Assistant
-from chatkit_postgres.attachments import files
+from chatkit_postgres.attachments import files, renditions
+from chatkit_postgres.attachments.intake import FileLimits
+from chatkit_postgres.chat.turns.running_turn import Stop
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.errors import Unavailable
+from chatkit_postgres.ports import Events
 from chatkit_postgres.store import DatabaseStore
 from tests.attachments.conftest import Place, started
 from tests.conftest import query
-from tests.support.chat import Chat, add_message, create, stored
+from tests.support.chat import Chat, add_message, create, remaining_events, stored, wait_for_text
 from tests.support.files import image_bytes
 from tests.support.items import NAIVE
 from tests.support.processes import ModelServer, done_items, http, message, thread_id_of
@@ -185,3 +191,68 @@ async def test_a_picture_the_user_sent_stays_the_users_whatever_an_assistant_sho
         f" WHERE attachment_id = '{mine}'",
     )
     assert (row["state"], row["item_type"]) == ("ready", "user_message")
+
+
+class Sketching(Assistant):
+    """Sends a preview, and the image once it may."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def respond(self, history: Sequence[ThreadItem], context: AgentContext[RequestContext]) -> Events:
+        item = GeneratedImageItem(id="g", thread_id="?", created_at=NAIVE)
+        yield ThreadItemAddedEvent(item=item)
+        sketch, image = (GeneratedImage(id="i", url=f"data:image/png;base64,{encoded(data)}") for data in SKETCHES)
+        yield ThreadItemUpdatedEvent(item_id="g", update=GeneratedImageUpdated(image=sketch, progress=0.5))
+        await self.may_end.wait()
+        yield ThreadItemDoneEvent(item=item.model_copy(update={"image": image}))
+
+
+UNDELETED = "SELECT session_id IS NULL AS is_unsent FROM chat_attachments WHERE state <> 'deleted'"
+
+
+async def test_a_stopped_answer_leaves_no_image_that_nobody_sees(store: DatabaseStore) -> None:
+    chat = Chat(store, Sketching())
+    running = await chat.start(create("Draw"))
+    await wait_for_text(running, b"generated_image.updated")
+    assert len(await stored(store, UNDELETED)) == 1
+    running.stop(Stop("stopped"))
+    await asyncio.wait([running.task])
+    assert await stored(store, UNDELETED) == []
+
+
+async def test_what_a_user_has_not_sent_is_nothing_to_the_images_of_an_answer(store: DatabaseStore) -> None:
+    assistant = Sketching()
+    assistant.may_end.set()
+    chat = Chat(store, assistant)
+    for number in range(FileLimits().max_unsent):
+        await store.attachments.create(
+            FileAttachment(id=f"atc_{number}", name="a.txt", mime_type="text/plain"),
+            RequestContext("alice"),
+            storage_key=f"00/{number}",
+            declared_bytes=3,
+            upload_seconds=900,
+            max_unsent=FileLimits().max_unsent,
+        )
+    events = await chat.events(create("Draw"))
+    assert events[-1]["type"] == "thread.item.done"
+    assert sorted(row["is_unsent"] for row in await stored(store, UNDELETED)) == [False, *[True] * 50]
+
+
+async def test_an_answer_waits_for_its_preview_where_an_upload_would_be_refused(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renditions, "WAIT_SECONDS", 0.05)
+    assistant = Sketching()
+    assistant.may_end.set()
+    chat = Chat(store, assistant)
+    slots = chat.attachments._intake._renditions._images
+    async with slots.hold("bob"), slots.hold("carol"):
+        with pytest.raises(Unavailable):
+            async with slots.hold("dave"):
+                pass
+        running = await chat.start(create("Draw"))
+        await wait_for_text(running, b"generated_image")
+        await asyncio.sleep(0.3)
+    events = await remaining_events(running)
+    assert [event["type"] for event in events][-2:] == ["thread.item.updated", "thread.item.done"]

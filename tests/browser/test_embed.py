@@ -74,7 +74,7 @@ def server(
     for site in sites:
         site.page = BUBBLE.replace("https://chat.example.com", process.base_url)
         counts = "<script>var asked = 0</script>"
-        site.slow_page = counts + re.sub(r"(token-needed.\)) tell\(.*?\);\n", r"\1 asked++;\n", site.page)
+        site.slow_page = counts + re.sub(r"(token-needed.\)) post\(.*?\);\n", r"\1 asked++;\n", site.page)
     yield process
     assert process.stop() == 0
 

@@ -67,7 +67,7 @@ async def test_a_committed_item_is_sent_even_if_the_thread_cannot_be_saved(
     async def fails_for_the_second_change(*given: Any) -> None:
         nonlocal saved
         saved += 1
-        if saved == 3:
+        if saved == 2:
             raise DatabaseUnavailable
         await save(*given)
 

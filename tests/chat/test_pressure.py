@@ -4,31 +4,41 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from chatkit.types import ThreadMetadata, UserMessageItem
 
 from chatkit_postgres.chat.turns import beginnings
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import RunningTurn, TurnLimits
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database
 from chatkit_postgres.errors import NotFound, ServerFull
 from chatkit_postgres.store import DatabaseStore
+from chatkit_postgres.store.caller import Caller
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.threads import ThreadRepository
 from tests.support.chat import Chat, Scripted, add_message, create, remaining_events, stored
 
 
-class SlowStore(DatabaseStore):
-    """Saves no thread before it is let."""
+class SlowThreads(ThreadRepository):
+    """Begins no thread before it is let."""
 
     lets: asyncio.Event
 
-    async def save_thread(self, *arguments: object) -> None:
+    async def begin(self, thread: ThreadMetadata, message: UserMessageItem, caller: Caller) -> None:
         await self.lets.wait()
-        await super().save_thread(*arguments)  # type: ignore[arg-type]
+        await super().begin(thread, message, caller)
+
+
+class SlowStore(DatabaseStore):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.threads = SlowThreads(database)
+        self.lets = self.threads.lets = asyncio.Event()
 
 
 @pytest.fixture
 async def slow(store: DatabaseStore) -> AsyncIterator[SlowStore]:
     slow = SlowStore(store.database)
-    slow.lets = asyncio.Event()
     yield slow
     slow.lets.set()
 

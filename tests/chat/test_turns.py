@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from chatkit.errors import CustomStreamError
@@ -23,10 +24,12 @@ from chatkit_postgres.chat.turns import checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.db import Database, Row, Statement
 from chatkit_postgres.errors import ChatError, DatabaseUnavailable, NotFound, ThreadNotActive
 from chatkit_postgres.observability.logs import configure_logging
 from chatkit_postgres.store import DatabaseStore
 from chatkit_postgres.store.session import WriteSession
+from chatkit_postgres.store.sql.threads import BEGIN_THREAD
 from tests.support.chat import (
     Chat,
     Scripted,
@@ -82,12 +85,12 @@ class TestStatements:
             "finish_turn": 1,
         }
 
-    async def test_a_new_thread_costs_its_insert_and_its_title_and_has_no_history(self, demo: Chat) -> None:
+    async def test_a_new_thread_costs_one_statement_and_its_title_and_has_no_history(self, demo: Chat) -> None:
         seen = Statements(demo.store.database)
         await demo.events(create("Hello"))
         assert Counter(seen.names) == {
-            "insert_thread": 1,
-            "append_item": 2,
+            "begin_thread": 1,  # with its message
+            "append_item": 1,
             "list_items_newest_first": 1,
             "update_thread": 1,
             "finish_turn": 1,
@@ -101,6 +104,30 @@ class TestStatements:
         seen = Statements(demo.store.database)
         await demo.events(add_message(thread_id, "Hello again"))
         assert len(seen.names) == 6
+
+    async def test_a_new_thread_is_never_without_its_message(self, demo: Chat) -> None:
+        running = await demo.start(create("Hello"))
+        # As soon as there is a first event.
+        reader = demo.runner.join(running)
+        demo.runner.leave(running, reader)
+        await asyncio.wait([running.task])
+        (message,) = await stored(demo.store, "SELECT content FROM chat_messages WHERE sender_type = 'user'")
+        assert message["content"] == "Hello"
+
+    async def test_a_thread_that_cannot_be_stored_is_an_error_before_any_event(
+        self, demo: Chat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = Database.run
+
+        async def fails(database: Database, owner: str, statement: Statement, **parameters: Any) -> Sequence[Row]:
+            if statement is BEGIN_THREAD:
+                raise DatabaseUnavailable
+            return await run(database, owner, statement, **parameters)
+
+        monkeypatch.setattr(Database, "run", fails)
+        with pytest.raises(DatabaseUnavailable):
+            await demo.start(create("Hello"))
+        assert await stored(demo.store, "SELECT * FROM chat_sessions") == []
 
     async def test_one_row_for_each_item_and_one_turn(self, demo: Chat) -> None:
         await demo.events(create("Hello"))

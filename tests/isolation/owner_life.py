@@ -36,7 +36,7 @@ from tests.isolation.matrix import Matrix, Params
 from tests.isolation.strangers import Strangers
 from tests.isolation.user_data import FILE, UserData
 from tests.support.assistants import BUTTON
-from tests.support.items import assistant_message
+from tests.support.items import assistant_message, thread, user_message
 from tests.support.processes import message, parse_events
 from tests.support.sql import sql_connection
 
@@ -171,6 +171,20 @@ async def _rows_of(store: DatabaseStore, user: str, table: str) -> list[int]:
     async with sql_connection(store.database) as connection:
         count = f"SELECT count(*) FROM chat_{table} WHERE user_id = :user"
         return [int(await connection.scalar(text(count), {"user": user}) or 0)]
+
+
+async def _as_others_use_the_store(user_data: UserData, store: DatabaseStore) -> None:
+    """A server that knows the SDK's Store alone; and an answer whose image is in none of its items."""
+    await store.save_thread(thread(new_id("thread"), title=user_data.mark), user_data.context)
+    answering = RequestContext(user_data.user, session=WriteSession("threads.create"))
+    begun = new_id("thread")
+    await store.threads.begin(thread(begun), user_message(begun, new_id("message"), user_data.mark), answering)
+    image = FileAttachment(id=new_id("attachment"), name=user_data.mark, mime_type="image/png")
+    await store.attachments.create(
+        image, user_data.context, storage_key="00/none", declared_bytes=1, upload_seconds=900, max_unsent=None
+    )
+    required_session(answering).made_attachments.add(image.id)
+    await store.turns.finish(answering, Outcome("stopped"))
 
 
 async def _usage(matrix: Matrix) -> None:
@@ -324,6 +338,7 @@ async def owner_lives(matrix: Matrix, store: DatabaseStore, strangers: Strangers
     )
     await store.turns.close_stale(user_data.thread, user_data.context, stale_seconds=60)
     await store.load_item(user_data.thread, user_data.answer, user_data.context)
+    await _as_others_use_the_store(user_data, store)
     waiting = await matrix.client.get("/api/threads/waiting", headers={"Authorization": f"Bearer {token}"})
     assert [found["thread_id"] for found in waiting.json()["data"]] == [user_data.asking_thread]
     await _search(matrix, store)

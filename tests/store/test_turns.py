@@ -30,7 +30,7 @@ class TestTurns:
     async def test_a_rename_during_a_turn_wins_over_the_turns_own_title(self, store: DatabaseStore) -> None:
         turn = in_turn("threads.create")
         streaming = thread("t")
-        await store.save_thread(streaming, turn)
+        await store.threads.begin(streaming, user_message("t", "m"), turn)
         renaming = RequestContext(user_id="alice")
         renamed = await store.load_thread("t", renaming)
         renamed.title = "The user's own"
@@ -46,7 +46,7 @@ class TestTurns:
     async def test_a_lock_and_metadata_set_during_a_turn_win_over_the_turns_own(self, store: DatabaseStore) -> None:
         turn = in_turn("threads.create")
         streaming = thread("t")
-        await store.save_thread(streaming, turn)
+        await store.threads.begin(streaming, user_message("t", "m"), turn)
         moderator = RequestContext(user_id="alice")
         locked = await store.load_thread("t", moderator)
         locked.status, locked.metadata = LockedStatus(reason="enough"), {"by": "moderator"}
@@ -70,7 +70,7 @@ class TestTurns:
     async def test_a_thread_deleted_meanwhile_does_not_come_back(self, store: DatabaseStore) -> None:
         turn = in_turn("threads.create")
         streaming = thread("t")
-        await store.save_thread(streaming, turn)
+        await store.threads.begin(streaming, user_message("t", "m"), turn)
         await store.delete_thread("t", ALICE)
         streaming.title = "too late"
         with pytest.raises(NotFound):

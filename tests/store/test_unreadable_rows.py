@@ -188,7 +188,7 @@ async def test_an_attachment(store: DatabaseStore, value: str) -> None:
 async def test_a_turns_usage_counts_nothing(store: DatabaseStore, usage: str) -> None:
     for number, tokens in (("one", {"input_tokens": 3}), ("two", {"input_tokens": 4})):
         context = alice(operation="threads.create")
-        await store.save_thread(thread(number), context)
+        await store.threads.begin(thread(number), user_message(number, "m"), context)
         await store.turns.finish(context, Outcome("completed", usage=tokens))
     await execute(
         store,

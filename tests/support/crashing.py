@@ -22,7 +22,7 @@ def _die() -> None:
 STATEMENTS = {
     "ready": "finish_upload",
     "marked": "delete_attachment",
-    "sent": "insert_thread_with_attachments",
+    "sent": "begin_thread_with_attachments",
 }
 PUTS = {"original stored": 1, "preview stored": 2}
 

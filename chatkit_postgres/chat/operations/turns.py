@@ -22,7 +22,6 @@ from chatkit.types import (
     ThreadMetadata,
     ThreadRetryAfterItemParams,
     ThreadStreamEvent,
-    UserMessageInput,
     UserMessageItem,
 )
 
@@ -88,15 +87,17 @@ class TurnOperations:
             id=self._store.generate_thread_id(context),
             created_at=datetime.now(),  # noqa: DTZ005 - as the SDK's own
         )
-        await self._store.save_thread(thread, context)
+        message = await user_message(self._store, params.input, thread, context)
+        await self._store.threads.begin(thread, message, context)
         yield ThreadCreatedEvent(thread=thread_response(thread))
-        message = await self._save_message(params.input, thread, context)
         yield ThreadItemDoneEvent(item=message)
         yield await self._answer(thread, message, context)
 
     async def add_message(self, params: ThreadAddUserMessageParams, context: RequestContext) -> Opening:
         thread = await self._store.load_thread(params.thread_id, context)
-        message = await self._save_message(params.input, thread, context)
+        message = await user_message(self._store, params.input, thread, context)
+        # The statement that saves the message also assigns its attachments to the thread.
+        await self._store.add_thread_item(thread.id, message, context)
         yield ThreadItemDoneEvent(item=message)
         for closed in await self._approvals.close_questions(thread, context):
             yield closed
@@ -187,14 +188,6 @@ class TurnOperations:
         finally:
             if title is not None:
                 title.cancel()
-
-    async def _save_message(
-        self, sent: UserMessageInput, thread: ThreadMetadata, context: RequestContext
-    ) -> UserMessageItem:
-        message = await user_message(self._store, sent, thread, context)
-        # The statement that saves the message also assigns its attachments to the thread.
-        await self._store.add_thread_item(thread.id, message, context)
-        return message
 
     async def _answer(self, thread: ThreadMetadata, message: UserMessageItem, context: RequestContext) -> OpenedTurn:
         """Answer a user's message, which makes client tools void that still wait, and give a new thread its title."""

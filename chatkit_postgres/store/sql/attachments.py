@@ -18,7 +18,7 @@ RETURNING attachment_id
     attachment="text",
 )
 
-# Before the upload. No row: the owner has too many attachments that were not sent.
+# Before the upload. No row: the owner has too many attachments that were not sent. Without a maximum, any number.
 CREATE_ATTACHMENT = Statement(
     "create_attachment",
     """
@@ -26,7 +26,8 @@ INSERT INTO chat_attachments AS a
        (user_id, attachment_id, attachment, storage_key, declared_bytes, content_type, upload_expires_at)
 SELECT :owner, :attachment_id, CAST(:attachment AS jsonb), :storage_key, :declared_bytes, :content_type,
        now() + make_interval(secs => :upload_seconds)
- WHERE (SELECT count(*) FROM chat_attachments
+ WHERE :max_unsent IS NULL
+    OR (SELECT count(*) FROM chat_attachments
          WHERE user_id = :owner AND session_id IS NULL AND state <> 'deleted'
            AND attachment_id <> :attachment_id) < :max_unsent
 ON CONFLICT (user_id, attachment_id) DO UPDATE SET declared_bytes = excluded.declared_bytes
@@ -48,7 +49,8 @@ FINISH_UPLOAD = Statement(
     """
 UPDATE chat_attachments
    SET state = 'ready', stored_bytes = :stored_bytes, sha256 = :sha256, content_type = :content_type,
-       attachment = CAST(:attachment AS jsonb), uploaded_at = now()
+       attachment = CASE WHEN session_id IS NULL THEN CAST(:attachment AS jsonb) ELSE attachment END,
+       uploaded_at = now()
  WHERE user_id = :owner AND attachment_id = :attachment_id
    AND (state = 'pending' OR state = 'ready' AND sha256 = :sha256)
 RETURNING attachment_id
@@ -82,6 +84,16 @@ UPDATE chat_attachments a SET state = 'deleted', deleted_at = now()
 RETURNING a.attachment_id
 """,
     attachment_id="text",
+)
+
+# Images of an answer that are in none of its items.
+DELETE_UNSENT_ATTACHMENTS = Statement(
+    "delete_unsent_attachments",
+    """
+UPDATE chat_attachments SET state = 'deleted', deleted_at = now()
+ WHERE user_id = :owner AND attachment_id = ANY(:attachments) AND session_id IS NULL AND state <> 'deleted'
+""",
+    attachments="text[]",
 )
 
 

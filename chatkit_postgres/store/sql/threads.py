@@ -21,62 +21,104 @@ SELECT {_THREAD}
 
 
 _REINDEXED = indexed("CAST(:words AS tsvector)", ":owner_mark", "s.created_at")
+_INDEXED_MESSAGE = indexed("CAST(:message_words AS tsvector)", ":owner_mark", "now()")
 
 
-def _insert_thread(name: str, *, sends: bool = False) -> Statement:
-    """Insert a thread and, with the first one, its user; claims of an existing user are updated.
+_OWNER = """owner AS (
+  INSERT INTO chat_users AS u (user_id, metadata)
+  SELECT :owner, COALESCE(CAST(:claims AS jsonb), '{{}}') WHERE {condition}
+  ON CONFLICT (user_id) DO UPDATE SET metadata = excluded.metadata
+   WHERE CAST(:claims AS jsonb) IS NOT NULL AND u.metadata <> excluded.metadata
+)"""
 
-    With a turn that creates threads, this is the write that opens it. On conflict: the same request repeated after a
-    lost connection, or a caller that keeps no base to compare with. No row: an attachment cannot be sent.
+_COLUMNS: dict[str, ParameterType] = {
+    "session": "uuid",
+    "thread_id": "text",
+    "claims": "text",
+    "title": "text",
+    "words": "text",
+    "owner_mark": "text",
+    "status": "text",
+    "domains": "text",
+    "metadata": "text",
+}
+
+# Inserts a thread and, with the first one, its user; claims of an existing user are updated. On conflict: the same
+# request repeated after a lost connection, or a caller that keeps no base to compare with.
+INSERT_THREAD = Statement(
+    "insert_thread",
+    f"""
+WITH {_OWNER.format(condition="true")}, written AS (
+  INSERT INTO chat_sessions AS s
+         (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata)
+  SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb), CAST(:domains AS jsonb),
+         CAST(:metadata AS jsonb)
+  ON CONFLICT (user_id, session_id) DO UPDATE
+     SET title = excluded.title, search_words = {_REINDEXED}, status = excluded.status, metadata = excluded.metadata,
+         allowed_image_domains = excluded.allowed_image_domains, updated_at = excluded.updated_at
+  RETURNING {_THREAD}
+)
+SELECT * FROM written
+""",
+    **_COLUMNS,
+)
+
+
+def _begin_thread(name: str, *, sends: bool = False) -> Statement:
+    """Insert a thread with the message that begins it, and open the turn that answers it, if there is one: the thread
+    is never seen without its message. With ``sends``, the message's attachments are assigned to the thread.
+
+    On conflict: the same request repeated after a lost connection, which changes nothing. No row: an attachment cannot
+    be sent.
     """
-    before, after = (sent("NULL"), f", {bound('opened', 'NULL')}") if sends else ("", "")
+    before, after = (sent(":message"), f", {bound('begun', ':message')}") if sends else ("", "")
     condition = ALL_SENT if sends else "true"
     attachments: dict[str, ParameterType] = {"attachments": "text[]"} if sends else {}
     return Statement(
         name,
         f"""
-WITH {before}owner AS (
-  INSERT INTO chat_users AS u (user_id, metadata)
-  SELECT :owner, COALESCE(CAST(:claims AS jsonb), '{{}}') WHERE {condition}
-  ON CONFLICT (user_id) DO UPDATE SET metadata = excluded.metadata
-   WHERE CAST(:claims AS jsonb) IS NOT NULL AND u.metadata <> excluded.metadata
-), opened AS (
+WITH {before}{_OWNER.format(condition=condition)}, opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
-  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash WHERE :opens AND {condition}
+  SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash
+   WHERE :turn IS NOT NULL AND {condition}
   ON CONFLICT (user_id, session_id, turn_id) DO NOTHING
-  RETURNING turn_id
+), begun AS (
+  INSERT INTO chat_messages
+         (user_id, session_id, message_id, item_id, position, sender_type, item_type, content, item, search_words,
+          turn_id)
+  SELECT :owner, :session, :message, :item_id, 1, :sender_type, :item_type, :content, CAST(:item AS jsonb),
+         {_INDEXED_MESSAGE}, :turn
+   WHERE {condition}
+  ON CONFLICT (user_id, session_id, message_id) DO NOTHING
+  RETURNING message_id
 ){after}, written AS (
   INSERT INTO chat_sessions AS s
-         (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id)
+         (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id,
+          next_position)
   SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
-         CAST(:domains AS jsonb), CAST(:metadata AS jsonb), CASE WHEN :opens THEN :turn END
+         CAST(:domains AS jsonb), CAST(:metadata AS jsonb), :turn, 2
    WHERE {condition}
-  ON CONFLICT (user_id, session_id) DO UPDATE
-     SET title = excluded.title, search_words = {_REINDEXED}, status = excluded.status,
-         metadata = excluded.metadata, allowed_image_domains = excluded.allowed_image_domains,
-         updated_at = excluded.updated_at
+  ON CONFLICT (user_id, session_id) DO UPDATE SET updated_at = excluded.updated_at
   RETURNING {_THREAD}
 )
 SELECT * FROM written
 """,
-        session="uuid",
-        thread_id="text",
-        claims="text",
         turn="uuid",
-        opens="boolean",
-        title="text",
-        words="text",
-        owner_mark="text",
-        status="text",
-        domains="text",
-        metadata="text",
+        message="uuid",
+        item_id="text",
+        item_type="text",
+        sender_type="text",
+        content="text",
+        item="text",
+        message_words="text",
+        **_COLUMNS,
         **CLAIM,
         **attachments,
     )
 
 
-INSERT_THREAD = _insert_thread("insert_thread")
-INSERT_THREAD_WITH_ATTACHMENTS = _insert_thread("insert_thread_with_attachments", sends=True)
+BEGIN_THREAD = _begin_thread("begin_thread")
+BEGIN_THREAD_WITH_ATTACHMENTS = _begin_thread("begin_thread_with_attachments", sends=True)
 
 # Writes only the columns that this request changed. Guarded (inside a turn): only if the row still has the value that
 # the request started from, so that a concurrent rename or lock wins over the stream.
