@@ -160,6 +160,8 @@ class Assistant(ABC):
         """Called once after loading, before the first request: with the configured models, the choices that the
         settings allow, and the services of the server."""
         self.services = services
+        # A subclass may have written a list.
+        self.own_tool_choices = frozenset(self.own_tool_choices)
         self.choices = replace(choices, tools=choices.tools | self.own_tool_choices)
 
     def find_action(self, action_type: str) -> RegisteredAction | None:

@@ -86,7 +86,10 @@ def _made(found: Any, store: DatabaseStore) -> Any:
         )
     # A subclass with *args passes these on to ChatKitServer, which requires the store.
     passes_on = is_class and issubclass(found, ChatKitServer) and any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    made = found(store) if wanted or passes_on else found()
+    if any(p.kind is p.KEYWORD_ONLY for p in wanted):
+        made = found(store=store)
+    else:
+        made = found(store) if wanted or passes_on else found()
     if inspect.iscoroutine(made):
         made.close()
         raise TypeError("it is an async function; name a plain one")

@@ -95,8 +95,8 @@ class ObjectStorage(Storage):
                 await obstore.put_async(
                     self._store, key, data, attributes=attributes if isinstance(self._store, S3Store) else None
                 )
-        if self._directory is not None:
-            await asyncio.to_thread(_flush, self._directory, key)
+            if self._directory is not None:
+                await asyncio.to_thread(_flush, self._directory, key)
 
     async def open(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
         with self._reached("get"):

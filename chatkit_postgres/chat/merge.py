@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, get_args
 
 from chatkit.agents import AgentContext
 from chatkit.server import stream_widget
@@ -17,14 +17,28 @@ from chatkit.types import (
 from pydantic import PrivateAttr
 
 from chatkit_postgres.context import RequestContext
+from chatkit_postgres.observability.logs import get_logger
 from chatkit_postgres.ports import Events
 
 MAX_QUEUED_DELTAS = 16
 """Queued text deltas after which their producer waits."""
+END_SECONDS = 10.0
+"""How long an assistant's code may go on after its cancellation."""
+EVENTS: tuple[type, ...] = get_args(get_args(ThreadStreamEvent)[0])
+
+logger = get_logger(__name__)
 
 
 class StreamClosed(RuntimeError):
     pass
+
+
+class NotAnEvent(TypeError):
+    """An assistant yielded, or streamed, what is no event of the protocol."""
+
+
+class ExitCalled(RuntimeError):
+    """An assistant's code has called ``sys.exit``, which would end the whole process."""
 
 
 class EventQueue:
@@ -39,6 +53,7 @@ class EventQueue:
         """Returns when the event was saved and sent. Raises StreamClosed."""
         if not self._is_open:
             raise StreamClosed("nothing can be streamed here: the answer has ended, or the action only returns an item")
+        _check(event)
         sent = asyncio.get_running_loop().create_future()
         self._put(event, sent)
         await sent
@@ -69,6 +84,8 @@ class EventQueue:
                 async with aclosing(events):
                     async for event in events:
                         await (self.offer(event) if _is_delta(event) else self.send(event))
+            except SystemExit as error:
+                raise ExitCalled from error
             finally:
                 self._put(None)
 
@@ -89,8 +106,7 @@ class EventQueue:
             await running
         finally:
             self._is_open = False
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await _cancelled(running)
             for waiting in (sent, *(waiting for _, waiting in self._waiting)):
                 if waiting is not None and not waiting.done():
                     waiting.set_exception(StreamClosed("the answer has ended"))
@@ -100,6 +116,24 @@ class EventQueue:
         self._waiting.append((event, sent))
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
+
+
+async def _cancelled(running: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end, but not for ever: a team's code may swallow the cancellation. What it sends
+    after that is refused."""
+    running.cancel()
+    _, pending = await asyncio.wait([running], timeout=END_SECONDS)
+    if pending:
+        logger.error("assistant_ignores_cancellation", cure="let CancelledError pass; clean up in a finally")
+    elif not running.cancelled():
+        running.exception()  # Mark it as retrieved: it was raised already, or does not matter any more.
+
+
+def _check(event: object) -> None:
+    if not isinstance(event, EVENTS):
+        cure = "yield events, such as ThreadItemDoneEvent(item=...), and nothing else"
+        logger.error("assistant_yields_no_event", yielded=type(event).__name__, cure=cure)
+        raise NotAnEvent
 
 
 def _is_delta(event: ThreadStreamEvent) -> bool:

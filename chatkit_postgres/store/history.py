@@ -127,7 +127,7 @@ class HistoryRepository:
         items, calls = _without_refused(found, thread_id)
         of_items = [row for row in found if row["name"] is None]
         if session is not None:
-            session.known_item_ids.update(item.id for item in items)
+            session.know(*items)
         return NewestItems(
             items=items,
             cut_short={row["item_id"]: row["ended_as"] for row in found if row["ended_as"] is not None},

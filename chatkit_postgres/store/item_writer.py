@@ -187,7 +187,7 @@ class ItemWriter:
             session.previous_turn_id = outcome["fence_before"]
             session.closed_calls = outcome["closed_calls"]
         session.thread_id = thread_id
-        session.known_item_ids.add(item.id)
+        session.know(item)
         session.has_drafts = session.has_drafts or (is_draft and session.awaits_verdict)
         session.has_hidden_work = session.has_hidden_work or (is_draft and isinstance(item, WorkflowItem))
         if outcome["replaced"]:

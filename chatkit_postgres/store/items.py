@@ -52,7 +52,7 @@ class ItemRepository:
         has_more = len(items) > size
         del items[size:]
         if session is not None:
-            session.known_item_ids.update(item.id for item in items)
+            session.know(*items)
         next_page = cursors.encode(session_id, items[-1].id, found[size - 1]["position"]) if has_more else None
         return Page(data=items, has_more=has_more, after=next_page)
 
@@ -69,16 +69,17 @@ class ItemRepository:
         )
         if not found:
             raise NotFound
+        item = rows.load_item(found[0], thread_id)
         if session is not None:
-            session.known_item_ids.add(item_id)
-        return rows.load_item(found[0], thread_id)
+            session.know(item)
+        return item
 
     async def load_last_call(self, thread_id: str, caller: Caller) -> ClientToolCallItem | None:
         """The newest client tool call after the user's last message, answered or not."""
         found = await self._database.run(owner_of(caller), sql.FIND_LAST_CALL, session=session_uuid(thread_id))
         item = rows.load_item(found[0], thread_id) if found else None
         if item is not None and (session := session_of(caller, thread_id)) is not None:
-            session.known_item_ids.add(item.id)
+            session.know(item)
         return item if isinstance(item, ClientToolCallItem) else None
 
     async def change(self, thread_id: str, item: ThreadItem, caller: Caller) -> None:

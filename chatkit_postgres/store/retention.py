@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -48,8 +48,8 @@ async def delete_old_threads(
     database: Database, retention: Retention, on_deleted: Callable[[], object] = lambda: None
 ) -> int:
     """Return how many were deleted. Their files follow by the clean-up of attachments; the ledger keeps their turns."""
-    before = datetime.now(UTC) - timedelta(days=retention.days)
-    wanted = {"before": before, "locked": not retention.keeps_locked}
+    (found,) = await database.run_for_all_owners(sql.FIND_CUTOFF, days=retention.days)
+    wanted = {"before": found["cutoff"], "locked": not retention.keeps_locked}
     place = {"after_user": "", "after_time": datetime.min.replace(tzinfo=UTC), "after_session": UUID(int=0)}
     count = 0
     while page := await database.run_for_all_owners(sql.LIST_THREADS, **wanted, **place):

@@ -9,6 +9,7 @@ from chatkit.types import (
     HiddenContextItem,
     SDKHiddenContextItem,
     ThreadItem,
+    UserMessageItem,
     WorkflowItem,
 )
 
@@ -60,6 +61,8 @@ class WriteSession:
     """Item id to digest of every final item this turn has committed: a repeated save needs no statement."""
     known_item_ids: set[str] = field(default_factory=set)
     """Item ids that the store issued or loaded during this turn; any other id is the model's."""
+    user_message_ids: set[str] = field(default_factory=set)
+    """Those of them under which the user has written: an assistant's item under one is another item."""
     attachments: dict[str, Attachment] = field(default_factory=dict)
     """The attachments of the user's message, by id, as they were when the request arrived."""
     made_attachments: set[str] = field(default_factory=set)
@@ -75,6 +78,13 @@ class WriteSession:
         if self.thread_id is None:
             raise RuntimeError("the turn is not open")
         return session_uuid(self.thread_id)
+
+    def know(self, *items: ThreadItem) -> None:
+        """Record items that this turn has loaded or written."""
+        for item in items:
+            self.known_item_ids.add(item.id)
+            if isinstance(item, UserMessageItem):
+                self.user_message_ids.add(item.id)
 
     def hides(self, item: ThreadItem, *, partial: bool) -> bool:
         """Whether only this turn may see the item: in a retry, unfinished and hidden items, workflows, which are no

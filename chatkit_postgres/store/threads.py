@@ -87,7 +87,7 @@ class ThreadRepository:
             raise AttachmentUnavailable
         if session is not None:
             session.thread_id = thread.id
-            session.known_item_ids.add(message.id)
+            session.know(message)
             session.committed[message.id] = row.digest
         self._remembered(begun[0], caller)
 

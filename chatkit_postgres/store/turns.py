@@ -70,7 +70,7 @@ class TurnRepository:
         with claim_errors(session):
             item, session.retry = await self._database.run_transaction("open_retry", work)
         session.thread_id = thread_id
-        session.known_item_ids.add(item.id)
+        session.know(item)
         # The message is added again before it is answered; it must not count as the first item of the answer.
         session.committed[item.id] = rows.item_row(item).digest
         return item
@@ -119,7 +119,7 @@ class TurnRepository:
             raise Conflict
         session.previous_turn_id = settled[0]["fence_before"]
         session.thread_id = thread_id
-        session.known_item_ids.add(item.id)
+        session.know(item)
         session.committed[item.id] = row.digest
 
     async def heartbeat(self, context: StoreContext) -> None:

@@ -31,7 +31,10 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     database that does not fit, RuntimeError at a second entry."""
     settings = parts.deployment.settings
     if parts.started.is_set() or parts.runner.is_draining:
-        raise RuntimeError("the lifespan of a chat runs once; make another application with create_app")
+        raise RuntimeError(
+            "the lifespan of a chat runs once, by the mount alone, not by include_router: for another start, such as "
+            "another TestClient, make another application with create_app"
+        )
     # Closed in the reverse order, each also if the one before it fails.
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, stop_tracing)

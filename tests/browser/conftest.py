@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import (
+    APIResponse,
     Browser,
     BrowserContext,
     ConsoleMessage,
@@ -164,6 +165,7 @@ class HeldRequests:
     def __init__(self, visitor: Visitor, name: str) -> None:
         self._name = name
         self._routes: list[Route] = []
+        self._answers: list[tuple[Route, APIResponse]] = []
         self._visitor = visitor
         visitor.page.route("**/api/chatkit", self._take)
 
@@ -175,6 +177,16 @@ class HeldRequests:
 
     def wait(self) -> None:
         wait_until(self._visitor.page, lambda: bool(self._routes), f"somebody asks for {self._name}")
+
+    def answer(self) -> None:
+        """Let the server answer; ``deliver`` hands the page what it has answered."""
+        self._name = ""
+        self._answers = [(route, route.fetch()) for route in self._routes]
+
+    def deliver(self) -> None:
+        for route, answer in self._answers:
+            route.fulfill(response=answer)
+        self._visitor.page.unroute("**/api/chatkit")
 
     def release(self) -> None:
         for route in self._routes:

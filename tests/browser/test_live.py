@@ -4,10 +4,11 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from chatkit_postgres.db.embedded import EmbeddedPostgres
-from tests.browser.conftest import SLOW, OpenPage, Visitor, turns
+from tests.browser.conftest import SLOW, HeldRequests, OpenPage, Visitor, turns
 from tests.support.processes import ChatProcess, eventually, texts
 
 LIVE = "**/api/threads/*/live"
+LOOK = "document.dispatchEvent(new Event('visibilitychange'))"
 
 
 @pytest.fixture
@@ -167,16 +168,56 @@ def test_a_page_that_is_looked_at_again_shows_what_others_have_added(
     second.page.reload()
     expect(second.page.locator(".item")).to_have_count(2)
     begin_slow_answer(visitor)
-    look = "document.dispatchEvent(new Event('visibilitychange'))"
-    second.page.evaluate(look)
+    second.page.evaluate(LOOK)
     expect(second.answer).to_contain_text("This is a slow answer")
     expect(second.page.locator("#stop")).to_be_visible()
     visitor.page.keyboard.press("Escape")
     second.wait_for_turn_end("slow")
     demo.client(visitor.user).post_message(visitor.thread, "Hello")
-    second.page.evaluate(look)
+    second.page.evaluate(LOOK)
     expect(second.answer).to_contain_text("You said: Hello")
     expect(second.page.locator(".user_message")).to_have_count(3)
+
+
+def test_what_was_read_before_a_message_was_sent_does_not_remove_it(visitor: Visitor) -> None:
+    visitor.send_message("task")
+    slow = HeldRequests(visitor, "items.list")
+    visitor.page.evaluate(LOOK)
+    slow.wait()
+    # What the server says now arrives when it is old.
+    slow.answer()
+    visitor.send_message("Hello")
+    expect(visitor.page.locator(".item")).to_have_count(4)
+    slow.deliver()
+    visitor.page.wait_for_timeout(300)
+    expect(visitor.page.locator(".item")).to_have_count(4)
+
+
+def test_more_than_a_page_of_others_leaves_no_gap(visitor: Visitor, demo: ChatProcess) -> None:
+    visitor.send_message("task")
+    client = demo.client(visitor.user)
+    for number in range(21):
+        client.post_message(visitor.thread, f"task {number}")
+    visitor.page.evaluate(LOOK)
+    expect(visitor.page.locator(".user_message").last).to_contain_text("task 20")
+    visitor.page.get_by_role("button", name="Older messages", exact=True).click()
+    expect(visitor.page.locator(".item")).to_have_count(44)
+    expect(visitor.page.locator(".user_message p").first).to_have_text("task")
+
+
+def test_a_stream_that_has_nothing_is_asked_for_again_after_a_pause(visitor: Visitor) -> None:
+    visitor.send_message("task")
+    asked = []
+
+    def nothing(route: Route) -> None:
+        asked.append(route)
+        route.fulfill(status=200, content_type="text/event-stream", body="")
+
+    visitor.page.route("**/live", nothing)
+    visitor.page.evaluate(LOOK)
+    visitor.page.wait_for_timeout(1500)
+    # Once whether a turn is running, and twice to follow it.
+    assert 2 <= len(asked) <= 3
 
 
 def test_a_stop_that_does_not_reach_the_server_frees_the_page_alone(visitor: Visitor, demo: ChatProcess) -> None:

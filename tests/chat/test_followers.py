@@ -66,6 +66,20 @@ async def test_a_follower_that_joins_while_the_last_one_leaves_hears_of_the_turn
             pass
 
 
+async def test_a_follower_who_joins_at_the_end_reads_it_as_the_first_one_does(
+    store: DatabaseStore, followers: Followers
+) -> None:
+    context, alice = await grown(store), RequestContext("alice")
+    first = await follow(followers, store, "alice")
+    turn = await store.live.find("t", alice, stale_seconds=60)
+    assert turn is not None
+    # Between the look at the turn and the join.
+    await store.turns.finish(context, Outcome("failed", error_code="turn_timed_out"))
+    second = await followers.follow(turn, alice)
+    for follower in (first, second):
+        await read_until(follower, b'"type":"error"')
+
+
 async def test_an_entry_that_cannot_be_read_ends_nobody_elses_stream(
     store: DatabaseStore, followers: Followers
 ) -> None:

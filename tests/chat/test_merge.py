@@ -1,24 +1,34 @@
 """What an assistant yields and what it streams beside that is told in one order, and nobody waits for ever."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
 from agents import Agent, Model, RunContextWrapper, function_tool
 from agents.items import TResponseStreamEvent
 from chatkit.agents import AgentContext
-from chatkit.types import ProgressUpdateEvent, ThreadItem, ThreadItemUpdatedEvent, ThreadStreamEvent
+from chatkit.types import (
+    ProgressUpdateEvent,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemUpdatedEvent,
+    ThreadStreamEvent,
+)
 
 from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
 from chatkit_postgres.assistant.default import build
 from chatkit_postgres.assistant.demo.model import DemoModel
 from chatkit_postgres.assistant.models import DemoModels
+from chatkit_postgres.chat import merge
 from chatkit_postgres.chat.merge import MAX_QUEUED_DELTAS, EventQueue, LiveContext, StreamClosed
+from chatkit_postgres.chat.turns.running_turn import TurnLimits
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.store import DatabaseStore
-from tests.support.chat import Chat, create, delta, demo_assistant
+from tests.support.chat import Chat, add_message, create, delta, demo_assistant, message, stored
 from tests.support.items import thread, user_message
 
 Context = AgentContext[RequestContext]
@@ -206,3 +216,75 @@ async def test_a_word_costs_no_task(store: DatabaseStore) -> None:
     assert said > 70
     assert created[0] < said
     assert created[1] - created[0] > said - 5
+
+
+class Yields(Assistant):
+    def __init__(self, *yielded: Any) -> None:
+        self.yielded = yielded
+
+    async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
+        for each in self.yielded:
+            yield each
+
+
+@pytest.mark.parametrize(
+    "yielded", [None, message("a", "Hi"), {"type": "notice"}, "Hi"], ids=lambda y: type(y).__name__
+)
+async def test_what_is_no_event_ends_the_answer_at_once_and_is_named(
+    store: DatabaseStore, caplog: pytest.LogCaptureFixture, yielded: Any
+) -> None:
+    events = await Chat(store, Yields(yielded, ThreadItemDoneEvent(item=message("b", "Later")))).events(create("Hello"))
+    assert [event["type"] for event in events if event["type"] not in {"thread.updated", "stream_options"}] == [
+        "thread.created",
+        "thread.item.done",
+        "error",
+    ]
+    assert f"yielded='{type(yielded).__name__}'" in caplog.text
+    assert "yield events" in caplog.text
+
+
+async def test_an_exit_ends_one_answer_and_not_the_process(store: DatabaseStore) -> None:
+    class Exits(Assistant):
+        async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
+            yield word(0)
+            sys.exit(3)
+
+    events = await Chat(store, Exits()).events(create("Hello"))
+    assert events[-1]["type"] == "error"
+    assert [row["state"] for row in await stored(store, "SELECT state FROM chat_turns")] == ["failed"]
+
+
+async def test_an_answer_that_ignores_its_end_is_left_behind(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(merge, "END_SECONDS", 0.2)
+    may_end = asyncio.Event()
+
+    class Stubborn(Assistant):
+        async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
+            yield ThreadItemDoneEvent(item=message("a", "Hi"))
+            while not may_end.is_set():
+                with suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+    chat = Chat(store, Stubborn(), limits=TurnLimits(turn_seconds=0.5))
+    async with asyncio.timeout(10):
+        events = await chat.events(create("Hello"))
+    assert [event["type"] for event in events][-2:] == ["thread.item.done", "error"]
+    assert [row["error_code"] for row in await stored(store, "SELECT error_code FROM chat_turns")] == ["turn_timed_out"]
+    assert "assistant_ignores_cancellation" in caplog.text
+    may_end.set()
+
+
+async def test_an_item_of_an_assistant_never_takes_the_place_of_the_users(store: DatabaseStore) -> None:
+    class Echoes(Assistant):
+        async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
+            for event in (ThreadItemAddedEvent, ThreadItemDoneEvent):
+                yield event(item=message(history[-1].id, "Mine"))
+
+    chat = Chat(store, Echoes())
+    thread_id = (await chat.events(create("My question")))[0]["thread"]["id"]
+    await chat.events(add_message(thread_id, "Another"))
+    rows = await stored(store, "SELECT sender_type, content FROM chat_messages ORDER BY position")
+    said = [(row["sender_type"], row["content"]) for row in rows]
+    assert said == [("user", "My question"), ("assistant", "Mine"), ("user", "Another"), ("assistant", "Mine")]

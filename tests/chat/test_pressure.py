@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from chatkit.types import ThreadMetadata, UserMessageItem
 
 from chatkit_postgres.chat.turns import beginnings
+from chatkit_postgres.chat.turns.admission import AdmissionRules
 from chatkit_postgres.chat.turns.draft import Draft
 from chatkit_postgres.chat.turns.running_turn import RunningTurn, TurnLimits
 from chatkit_postgres.context import RequestContext
@@ -183,3 +185,22 @@ async def test_a_drain_lets_a_turn_finish_its_opening_even_if_its_stream_has_beg
     await draining
     states = await stored(slow, "SELECT DISTINCT state FROM chat_turns")
     assert [row["state"] for row in states] == ["interrupted"]
+
+
+async def test_a_turn_that_writes_its_end_keeps_nobody_from_the_next(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = Chat(store, Scripted(), admission=AdmissionRules(turns_per_user=1))
+    finish, is_finishing = store.turns.finish, asyncio.Event()
+
+    async def slow(*given: Any, **named: Any) -> Any:
+        is_finishing.set()
+        await asyncio.sleep(0.3)
+        return await finish(*given, **named)
+
+    monkeypatch.setattr(store.turns, "finish", slow)
+    first = await chat.start(create("Hello"))
+    await is_finishing.wait()
+    second = await chat.start(create("Again"))
+    await asyncio.wait([first.task, second.task])
+    assert [row["state"] for row in await stored(store, "SELECT state FROM chat_turns")] == ["completed"] * 2

@@ -106,6 +106,13 @@ def _table_without_owner(sql: str) -> bool:
     return used > len(re.findall(r":owner\b", sql))
 
 
+def _row_before_the_one_it_names(sql: str) -> bool:
+    """Of rows that one statement inserts into two tables, one with a foreign key to the other."""
+    inserted = {match[1]: match.start() for match in re.finditer(r"\bINSERT INTO\s+(\w+)", sql)}
+    named = [(table.name, key.column.table.name) for table in metadata.sorted_tables for key in table.foreign_keys]
+    return any(inserted.get(of, 0) < inserted[to] for of, to in named if of in inserted and to in inserted)
+
+
 def takes_owner_from_a_parameter(sql: str) -> bool:
     """Of an INSERT ... SELECT that reads from a step before it."""
     for clause in _clauses(sql, r"\bSELECT :owner\b", r"(?!)"):
@@ -184,6 +191,18 @@ RULES = [
         lambda sql: _writes(sql) and re.search(r"\bjsonb_to_record\(", sql) is not None,
         "UPDATE chat_sessions s SET title = r.title FROM jsonb_to_record('{}') AS r(title text)"
         " WHERE s.user_id = :owner",
+    ),
+    Rule(
+        "a row is inserted after the one that its foreign key names: the key is checked after each CTE",
+        _row_before_the_one_it_names,
+        "WITH message AS ("
+        "  INSERT INTO chat_messages"
+        " (user_id, session_id, message_id, item_id, position, sender_type, item_type, item)"
+        " SELECT :owner, :session, :session, 'm', 1, 'user', 'user_message', '{}' WHERE true"
+        "), thread AS ("
+        "  INSERT INTO chat_sessions (user_id, session_id, thread_id) SELECT :owner, :session, 't' WHERE true"
+        "  RETURNING thread_id"
+        ") SELECT thread_id FROM thread",
     ),
     Rule(
         EACH_TABLE,

@@ -54,6 +54,14 @@ async def test_requests_are_counted_up_to_the_limit(store: DatabaseStore) -> Non
     assert (await store.limits.count_requests({"user_id": "bob"}, 1, per_minute=5))[0]
 
 
+async def test_a_clock_that_was_ahead_locks_nobody_out(store: DatabaseStore) -> None:
+    """That of the server before a failover."""
+    assert (await store.limits.count_requests(ALICE, 5, per_minute=5))[0]
+    await change(store, "UPDATE chat_rates SET window_began = window_began + 600, counted_at = counted_at + 600")
+    are_counted, rate = await store.limits.count_requests(ALICE, 1, per_minute=5)
+    assert (are_counted, rate.requests, rate.earlier) == (True, 1, 0)
+
+
 async def test_at_once_no_more_are_counted_than_the_limit(store: DatabaseStore) -> None:
     counted = await asyncio.gather(*(store.limits.count_requests(ALICE, 1, per_minute=20) for _ in range(60)))
     assert sum(are_counted for are_counted, _ in counted) == 20

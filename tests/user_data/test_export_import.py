@@ -88,6 +88,7 @@ def records_of(archive: bytes) -> list[dict[str, Any]]:
         return [json.loads(line) for line in read.read("data.jsonl").splitlines()]
 
 
+@pytest.mark.one_postgres  # Two databases, and there is one cluster.
 @pytest.mark.parametrize("seed", range(5))
 async def test_an_export_comes_back_equal(full: DatabaseStore, other: DatabaseStore, tmp_path: Path, seed: int) -> None:
     rng, user = random.Random(seed), new_user()

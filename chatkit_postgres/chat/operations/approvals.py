@@ -152,7 +152,7 @@ class Approvals:
         items = [stored, *(item for item in page.data if not is_hidden(item))]
         # Nothing is saved again.
         session.committed |= {item.id: rows.item_row(item).digest for item in items}
-        session.known_item_ids |= {item.id for item in items}
+        session.know(*items)
         return _as_stored(items)
 
 

@@ -16,6 +16,7 @@ from chatkit.types import (
     ThreadItemUpdatedEvent,
     ThreadMetadata,
     ThreadStreamEvent,
+    UserMessageItem,
 )
 
 from chatkit_postgres.chat.pipeline.stage import Stage
@@ -36,7 +37,9 @@ class MapItemIds(Stage):
         self._store = store
         self._thread = thread
         self._context = context
-        self._known = context.session.known_item_ids if context.session is not None else set[str]()
+        session = context.session
+        self._known = session.known_item_ids if session is not None else set[str]()
+        self._of_users = session.user_message_ids if session is not None else set[str]()
         self._open: dict[str, str] = {}
         """The model's id to ours, from its ``added`` to its ``done``."""
         # Not a set, which takes 200 bytes while it is empty.
@@ -85,14 +88,18 @@ class MapItemIds(Stage):
         return ours
 
     def _added(self, item: ThreadItem) -> str:
-        ours = item.id if item.id in self._known else self._fresh(item)
+        ours = item.id if self._is_known(item) else self._fresh(item)
         self._open[item.id] = ours
         return ours
 
     def _followed(self, item: ThreadItem) -> str:
         if (ours := self._open.get(item.id)) is not None:
             return ours
-        return item.id if item.id in self._known else self._fresh(item)
+        return item.id if self._is_known(item) else self._fresh(item)
+
+    def _is_known(self, item: ThreadItem) -> bool:
+        # Never in the place of what a user has written.
+        return item.id in self._known and (isinstance(item, UserMessageItem) or item.id not in self._of_users)
 
     def _done(self, item: ThreadItem) -> str:
         ours = self._followed(item)

@@ -150,6 +150,10 @@ class Followers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(NEWS_SECONDS):
                     await self._take_news([followed])
+            if followed.buffer.ended and self._open(key) is None:
+                # Its end was sent to those who followed it before.
+                followed = FollowedTurn(turn, context, store=self._store, encode=self._encode)
+                await followed.begin()
         # Others may have joined or left meanwhile; from here on nobody can.
         followed = self._open(key) or followed
         options = StreamOptionsEvent(stream_options=self._stream_options(followed.thread, context))

@@ -123,7 +123,7 @@ class TurnRunner:
         return [running for running in self._running.get(user_id, ()) if not running.is_stopping]
 
     def _ending_of_user(self, user_id: str) -> list[asyncio.Task[None]]:
-        return [running.task for running in self._running.get(user_id, ()) if running.is_stopping]
+        return [running.task for running in self._running.get(user_id, ()) if running.is_ending]
 
     def _all(self) -> list[RunningTurn]:
         return [running for turns in self._running.values() for running in turns]

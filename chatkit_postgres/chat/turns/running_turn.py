@@ -154,9 +154,13 @@ class RunningTurn:
         return self._stop is not None
 
     @property
+    def is_ending(self) -> bool:
+        return self._stop is not None or self._closing
+
+    @property
     def is_open(self) -> bool:
         """Whether it has a thread, and is not ending."""
-        return self.session.is_open and self._stop is None and not self._closing
+        return self.session.is_open and not self.is_ending
 
     def end_by_checkpoint(self, reason: ChatError | None) -> None:
         """End the turn for the reason that a checkpoint has found; None: somebody asked to stop it."""

@@ -89,10 +89,13 @@ export class ChatClient {
       try {
         const response = await this.#live(threadId, signal);
         if (response.status === 204) return;
+        let isEmpty = true;
         for await (const event of eventsOf(response)) {
+          isEmpty = false;
           failures = 0;
           yield event;
         }
+        if (isEmpty) throw new TypeError("The stream was empty.");
       } catch (error) {
         const mayPass = error instanceof TypeError || error.status >= 500 || error.status === 429;
         if (signal.aborted || !mayPass || ++failures > FOLLOW_TRIES) throw error;

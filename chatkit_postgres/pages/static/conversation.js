@@ -22,6 +22,7 @@ export class Conversation {
   #opened = 0;
   #older = null;
   #turn = null;
+  #turnsBegun = 0;
   #isPlaced = false;
   #endings;
   #title;
@@ -181,13 +182,24 @@ export class Conversation {
     const { threadId } = this;
     const isHere = this.whileOpen();
     if (!threadId || !this.#isPlaced || this.#turn) return;
+    const begun = this.#turnsBegun;
     const isRunning = await this.client().isRunning(threadId);
     const page = await this.#newest(threadId).catch(() => null);
-    if (!page || !isHere() || this.#turn) return;
+    // A turn of this page that has begun since, and may have ended, is newer than what was read.
+    if (!page || !isHere() || this.#turn || this.#turnsBegun !== begun) return;
     const last = this.items.last();
-    this.items.refresh(page.data.toReversed());
+    this.#refresh(page);
     if (this.items.last()?.id !== last?.id) this.log.ended(null);
     if (isRunning) this.#follow();
+  }
+
+  /** Make the newest items equal to those of a page; so many may be new that what was shown is older than all of them. */
+  #refresh(page) {
+    if (!page.data.some((item) => this.items.get(item.id))) {
+      this.#take(page);
+      this.#showOlder();
+    }
+    this.items.refresh(page.data.toReversed());
   }
 
   #leave() {
@@ -277,7 +289,7 @@ export class Conversation {
       }
       await turn.stopping;
       const page = await this.#newest(threadId);
-      if (this.#turn === turn) this.items.refresh(page.data.toReversed());
+      if (this.#turn === turn) this.#refresh(page);
     } catch (error) {
       if (this.#turn !== turn) return;
       turn.hasFailed = true;
@@ -300,6 +312,7 @@ export class Conversation {
 
   #begin(how) {
     const isHere = this.whileOpen();
+    this.#turnsBegun++;
     this.#turn = new Turn({ ...how, stop: async () => isHere() && this.threadId && this.client().stop(this.threadId) });
     this.log.ended(null);
     this.log.progress("Thinking …");

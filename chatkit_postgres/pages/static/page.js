@@ -10,6 +10,9 @@ import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
 import { propose, showEverything, watchMorePrompts } from "./welcome.js";
 
+/** An answer changes the list a few times within that. */
+const COLLECT_MS = 300;
+
 let user = null;
 const client = () => user;
 
@@ -39,9 +42,14 @@ function readList() {
   return sidebar.load().catch(() => {});
 }
 
-// Other pages of the user show the same list.
+// Other pages of the user show the same list. An answer changes it several times; a hidden page reads it when it is shown.
 const pages = new BroadcastChannel("conversations");
-pages.addEventListener("message", ({ data }) => data === user?.user && readList());
+let reading = 0;
+pages.addEventListener("message", ({ data }) => {
+  if (data !== user?.user || document.hidden) return;
+  clearTimeout(reading);
+  reading = setTimeout(readList, COLLECT_MS);
+});
 
 /** This page has changed the list of conversations. */
 function changed() {

@@ -7,8 +7,9 @@ MAX_AT_ONCE = 100
 
 _NOW = "CAST(EXTRACT(epoch FROM now()) AS double precision)"
 _SECONDS = "(excluded.counted_at - r.window_began)"
-_IS_SAME = f"{_SECONDS} < {WINDOW_SECONDS}"
-_IS_NEXT = f"{_SECONDS} < {2 * WINDOW_SECONDS}"
+# A window that begins later than that in the future is of another server, whose clock was ahead.
+_IS_SAME = f"{_SECONDS} > -{WINDOW_SECONDS} AND {_SECONDS} < {WINDOW_SECONDS}"
+_IS_NEXT = f"{_SECONDS} >= {WINDOW_SECONDS} AND {_SECONDS} < {2 * WINDOW_SECONDS}"
 
 # A window begins with a user's first request. What counts of the window before it is the part that is less than a
 # minute old, as if its requests had come evenly. At the limit nothing is counted.

@@ -5,6 +5,9 @@ from chatkit_postgres.db.statement import Statement
 PAGE = 500
 BATCH = 500
 
+# By the clock that wrote the times of the items.
+FIND_CUTOFF = Statement("find_cutoff", "SELECT now() - make_interval(days => :days) AS cutoff", days="integer")
+
 # A page of all threads in the order of an index, so that each statement is short; :locked says whether locked and
 # closed ones count. The newest item is one look-up.
 LIST_THREADS = Statement(

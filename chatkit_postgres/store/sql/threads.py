@@ -69,7 +69,7 @@ def _begin_thread(name: str, *, sends: bool = False) -> Statement:
     is never seen without its message. With ``sends``, the message's attachments are assigned to the thread.
 
     On conflict: the same request repeated after a lost connection, which changes nothing. No row: an attachment cannot
-    be sent.
+    be sent. The thread is written before its message, since a cluster checks foreign keys after each of the parts.
     """
     before, after = (sent(":message"), f", {bound('begun', ':message')}") if sends else ("", "")
     condition = ALL_SENT if sends else "true"
@@ -77,7 +77,16 @@ def _begin_thread(name: str, *, sends: bool = False) -> Statement:
     return Statement(
         name,
         f"""
-WITH {before}{_OWNER.format(condition=condition)}, opened AS (
+WITH {before}{_OWNER.format(condition=condition)}, written AS (
+  INSERT INTO chat_sessions AS s
+         (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id,
+          next_position)
+  SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
+         CAST(:domains AS jsonb), CAST(:metadata AS jsonb), :turn, 2
+   WHERE {condition}
+  ON CONFLICT (user_id, session_id) DO UPDATE SET updated_at = excluded.updated_at
+  RETURNING {_THREAD}
+), opened AS (
   INSERT INTO chat_turns (user_id, session_id, turn_id, operation, idempotency_key, request_hash)
   SELECT :owner, :session, :turn, :operation, :idempotency_key, :request_hash
    WHERE :turn IS NOT NULL AND {condition}
@@ -91,16 +100,7 @@ WITH {before}{_OWNER.format(condition=condition)}, opened AS (
    WHERE {condition}
   ON CONFLICT (user_id, session_id, message_id) DO NOTHING
   RETURNING message_id
-){after}, written AS (
-  INSERT INTO chat_sessions AS s
-         (user_id, session_id, thread_id, title, search_words, status, allowed_image_domains, metadata, current_turn_id,
-          next_position)
-  SELECT :owner, :session, :thread_id, :title, {INDEXED_PARAMETER}, CAST(:status AS jsonb),
-         CAST(:domains AS jsonb), CAST(:metadata AS jsonb), :turn, 2
-   WHERE {condition}
-  ON CONFLICT (user_id, session_id) DO UPDATE SET updated_at = excluded.updated_at
-  RETURNING {_THREAD}
-)
+){after}
 SELECT * FROM written
 """,
         turn="uuid",

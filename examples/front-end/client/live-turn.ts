@@ -7,7 +7,10 @@ const NEWS_MS = 500;
 export async function followTurn(threadId: string, signal: AbortSignal, onNews: () => void): Promise<void> {
   while (!signal.aborted) {
     const response = await fetch(`${urlOf(threadId)}/live`, { signal }).catch(() => null);
-    if (response?.status === 200 && response.body) await readNews(response.body, onNews);
+    if (response?.status === 200 && response.body) {
+      // A stream that breaks, or has nothing, may do so each time.
+      if (!(await readNews(response.body, onNews))) await pause(PATIENCE_MS);
+    }
     // 204: no turn is running. 4xx: not for this user.
     else if (response && response.status < 500 && response.status !== 429) return;
     else await pause(1000 * Number(response?.headers.get("retry-after")) || PATIENCE_MS);
@@ -20,9 +23,11 @@ export async function stopTurn(threadId: string): Promise<void> {
   if (!response?.ok) console.error("the turn could not be stopped:", response?.status);
 }
 
-async function readNews(body: ReadableStream<Uint8Array>, onNews: () => void): Promise<void> {
+/** Returns whether there was news, and the stream came to its end. */
+async function readNews(body: ReadableStream<Uint8Array>, onNews: () => void): Promise<boolean> {
+  let hasNews = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const tell = () => {
+  const report = () => {
     timer = undefined;
     onNews();
   };
@@ -30,12 +35,15 @@ async function readNews(body: ReadableStream<Uint8Array>, onNews: () => void): P
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
+      if (done) return hasNews;
       // Other lines are heartbeats.
-      if (value.includes("data:")) timer ??= setTimeout(tell, NEWS_MS);
+      if (!value.includes("data:")) continue;
+      hasNews = true;
+      timer ??= setTimeout(report, NEWS_MS);
     }
   } catch {
     // The connection is broken, or the signal aborted.
+    return false;
   } finally {
     clearTimeout(timer);
   }
