@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from chatkit_postgres import __version__
-from chatkit_postgres.api.authentication import IdentifyUser
+from chatkit_postgres.api.authentication import IdentifyUser, problem_of
 from chatkit_postgres.api.shutdown import draining_on_signals
 from chatkit_postgres.assistant import Assistant, AssistantError, load_assistant
 from chatkit_postgres.assistant.model_servers.proxies import ProxyRefused
@@ -62,6 +62,8 @@ def deploy(
         problems.append(
             "DATABASE_URL: not set. Set it, or start with `chatkit-postgres serve`, which brings its own database."
         )
+    if authenticate is not None and (problem := problem_of(authenticate)) is not None:
+        problems.append(f"create_app(authenticate=...): {problem}.")
     # Nothing is connected before the lifespan runs.
     url = deployment.database_url or "postgresql:///"
     store = DatabaseStore(Database(url, pool_size=settings.database_pool_size, on_retry=metrics.count_retry))

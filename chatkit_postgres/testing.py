@@ -26,6 +26,7 @@ def demo_answer(agent: Agent[Any], message: str, *, user_id: str = "user") -> st
         agent,
         message,
         context=context,
-        run_config=RunConfig(model_provider=DemoModels(seconds_per_word=0), tracing_disabled=True),
+        # In place of the model that the agent names, or has.
+        run_config=RunConfig(model="demo", model_provider=DemoModels(seconds_per_word=0), tracing_disabled=True),
     )
     return str(asyncio.run(run).final_output)

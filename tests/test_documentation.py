@@ -18,7 +18,8 @@ from chatkit_postgres.errors import ChatError
 from chatkit_postgres.settings import Settings, variable_name
 from chatkit_postgres.store import DatabaseStore
 from docs import reference_pages
-from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, thread_id_of
+from tests.support.chat import Chat, create, stored
+from tests.support.processes import ROOT, ChatProcess, ModelServer, done_items, texts, thread_id_of
 
 README = (ROOT / "README.md").read_text()
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -33,7 +34,15 @@ RUNNABLE = [
 ]
 
 
-OF_READERS = {"pg_hba.conf", "compose.override.yml", "support.py", "test_support.py", "my_workflow.py", "orders.py"}
+OF_READERS = {
+    "pg_hba.conf",
+    "compose.override.yml",
+    "support.py",
+    "test_support.py",
+    "my_workflow.py",
+    "orders.py",
+    "graph.py",
+}
 """Names of files in folders of their own, or of what the document prints."""
 ROUTES_LIKE_FILES = {"openapi.json"}
 
@@ -220,6 +229,20 @@ def test_the_assistant_of_the_document_works(
         assert again.status_code == 422
     finally:
         assert server.stop() == 0
+
+
+async def test_the_assistant_without_the_agents_sdk_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: DatabaseStore
+) -> None:
+    (source,) = re.findall(r"```python graph\.py\n(.*?)```", (ROOT / "docs" / "assistants.md").read_text(), re.DOTALL)
+    (tmp_path / "graph.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chat = Chat(store, load_assistant("graph:Graph", ModelOptions(), store))
+    events = await chat.events(create("What is said here"))
+    assert [event["type"] for event in events[-2:]] == ["thread.item.updated", "thread.item.done"]
+    assert texts(done_items(events)) == ["What is said here", "What is said here "]
+    rows = await stored(store, "SELECT sender_type FROM chat_messages ORDER BY position")
+    assert [row["sender_type"] for row in rows] == ["user", "assistant"]
 
 
 TOOL_EXAMPLES = dict(re.findall(r"```python (\S+)\n(.*?)```", (ROOT / "docs" / "tools.md").read_text(), re.DOTALL))

@@ -1,11 +1,13 @@
 """Turns a request's credentials into a RequestContext."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from multidict import CIMultiDict, CIMultiDictProxy
+from starlette.exceptions import HTTPException
 from structlog.contextvars import bind_contextvars
 
 from chatkit_postgres.api.public_url import PublicUrl
@@ -17,9 +19,21 @@ from chatkit_postgres.auth.staff import StaffClaim
 from chatkit_postgres.auth.tokens import TokenVerifier
 from chatkit_postgres.auth.user import User, is_user_id, storable_claims
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import ForeignOrigin, InternalError, NotStarted, Unauthorized, UserDisabled
+from chatkit_postgres.errors import (
+    ChatError,
+    Forbidden,
+    ForeignOrigin,
+    InternalError,
+    NotFound,
+    NotStarted,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UserDisabled,
+)
 from chatkit_postgres.observability.logs import get_logger
 
+MAX_DIGITS = 6
 MAX_LOCALE = 35  # RFC 5646, section 4.4.1
 
 logger = get_logger(__name__)
@@ -65,7 +79,7 @@ def user_of_application(
         if request.method in UNSAFE_METHODS and is_browser:
             parts = urlsplit(public_url(request))
             _check_origin(request, origins | {f"{parts.scheme}://{parts.netloc}"})
-        user = await identify_user(request)
+        user = await _asked(identify_user, request)
         if user is None:
             return None
         if not isinstance(user, User) or type(user.id) is not str or not is_user_id(user.id) or not _has_tokens(user):
@@ -83,6 +97,51 @@ def user_of_application(
         return User(user.id, storable_claims(claims), is_staff, tokens_per_day)
 
     return identify
+
+
+def problem_of(identify_user: IdentifyUser) -> str | None:
+    """Why a function of the host cannot be called with a request; None if it can."""
+    try:
+        parameters = inspect.signature(identify_user)
+        parameters.bind(None)
+    except (TypeError, ValueError):
+        return "it is called with the request alone"
+    injected = [p.name for p in parameters.parameters.values() if type(p.default).__name__ == "Depends"]
+    if injected:
+        return f"Depends is not resolved here ({', '.join(injected)}): call what you need in the function"
+    return None
+
+
+async def _asked(identify_user: IdentifyUser, request: Request) -> User | None:
+    """The host's answer. An HTTPException of the host's is an error with its sentence and the nearest code of ours."""
+    try:
+        identified = identify_user(request)
+        if not inspect.isawaitable(identified):
+            logger.error("user_refused", returned=type(identified).__name__, cure="write async def authenticate")
+            raise InternalError
+        return await identified
+    except HTTPException as error:
+        logger.info("authenticate_refused", status=error.status_code)
+        raise _refusal_of(error) from error
+
+
+def _refusal_of(error: HTTPException) -> ChatError:
+    sentence = error.detail if isinstance(error.detail, str) else None
+    match error.status_code:
+        case 404:
+            return NotFound(sentence)
+        case 429:
+            wait = next((value for name, value in (error.headers or {}).items() if name.lower() == "retry-after"), "")
+            return TooManyRequests(
+                retry_after_seconds=int(wait) if wait.isdecimal() and len(wait) < MAX_DIGITS else None
+            )
+        case status if status >= 500:
+            return Unavailable(sentence)
+        case status if status == 401 or status < 400:
+            # A redirect leads to a page where a person signs in; this is an API.
+            return Unauthorized(sentence if status == 401 else None)
+        case _:
+            return Forbidden(sentence)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Registers the handlers of widget actions."""
 
+import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from chatkit.types import ThreadItem, ThreadStreamEvent, WidgetItem
 from chatkit.widgets import WidgetRoot
 from pydantic import TypeAdapter
 
+from chatkit_postgres.assistant.hooks import takes
 from chatkit_postgres.context import RequestContext
 
 ActionResult = WidgetRoot | ThreadItem | None
@@ -48,10 +50,16 @@ def action(action_type: str, payload: Any = Any, *, free: bool = False) -> Calla
     The handler is called with ``(payload, sender, context)``. A coroutine function returns the new state of the widget,
     which is saved and sent; an async generator yields events like an answer, and handles streaming actions only.
     ``payload`` is a type that pydantic validates, because a client can send any payload. An action that no widget of
-    the thread declares is refused, unless ``free`` is true.
+    the thread declares is refused, unless ``free`` is true. Raises TypeError for a function that cannot be called so.
     """
 
     def mark(function: F) -> F:
+        if inspect.isfunction(function) and not hasattr(function, "__wrapped__"):
+            if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+                raise TypeError(f"the action {action_type!r} needs an async function: async def {function.__name__}")
+            # A method has self before them.
+            if not (takes(function, 3) or takes(function, 4)):
+                raise TypeError(f"the action {action_type!r} is called with (payload, sender, context)")
         setattr(function, _MARK, ActionRules(action_type, TypeAdapter(payload), free))
         return function
 

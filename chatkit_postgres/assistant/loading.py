@@ -13,6 +13,7 @@ from chatkit_postgres.assistant.agent import AgentAssistant
 from chatkit_postgres.assistant.agent_builder import WorkflowAssistant, is_workflow
 from chatkit_postgres.assistant.base import Assistant, Choices, Services
 from chatkit_postgres.assistant.demo.assistant import DemoAssistant
+from chatkit_postgres.assistant.hooks import HookError, check_hooks
 from chatkit_postgres.assistant.models import ModelOptions, configure_agents_sdk, model_provider, transcriber
 from chatkit_postgres.assistant.runs import follow_runs
 from chatkit_postgres.assistant.server import AlreadyServingError, OwnAttachmentStoreError, ServerAssistant
@@ -38,6 +39,8 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
     try:
         found = _made(_imported(named) if isinstance(named, str) else named, store)
         assistant = _assistant_of(found, options, store)
+        if isinstance(found, Assistant | ChatKitServer):
+            check_hooks(found)
     except (Exception, SystemExit) as error:
         raise AssistantError(f"{name}: {_error_with_location(error)}") from error
     if assistant is None:
@@ -115,7 +118,7 @@ def _name_of(given: object) -> str:
 
 def _error_with_location(error: BaseException) -> str:
     """The error, and the line of the team's code that raised it."""
-    if isinstance(error, OwnAttachmentStoreError | AlreadyServingError):
+    if isinstance(error, HookError | OwnAttachmentStoreError | AlreadyServingError):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
