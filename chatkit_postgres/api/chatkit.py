@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from chatkit_postgres.chat.turns.replay import Replay
 from chatkit_postgres.chat.turns.runner import TurnRunner
 from chatkit_postgres.chat.turns.running_turn import OnDisconnect, RunningTurn
 from chatkit_postgres.context import RequestContext
-from chatkit_postgres.errors import BudgetUsedUp, KeyReused, KeyTaken, TooManyTurns
+from chatkit_postgres.errors import BudgetUsedUp, KeyReused, KeyTaken, TooManyFollowers, TooManyTurns
 from chatkit_postgres.store.session import WriteSession
 
 
@@ -43,6 +44,8 @@ class ChatEndpoint:
         self._runner = runner
         self._limits = limits
         self._large = ConcurrencyLimit(per_user=2, altogether=16)
+        # Each asks the database twice a second.
+        self._replays = ConcurrencyLimit(per_user=20, altogether=1000, refusal=TooManyFollowers)
 
     async def answer(self, request: Request, context: RequestContext) -> Response:
         small = self._limits.request.bytes
@@ -70,11 +73,11 @@ class ChatEndpoint:
         if not is_streaming_req(operation):
             answer = await self._server.answer(operation, context)
             return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
-        key, at_end = idempotency_key(request), on_disconnect(request)
+        key, disconnect = idempotency_key(request), on_disconnect(request)
         if key is None:
             running = await self._run(operation, WriteSession(operation.type), context)
-            return self._read(running, at_end)
-        return await self._run_once(operation, key, context, at_end)
+            return self._read(running, disconnect)
+        return await self._run_once(operation, key, context, disconnect)
 
     async def _run(self, operation: StreamingReq, session: WriteSession, context: RequestContext) -> RunningTurn:
         # For every line of the turn, as `thread show` names it.
@@ -85,7 +88,7 @@ class ChatEndpoint:
         return await self._runner.start(events, context, draft, wait_seconds=self._limits.heartbeat_seconds)
 
     async def _run_once(
-        self, operation: StreamingReq, key: str, context: RequestContext, at_end: OnDisconnect | None
+        self, operation: StreamingReq, key: str, context: RequestContext, disconnect: OnDisconnect | None
     ) -> Response:
         digest = request_hash(operation)
         try:
@@ -96,12 +99,14 @@ class ChatEndpoint:
             else:
                 await running.primed(self._limits.heartbeat_seconds)
             # A turn whose last reader has left in the meantime is stopping; its items are read from the database.
-            return self._read(running, at_end) if not running.is_stopping else await self._replay(key, digest, context)
+            return (
+                self._read(running, disconnect) if not running.is_stopping else await self._replay(key, digest, context)
+            )
         except KeyTaken:
             # Another request has opened the turn: here, in another process, or before a restart.
             running = self._runner.find(key, digest, context)
             if running is not None and running.session.is_open:
-                return self._read(running, at_end)
+                return self._read(running, disconnect)
             return await self._replay(key, digest, context)
         except (TooManyTurns, BudgetUsedUp):
             # For one turn more. A turn that was opened by this request before is answered with what there is of it.
@@ -110,7 +115,12 @@ class ChatEndpoint:
             return await self._replay(key, digest, context)
 
     async def _replay(self, key: str, digest: str, context: RequestContext) -> Response:
-        return self._stream(await self._replayed(key, digest, context), lambda: None)
+        with ExitStack() as slot:
+            slot.enter_context(self._replays.acquire(context.user_id))
+            replay = await self._replayed(key, digest, context)
+            # The response gives the slot back.
+            leave = slot.pop_all().close
+        return self._stream(replay, leave)
 
     async def _replayed(self, key: str, digest: str, context: RequestContext) -> Replay:
         entry = await self._server.store.turns.find(key, context)
@@ -129,8 +139,8 @@ class ChatEndpoint:
             is_draining=lambda: self._runner.is_draining,
         )
 
-    def _read(self, running: RunningTurn, at_end: OnDisconnect | None) -> Response:
-        running.on_disconnect = at_end or running.on_disconnect
+    def _read(self, running: RunningTurn, disconnect: OnDisconnect | None) -> Response:
+        running.on_disconnect = disconnect or running.on_disconnect
         reader = self._runner.join(running)
         return self._stream(reader, lambda: self._runner.leave(running, reader))
 

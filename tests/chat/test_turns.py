@@ -22,6 +22,7 @@ from chatkit.types import (
 
 from chatkit_postgres.chat.turns import checkpoints
 from chatkit_postgres.chat.turns.draft import Draft
+from chatkit_postgres.chat.turns.replay import Replay
 from chatkit_postgres.chat.turns.running_turn import TurnLimits, no_readers
 from chatkit_postgres.context import RequestContext
 from chatkit_postgres.db import Database, Row, Statement
@@ -138,6 +139,31 @@ class TestStatements:
         assert (turn["state"], turn["operation"]) == ("completed", "threads.create")
         assert turn["usage"]["output_tokens"] > 0
         assert {row["turn_id"] for row in rows} == {turn["turn_id"]}
+
+
+async def test_a_replay_asks_for_its_turn_and_seldom_whether_that_is_dead(store: DatabaseStore) -> None:
+    seen = Statements(store.database)
+    chat = Chat(store, Scripted(asyncio.Event()))
+    request, draft = create("Hello"), Draft()
+    context = RequestContext("alice", session=WriteSession(request.type, idempotency_key="key", request_hash="h"))
+    running = await chat.runner.start(chat.server.stream(request, context, draft), context, draft)
+    entry = await store.turns.find("key", RequestContext("alice"))
+    assert entry is not None
+    replay = Replay(
+        entry,
+        "key",
+        RequestContext("alice"),
+        store=store,
+        encode=chat.server.encode,
+        stale_seconds=30,
+        is_draining=lambda: False,
+    )
+    seen.names.clear()
+    assert await replay.read(1.8) is None
+    assert Counter(seen.names)["find_turn_by_key"] == 4
+    assert Counter(seen.names)["close_stale_turns"] == 1
+    running.stop(no_readers())
+    await asyncio.wait([running.task])
 
 
 class TestIds:

@@ -236,3 +236,21 @@ def test_a_replica_that_counts_alone_asks_the_database_nothing(
     assert statuses.count(429) >= 2
     for table in ("chat_rates", "chat_allowances"):
         assert query(shared_database, f"SELECT 1 FROM {table} WHERE user_id = '{user}'") == []
+
+
+def test_a_request_is_repeated_by_so_many_connections_and_no_more(servers: list[Replica]) -> None:
+    """On a process that does not run its turn, each of them asks the database again and again."""
+    user, asked = new_user(), message(script(words=3, then="hang"))
+    here, elsewhere = client_of(servers[0], user), client_of(servers[1], user)
+    first = here.stream("threads.create", key="same", input=asked)
+    first.wait_for_text()
+    repeated = [elsewhere.stream("threads.create", key="same", input=asked) for _ in range(21)]
+    eventually(lambda: all(stream.status is not None for stream in repeated))
+    assert Counter(stream.status for stream in repeated) == {200: 20, 429: 1}
+    (refused,) = [json.loads(stream.answer) for stream in repeated if stream.status == 429]
+    assert refused["code"] == "too_many_followers"
+    here.stop(first.thread_id)
+    for stream in repeated:
+        stream.wait()
+    # Each has given its place back.
+    assert elsewhere.stream("threads.create", key="same", input=asked)

@@ -47,6 +47,7 @@ class Replay:
         self._stale_seconds = stale_seconds
         self._is_draining = is_draining
         self._has_ended = False
+        self._close_stale_at = 0.0
 
     async def read(self, seconds: float) -> bytes | None:
         """As Reader.read."""
@@ -69,7 +70,8 @@ class Replay:
             if self._is_draining():
                 raise Draining
             await asyncio.sleep(min(POLL_SECONDS, seconds))
-            if self._entry.thread_id is not None:
+            if self._entry.thread_id is not None and time.monotonic() >= self._close_stale_at:
+                self._close_stale_at = time.monotonic() + self._stale_seconds / 4
                 await self._store.turns.close_stale(
                     self._entry.thread_id, self._context, stale_seconds=self._stale_seconds
                 )
