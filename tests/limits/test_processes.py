@@ -253,4 +253,5 @@ def test_a_request_is_repeated_by_so_many_connections_and_no_more(servers: list[
     for stream in repeated:
         stream.wait()
     # Each has given its place back.
-    assert elsewhere.stream("threads.create", key="same", input=asked)
+    again = [elsewhere.stream("threads.create", key="same", input=asked) for _ in range(20)]
+    assert [done_items(stream.wait())[0]["type"] for stream in again] == ["user_message"] * 20
