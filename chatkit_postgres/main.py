@@ -68,7 +68,7 @@ def deploy(
     url = deployment.database_url or "postgresql:///"
     store = DatabaseStore(Database(url, pool_size=settings.database_pool_size, on_retry=metrics.count_retry))
     options = settings.model_options(is_hosted=deployment.is_hosted)
-    loaded, more_problems = _loaded(settings.assistant if assistant is None else assistant, options, store)
+    loaded, more_problems = _loaded(assistant, options, store, setting=settings.assistant)
     if problems or more_problems or loaded is None:
         raise ConfigurationError(problems + more_problems)
     parts = build_parts(deployment, store, loaded, metrics, authenticate, unknown_settings=unknown)
@@ -92,15 +92,17 @@ def lifespan(chat: FastAPI) -> Lifespan:
     return mounted
 
 
-def _loaded(named: object, options: ModelOptions, store: DatabaseStore) -> tuple[Assistant | None, list[str]]:
+def _loaded(
+    given: object, options: ModelOptions, store: DatabaseStore, *, setting: str
+) -> tuple[Assistant | None, list[str]]:
     try:
-        return load_assistant(named, options, store), []
+        return load_assistant(setting if given is None else given, options, store), []
     except ProxyRefused as error:
         return None, [f"HTTPS_PROXY, HTTP_PROXY, ALL_PROXY: {error}."]
     except McpError as error:
         return None, [f"CHAT_MCP_FILE: {error}."]
     except AssistantError as error:
-        return None, [f"{'CHAT_ASSISTANT' if isinstance(named, str) else 'create_app(assistant=...)'}: {error}."]
+        return None, [f"{'CHAT_ASSISTANT' if given is None else 'create_app(assistant=...)'}: {error}."]
 
 
 def _standalone(parts: Parts) -> Lifespan:

@@ -73,6 +73,7 @@ def user_of_application(
     """Identify users with a function of the host. Browsers add the host's cookie, or other credentials, to requests of
     any page, so a browser's unsafe requests must come from the host's own origin, or one of ``origins``. Raises
     ForeignOrigin."""
+    warned_of = set[str]()
 
     async def identify(request: Request) -> User | None:
         is_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
@@ -90,11 +91,16 @@ def user_of_application(
             logger.error("user_refused", returned=type(user).__name__, cure=cure)
             raise InternalError
         claims = user.claims or {}
+        stored = storable_claims(claims)
+        if dropped := claims.keys() - stored.keys() - warned_of:
+            warned_of.update(dropped)
+            cure = "claims are strings up to 1,000 characters, numbers, booleans and lists of strings"
+            logger.warning("claims_dropped", claims=sorted(map(str, dropped)), cure=cure)
         is_staff = user.is_staff is True or (staff_claim is not None and staff_claim.is_met_by(claims))
         tokens_per_day = user.tokens_per_day
         if tokens_per_day is None and daily_tokens is not None:
             tokens_per_day = daily_tokens.of(claims)
-        return User(user.id, storable_claims(claims), is_staff, tokens_per_day)
+        return User(user.id, stored, is_staff, tokens_per_day)
 
     return identify
 

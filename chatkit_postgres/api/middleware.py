@@ -172,7 +172,8 @@ class UnhandledErrorMiddleware:
 
         try:
             await self.app(scope, receive, noticing_send)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # A hook that calls sys.exit would end the process, and the answers of all others.
             if scope["type"] != "http":
                 raise
             log_failure(logger, "request_failed", error)

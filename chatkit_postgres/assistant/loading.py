@@ -4,6 +4,7 @@ import importlib
 import inspect
 import sysconfig
 import traceback
+from pathlib import Path
 from typing import Any
 
 from agents import Agent
@@ -41,6 +42,8 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
         assistant = _assistant_of(found, options, store)
         if isinstance(found, Assistant | ChatKitServer):
             check_hooks(found)
+    except AssistantError:
+        raise
     except (Exception, SystemExit) as error:
         raise AssistantError(f"{name}: {_error_with_location(error)}") from error
     if assistant is None:
@@ -68,7 +71,17 @@ def load_assistant(named: object, options: ModelOptions, store: DatabaseStore) -
 
 def _imported(import_string: str) -> Any:
     module, _, attribute = import_string.partition(":")
-    found: Any = importlib.import_module(module)
+    if not module or not attribute:
+        raise AssistantError(f"{import_string!r}: use package.module:attribute")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise AssistantError(
+            f"{import_string}: there is no module {error.name} in {Path.cwd()}, nor among the installed packages; "
+            "install a package under src/ with pip install -e ."
+        ) from error
     for name in attribute.split("."):
         found = getattr(found, name)
     return found

@@ -53,7 +53,7 @@ def _remind(task: asyncio.Task[str | None], context: LiveContext) -> None:
 async def _title(assistant: Assistant, message: UserMessageItem, context: LiveContext) -> str | None:
     try:
         return _presentable(await assistant.title(message, context))
-    except Exception as error:  # noqa: BLE001 - a thread without a title is still a thread
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a thread without a title is still a thread
         logger.warning("no_title", **failure(error))
         return None
 
@@ -61,5 +61,7 @@ async def _title(assistant: Assistant, message: UserMessageItem, context: LiveCo
 def _presentable(title: object) -> str | None:
     """One line of at most MAX_TITLE characters, from whatever type an assistant returned."""
     if not isinstance(title, str):
+        if title is not None:
+            logger.warning("no_title", returned=type(title).__name__, cure="return a str, or None")
         return None
     return " ".join(clean_text(title).split())[:MAX_TITLE] or None

@@ -17,6 +17,7 @@ from chatkit.types import (
     ThreadItemDoneEvent,
     ThreadItemUpdatedEvent,
     ThreadStreamEvent,
+    UserMessageItem,
 )
 
 from chatkit_postgres.assistant import AgentAssistant, Assistant, Choices
@@ -247,6 +248,9 @@ async def test_an_exit_ends_one_answer_and_not_the_process(store: DatabaseStore)
     class Exits(Assistant):
         async def respond(self, history: Sequence[ThreadItem], context: Context) -> Events:
             yield word(0)
+            sys.exit(3)
+
+        async def title(self, message: UserMessageItem, context: Context) -> str | None:
             sys.exit(3)
 
     events = await Chat(store, Exits()).events(create("Hello"))

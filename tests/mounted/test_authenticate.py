@@ -67,3 +67,29 @@ def test_one_that_cannot_be_called_is_refused_at_the_start(
     monkeypatch.setenv("CHAT_URL_SECRET", "u" * 48)
     with pytest.raises(ConfigurationError, match=reason):
         create_app(assistant=AgentAssistant(Agent(name="A")), authenticate=authenticate)
+
+
+async def test_claims_that_cannot_be_stored_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def authenticate(request: Request) -> User:
+        return User("alice", {"plan": "pro", "account": object()})  # type: ignore[dict-item] # as a host may have it
+
+    identify = user_of_application(authenticate, frozenset(), public_url(None))
+    for _ in range(2):
+        user = await identify(Request({"type": "http", "method": "GET", "headers": []}))
+        assert user is not None
+        assert dict(user.claims or {}) == {"plan": "pro"}
+    assert caplog.text.count("claims_dropped") == 1
+    assert "claims=['account']" in caplog.text
+
+
+@pytest.mark.parametrize("named", ["oops", "module:", ":build", ""])
+def test_a_name_that_is_no_import_string_says_how_one_looks(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u@127.0.0.1:1/x")
+    monkeypatch.setenv("CHAT_URL_SECRET", "u" * 48)
+
+    async def authenticate(request: Request) -> User | None:
+        return None
+
+    with pytest.raises(ConfigurationError) as refused:
+        create_app(assistant=named, authenticate=authenticate)
+    assert f"create_app(assistant=...): {named!r}: use package.module:attribute." in str(refused.value)

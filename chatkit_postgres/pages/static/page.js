@@ -62,7 +62,7 @@ function go(threadId, itemId) {
   // The open list has a history entry of its own, so that Back closes it: that one is replaced.
   const enter = isDrawer() ? "replaceState" : "pushState";
   history[enter](null, "", threadId ? `#${threadId}${itemId ? `/${itemId}` : ""}` : location.pathname);
-  return itemId && threadId === conversation.threadId ? arrive() : open(threadId, itemId);
+  return itemId && threadId === conversation.threadId ? openFromAddress() : open(threadId, itemId);
 }
 
 function placeOf() {
@@ -71,7 +71,7 @@ function placeOf() {
 }
 
 /** Go where the URL leads. A link to the open conversation does not open it again. */
-async function arrive() {
+async function openFromAddress() {
   const [threadId, itemId] = placeOf();
   if (threadId !== conversation.threadId) return open(threadId, itemId);
   showSidebar(false);
@@ -86,7 +86,7 @@ async function open(threadId, itemId) {
   await opened;
 }
 
-async function be(name) {
+async function useAs(name) {
   // Remembered for reloads of this page, and for the next page that is opened.
   for (const storage of [sessionStorage, localStorage]) storage.setItem("user", name);
   user = new ChatClient(name);
@@ -108,14 +108,14 @@ async function chooseUser() {
   isChoosing = true;
   try {
     // A user who is chosen while another one's list is loading is handled next.
-    do await beAnother();
+    do await switchUser();
     while (at("user").value !== user.user);
   } finally {
     isChoosing = false;
   }
 }
 
-async function beAnother() {
+async function switchUser() {
   const name = at("user").value || (await ask({ title: "Who are you?", field: "Name", yes: "Continue" }));
   if (!name) {
     at("user").value = user.user;
@@ -124,7 +124,7 @@ async function beAnother() {
   showUser(name);
   // First, so that no data of one user is shown under the name of another.
   await go(null);
-  await be(name);
+  await useAs(name);
 }
 
 /** In a closed list, arrow keys only move; Enter or leaving chooses. In an open list, every selection is a choice. */
@@ -219,7 +219,7 @@ at("sidebar").addEventListener("click", (event) => {
   event.preventDefault();
   go(link.dataset.thread);
 });
-addEventListener("popstate", () => (isDrawer() ? showSidebar(false) : arrive()));
+addEventListener("popstate", () => (isDrawer() ? showSidebar(false) : openFromAddress()));
 narrow.addEventListener("change", () => showSidebar(false));
 at("thread-menu").addEventListener("click", () => {
   openMenu(at("thread-menu"), sidebar.entriesOf(conversation.thread, at("thread-menu")));
@@ -239,5 +239,5 @@ addEventListener("keydown", (event) => {
 const name = sessionStorage.getItem("user") ?? localStorage.getItem("user") ?? "alice";
 showUser(name);
 // Immediately, so that text typed while loading belongs to the conversation of the URL.
-await Promise.all([be(name), open(...placeOf()), propose(say).catch(() => showNotice("There are no proposals: the server cannot be reached.")), showConfig().catch(() => {})]);
+await Promise.all([useAs(name), open(...placeOf()), propose(say).catch(() => showNotice("There are no proposals: the server cannot be reached.")), showConfig().catch(() => {})]);
 document.querySelector("main").removeAttribute("aria-busy");
