@@ -33,7 +33,7 @@ MUTANTS = (
         (
             (
                 """            running = await self._run(operation, WriteSession(operation.type), context)
-            return self._read(running, at_end)
+            return self._read(running, disconnect)
 """,
                 """            from starlette.responses import StreamingResponse
             context = context.with_session(WriteSession(operation.type))

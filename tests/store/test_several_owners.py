@@ -1,6 +1,7 @@
 """Statements for several owners, of which some cannot be had: nodes of a cluster that are down, or do not respond."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,10 +98,15 @@ async def test_of_many_everybody_is_served_in_turn(
     # Five at once, so that half of them are not reached in half a second.
     monkeypatch.setattr(Database, "run", run_slowly)
     several = SeveralOwners(database)
-    served: list[str] = []
-    while len(served) < len(names):
-        served += [row["owner"] for row in (await several.run(OF_ALL, OF_OWNER, rows(*names))).rows]
-    assert set(served) == set(names)
+    # A machine that pauses makes somebody late.
+    monkeypatch.setattr(owners, "LEFT_OUT_SECONDS", 0)
+    served = Counter[str]()
+    for _ in range(20):
+        served.update(row["owner"] for row in (await several.run(OF_ALL, OF_OWNER, rows(*names))).rows)
+        if len(served) == len(names):
+            break
+    assert len(served) == len(names)
+    assert max(served.values()) <= 2
 
 
 async def test_it_is_unavailable_if_it_is_so_for_all(database: Database, broken: Callable[..., None]) -> None:
