@@ -14,7 +14,7 @@ from chatkit_postgres.auth.tokens import mint
 from tests.faults.harness import SECRET, environment, new_user
 from tests.support.agent_builder import EXPORT
 from tests.support.model_script import user_texts
-from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, message, thread_id_of
+from tests.support.processes import ChatClient, ChatProcess, ModelServer, done_items, eventually, message, thread_id_of
 
 
 @pytest.fixture(scope="module", params=["responses", "chat_completions"])
@@ -181,9 +181,8 @@ def test_a_stopped_workflow_keeps_its_words_and_ends(client: ChatClient, process
     running.wait_for_text(3)
     running.disconnect()
     thread_id = client.post("threads.list").json()["data"][0]["id"]
-    kept = words_of(client, thread_id)
-    assert kept[-1][0] == "assistant_message"
-    assert kept[-1][1].startswith("w0 w1")
+    eventually(lambda: words_of(client, thread_id)[-1][0] == "assistant_message", what="its words are saved")
+    assert words_of(client, thread_id)[-1][1].startswith("w0 w1")
 
 
 def test_functions_that_are_no_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
