@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Request, params
 from multidict import CIMultiDict, CIMultiDictProxy
 from starlette.exceptions import HTTPException
 from structlog.contextvars import bind_contextvars
@@ -108,13 +108,17 @@ def user_of_application(
 def problem_of(identify_user: IdentifyUser) -> str | None:
     """Why a function of the host cannot be called with a request; None if it can."""
     try:
-        parameters = inspect.signature(identify_user)
-        parameters.bind(None)
-    except (TypeError, ValueError):
+        # A decorator may add other arguments.
+        signature = inspect.signature(identify_user, follow_wrapped=False)
+    except ValueError:
+        return None
+    try:
+        signature.bind(None)
+    except TypeError:
         return "it is called with the request alone"
-    injected = [p.name for p in parameters.parameters.values() if type(p.default).__name__ == "Depends"]
+    injected = [p.name for p in signature.parameters.values() if type(p.default).__module__ == params.__name__]
     if injected:
-        return f"Depends is not resolved here ({', '.join(injected)}): call what you need in the function"
+        return f"what FastAPI injects is not resolved here ({', '.join(injected)}): call what you need in the function"
     return None
 
 

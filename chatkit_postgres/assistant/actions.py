@@ -57,8 +57,8 @@ def action(action_type: str, payload: Any = Any, *, free: bool = False) -> Calla
         if inspect.isfunction(function) and not hasattr(function, "__wrapped__"):
             if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
                 raise TypeError(f"the action {action_type!r} needs an async function: async def {function.__name__}")
-            # A method has self before them.
-            if not (takes(function, 3) or takes(function, 4)):
+            is_method = next(iter(inspect.signature(function).parameters), None) == "self"
+            if not takes(function, 4 if is_method else 3):
                 raise TypeError(f"the action {action_type!r} is called with (payload, sender, context)")
         setattr(function, _MARK, ActionRules(action_type, TypeAdapter(payload), free))
         return function

@@ -107,7 +107,7 @@ class AgentAssistant(Assistant):
         because their tools are known only while a server is connected."""
         if self.services.mcp is not None or self.default_agent.mcp_servers:
             return []
-        known = {tool.name for tool in self.default_agent.tools} | self.own_tool_choices
+        known = {tool.name for tool in self.default_agent.tools}.union(self.own_tool_choices)
         if self.services.can_search:
             known.add(search_conversations.name)
         return [name for name in names if name not in known]
@@ -251,7 +251,8 @@ class AgentAssistant(Assistant):
         if newest is None:
             return InferenceOptions()
         model, tool = newest.inference_options.model, newest.inference_options.tool_choice
-        is_asked = tool is not None and tool.id in self.choices.tools - self.own_tool_choices and history[-1] is newest
+        demanded = self.choices.tools.difference(self.own_tool_choices)
+        is_asked = tool is not None and tool.id in demanded and history[-1] is newest
         return InferenceOptions(
             model=model if model in self.choices.models else None, tool_choice=tool if is_asked else None
         )

@@ -161,8 +161,7 @@ class Assistant(ABC):
         settings allow, and the services of the server."""
         self.services = services
         # A subclass may have written a list.
-        self.own_tool_choices = frozenset(self.own_tool_choices)
-        self.choices = replace(choices, tools=choices.tools | self.own_tool_choices)
+        self.choices = replace(choices, tools=choices.tools.union(self.own_tool_choices))
 
     def find_action(self, action_type: str) -> RegisteredAction | None:
         """The handler of an action: the method that is marked with its type."""

@@ -39,14 +39,15 @@ def check_hooks(assistant: object) -> None:
         else:
             _check_kind(own, original, place)
         count = len(inspect.signature(original).parameters)
-        if not takes(own, count):
+        is_static = isinstance(inspect.getattr_static(kind, name), staticmethod)
+        if not takes(own, count - is_static):
             raise HookError(f"{place} is called with {count - 1} arguments, as {inspect.signature(original)} has it")
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with that many positional arguments."""
+    """Whether a function can be called with that many positional arguments. A decorator may add others."""
     try:
-        inspect.signature(function).bind(*range(count))
+        inspect.signature(function, follow_wrapped=False).bind(*range(count))
     except TypeError:
         return False
     return True

@@ -76,7 +76,8 @@ def _imported(import_string: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        is_absent = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        if not is_absent or "is not a package" in str(error):
             raise
         raise AssistantError(
             f"{import_string}: there is no module {error.name} in {Path.cwd()}, nor among the installed packages; "

@@ -1,6 +1,7 @@
 """Hooks that cannot be called as they will be are refused when the assistant is loaded, by name and with the remedy."""
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -84,14 +85,40 @@ def test_a_hook_may_be_written_as_its_kind_allows(caplog: pytest.LogCaptureFixtu
     assert "hook_is_not_async" not in caplog.text
 
 
+def test_hooks_that_are_called_right_are_not_refused() -> None:
+    def with_database(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        async def called(self: Any, message: Any, context: Any) -> Any:
+            return await function(self, message, context, "database")
+
+        return called
+
+    class Mine(Assistant):
+        respond = _stream  # type: ignore[assignment]
+        title = with_database(_with_more)
+
+        @property
+        def own_tool_choices(self) -> list[str]:  # type: ignore[override] # as a team may write it
+            return ["search"]
+
+        @staticmethod
+        async def resolve_tag(tag: Any, context: Any) -> str:  # noqa: ARG004 - the hook has them
+            return ""
+
+    assert "search" in loaded(Mine()).choices.tools
+
+
 def test_an_action_that_cannot_be_called_is_refused_where_it_is_written() -> None:
     with pytest.raises(TypeError, match="needs an async function: async def _plain"):
         action("press")(_plain)
 
     async def short(_payload: Any) -> None: ...
 
-    with pytest.raises(TypeError, match=r"is called with \(payload, sender, context\)"):
-        action("press")(short)
+    async def method(self: Any, payload: Any, sender: Any) -> None: ...
+
+    for function in (short, method):
+        with pytest.raises(TypeError, match=r"is called with \(payload, sender, context\)"):
+            action("press")(function)
 
 
 def test_a_keyword_for_the_store_and_a_list_of_choices_are_taken() -> None:

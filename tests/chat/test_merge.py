@@ -12,10 +12,12 @@ from agents.items import TResponseStreamEvent
 from chatkit.agents import AgentContext
 from chatkit.types import (
     ProgressUpdateEvent,
+    StreamOptions,
     ThreadItem,
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
     ThreadItemUpdatedEvent,
+    ThreadMetadata,
     ThreadStreamEvent,
     UserMessageItem,
 )
@@ -253,9 +255,14 @@ async def test_an_exit_ends_one_answer_and_not_the_process(store: DatabaseStore)
         async def title(self, message: UserMessageItem, context: Context) -> str | None:
             sys.exit(3)
 
-    events = await Chat(store, Exits()).events(create("Hello"))
-    assert events[-1]["type"] == "error"
-    assert [row["state"] for row in await stored(store, "SELECT state FROM chat_turns")] == ["failed"]
+    class ExitsBefore(Exits):
+        def stream_options(self, thread: ThreadMetadata, context: RequestContext) -> StreamOptions:
+            sys.exit(3)
+
+    for assistant in (Exits(), ExitsBefore()):
+        events = await Chat(store, assistant).events(create("Hello"))
+        assert events[-1]["type"] == "error"
+    assert [row["state"] for row in await stored(store, "SELECT state FROM chat_turns")] == ["failed"] * 2
 
 
 async def test_an_answer_that_ignores_its_end_is_left_behind(

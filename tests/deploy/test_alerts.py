@@ -58,6 +58,9 @@ def test_different_settings_are_noticed_when_no_deployment_takes_so_long(tmp_pat
     assert not fires(tmp_path, alert, {first: "1x40 _x360", same: "1x60 _x340", other: "_x60 1x340"}, "90m")
     assert not fires(tmp_path, alert, {first: "1x400", other: "1x400"}, "10m")
     assert fires(tmp_path, alert, {first: "1x400", other: "1x400"}, "90m")
+    # Of another service, which the same Prometheus scrapes.
+    elsewhere = other.replace("{", '{job="staging",')
+    assert not fires(tmp_path, alert, {first: "1x400", elsewhere: "1x400"}, "90m")
 
 
 def test_a_server_has_these_series_before_anything_has_happened(demo: ChatProcess) -> None:

@@ -58,7 +58,7 @@ async def _of_nothing() -> User | None:
 
 @pytest.mark.parametrize(
     ("authenticate", "reason"),
-    [(_with_a_database, r"Depends is not resolved here \(db\)"), (_of_nothing, "called with the request alone")],
+    [(_with_a_database, r"injects is not resolved here \(db\)"), (_of_nothing, "called with the request alone")],
 )
 def test_one_that_cannot_be_called_is_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch, authenticate: Any, reason: str

@@ -199,7 +199,7 @@ class RunningTurn:
             # A turn that has asked its questions ends as waiting, even if their answers are faster than its end.
             if not (outcome.state == "waiting" and reason.state == "superseded"):
                 outcome.state, error = reason.state, reason.error
-        except Exception as raised:  # noqa: BLE001 - whatever it is, readers receive an error and the turn is closed
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - readers receive an error, and the turn is closed
             outcome.state, error = "failed", self._chat_error(raised)
         self._beginning.leave()
         self._closing = True
@@ -271,7 +271,7 @@ class RunningTurn:
             self._send(ErrorEvent(code="custom", message=error.message, allow_retry=error.allow_retry))
 
     @staticmethod
-    def _chat_error(error: Exception) -> ChatError:
+    def _chat_error(error: BaseException) -> ChatError:
         if isinstance(error, ChatError):
             return error
         logger.error("turn_failed", **failure(error))

@@ -68,8 +68,9 @@ def _begin_thread(name: str, *, sends: bool = False) -> Statement:
     """Insert a thread with the message that begins it, and open the turn that answers it, if there is one: the thread
     is never seen without its message. With ``sends``, the message's attachments are assigned to the thread.
 
-    On conflict: the same request repeated after a lost connection, which changes nothing. No row: an attachment cannot
-    be sent. The thread is written before its message, since a cluster checks foreign keys after each of the parts.
+    On conflict: the same request repeated after a lost connection, which changes nothing but ``updated_at``. No row: an
+    attachment cannot be sent. The thread is written before its message, since a cluster checks foreign keys after each
+    of the parts.
     """
     before, after = (sent(":message"), f", {bound('begun', ':message')}") if sends else ("", "")
     condition = ALL_SENT if sends else "true"
