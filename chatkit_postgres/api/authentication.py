@@ -34,6 +34,7 @@ from chatkit_postgres.errors import (
 from chatkit_postgres.observability.logs import get_logger
 
 MAX_DIGITS = 6
+MAX_WARNINGS = 20
 MAX_LOCALE = 35  # RFC 5646, section 4.4.1
 
 logger = get_logger(__name__)
@@ -92,7 +93,8 @@ def user_of_application(
             raise InternalError
         claims = user.claims or {}
         stored = storable_claims(claims)
-        if dropped := claims.keys() - stored.keys() - warned_of:
+        # Once for each name, and no more often if the names are somebody's to choose.
+        if len(warned_of) < MAX_WARNINGS and (dropped := claims.keys() - stored.keys() - warned_of):
             warned_of.update(dropped)
             cure = "claims are strings up to 1,000 characters, numbers, booleans and lists of strings"
             logger.warning("claims_dropped", claims=sorted(map(str, dropped)), cure=cure)
@@ -108,7 +110,7 @@ def user_of_application(
 def problem_of(identify_user: IdentifyUser) -> str | None:
     """Why a function of the host cannot be called with a request; None if it can."""
     try:
-        # A decorator may add other arguments.
+        # Of a decorated function, it is the decorator's that is called.
         signature = inspect.signature(identify_user, follow_wrapped=False)
     except ValueError:
         return None
@@ -123,7 +125,7 @@ def problem_of(identify_user: IdentifyUser) -> str | None:
 
 
 async def _asked(identify_user: IdentifyUser, request: Request) -> User | None:
-    """The host's answer. An HTTPException of the host's is an error with its sentence and the nearest code of ours."""
+    """The host's answer. Raises the nearest of our errors, with the host's sentence, for an HTTPException."""
     try:
         identified = identify_user(request)
         if not inspect.isawaitable(identified):

@@ -1,4 +1,4 @@
-"""Checks, when an assistant is loaded, that its hooks can be called as they will be."""
+"""Checks, when an assistant is loaded, that its hooks can be called as the server calls them."""
 
 import inspect
 from collections.abc import Callable
@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 
 
 class HookError(Exception):
-    """A hook cannot be called as it will be; the message has its place and the remedy."""
+    """A hook cannot be called as the server calls it; the message has its place and the remedy."""
 
 
 def check_hooks(assistant: object) -> None:
@@ -45,7 +45,8 @@ def check_hooks(assistant: object) -> None:
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with that many positional arguments. A decorator may add others."""
+    """Whether a function can be called with that many positional arguments. Of a decorated function, it is the
+    decorator's that is called."""
     try:
         inspect.signature(function, follow_wrapped=False).bind(*range(count))
     except TypeError:

@@ -59,7 +59,7 @@ class OwnFiles(Files):
         # No declared type: the intake detects the real one.
         upload = Upload(io.BytesIO(data), len(data))
         attachment = await self._intake.take_new(
-            new_attachment(name, "image/png"), upload, self._context, is_answers=True
+            new_attachment(name, "image/png"), upload, self._context, is_generated=True
         )
         self._made |= {attachment.id}
         if self._context.session is not None:

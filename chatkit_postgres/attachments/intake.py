@@ -66,7 +66,7 @@ class Intake:
         self._renditions = Renditions(max_pixels=limits.max_pixels)
 
     async def announce(
-        self, attachment: Attachment, context: RequestContext, *, declared_bytes: int, is_answers: bool = False
+        self, attachment: Attachment, context: RequestContext, *, declared_bytes: int, is_generated: bool = False
     ) -> str:
         """Insert the attachment's row, and return the prefix of its objects' keys. Raises TooManyAttachments, but not
         for an image of an answer, which the user has not uploaded."""
@@ -77,15 +77,15 @@ class Intake:
             storage_key=storage_key,
             declared_bytes=declared_bytes,
             upload_seconds=self._upload_seconds,
-            max_unsent=None if is_answers else self._limits.max_unsent,
+            max_unsent=None if is_generated else self._limits.max_unsent,
         )
         return storage_key
 
     async def take_new(
-        self, attachment: Attachment, upload: Upload, context: RequestContext, *, is_answers: bool = False
+        self, attachment: Attachment, upload: Upload, context: RequestContext, *, is_generated: bool = False
     ) -> Attachment:
         """Store a file that was not announced; if that fails, its row is deleted."""
-        storage_key = await self.announce(attachment, context, declared_bytes=upload.size, is_answers=is_answers)
+        storage_key = await self.announce(attachment, context, declared_bytes=upload.size, is_generated=is_generated)
         try:
             return await self.take(attachment, upload, context, storage_key=storage_key)
         except BaseException:
